@@ -1,0 +1,184 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What holds for every test: it leaves nothing behind, or it fails (promise 12).
+
+Left behind is: a delayed call, a reader or a writer on the reactor, an open socket, and an error
+that nobody took (a Deferred's, or any that was logged). A test that provokes errors takes them with
+C{loggedErrors.flush(SomeError)}.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import hypothesis
+import pytest
+import pytest_twisted
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner, globalLogPublisher
+from twisted.python.failure import Failure
+
+# How long, in seconds, the reactor may take to finish what a test has already ended: the other half
+# of a close, say.
+SETTLE = 1.0
+
+# Hypothesis measures wall time by default; a busy machine is no failure.
+hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """
+    What was loaded before the first test stays: no collection below need look at it again.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logToStderr() -> Iterator[None]:
+    """
+    Twisted's log goes to where pytest captures it. Until it begins, the log keeps its events, and
+    with them whatever their failures hold: a Deferred kept there would never be found unhandled.
+    """
+
+    def write(event: LogEvent) -> None:
+        sys.stderr.write(eventAsText(event) + "\n")
+
+    globalLogBeginner.beginLoggingTo([write], redirectStandardIO=False, discardBuffer=True)
+    yield
+    globalLogPublisher.removeObserver(write)
+
+
+@dataclass
+class LoggedErrors:
+    """
+    The failures logged, as errors or worse, since the test began, less those it has taken.
+    """
+
+    _failures: list[Failure] = field(default_factory=list)
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Note the failure an event carries: this object is a log observer.
+        """
+        # twisted.python.log.err has its own name for it.
+        failure = event.get("log_failure") or event.get("failure")
+        if failure is not None and event["log_level"] >= LogLevel.error:
+            self._failures.append(failure)
+
+    def flush(self, *errorTypes: type[BaseException]) -> list[Failure]:
+        """
+        Take the failures of these types, all if none is named, so that they do not fail the test.
+        """
+        gc.collect()
+        taken = [f for f in self._failures if not errorTypes or f.check(*errorTypes)]
+        self._failures = [f for f in self._failures if f not in taken]
+        return taken
+
+
+@pytest.fixture
+def loggedErrors() -> Iterator[LoggedErrors]:
+    """
+    The errors logged during this test: C{loggedErrors.flush(SomeError)} returns the expected ones.
+    """
+    errors = LoggedErrors()
+    globalLogPublisher.addObserver(errors)
+    yield errors
+    globalLogPublisher.removeObserver(errors)
+
+
+@pytest.fixture(autouse=True)
+def _nothingLeftBehind(loggedErrors: LoggedErrors) -> Iterator[None]:
+    """
+    Fail a test that leaves something behind.
+    """
+    # One turn, for the reactor opens things of its own when it starts.
+    _turn(0)
+    before = _openThings()
+    yield
+
+    def left() -> dict[object, object]:
+        gc.collect()
+        return {key: thing for key, thing in _openThings().items() if key not in before}
+
+    remaining = _settle(left)
+    complaints = [f"left open: {thing}" for thing in remaining.values()]
+    _silence(remaining)
+    complaints += [f"nobody took: {f.getTraceback()}" for f in loggedErrors.flush()]
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+def _turn(seconds: float) -> None:
+    from twisted.internet import reactor
+
+    pytest_twisted.blockon(deferLater(reactor, seconds))
+
+
+def _settle(left: Callable[[], dict[object, object]]) -> dict[object, object]:
+    """
+    What is still left once nothing is, or C{SETTLE} seconds are over.
+    """
+    deadline = time.monotonic() + SETTLE
+    while (remaining := left()) and time.monotonic() < deadline:
+        _turn(0.01)
+    return remaining
+
+
+def _openThings() -> dict[object, object]:
+    """
+    All that is open now: under a key that tells it from any other, the thing itself.
+    """
+    from twisted.internet import reactor
+
+    onReactor = [*reactor.getDelayedCalls(), *reactor.getReaders(), *reactor.getWriters()]
+    return {id(thing): thing for thing in onReactor} | _openSockets()
+
+
+def _openSockets() -> dict[object, object]:
+    """
+    This process's sockets by inode, where the system tells (Linux, see proc_pid_fd(5)).
+    """
+    sockets: dict[object, object] = {}
+    for fd in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if target.startswith("socket:"):
+                sockets[target] = _describeSocket(int(fd))
+        except OSError:
+            # Closed since the folder was listed, as the descriptor that listed it is.
+            continue
+    return sockets
+
+
+def _describeSocket(fd: int) -> str:
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        return f"descriptor {fd}, {copy!r}"
+
+
+def _silence(remaining: dict[object, object]) -> None:
+    """
+    Take what one test left off the reactor, so that only this test fails for it.
+    """
+    from twisted.internet import reactor
+
+    # A clock whose reader is taken away would never ring again; one without calls lets go itself.
+    clock = getattr(reactor, "_twistedHeartbeatClock", None)
+    for call in clock.getDelayedCalls() if clock is not None else ():
+        call.cancel()
+    for call in reactor.getDelayedCalls():
+        if id(call) in remaining:
+            call.cancel()
+    for selectable in {*reactor.getReaders(), *reactor.getWriters()}:
+        if id(selectable) in remaining:
+            reactor.removeReader(selectable)
+            reactor.removeWriter(selectable)

@@ -1,0 +1,221 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The demo: it shows the truth, judges it by the promises, and leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import pytest
+
+from twisted_heartbeat import PeerClosed, PeerHung, PeerReset, PeerSilent
+from twisted_heartbeat.__main__ import BACK_WITHIN, HUNG, Row, main
+
+pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
+
+PATIENCE = 60
+"""Seconds for a whole demo, on a busy machine."""
+
+FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
+
+KEPT = Row(
+    "silent cut",
+    2.0,
+    silent=True,
+    refuses=True,
+    expected=PeerSilent,
+    cause=PeerSilent,
+    detectedAfter=2.01,
+    cleanups=1,
+    refused=3,
+    backAfter=0.3,
+)
+
+QUICK = """
+import sys
+import twisted_heartbeat.__main__ as demo
+demo.CALM = 0.1
+demo.AWAY = 0.5
+{}
+demo.main(["--within", "0.5"])
+"""
+
+
+def start(*command: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """
+    Start a demo.  Its peer inherits the standard error, so that this ends when both have ended.
+    """
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def promises(output: str) -> dict[str, str]:
+    """
+    The last column of the table, by its first.
+    """
+    last = output[output.index("\nfault ") :].splitlines()
+    return {name: line.split()[-1] for name in FAULTS for line in last if line.startswith(name)}
+
+
+def test_keepsThePromise() -> None:
+    """
+    As a new user starts it, each row keeps the promise, names the true cause, and the exit is 0.
+    """
+    process = start("-m", "twisted_heartbeat")
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
+    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, "]
+    assert [cause for cause in causes if cause not in output] == []
+    assert "Each row kept the promise." in output
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_inATerminal() -> None:
+    """
+    In a terminal it is drawn by rich, and comes to the same.
+    """
+    ours, theirs = pty.openpty()
+    process = start("-c", QUICK.format(""), stdout=theirs)
+    os.close(theirs)
+    drawn = b""
+    while piece := _read(ours):
+        drawn += piece
+    os.close(ours)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, "")
+    assert "─" in drawn.decode()
+    assert b"Each row kept the promise." in drawn
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        # EIO: nobody has the other side open any more, pty(7).
+        return b""
+
+
+def test_brokenPromise() -> None:
+    """
+    A row that comes out otherwise says what was expected, and the exit is 1; without rich, too.
+    """
+    wrong = 'sys.modules["rich"] = None\ndemo.HUNG = demo.PeerReset'
+    process = start("-c", QUICK.format(wrong))
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert f"frozen peer: expected PeerReset, and not {HUNG.__name__}." in output
+    assert "Each row" not in output
+    assert (process.returncode, errors) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
+    """
+    However the demo is ended, its peer ends with it, even a frozen one.
+    """
+    process = start("-u", "-m", "twisted_heartbeat", "--within", "1")
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "FAULT" in line and "frozen peer" in line:
+                break
+        process.send_signal(number)
+        # Ends only when nobody holds the standard error open: see start.
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (status, "")
+
+
+def test_kept() -> None:
+    """
+    A row that is as promised is not complained of, at either end of what is allowed.
+    """
+    assert KEPT.broken() == []
+    assert replace(KEPT, detectedAfter=1.9).broken() == []
+    assert replace(KEPT, detectedAfter=2.05, backAfter=BACK_WITHIN).broken() == []
+    assert KEPT.cells()[-1] == "kept"
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"cause": PeerHung}, "expected PeerSilent, and not PeerHung"),
+        ({"cause": PeerClosed}, "expected PeerSilent, and not PeerClosed"),
+        ({"cause": None}, "expected PeerSilent, and not -"),
+        ({"detectedAfter": 2.051}, "expected the end after 1.90-2.05 s, and not 2.051 s"),
+        ({"detectedAfter": 1.899}, "expected the end after 1.90-2.05 s, and not 1.899 s"),
+        ({"detectedAfter": inf}, "expected the end after 1.90-2.05 s, and not inf s"),
+        ({"cleanups": 0}, "expected 1 cleanup, and not 0"),
+        ({"cleanups": 2}, "expected 1 cleanup, and not 2"),
+        ({"refused": 0}, "expected refused attempts, and not none"),
+        ({"backAfter": 1.01}, "expected the link back within 1.00 s, and not 1.01 s"),
+    ],
+)
+def test_broken(change: dict[str, Any], complaint: str) -> None:
+    """
+    Each promise that is broken, alone, is complained of, alone.
+    """
+    row = replace(KEPT, **change)
+    assert row.broken() == [complaint]
+    assert row.cells()[-1] == "broken"
+
+
+def test_tooEarlyIsNoFaultWithoutSilence() -> None:
+    """
+    What the kernel tells may be found at once; only by the bound it must be.
+    """
+    reset = replace(KEPT, silent=False, expected=PeerReset, cause=PeerReset)
+    assert replace(reset, detectedAfter=0.0).broken() == []
+    late = replace(reset, detectedAfter=2.06).broken()
+    assert late == ["expected the end after 2.05 s, and not 2.060 s"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--within", "0.1"],
+        ["--within", "16"],
+        ["--within", "nan"],
+        ["--within", "soon"],
+        ["--within"],
+        ["--wihtin", "2"],
+        ["now"],
+    ],
+)
+def test_badOptions(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Wrong usage is one sentence that names what is wrong, and exit 64.
+    """
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert exited.value.code == 64
+    assert out == ""
+    assert err.startswith("python -m twisted_heartbeat: ") and err.count("\n") == 1
+    assert arguments[0] in err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    C{--help} says what it does, what it may be given, and nothing of what is not for users.
+    """
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    out, _ = capsys.readouterr()
+    assert exited.value.code == 0
+    assert "frozen" in out and "--within SECONDS" in out
+    assert "--peer" not in out

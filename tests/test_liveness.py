@@ -1,0 +1,607 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Tests for L{twisted_heartbeat.core.liveness}: exact instants, then peers of every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twisted_heartbeat.core.liveness import Decision, Liveness
+from twisted_heartbeat.core.settings import Heartbeat
+
+NOTHING, PING, SUSPECT, PING_AGAIN, RECOVERED, LOOK, VERDICT = Decision
+
+HEARTBEAT = Heartbeat(interval=20.0, timeout=16.0)
+"""Its instants, counted from the last byte: ping 20, suspicion 28, verdict 36."""
+
+
+def looks(
+    liveness: Liveness, until: float, step: Callable[[float], None] = lambda now: None
+) -> list[tuple[float, Decision]]:
+    """
+    Look whenever something is due, on the exact instant, and note all that comes of it.
+    """
+    found = []
+    while liveness.due <= until and liveness.due < inf:
+        now = liveness.due
+        step(now)
+        decision = liveness.decide(now)
+        if decision is not NOTHING:
+            found.append((now, decision))
+    return found
+
+
+# Exact instants.
+
+
+def test_silentPeer() -> None:
+    """
+    The peer is pinged after the interval, suspected at half of the timeout, looked at once more
+    and declared dead on the bound, and each of these once.
+    """
+    liveness = Liveness(HEARTBEAT, 100.0)
+    assert looks(liveness, inf) == [
+        (120.0, PING),
+        (128.0, SUSPECT),
+        (136.0, LOOK),
+        (136.0, VERDICT),
+    ]
+
+
+@pytest.mark.parametrize("bound", [0.2, 0.21, 1.0, 8.0, 35.0, 1e6])
+def test_boundIsHonoured(bound: float) -> None:
+    """
+    Bounds from 0.2 s up are honoured with no rounding.
+    """
+    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    found = looks(liveness, inf)
+    assert [decision for _, decision in found] == [PING, SUSPECT, LOOK, VERDICT]
+    assert found[0][0] == pytest.approx(bound * 4 / 7)
+    assert found[1][0] == pytest.approx(bound * 11 / 14)
+    assert found[-1][0] == pytest.approx(bound, rel=1e-12)
+
+
+def test_nothingIsDecidedEarly() -> None:
+    """
+    A look before something is due changes nothing, however often it comes.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    for tenths in range(200):
+        assert liveness.decide(tenths / 10) is NOTHING
+    assert looks(liveness, inf)[0] == (20.0, PING)
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert liveness.decide(20.0) is PING
+    assert [liveness.decide(20.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
+    assert liveness.decide(28.0) is SUSPECT
+    assert [liveness.decide(28.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
+    assert liveness.decide(36.0) is LOOK
+
+
+def test_noPingWhileTrafficIsFresh() -> None:
+    """
+    A peer that speaks at least once in an interval is never pinged.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+
+    def speaks(now: float) -> None:
+        liveness.heardAt = now - 0.1
+
+    assert looks(liveness, 1000.0, speaks) == []
+
+
+@pytest.mark.parametrize(
+    ("heardAt", "told"),
+    [(20.5, []), (27.9, []), (28.1, [RECOVERED]), (35.9, [RECOVERED])],
+)
+def test_anyByteResets(heardAt: float, told: list[Decision]) -> None:
+    """
+    Any received byte proves life, and everything begins anew from the instant it came.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, heardAt)
+    liveness.heardAt = heardAt
+    found = looks(liveness, inf)
+    assert [decision for _, decision in found if decision is RECOVERED] == told
+    assert found[-4:] == [
+        (pytest.approx(heardAt + 20.0), PING),
+        (pytest.approx(heardAt + 28.0), SUSPECT),
+        (pytest.approx(heardAt + 36.0), LOOK),
+        (pytest.approx(heardAt + 36.0), VERDICT),
+    ]
+
+
+def test_byteFoundByTheLastLook() -> None:
+    """
+    Whatever the socket held at the deadline is life: no link dies before it was polled once more.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert looks(liveness, 35.99)[-1] == (28.0, SUSPECT)
+    assert liveness.decide(36.0) is LOOK
+    liveness.heardAt = 36.0
+    assert liveness.decide(36.0) is RECOVERED
+    assert liveness.due == 56.0
+
+
+def test_recoveryIsToldAtAnyLook() -> None:
+    """
+    A suspected peer that speaks is told as recovered at the next look, due or not, and once.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 30.0)
+    assert liveness.suspected
+    liveness.heardAt = 30.0
+    assert liveness.decide(30.0) is RECOVERED
+    assert not liveness.suspected
+    assert looks(liveness, 50.0) == [(50.0, PING)]
+
+
+def test_suspected() -> None:
+    """
+    A peer is suspected from half of the timeout to the verdict.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    seen = []
+    for now in (20.0, 28.0, 36.0):
+        liveness.decide(now)
+        seen.append((now, liveness.suspected))
+    assert seen == [(20.0, False), (28.0, True), (36.0, True)]
+
+
+def test_deadline() -> None:
+    """
+    The deadline is always told: the bound after the last byte.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert liveness.deadline == 36.0
+    looks(liveness, 28.0)
+    assert liveness.deadline == 36.0
+    liveness.heardAt = 29.0
+    assert liveness.deadline == 65.0
+    assert liveness.fresh
+
+
+def test_deadIsDead() -> None:
+    """
+    After the verdict nothing is due, and nothing more is decided.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, inf)
+    assert liveness.due == inf
+    liveness.heardAt = 37.0
+    assert [liveness.decide(now) for now in (37.0, 60.0, 1e9)] == [NOTHING] * 3
+
+
+# Silence that proves nothing, or that needs no ping.
+
+
+def test_withoutAHeartbeat() -> None:
+    """
+    Without a heartbeat nothing is ever due.
+    """
+    liveness = Liveness(None, 0.0)
+    assert (liveness.due, liveness.deadline) == (inf, inf)
+    assert liveness.decide(1e9) is NOTHING
+    assert not liveness.suspected
+
+
+def test_passive() -> None:
+    """
+    A peer that speaks by itself is never pinged, and the timeout alone is the bound.
+    """
+    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    assert liveness.deadline == 30.0
+    assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
+
+
+def test_passiveByteResets() -> None:
+    """
+    Each byte of such a peer moves the verdict.
+    """
+    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    looks(liveness, 20.0)
+    liveness.heardAt = 20.0
+    assert looks(liveness, inf)[1:] == [(35.0, SUSPECT), (50.0, LOOK), (50.0, VERDICT)]
+
+
+@pytest.mark.parametrize("heartbeat", [HEARTBEAT, Heartbeat(interval=None, timeout=36.0)])
+@pytest.mark.parametrize("mutedAt", [5.0, 21.0, 30.0])
+def test_muted(heartbeat: Heartbeat, mutedAt: float) -> None:
+    """
+    A peer that has closed its half is not dead for its silence from there on.
+    """
+    liveness = Liveness(heartbeat, 0.0)
+    looks(liveness, mutedAt)
+    liveness.mute()
+    assert (liveness.due, liveness.deadline, liveness.suspected) == (inf, inf, False)
+    assert liveness.decide(1000.0) is NOTHING
+
+
+# This process's own stalls.
+
+
+def test_stallBeforeThePing() -> None:
+    """
+    A process that slept through the whole bound asks first: the peer gets its whole timeout.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert liveness.decide(80.0, 60.0) is PING
+    assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
+
+
+def test_stallOverTheDeadline() -> None:
+    """
+    A process that slept over the deadline asks again, and finds a dead peer within one more bound.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 20.0)
+    assert liveness.decide(88.0, 60.0) is PING_AGAIN
+    assert looks(liveness, inf) == [(96.0, SUSPECT), (104.0, LOOK), (104.0, VERDICT)]
+
+
+def test_stallOverTheDeadlineOfASuspectedPeer() -> None:
+    """
+    So it does with a suspected peer, of which it says no second time that it is suspected.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 28.0)
+    assert liveness.decide(88.0, 59.0) is PING_AGAIN
+    assert looks(liveness, inf) == [(104.0, LOOK), (104.0, VERDICT)]
+
+
+def test_stallAfterStall() -> None:
+    """
+    A process that was away for longer than the bound once more has not listened: it asks once more.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 20.0)
+    assert liveness.decide(88.0, 60.0) is PING_AGAIN
+    assert liveness.decide(188.0, 92.0) is PING_AGAIN
+    assert looks(liveness, inf)[-1] == (204.0, VERDICT)
+
+
+def test_liveAfterAStallOverTheDeadline() -> None:
+    """
+    A peer that answers after such a stall is told as recovered, if it had been suspected.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 28.0)
+    told = [liveness.decide(88.0, 59.0)]
+    liveness.heardAt = 88.1
+    told += [decision for _, decision in looks(liveness, 100.0)]
+    assert told.count(RECOVERED) == 1
+    assert VERDICT not in told
+
+
+def test_stallWhileSuspected() -> None:
+    """
+    What came during a stall is read before anything is decided on it.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 28.0)
+    liveness.heardAt = 90.0
+    assert liveness.decide(90.0, 61.0) is RECOVERED
+    assert liveness.due == 110.0
+
+
+@pytest.mark.parametrize("lateness", [0.001, 0.015, 0.025])
+@pytest.mark.parametrize("bound", [0.2, 1.0, 35.0])
+def test_littleLatenessDoesNotMoveTheBound(lateness: float, bound: float) -> None:
+    """
+    A timer that is late by a little is no stall: the verdict still comes within 50 ms.
+    """
+    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    verdict = lateVerdict(liveness, lateness)
+    assert bound <= verdict <= bound + 0.05
+
+
+@pytest.mark.parametrize(
+    ("bound", "lateness"),
+    [
+        (bound, lateness)
+        for bound in (0.2, 1.0, 8.0, 35.0)
+        for lateness in (0.01, 0.026, 0.04, 0.2, 0.9, 7.0, 30.0)
+        if lateness < max(bound, 1.0)
+    ],
+)
+def test_processThatIsAlwaysLate(bound: float, lateness: float) -> None:
+    """
+    A process that is slow at each look finds a dead peer all the same: within one more bound, and
+    the lateness of the looks that it takes.
+    """
+    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    assert bound <= lateVerdict(liveness, lateness) <= 2 * bound + 6 * lateness
+
+
+def lateVerdict(liveness: Liveness, lateness: float) -> float:
+    """
+    When the verdict falls on a silent peer if each look is late by so much.
+    """
+    now = 0.0
+    for _ in range(1000):
+        now = max(now, liveness.due) + lateness
+        if liveness.decide(now, lateness) is VERDICT:
+            return now
+    return inf
+
+
+def test_peerAskedLateHasItsWholeTimeout() -> None:
+    """
+    A ping that leaves late is no silence of the peer's: its timeout runs from there.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert liveness.decide(21.9, 1.9) is PING
+    assert liveness.deadline >= 21.9 + 16.0 - 0.025
+
+
+def test_lateLookAtTheDeadlineDecidesNothing() -> None:
+    """
+    After the last look it does not matter how late the next one is: the socket has been read.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 35.0)
+    assert liveness.decide(36.0) is LOOK
+    assert liveness.decide(99.0, 63.0) is VERDICT
+
+
+# Silence that is ours: a ping that waits behind bulk data, reading that is paused.
+
+
+def test_excused() -> None:
+    """
+    The timeout runs from the last instant at which the silence was ours, not the peer's.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    assert liveness.decide(20.0) is PING
+    assert liveness.decide(28.0, 0.0, 25.0) is NOTHING
+    assert (liveness.deadline, liveness.due) == (41.0, 33.0)
+    assert liveness.decide(33.0, 0.0, 25.0) is SUSPECT
+    assert liveness.decide(41.0, 0.0, 25.0) is LOOK
+    assert liveness.decide(41.0, 0.0, 25.0) is VERDICT
+
+
+def test_excusedForAsLongAsItLasts() -> None:
+    """
+    While reading is paused nobody is dead; one timeout after it is resumed, a silent peer is.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    now = 0.0
+    while now < 500.0:
+        now = max(now, liveness.due)
+        assert liveness.decide(now, 0.0, now) in (NOTHING, PING)
+    verdict = [liveness.decide(liveness.due, 0.0, 500.0) for _ in range(40)]
+    assert verdict.count(VERDICT) == 1
+    assert liveness.deadline <= 520.0 + 16.0
+
+
+def test_excuseOfASuspectedPeer() -> None:
+    """
+    A suspicion that turns out to be our own doing is taken back.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 28.0)
+    assert liveness.decide(29.0, 0.0, 29.0) is RECOVERED
+    assert not liveness.suspected
+    assert liveness.deadline == 45.0
+
+
+def test_excuseAtTheLastLook() -> None:
+    """
+    Even at the last look the excuse counts.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 35.0)
+    assert liveness.decide(36.0) is LOOK
+    assert liveness.decide(36.0, 0.0, 36.0) is RECOVERED
+    assert liveness.deadline == 52.0
+
+
+def test_oldExcuseExcusesNothing() -> None:
+    """
+    What was ours before the ping is no excuse for the silence after it.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    found = []
+    while (now := liveness.due) < inf:
+        found.append((now, liveness.decide(now, 0.0, 19.0)))
+    assert [one for one in found if one[1] is not NOTHING] == [
+        (20.0, PING),
+        (28.0, SUSPECT),
+        (36.0, LOOK),
+        (36.0, VERDICT),
+    ]
+
+
+# Peers of every kind, on a process of every kind.
+
+PRECISION = 0.025
+"""Seconds: no two instants of a busy process are told apart more finely than this."""
+
+
+@dataclass
+class World:
+    """
+    A peer, and a process that watches it: one look per visit, as the pulse makes them.
+
+    The process stalls as it is told: whatever falls into a stall happens at its end, the pings
+    that it had just sent too, for they leave with its next turn.
+
+    @ivar stalls: when it is away, from and until.
+    @ivar delays: how long the peer takes for each ping, the last for all further ones; it does
+        not answer a ping for which this is infinite.
+    @ivar late: how late its timers are, in turn.
+    """
+
+    heartbeat: Heartbeat
+    stalls: list[tuple[float, float]]
+    delays: list[float]
+    late: list[float]
+    pings: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+    verdict: float = inf
+
+    def run(self, until: float) -> None:
+        liveness = Liveness(self.heartbeat, 0.0)
+        now, turn = 0.0, 0
+        while now < until and self.verdict == inf:
+            due = max(now, liveness.due)
+            heard = min(self.answers, default=inf)
+            read = self._awake(max(now, heard))
+            # What came is read first, whenever both fall together: a reactor polls, then calls.
+            if read <= self._awake(due + self._late(turn)):
+                self.answers.remove(heard)
+                now = liveness.heardAt = read
+                continue
+            now = self._awake(due + self._late(turn))
+            turn += 1
+            decision = liveness.decide(now, max(0.0, now - liveness.due), self._excuse(now))
+            if decision in (PING, SUSPECT, PING_AGAIN):
+                self._ping(now)
+            elif decision is VERDICT:
+                self.verdict = now
+
+    def _late(self, turn: int) -> float:
+        return self.late[turn % len(self.late)]
+
+    def _awake(self, instant: float) -> float:
+        for start, end in self.stalls:
+            if start <= instant < end:
+                return end
+        return instant
+
+    def _ping(self, now: float) -> None:
+        leaves = self._awake(now + 1e-6)
+        self.pings.append(leaves)
+        delay = self.delays[min(len(self.pings), len(self.delays)) - 1]
+        if delay < inf:
+            self.answers.append(leaves + delay)
+
+    def _excuse(self, now: float) -> float | None:
+        """
+        As the link sees it: the last ping, if it waited in the process's own buffer.
+        """
+        return None if not self.pings or self.pings[-1] > now else self._left(self.pings[-1])
+
+    def _left(self, ping: float) -> float | None:
+        return ping if any(end == ping for _, end in self.stalls) else None
+
+
+BOUNDS = st.one_of(st.just(0.2), st.floats(min_value=0.2, max_value=40.0))
+
+
+@st.composite
+def stalls(draw: st.DrawFn, bound: float) -> list[tuple[float, float]]:
+    """
+    Some instants at which a process goes away, for up to two bounds, one after the other.
+    """
+    found, now = [], 0.0
+    for _ in range(draw(st.integers(0, 5))):
+        start = now + draw(st.floats(0.0, 1.5)) * bound
+        now = start + draw(st.one_of(st.floats(0.0, 0.2), st.floats(0.2, 2.0))) * bound
+        found.append((start, now))
+        now += 1e-3
+    return found
+
+
+@st.composite
+def livingWorlds(draw: st.DrawFn) -> World:
+    """
+    A peer that answers each ping within less than the timeout.
+    """
+    heartbeat = Heartbeat.within(draw(BOUNDS))
+    slowest = heartbeat.timeout - PRECISION - 1e-3
+    delays = draw(st.lists(st.floats(0.0, slowest), min_size=1, max_size=8))
+    late = draw(st.lists(st.floats(0.0, 0.016), min_size=1, max_size=8))
+    return World(heartbeat, draw(stalls(heartbeat.bound)), delays, late)
+
+
+@given(livingWorlds())
+@settings(max_examples=200)
+def test_livePeerIsNeverDeclaredDead(world: World) -> None:
+    """
+    A peer that answers each ping within less than the timeout is never declared dead, whatever
+    this process does meanwhile.
+    """
+    world.run(12 * world.heartbeat.bound)
+    assert world.verdict == inf
+    assert len(world.pings) >= 1
+
+
+@st.composite
+def dyingWorlds(draw: st.DrawFn) -> World:
+    """
+    A peer that answers some pings, and then none.
+    """
+    heartbeat = Heartbeat.within(draw(BOUNDS))
+    slowest = heartbeat.timeout - PRECISION - 1e-3
+    delays = draw(st.lists(st.floats(0.0, slowest), max_size=3))
+    late = draw(st.lists(st.floats(0.0, 0.016), min_size=1, max_size=8))
+    return World(heartbeat, [], [*delays, inf], late)
+
+
+@given(dyingWorlds())
+@settings(max_examples=150)
+def test_deadPeerIsFoundWithinTheBound(world: World) -> None:
+    """
+    A peer that answers no more is declared dead no earlier than 0.95 of the bound after its last
+    byte, and no later than the bound and 50 ms.
+    """
+    bound = world.heartbeat.bound
+    heard: list[float] = [0.0]
+    world.answers = Noted(heard)
+    world.run(12 * bound + 1.0)
+    assert 0.95 * bound <= world.verdict - heard[-1] <= bound + 0.05
+
+
+class Noted(list[float]):
+    """
+    Answers on their way; each is noted when it is read.
+    """
+
+    def __init__(self, heard: list[float]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def remove(self, value: float) -> None:
+        super().remove(value)
+        self._heard.append(value)
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_deadPeerIsFoundByAStalledProcess(data: st.DataObject) -> None:
+    """
+    A process that was away finds a dead peer within one more bound of the one it was away in, and
+    never before 0.95 of the bound has passed.
+    """
+    heartbeat = Heartbeat.within(data.draw(BOUNDS))
+    bound = heartbeat.bound
+    away = data.draw(stalls(bound))
+    world = World(heartbeat, away, [inf], [0.0])
+    world.run(100 * bound)
+    assert 0.95 * bound <= world.verdict
+    last = max((end for _, end in away), default=0.0)
+    assert world.verdict <= max(last, bound) + bound + 0.05
+
+
+@given(st.floats(0.2, 40.0), st.lists(st.floats(0.0, 0.99), min_size=1, max_size=30))
+@settings(max_examples=100)
+def test_passivePeerThatSpeaks(timeout: float, gaps: list[float]) -> None:
+    """
+    A peer that speaks by itself within each timeout is never declared dead, and is afterwards.
+    """
+    liveness = Liveness(Heartbeat(interval=None, timeout=timeout), 0.0)
+    now = 0.0
+    for gap in gaps:
+        now += gap * timeout
+        assert VERDICT not in [decision for _, decision in looks(liveness, now)]
+        liveness.heardAt = now
+    assert looks(liveness, inf)[-1] == (pytest.approx(now + timeout), VERDICT)

@@ -1,0 +1,449 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Door 2: any factory, on either side, is watched unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted import version
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ILoggingContext,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.amp import AMP, Command, Integer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_heartbeat import (
+    Heartbeat,
+    HeartbeatFactory,
+    HeartbeatProtocol,
+    Limits,
+    PeerClosed,
+    PeerSilent,
+)
+
+from .fakes import PEER, FakeTransport, Kept, KeptFactory, Recorder
+from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, opened, wait, within
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
+    """
+    Real sockets, plain and TLS.
+    """
+    with opened(request.param == "TLS") as place:
+        yield place
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
+        yield place
+
+
+@pytest.fixture
+def secured() -> Iterator[Loopback]:
+    """
+    Real sockets with TLS.
+    """
+    with opened(True) as place:
+        yield place
+
+
+def wrapped(factory: Any, **settings: Any) -> tuple[Any, FakeTransport, Clock, Recorder]:
+    """
+    A wrapped protocol in virtual time.
+    """
+    clock, hooks = Clock(), Recorder()
+    watching = HeartbeatFactory(factory, clock=clock, hooks=hooks, **settings)
+    protocol: Any = watching.buildProtocol(PEER)
+    transport = FakeTransport(clock, protocol)
+    protocol.makeConnection(transport)
+    return protocol, transport, clock, hooks
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, ILoggingContext, IFileDescriptorReceiver)
+class Fancy(Kept):
+    """
+    Provides all that a transport may ask for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[object] = []
+
+    def readConnectionLost(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("readConnectionLost")
+
+    def writeConnectionLost(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("writeConnectionLost")
+
+    def handshakeCompleted(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("handshakeCompleted")
+
+    def logPrefix(self) -> str:
+        """
+        See C{ILoggingContext}.
+        """
+        return "a fancy prefix"
+
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """
+        Note it.
+        """
+        self.told.append(descriptor)
+
+
+def fancyFactory() -> KeptFactory:
+    """
+    Makes them.
+    """
+    factory = KeptFactory()
+    factory.protocol = Fancy
+    return factory
+
+
+def test_providesWhatIsWrapped() -> None:
+    """
+    The wrapper provides what the protocol provides, and forwards each call.
+    """
+    factory = fancyFactory()
+    protocol, transport, _, _ = wrapped(factory)
+    for interface in (
+        IProtocol,
+        IHalfCloseableProtocol,
+        IHandshakeListener,
+        ILoggingContext,
+        IFileDescriptorReceiver,
+    ):
+        assert interface.providedBy(protocol), interface
+    protocol.readConnectionLost()
+    protocol.writeConnectionLost()
+    protocol.handshakeCompleted()
+    protocol.fileDescriptorReceived(5)
+    assert factory.built[0].told == [
+        "readConnectionLost",
+        "writeConnectionLost",
+        "handshakeCompleted",
+        5,
+    ]
+    assert protocol.logPrefix() == "a fancy prefix"
+    transport.lose()
+
+
+def test_providesNothingElse() -> None:
+    """
+    What the protocol does not provide the wrapper does not either, but for C{IHandshakeListener},
+    which it needs itself.
+    """
+    protocol, transport, _, _ = wrapped(KeptFactory())
+    assert not IHalfCloseableProtocol.providedBy(protocol)
+    assert not IFileDescriptorReceiver.providedBy(protocol)
+    assert IHandshakeListener.providedBy(protocol)
+    protocol.handshakeCompleted()
+    transport.lose()
+
+
+def test_forwards() -> None:
+    """
+    Attributes and bytes go through unchanged; the protocol's transport is the real one; C{repr}
+    tells what is wrapped; the end is told once.
+    """
+    factory = KeptFactory()
+    protocol, transport, clock, hooks = wrapped(factory)
+    inner = factory.built[0]
+    assert inner.transport is transport
+    assert protocol.losses == 0
+    assert protocol.factory is factory
+    transport.deliver(b"one")
+    transport.deliver(b"two")
+    assert inner.received == b"onetwo"
+    assert "Kept" in repr(protocol)
+    with pytest.raises(AttributeError, match="noSuchThing"):
+        protocol.noSuchThing  # noqa: B018
+    transport.lose(ConnectionLost())
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert inner.losses == 1
+    assert inner.reason.check(ConnectionLost)
+    assert hooks.names == ["connected", "disconnected"]
+    assert clock.getDelayedCalls() == []
+
+
+def test_protocolRaisesAtTheEnd() -> None:
+    """
+    A C{connectionLost} that raises raises as ever; the cleanups have run all the same.
+    """
+
+    class Raising(Kept):
+        def connectionLost(self, reason: object = None) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("in user code")
+
+    factory = KeptFactory()
+    factory.protocol = Raising
+    protocol, transport, clock, hooks = wrapped(factory)
+    ran: list[str] = []
+    protocol.link.addCleanup(ran.append, "cleaned up")
+    with pytest.raises(ZeroDivisionError):
+        transport.lose()
+    assert ran == ["cleaned up"]
+    assert hooks.names == ["connected", "disconnected"]
+    assert clock.getDelayedCalls() == []
+
+
+def test_watched() -> None:
+    """
+    With a ping a silent peer is found; the ping gets the protocol itself.
+    """
+    factory = KeptFactory()
+    pinged: list[Any] = []
+    _, transport, clock, hooks = wrapped(
+        factory, heartbeat=Heartbeat(interval=4, timeout=4), ping=pinged.append
+    )
+    for _ in range(66):
+        clock.advance(0.125)
+    assert not transport.open
+    assert [type(cause) for cause in hooks.told("disconnected")] == [PeerSilent]
+    assert pinged == [factory.built[0]] * 2
+    assert factory.built[0].reason.check(PeerSilent, ConnectionLost)
+
+
+def test_mixinIsNotWrapped() -> None:
+    """
+    A protocol that has a place for a link is not wrapped: it gets the link of the factory's terms.
+    """
+    protocol, transport, _, hooks = wrapped(
+        Factory.forProtocol(HeartbeatProtocol), heartbeat=Heartbeat(interval=1, timeout=1)
+    )
+    assert type(protocol) is HeartbeatProtocol
+    assert protocol.link.bound == 2
+    transport.lose()
+    assert hooks.names == ["connected", "disconnected"]
+
+
+def test_factoryIsForwarded() -> None:
+    """
+    The factory provides what it wraps provides, forwards the rest, and wraps nothing where there is
+    nothing.
+    """
+
+    @implementer(IProtocolNegotiationFactory)
+    class Negotiating(KeptFactory):
+        def acceptableProtocols(self) -> list[bytes]:
+            return [b"h2", b"http/1.1"]
+
+    inner = Negotiating()
+    watching: Any = HeartbeatFactory(inner, clock=Clock())
+    assert IProtocolFactory.providedBy(watching)
+    assert IProtocolNegotiationFactory.providedBy(watching)
+    assert watching.acceptableProtocols() == [b"h2", b"http/1.1"]
+    assert watching.wrappedFactory is inner
+    assert "Negotiating" in repr(watching)
+    watching.doStart()
+    assert inner.numPorts == 1
+    watching.doStop()
+    plain: Any = HeartbeatFactory(KeptFactory(), clock=Clock())
+    assert not IProtocolNegotiationFactory.providedBy(plain)
+
+    class Refusing(Factory):
+        def buildProtocol(self, addr: object) -> None:
+            return None
+
+    assert HeartbeatFactory(Refusing(), clock=Clock()).buildProtocol(PEER) is None
+
+
+def test_switchedOff() -> None:
+    """
+    With all off, nothing is watched, no delayed call is made, and causes are named all the same.
+    """
+    _, transport, clock, hooks = wrapped(KeptFactory(), heartbeat=None, keepAlive=None, limits=None)
+    assert clock.getDelayedCalls() == []
+    transport.lose(ConnectionDone())
+    assert [type(cause) for cause in hooks.told("disconnected")] == [PeerClosed]
+
+
+@pytest.mark.skipif(
+    (version.major, version.minor) < (25, 1),
+    reason="this Twisted sets ALPN on a context that is in use, which pyOpenSSL refuses",
+)
+@pytest_twisted.ensureDeferred
+async def test_negotiation(secured: Loopback) -> None:
+    """
+    ALPN works through the wrapper on the server's side and through the service on the client's.
+    """
+
+    @implementer(IProtocolNegotiationFactory)
+    class Negotiating(Peers):
+        def __init__(self, *names: bytes) -> None:
+            super().__init__()
+            self.names = names
+
+        def acceptableProtocols(self) -> list[bytes]:
+            return list(self.names)
+
+    server = Negotiating(b"one", b"two")
+    watching: Any = HeartbeatFactory(server)
+    client = Negotiating(b"two")
+    secured.service(secured.endpoint(secured.listen(watching)), client)
+    accepted = await within(server.accepted.get())
+    connected = await within(client.accepted.get())
+    assert accepted.transport.negotiatedProtocol == b"two"
+    assert connected.transport.negotiatedProtocol == b"two"
+
+
+@pytest_twisted.ensureDeferred
+async def test_handshakeIsForwarded(secured: Loopback) -> None:
+    """
+    A protocol that wants to know when the TLS handshake is complete is told, on either side.
+    """
+    hooks = Recorder()
+    factory = fancyFactory()
+    await connectedPair(secured, hooks, factory)
+    assert factory.built[0].told == ["handshakeCompleted"]
+
+
+class Ask(Command):
+    """
+    A question that a peer may not know.
+    """
+
+    arguments = [(b"number", Integer())]
+    response = [(b"number", Integer())]
+
+
+@pytest_twisted.ensureDeferred
+async def test_pingOfAnotherProtocol(loopback: Loopback) -> None:
+    """
+    AMP, unchanged, is kept alive by a command that the peer does not even know: an error answer is
+    an answer; and it gives the round-trip time.
+    """
+    hooks = Recorder()
+    server = Factory.forProtocol(AMP)
+    connected = hooks.next("connected")
+    loopback.service(
+        loopback.endpoint(loopback.listen(server)),
+        Factory.forProtocol(AMP),
+        hooks=hooks,
+        heartbeat=QUICK,
+        ping=lambda amp: amp.callRemote(Ask, number=1),
+    )
+    link = await within(connected)
+    await wait(3 * QUICK.bound)
+    assert hooks.names == ["connecting", "connected"]
+    assert 0 < link.rtt < QUICK.bound
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrappedServer(loopback: Loopback) -> None:
+    """
+    A plain server factory, wrapped: a silent client is found, and a client that speaks is not.
+    """
+    hooks = Recorder()
+
+    class Echo(Peer):
+        def dataReceived(self, data: bytes) -> None:
+            super().dataReceived(data)
+            self.transport.write(data)  # type: ignore[union-attr]
+
+    server = Peers()
+    watching: Any = HeartbeatFactory(
+        server,
+        hooks=hooks,
+        heartbeat=QUICK,
+        ping=lambda protocol: protocol.transport.write(b"?"),
+    )
+    endpoint = loopback.endpoint(loopback.listen(watching))
+    echoing = Peers()
+    echoing.protocol = Echo
+    first = hooks.next("connected")
+    loopback.service(endpoint, echoing, retryPolicy=lambda attempt: 60.0)
+    lively = await within(first)
+    second = hooks.next("connected")
+    loopback.service(endpoint, Peers(), retryPolicy=lambda attempt: 60.0)
+    silent = await within(second)
+    assert isinstance(await within(silent.whenGone()), PeerSilent)
+    await wait(QUICK.bound)
+    assert lively.state == "alive"
+    assert len(hooks.told("disconnected")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_startTLS(plain: Loopback) -> None:
+    """
+    A connection that becomes TLS under way stays watched: bytes are seen, a reset keeps its errno.
+    """
+    from .loopback import clientOptions, serverOptions
+
+    hooks = Recorder()
+    factory = KeptFactory()
+    service, peer = await connectedPair(plain, hooks, factory)
+    link = service.link
+    assert link is not None
+    client = factory.built[0]
+    handshaken: Deferred[None] = Deferred()
+    peer.handshakeCompleted = lambda: handshaken.callback(None)
+    peer.transport.startTLS(serverOptions())
+    client.transport.startTLS(clientOptions(), normal=True)
+    client.transport.write(b"secret")
+    assert await within(peer.heard.get()) == b"secret"
+    heardAt = link.liveness.heardAt
+    peer.transport.write(b"answer")
+    while client.received != b"answer":
+        await wait(0.01)
+    assert link.liveness.heardAt > heardAt
+    ended = hooks.next("disconnected")
+    peer.transport.abortConnection()
+    cause = await within(ended)
+    assert type(cause).__name__ == "PeerReset"
+
+
+@pytest_twisted.ensureDeferred
+async def test_limitsOfWrapped(plain: Loopback) -> None:
+    """
+    The limits hold for a wrapped protocol that knows nothing of them: a stalled buffer ends it.
+    """
+    hooks = Recorder()
+    server = Peers()
+    watching: Any = HeartbeatFactory(server, hooks=hooks, limits=Limits(sendStall=0.3))
+    ended = hooks.next("disconnected")
+
+    class Deaf(Protocol):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    plain.service(
+        plain.endpoint(plain.listen(watching)),
+        Factory.forProtocol(Deaf),
+        retryPolicy=lambda attempt: 60.0,
+    )
+    peer = await within(server.accepted.get())
+    peer.transport.write(bytes(20_000_000))
+    assert type(await within(ended)).__name__ == "SendStalled"

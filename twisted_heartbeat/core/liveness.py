@@ -1,0 +1,207 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Is the peer alive?  Facts and C{now} go in; ping, suspect, verdict come out.
+
+A hand-written class with deadlines and not a state machine of states, because its hot input, a
+received chunk, has to cost one assignment: L{Liveness.heardAt}.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+
+from .settings import Heartbeat
+
+
+class Decision(Enum):
+    """
+    What a look at the peer comes to.
+    """
+
+    NOTHING = "nothing"
+    """Look again when L{Liveness.due} says so."""
+
+    PING = "ping"
+    """The peer is silent: make it speak."""
+
+    SUSPECT = "suspect"
+    """The ping went unanswered for half of the timeout: say so, and send it once more."""
+
+    PING_AGAIN = "pingAgain"
+    """This process was away, and perhaps never asked: ask again, as if for the first time."""
+
+    RECOVERED = "recovered"
+    """A suspected peer spoke."""
+
+    LOOK = "look"
+    """The bound is over: poll the socket once more, then decide."""
+
+    VERDICT = "verdict"
+    """The peer is dead."""
+
+
+class _Stage(Enum):
+    FRESH = 0
+    PINGED = 1
+    LOOKING = 2
+    DEAD = 3
+
+
+_FRESH, _PINGED, _LOOKING, _DEAD = _Stage
+
+_PUNCTUAL = 0.025
+"""Seconds.  A look that comes no later than this after its time is not late."""
+
+_AWAY = 1.0
+"""Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
+
+
+class Liveness:
+    """
+    What is known of one peer's life.
+
+    @ivar heardAt: when the last byte came, in seconds of the link's clock.  Whoever receives
+        assigns it; that is all a received chunk costs.
+    @ivar due: when L{decide} next has something to say.
+    @ivar suspected: whether it has said that the peer is suspected, and not yet that it recovered.
+    """
+
+    __slots__ = (
+        "_askedAgain",
+        "_deadline",
+        "_heartbeat",
+        "_silentSince",
+        "_stage",
+        "due",
+        "heardAt",
+        "suspected",
+    )
+
+    def __init__(self, heartbeat: Heartbeat | None, now: float) -> None:
+        """
+        @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
+        @param now: when the link was established: the bound runs from here.
+        """
+        self._heartbeat = heartbeat
+        self._stage = _FRESH
+        self._silentSince = -inf
+        self._askedAgain = False
+        self.suspected = False
+        self._deadline = inf
+        self.heardAt = now
+        self.due = inf if heartbeat is None else self._firstLook(heartbeat)
+
+    @property
+    def fresh(self) -> bool:
+        """
+        Whether the peer spoke since it was last asked to.
+        """
+        return self._stage is _FRESH or self.heardAt != self._silentSince
+
+    @property
+    def deadline(self) -> float:
+        """
+        When the verdict falls if the peer says nothing more.
+        """
+        if self._heartbeat is None:
+            return inf
+        return self.heardAt + self._heartbeat.bound if self.fresh else self._deadline
+
+    def mute(self) -> None:
+        """
+        The peer has closed its half: from here on its silence proves nothing.
+        """
+        self._heartbeat = None
+        self._stage = _FRESH
+        self.suspected = False
+        self.due = inf
+
+    def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
+        """
+        Look at the peer.
+
+        @param now: seconds.
+        @param lateness: seconds by which this look comes late: so long this process did not read.
+        @param excusedAt: the latest instant at which the silence since the ping was ours: the ping
+            still waited in a buffer that drains, or reading was paused.
+        """
+        if self._heartbeat is None or self._stage is _DEAD:
+            return Decision.NOTHING
+        if self._stage is _FRESH or self.heardAt != self._silentSince:
+            return self._decideFresh(self._heartbeat, now, lateness)
+        timeout = self._heartbeat.timeout
+        if excusedAt is not None and excusedAt + timeout > self._deadline:
+            return self._postpone(excusedAt + timeout, timeout)
+        return self._decideSilent(self._heartbeat, now, lateness)
+
+    def _decideFresh(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
+        self._stage = _FRESH
+        self.due = self._firstLook(heartbeat)
+        if self.suspected:
+            return self._recovered()
+        if now < self.due:
+            return Decision.NOTHING
+        self._silentSince = self.heardAt
+        self._askedAgain = False
+        bound = self.heardAt + heartbeat.bound
+        if heartbeat.interval is None:
+            self._expectBy(bound, heartbeat.timeout)
+            return self._decideSilent(heartbeat, now, lateness)
+        # A peer that was asked late has its whole timeout all the same; but a timer that is late
+        # by a little does not move the bound.
+        late = lateness > _PUNCTUAL
+        self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
+        return Decision.PING
+
+    def _firstLook(self, heartbeat: Heartbeat) -> float:
+        wait = heartbeat.timeout / 2 if heartbeat.interval is None else heartbeat.interval
+        return self.heardAt + wait
+
+    def _expectBy(self, deadline: float, timeout: float) -> None:
+        self._stage = _PINGED
+        self._deadline = deadline
+        self.due = deadline - timeout / 2
+
+    def _recovered(self) -> Decision:
+        self.suspected = False
+        return Decision.RECOVERED
+
+    def _postpone(self, deadline: float, timeout: float) -> Decision:
+        self._expectBy(deadline, timeout)
+        return self._recovered() if self.suspected else Decision.NOTHING
+
+    def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
+        if self._stage is _LOOKING:
+            # Whatever had arrived by the deadline has been read since, however late this look is.
+            self._stage = _DEAD
+            self.due = inf
+            return Decision.VERDICT
+        if now >= self._deadline:
+            if self._wasAway(heartbeat, lateness):
+                # By no more than this was the ping late to leave.
+                self._askedAgain = True
+                self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat.timeout)
+                return Decision.PING_AGAIN
+            self._stage = _LOOKING
+            self.due = now
+            return Decision.LOOK
+        if now < self.due:
+            return Decision.NOTHING
+        self.due = self._deadline
+        if self.suspected:
+            return Decision.NOTHING
+        self.suspected = True
+        return Decision.SUSPECT
+
+    def _wasAway(self, heartbeat: Heartbeat, lateness: float) -> bool:
+        """
+        Whether this process was away when the deadline passed, so that perhaps the ping never left
+        or its answer found nobody.  A process that is always a little late is told so once in a
+        silence only, lest it never find a dead peer.
+        """
+        if self._askedAgain:
+            return lateness > max(heartbeat.bound, _AWAY)
+        return lateness > max(_PUNCTUAL, heartbeat.timeout / 8)

@@ -1,0 +1,463 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Monotonic time and the pulse.
+
+Twisted's C{reactor.seconds} is wall time, and so are its delayed calls: a step of the system's
+clock, as NTP makes on a box without a real-time clock, fires them all at once or freezes them.
+L{MonotonicClock} is an C{IReactorTime} that no step moves.
+
+L{Pulse} is the single timer that serves all links of a reactor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from math import inf, nextafter
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any, Protocol
+
+from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReactorTime,
+    IReadDescriptor,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..core.causes import Fall
+
+_log = Logger()
+
+
+class _Alarm(Protocol):
+    """
+    Wakes a reactor at an instant of monotonic time, whatever the wall clock does meanwhile.
+    """
+
+    def set(self, delay: float) -> None:
+        """Ring in so many seconds, and forget what was set before."""
+
+    def close(self) -> None:
+        """Never ring again."""
+
+
+class _ITimerSpec(ctypes.Structure):
+    """
+    C{struct itimerspec}, timerfd_create(2).
+    """
+
+    _fields_ = [
+        ("intervalSeconds", ctypes.c_long),
+        ("intervalNanoseconds", ctypes.c_long),
+        ("valueSeconds", ctypes.c_long),
+        ("valueNanoseconds", ctypes.c_long),
+    ]
+
+
+_CLOCK_MONOTONIC = 1
+
+
+@implementer(IReadDescriptor)
+class _TimerFd:
+    """
+    An alarm that is a file descriptor.  Source: timerfd_create(2), Linux 2.6.25.
+
+    C{os.timerfd_create} is Python 3.13's; until then the C library is called by its name.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
+        """
+        @raise OSError: if the system has no descriptor to spare.
+        @raise AttributeError: if the C library has no such call.
+        """
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._settime = self._libc.timerfd_settime
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, flags)
+        if self._descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._ring = ring
+        self._reactor = reactor
+        reactor.addReader(self)
+
+    def set(self, delay: float) -> None:
+        # A value of zero would disarm it.
+        nanoseconds = max(1, int(delay * 1e9))
+        spec = _ITimerSpec(0, 0, *divmod(nanoseconds, 1_000_000_000))
+        if self._settime(self._descriptor, 0, ctypes.byref(spec), None) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def close(self) -> None:
+        self._reactor.removeReader(self)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def fileno(self) -> int:
+        return int(self._descriptor)
+
+    def doRead(self) -> None:
+        try:
+            os.read(self._descriptor, 8)
+        except BlockingIOError:
+            # It was set anew after it had rung.
+            return
+        self._ring()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor let go of it.
+        """
+
+    def logPrefix(self) -> str:
+        return "twisted_heartbeat clock"
+
+
+class _ThreadAlarm:
+    """
+    An alarm for every other system: a thread that sleeps on a monotonic condition.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, ring: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._ring = ring
+        self._condition = Condition()
+        self._rings: float | None = None
+        self._closed = False
+        self._thread = Thread(target=self._run, name="twisted_heartbeat clock", daemon=True)
+        self._thread.start()
+
+    def set(self, delay: float) -> None:
+        with self._condition:
+            self._rings = monotonic() + delay
+            self._condition.notify()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._condition:
+            while not self._closed:
+                if self._rings is None:
+                    self._condition.wait()
+                elif (delay := self._rings - monotonic()) > 0:
+                    self._condition.wait(delay)
+                else:
+                    self._rings = None
+                    self._reactor.callFromThread(self._ringUnlessClosed)
+
+    def _ringUnlessClosed(self) -> None:
+        if not self._closed:
+            self._ring()
+
+
+def _alarmFor(reactor: Any, ring: Callable[[], None]) -> _Alarm:
+    if sys.platform.startswith("linux") and IReactorFDSet.providedBy(reactor):
+        try:
+            return _TimerFd(reactor, ring)
+        except (OSError, AttributeError) as error:
+            _log.info("No timerfd ({error}): a thread keeps the time instead.", error=error)
+    return _ThreadAlarm(reactor, ring)
+
+
+@implementer(IReactorTime)
+class MonotonicClock:
+    """
+    Seconds and delayed calls that no step of the system's clock moves, on one reactor.
+
+    It holds a descriptor (or a thread) only while a call is pending.
+
+    The clock is C{CLOCK_MONOTONIC}: on Linux it stands still while the box is suspended, so a
+    suspended box finds its links as old as it left them.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._calls: list[DelayedCall] = []
+        self._alarm: _Alarm | None = None
+        self._rang = -inf
+
+    seconds = staticmethod(monotonic)
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        See C{IReactorTime.callLater}.  A call with a delay of 0 runs after the reactor has polled
+        its descriptors once more.
+
+        @raise ValueError: if the delay is negative, or not finite.
+        """
+        if not 0 <= delay < inf:
+            raise ValueError(
+                f"callLater({delay!r}): the delay must be 0 seconds or more, and finite"
+            )
+        # What is added while the clock rings waits for the next ring, and so for the next poll.
+        when = max(monotonic() + delay, nextafter(self._rang, inf))
+        call = DelayedCall(when, callable, args, kw, self._cancelled, self._moved, monotonic)
+        heappush(self._calls, call)
+        self._setAlarm()
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """
+        See C{IReactorTime.getDelayedCalls}.
+        """
+        return [call for call in self._calls if not call.cancelled]
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        self._calls.remove(call)
+        heapify(self._calls)
+        self._setAlarm()
+
+    def _moved(self, call: DelayedCall) -> None:
+        heapify(self._calls)
+        self._setAlarm()
+
+    def _setAlarm(self) -> None:
+        if not self._calls:
+            if self._alarm is not None:
+                alarm, self._alarm = self._alarm, None
+                alarm.close()
+            return
+        if self._alarm is None:
+            self._alarm = _alarmFor(self._reactor, self._ring)
+        self._alarm.set(max(0.0, self._calls[0].time - monotonic()))
+
+    def _ring(self) -> None:
+        now = self._rang = monotonic()
+        while self._calls and self._calls[0].time <= now:
+            call = heappop(self._calls)
+            if call.delayed_time > 0:
+                call.activate_delay()
+                heappush(self._calls, call)
+            else:
+                self._run(call)
+        self._setAlarm()
+
+    def _run(self, call: DelayedCall) -> None:
+        call.called = 1
+        try:
+            call.func(*call.args, **call.kw)
+        except Exception:
+            _log.failure("A delayed call failed: {call}", call=call)
+        finally:
+            del call.func, call.args, call.kw
+
+
+def clockFor(reactor: Any = None) -> IReactorTime:
+    """
+    The clock for a reactor: its one monotonic clock, or the thing itself when time is virtual.
+
+    @param reactor: a reactor, or an C{IReactorTime} such as L{twisted.internet.task.Clock}; the
+        global reactor if L{None}.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    if not isinstance(reactor, ReactorBase):
+        return reactor  # type: ignore[no-any-return]
+    found: MonotonicClock | None = getattr(reactor, "_twistedHeartbeatClock", None)
+    if found is None:
+        found = MonotonicClock(reactor)
+        reactor._twistedHeartbeatClock = found  # type: ignore[attr-defined]
+    return found
+
+
+class Beating(Protocol):
+    """
+    What the pulse visits.
+
+    @ivar slot: the pulse's own mark; L{None} to begin with.
+    """
+
+    slot: Slot | None
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        Do what is due.
+
+        @param lateness: seconds by which the visit comes late.
+        @return: when to come again; L{None} for never.
+        """
+
+
+class Slot:
+    """
+    The visits that fall together.
+
+    @ivar latest: the latest of their times: when it comes, all of them are due, so that one alone
+        is visited on its exact instant, and none is ever visited early.
+    """
+
+    __slots__ = ("latest", "visits")
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+        self.visits: list[Beating] = []
+
+
+class Pulse:
+    """
+    The single timer that serves all links of a reactor.
+
+    Visits are kept in slots of 1/64 s, so that setting one costs a list's append and ten thousand
+    of them cost one delayed call; a visit comes at most one slot late.
+    """
+
+    PER_SECOND = 64
+
+    ERRANDS_A_TICK = 32
+    """
+    What a tick has to end takes long, for it ends in user code.  A thousand ends in one tick would
+    keep the others from being looked at on their instants.
+    """
+
+    TOGETHER = 0.1
+    """Seconds: verdicts that follow each other closer than this belong to one fall."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._slots: dict[int, Slot] = {}
+        self._order: list[int] = []
+        self._members = 0
+        self._call: IDelayedCall | None = None
+        self._calledFor = 0.0
+        self._ticking = False
+        self._errands: deque[Callable[[], None]] = deque()
+        self._fall = Fall()
+        self._fell = -inf
+
+    def visit(self, one: Beating, when: float) -> None:
+        """
+        Visit it then, and not when it was to be visited before.
+        """
+        number = int(when * self.PER_SECOND)
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = Slot()
+            heappush(self._order, number)
+        if one.slot is not slot:
+            if one.slot is None:
+                self._members += 1
+            # Its place in the slot that it leaves stays, and is passed over.
+            one.slot = slot
+            slot.visits.append(one)
+        if when > slot.latest:
+            slot.latest = when
+        if not self._ticking:
+            self._setCall()
+
+    def leave(self, one: Beating) -> None:
+        """
+        Do not visit it any more.
+        """
+        if one.slot is None:
+            return
+        one.slot = None
+        self._members -= 1
+        if not self._members and not self._ticking:
+            self._setCall()
+
+    def soon(self, errand: Callable[[], None]) -> None:
+        """
+        Call it at the end of this tick or of one of the next, which follow at once.
+        """
+        self._errands.append(errand)
+        if not self._ticking:
+            self._setCall()
+
+    def fall(self, now: float) -> Fall:
+        """
+        The fall that a verdict of this instant belongs to.
+        """
+        if now - self._fell > self.TOGETHER:
+            self._fall = Fall()
+        self._fell = now
+        self._fall.links += 1
+        return self._fall
+
+    def _setCall(self) -> None:
+        if not self._members:
+            self._slots.clear()
+            self._order.clear()
+        if self._errands:
+            when = self._clock.seconds()
+        elif self._members:
+            when = self._slots[self._order[0]].latest
+        else:
+            if self._call is not None:
+                call, self._call = self._call, None
+                call.cancel()
+            return
+        delay = max(0.0, when - self._clock.seconds())
+        if self._call is None:
+            self._call = self._clock.callLater(delay, self._tick)
+        elif when != self._calledFor:
+            self._call.reset(delay)
+        self._calledFor = when
+
+    def _tick(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        self._ticking = True
+        # All that are due, and before any is worked off: what that adds waits for the next tick.
+        for slot in self._due(now):
+            lateness = now - slot.latest
+            for one in slot.visits:
+                if one.slot is slot:
+                    one.slot = None
+                    self._members -= 1
+                    self._beat(one, now, lateness)
+        for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
+            self._run(self._errands.popleft())
+        self._ticking = False
+        self._setCall()
+
+    def _due(self, now: float) -> list[Slot]:
+        due = []
+        while self._order and self._slots[self._order[0]].latest <= now:
+            due.append(self._slots.pop(heappop(self._order)))
+        return due
+
+    def _run(self, errand: Callable[[], None]) -> None:
+        try:
+            errand()
+        except Exception:
+            _log.failure("An errand of the pulse failed")
+
+    def _beat(self, one: Beating, now: float, lateness: float) -> None:
+        try:
+            again = one.beat(now, lateness)
+        except Exception:
+            # One that fails must not take the pulse from all others.
+            _log.failure("{one} failed at its beat, and is not visited again", one=one)
+        else:
+            if again is not None:
+                self.visit(one, again)
+
+
+def pulseFor(clock: IReactorTime) -> Pulse:
+    """
+    The one pulse of a clock.
+    """
+    found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
+    if found is None:
+        found = Pulse(clock)
+        clock._twistedHeartbeatPulse = found  # type: ignore[attr-defined]
+    return found

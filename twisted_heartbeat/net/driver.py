@@ -1,0 +1,214 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Driver}: carries out the orders of a supervision.
+
+One after the other, after the transition that gave them.  What user code calls while an order is
+carried out only adds to the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import isfinite
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger, LogLevel
+
+from ..core import supervision as orders
+from ..core.causes import Cause
+from ..core.settings import Backoff
+from ..core.supervision import Exhausted, Order, State, Supervision
+from .hooks import runHook
+from .link import Link
+from .terms import Terms
+
+_log = Logger()
+
+
+class Driver:
+    """
+    Carries out orders.
+
+    @ivar supervision: who gives them.
+    """
+
+    def __init__(self, terms: Terms, exhausted: Exhausted) -> None:
+        self.terms = terms
+        self.supervision = Supervision(exhausted)
+        self.link: Link | None = None
+        self._queue: deque[Order] = deque()
+        self._busy = False
+        self._wait: IDelayedCall | None = None
+        self._carry: dict[type, Callable[[Any], None]] = {
+            orders.Attempt: self._attempt,
+            orders.CancelAttempt: lambda order: self.cancelAttempt(),
+            orders.Prepare: lambda order: self.prepare(),
+            orders.CancelPrepare: lambda order: self.cancelPrepare(),
+            orders.Announce: lambda order: self.announce(),
+            orders.Abort: lambda order: self._abort(order.cause),
+            orders.Close: lambda order: self.closeLink(),
+            orders.CleanUp: lambda order: self._cleanUp(),
+            orders.ReportFailure: lambda order: self.reportFailure(order.cause),
+            orders.ChooseDelay: self._chooseDelay,
+            orders.Wait: self._startWait,
+            orders.CancelWait: lambda order: self._cancelWait(),
+            orders.GiveUp: lambda order: self._giveUp(order.cause),
+            orders.Stopped: lambda order: self.stopped(),
+        }
+
+    @property
+    def now(self) -> float:
+        """
+        Seconds of the links' clock.
+        """
+        return self.terms.clock.seconds()
+
+    def obey(self, given: Iterable[Order]) -> None:
+        """
+        Carry out orders, after those that are under way.
+        """
+        self._queue.extend(given)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._queue:
+                order = self._queue.popleft()
+                self._carry[type(order)](order)
+        finally:
+            self._busy = False
+
+    def retryNow(self) -> None:
+        """
+        Cut a wait short.
+        """
+        if self.supervision.state is State.WAITING:
+            self._cancelWait()
+            self._waited()
+
+    def linkEnded(self, cause: Cause, *, proven: bool) -> None:
+        """
+        The link that had been reported as connected has ended.
+        """
+        self.obey(self.supervision.lost(cause, self.now, proven=proven))
+
+    # What the drivers differ in.
+
+    def attempt(self, number: int) -> None:
+        """
+        See L{orders.Attempt<twisted_heartbeat.core.supervision.Attempt>}.
+        """
+        raise NotImplementedError
+
+    def cancelAttempt(self) -> None:
+        """
+        See L{CancelAttempt<twisted_heartbeat.core.supervision.CancelAttempt>}.
+        """
+        raise NotImplementedError
+
+    def delay(self, attempt: int, cause: Cause) -> float:
+        """
+        Seconds to wait.
+        """
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """
+        See L{Prepare<twisted_heartbeat.core.supervision.Prepare>}.
+        """
+        self.obey(self.supervision.prepared())
+
+    def cancelPrepare(self) -> None:
+        """
+        See L{CancelPrepare<twisted_heartbeat.core.supervision.CancelPrepare>}.
+        """
+
+    def announce(self) -> None:
+        """
+        See L{Announce<twisted_heartbeat.core.supervision.Announce>}.
+        """
+        if self.link is not None:
+            self.link.announceConnected()
+
+    def closeLink(self) -> None:
+        """
+        See L{Close<twisted_heartbeat.core.supervision.Close>}.
+        """
+        if self.link is not None:
+            self.link.close()
+
+    def reportFailure(self, cause: Cause) -> None:
+        """
+        See L{ReportFailure<twisted_heartbeat.core.supervision.ReportFailure>}.
+        """
+
+    def gaveUp(self, cause: Cause) -> None:
+        """
+        See L{GiveUp<twisted_heartbeat.core.supervision.GiveUp>}.
+        """
+
+    def stopped(self) -> None:
+        """
+        See L{Stopped<twisted_heartbeat.core.supervision.Stopped>}.
+        """
+
+    # What they share.
+
+    def _attempt(self, order: orders.Attempt) -> None:
+        self.terms.announce("connecting", attempt=order.number)
+        self.attempt(order.number)
+        runHook("connecting", self.terms.hooks.connecting, order.number)
+
+    def _abort(self, cause: Cause) -> None:
+        if self.link is not None:
+            self.link.abort(cause)
+
+    def _cleanUp(self) -> None:
+        link, self.link = self.link, None
+        if link is None:
+            self._cleaned()
+        else:
+            link.cleanUp()
+            link.whenGone().addCallback(lambda _: self._cleaned())
+
+    def _cleaned(self) -> None:
+        self.obey(self.supervision.cleaned(self.now))
+
+    def _chooseDelay(self, order: orders.ChooseDelay) -> None:
+        try:
+            delay = float(self.delay(order.attempt, order.cause))
+            if not (isfinite(delay) and delay >= 0):
+                raise ValueError(f"the retry policy returned {delay!r} seconds")
+        except Exception:
+            _log.failure(
+                "The retry policy failed; the default is used for attempt {attempt}",
+                attempt=order.attempt,
+            )
+            delay = Backoff().delay(order.attempt, order.cause)
+        self.obey(self.supervision.chosen(delay, self.now))
+
+    def _startWait(self, order: orders.Wait) -> None:
+        retry = order.retry
+        self._wait = self.terms.clock.callLater(retry.delay, self._waited)
+        self.terms.announce(
+            "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
+        )
+        runHook("retrying", self.terms.hooks.retrying, retry)
+
+    def _waited(self) -> None:
+        self._wait = None
+        self.obey(self.supervision.waited())
+
+    def _cancelWait(self) -> None:
+        wait, self._wait = self._wait, None
+        if wait is not None and wait.active():
+            wait.cancel()
+
+    def _giveUp(self, cause: Cause) -> None:
+        self.terms.announce("gaveUp", LogLevel.error, cause=cause)
+        self.gaveUp(cause)
+        runHook("gaveUp", self.terms.hooks.gaveUp, cause)

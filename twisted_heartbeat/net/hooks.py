@@ -1,0 +1,190 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{LinkHooks}, what the user is told of a link's life, and the running of cleanups.
+
+User code runs here and nowhere else: after the transition that it hears of, and so that nothing
+that it raises, or never finishes, gets further than the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.error import NotConnectingError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core.causes import Cause
+from ..core.supervision import Retry
+
+if TYPE_CHECKING:
+    from .link import Link
+
+_log = Logger()
+
+
+class LinkHooks:
+    """
+    Subclass it and override what you want to hear of.
+
+    Each may return a plain value, a Deferred or a coroutine.  Only L{disconnected} is waited for,
+    together with the link's cleanups and within C{Limits.cleanupTimeout}.  What a hook raises is
+    logged; a L{connected} that fails ends the link, since what it was to set up is not there.
+    """
+
+    def connecting(self, attempt: int) -> object:
+        """
+        An attempt begins.
+
+        @param attempt: 1 for the first since the last link was proven.
+        """
+
+    def connected(self, link: Link) -> object:
+        """
+        A link is established, prepared and in use.
+        """
+
+    def suspected(self, link: Link) -> object:
+        """
+        The peer left a ping unanswered for half of the timeout.
+        """
+
+    def recovered(self, link: Link) -> object:
+        """
+        A suspected peer spoke.
+        """
+
+    def disconnected(self, link: Link, cause: Cause) -> object:
+        """
+        A link has ended.  Its cleanups run next.
+        """
+
+    def retrying(self, retry: Retry) -> object:
+        """
+        There will be another attempt.
+        """
+
+    def gaveUp(self, cause: Cause) -> object:
+        """
+        There will be none.
+        """
+
+
+def runHook(
+    name: str,
+    hook: Callable[..., object],
+    *arguments: object,
+    failed: Callable[[Failure], None] | None = None,
+) -> Deferred[None]:
+    """
+    Call a hook, and log what it raises.
+
+    @param failed: called with that, once it is logged.
+    @return: fires with L{None} when the hook has finished, however it did.
+    """
+
+    def logged(failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        _log.failure("The hook {hook} failed", failure, hook=name)
+        if failed is not None:
+            failed(failure)
+
+    return maybeDeferred(hook, *arguments).addCallbacks(lambda _: None, logged)
+
+
+def runCleanups(
+    steps: Iterable[tuple[str, Callable[[], object]]],
+    clock: IReactorTime,
+    timeout: float | None,
+) -> Deferred[None]:
+    """
+    Run each step after the other has finished, whatever the others raise.
+
+    @param steps: what each is called, and what it does.
+    @param timeout: seconds for all of them.  When they are over, the step under way is cancelled,
+        and those that are left are started but not waited for.
+    @return: always fires, with L{None}.
+    """
+    left = iter(steps)
+    for name, step in left:
+        running = _start(name, step)
+        if not running.called or running.paused:
+            return _runSlowly(name, running, left, clock, timeout)
+    return succeed(None)
+
+
+@inlineCallbacks
+def _runSlowly(
+    name: str,
+    running: Deferred[Any],
+    left: Iterator[tuple[str, Callable[[], object]]],
+    clock: IReactorTime,
+    timeout: float | None,
+) -> Any:
+    """
+    The same, from the first step on that takes its time.  Apart, because most never do, and a
+    thousand links may end at once.
+    """
+    deadline = None if timeout is None else clock.seconds() + timeout
+    while True:
+        yield running if deadline is None else _finished(running, name, clock, deadline)
+        following = next(left, None)
+        if following is None:
+            return
+        name, step = following
+        running = _start(name, step)
+
+
+def _start(name: str, step: Callable[[], object]) -> Deferred[Any]:
+    return maybeDeferred(step).addErrback(_logStep, name)
+
+
+def cancel(deferred: Deferred[Any]) -> None:
+    """
+    Cancel a Deferred of the user's, whatever its canceller raises.
+    """
+    try:
+        deferred.cancel()
+    except NotConnectingError:
+        # The canceller of Twisted's endpoints, once the connection is made.
+        pass
+    except Exception:
+        _log.failure("A canceller failed")
+
+
+def _logStep(failure: Failure, name: str) -> None:
+    if failure.check(CancelledError):
+        return
+    _log.failure("The cleanup {cleanup} failed", failure, cleanup=name)
+
+
+def _finished(
+    running: Deferred[Any], name: str, clock: IReactorTime, deadline: float
+) -> Deferred[None]:
+    """
+    Fires when C{running} does, or at the deadline, even if it ignores being cancelled.
+    """
+    finished: Deferred[None] = Deferred()
+
+    def done(_: object) -> None:
+        if timer is not None and timer.active():
+            timer.cancel()
+        if not finished.called:
+            finished.callback(None)
+
+    def overdue() -> None:
+        _log.error("The cleanup {cleanup} did not finish in time", cleanup=name)
+        cancel(running)
+        done(None)
+
+    timer: IDelayedCall | None = None
+    running.addCallback(done)
+    if not finished.called:
+        timer = clock.callLater(max(0.0, deadline - clock.seconds()), overdue)
+    return finished

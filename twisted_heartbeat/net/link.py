@@ -1,0 +1,908 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Link}: one connection to one peer, from established to gone.
+
+A link is its peer's liveness, a visit by the pulse, what its transport remembers, and its cleanups.
+Every door makes one for each connection and tells it what happens; nothing here knows the doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from ..core.causes import (
+    Cause,
+    ClosedHere,
+    Evidence,
+    Fall,
+    HandshakeFailed,
+    PeerClosed,
+    SendFailed,
+    SendStalled,
+    causeOfLoss,
+    causeOfSilence,
+    inWords,
+)
+from ..core.liveness import Decision, Liveness
+from .clock import Slot, pulseFor
+from .hooks import runCleanups, runHook
+from .keepalive import Applied, applyKeepAlive
+from .terms import Ping, Terms
+from .transport import (
+    Witness,
+    abort,
+    bearWitness,
+    certificateRefused,
+    declareForwarded,
+    evidenceOf,
+    handshakeDone,
+    handshakeRejected,
+    isSecured,
+    unreachable,
+    unsentAbove,
+)
+
+_log = Logger()
+
+_TURNS_TO_LET_GO = 2
+"""Turns of the reactor after which a transport that was told to abort is done without."""
+
+_STALL_LOOKS = 8
+"""A send buffer is looked at so many times in C{sendStall}."""
+
+
+class Owner(Protocol):
+    """
+    Who made a link, and wants to hear of its turns.
+    """
+
+    def linkReady(self, link: Link) -> None:
+        """The link is established, its TLS handshake included."""
+
+    def linkSpoke(self, link: Link) -> None:
+        """The peer has said its first word to the protocol."""
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
+
+
+class Unowned:
+    """
+    The owner of a link that nobody prepares and nobody replaces.
+    """
+
+    def linkReady(self, link: Link) -> None:
+        """
+        Ready is as good as connected.
+        """
+        link.announceConnected()
+
+    def linkSpoke(self, link: Link) -> None:
+        """
+        Nothing follows.
+        """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        Nothing follows but the cleanups.
+        """
+        link.cleanUp()
+
+
+class Door(Protocol):
+    """
+    Through which a link's protocol hears that it is lost.
+    """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """As C{IProtocol}."""
+
+
+class Link:
+    """
+    One connection to one peer, from established to gone.
+
+    @ivar generation: its number among the links of its factory or service; never reused.
+    @ivar peer: the peer's address.
+    @ivar protocol: the protocol that speaks over it.
+    @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
+    @ivar cause: why it ended; L{None} until it is known.
+    @ivar spoken: whether the peer has said anything to the protocol.
+    @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
+    @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
+    @ivar farewell: says goodbye to the peer, in a protocol that has such a thing.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cleaned",
+        "_cleanups",
+        "_deadline",
+        "_decidedAt",
+        "_door",
+        "_establishedAt",
+        "_lastPingMark",
+        "_lookedAt",
+        "_mark",
+        "_markedAt",
+        "_owner",
+        "_ping",
+        "_pingMark",
+        "_pingedAt",
+        "_pulse",
+        "_sends",
+        "_terms",
+        "_transport",
+        "_turnsLeft",
+        "_waiters",
+        "_witness",
+        "cause",
+        "farewell",
+        "generation",
+        "keepAlive",
+        "liveness",
+        "peer",
+        "protocol",
+        "rtt",
+        "seconds",
+        "slot",
+        "spoken",
+        "state",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        owner: Owner,
+        protocol: Any,
+        door: Door,
+        ping: Ping | None = None,
+    ) -> None:
+        """
+        @param door: what hears that the connection is lost, if the transport never says so.
+        @param ping: in place of the terms' own.
+        """
+        self._terms = terms
+        self._owner = owner
+        self._door = door
+        self._ping = ping or terms.ping
+        self._pulse = pulseFor(terms.clock)
+        self._transport: Any = None
+        self._witness: Witness | None = None
+        self._establishedAt = 0.0
+        self._deadline = inf
+        self._decidedAt: float | None = None
+        self._turnsLeft: int | None = None
+        self._pingMark = 0
+        self._lastPingMark = 0
+        self._pingedAt = 0.0
+        self._mark = 0
+        self._markedAt = -inf
+        self._lookedAt = -inf
+        self._sends: list[tuple[int | None, Deferred[None]]] = []
+        self._cleanups: list[Callable[[], object]] | None = []
+        self._cleaned = False
+        self._waiters: list[Deferred[Cause]] = []
+        self.slot: Slot | None = None
+        self.seconds = terms.clock.seconds
+        self.generation = next(terms.generations)
+        self.protocol = protocol
+        self.peer: Any = None
+        self.state = "new"
+        self.cause: Cause | None = None
+        self.rtt: float | None = None
+        self.keepAlive: Applied | None = None
+        self.farewell: Callable[[], None] | None = None
+        self.spoken = False
+        self.liveness = Liveness(None, 0.0)
+
+    def __repr__(self) -> str:
+        return f"<Link {self.generation} to {self._peerName()} {self.state}>"
+
+    # What is known of it.
+
+    @property
+    def silence(self) -> float:
+        """
+        Seconds since the last byte was received from the peer; at its end, once it has a cause.
+        """
+        until = self.seconds() if self._decidedAt is None else self._decidedAt
+        return max(0.0, until - self.liveness.heardAt)
+
+    @property
+    def bound(self) -> float | None:
+        """
+        Seconds from the last received byte to the verdict; L{None} if silence proves nothing.
+        """
+        heartbeat = self._terms.heartbeat
+        return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
+
+    @property
+    def age(self) -> float:
+        """
+        Seconds since it was established.
+        """
+        return self.seconds() - self._establishedAt
+
+    @property
+    def watch(self) -> str:
+        """
+        How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
+        peer speak and silence therefore proves nothing.
+        """
+        heartbeat = self._terms.heartbeat
+        if heartbeat is not None and heartbeat.interval is None:
+            return "passive"
+        return "keepalive" if heartbeat is None or self._ping is None else "ping"
+
+    # What the door tells it, in this order.
+
+    def established(self, transport: Any) -> None:
+        """
+        The connection is there; the protocol does not know yet.
+        """
+        now = self._establishedAt = self.seconds()
+        self._transport = transport
+        self.peer = _peerOf(transport)
+        self.liveness = Liveness(None, now)
+        declareForwarded(transport, self._door)
+        self._witness = bearWitness(transport, self.liveness, self.seconds, self)
+        if self._terms.keepAlive is not None:
+            self.keepAlive = applyKeepAlive(transport, self._terms.keepAlive)
+        if isSecured(transport) and not handshakeDone(transport):
+            self.state = "handshaking"
+            self._deadline = now + (self._terms.limits.connectTimeout or inf)
+            self._revisit()
+        else:
+            self._live(now)
+
+    def protocolConnected(self) -> None:
+        """
+        The protocol has been told, too.
+        """
+        if self.state == "alive":
+            self._owner.linkReady(self)
+
+    def handshaken(self) -> None:
+        """
+        The TLS handshake is complete.
+        """
+        if self.state == "handshaking" and not handshakeRejected(self._transport):
+            self._deadline = inf
+            self._live(self.seconds())
+            self._owner.linkReady(self)
+
+    def heard(self) -> None:
+        """
+        Bytes came from the peer.  Where a L{Witness} sees them first, only the first chunk has to
+        be told.
+        """
+        self.liveness.heardAt = self.seconds()
+        if not self.spoken:
+            self.spoken = True
+            self._owner.linkSpoke(self)
+        self.suspectSpoke()
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether it is up, as far as anybody knows.
+        """
+        return self.state in ("alive", "suspected")
+
+    @property
+    def cleaned(self) -> bool:
+        """
+        Whether it has ended, and its cleanups have run.
+        """
+        return self._cleaned
+
+    @property
+    def door(self) -> Door:
+        """
+        What the transport speaks to: the protocol itself, or what wraps it.
+        """
+        return self._door
+
+    @property
+    def hearsByItself(self) -> bool:
+        """
+        Whether each chunk is seen on the socket, and the door need not tell.
+        """
+        return self._witness is not None
+
+    def ponged(self) -> None:
+        """
+        The ping was answered in so many words.
+        """
+        self.rtt = self.seconds() - self._pingedAt
+
+    def lost(self, reason: Failure) -> Failure:
+        """
+        The transport let go of the connection.
+
+        @return: what to tell the protocol.
+        """
+        cause = self._causeOf(reason)
+        self.state = "gone"
+        self._pulse.leave(self)
+        if isinstance(cause, ConnectionDone) and not isinstance(reason.value, ConnectionDone):
+            # What may have been cut off must not look complete.
+            return reason
+        return Failure(cause)
+
+    def ended(self) -> None:
+        """
+        The protocol has been told, too.
+        """
+        assert self.cause is not None
+        witness = self._witness
+        if witness is not None:
+            self.sendProgressed()
+            witness.sender = None
+            witness.awaited = False
+        sends, self._sends = self._sends, []
+        for _, waiting in sends:
+            _failQuietly(waiting, self.cause)
+        self._owner.linkLost(self, self.cause)
+
+    # What its owner does.
+
+    def announceConnected(self) -> None:
+        """
+        Say that it is in use.
+        """
+        self._announce("connected", watch=self.watch)
+        hook = self._terms.hooks.connected
+        runHook("connected", hook, self, failed=self._connectedFailed)
+
+    def cleanUp(self) -> Deferred[None]:
+        """
+        Say that it is gone, and run its cleanups, last in first out.
+
+        @return: fires when they have run, or their time is over.
+        """
+        cleanups, self._cleanups = self._cleanups, None
+        if cleanups is None:
+            return succeed(None)
+        cause = self.cause
+        assert cause is not None
+        level = LogLevel.info if isinstance(cause, ClosedHere) else LogLevel.warn
+        self._announce("disconnected", level, cause=cause, evidence=_fieldsOf(cause.evidence))
+        hooks = self._terms.hooks
+
+        def disconnected() -> object:
+            return hooks.disconnected(self, cause)
+
+        disconnected.__qualname__ = "disconnected hook"
+        done = self._runSteps([disconnected, *reversed(cleanups)])
+        return done.addCallback(lambda _: self._tellWaiters())
+
+    def whenGone(self) -> Deferred[Cause]:
+        """
+        Fires with the cause once the link has ended and been cleaned up.
+        """
+        gone: Deferred[Cause] = Deferred()
+        self._waiters.append(gone)
+        if self._cleaned:
+            self._tellWaiters()
+        return gone
+
+    # What the user does.
+
+    def addCleanup(self, f: Callable[..., object], *arguments: object, **keywords: object) -> None:
+        """
+        Call C{f} once when the link has ended, before the next attempt; the last added is the
+        first called.  On a link whose cleanups have begun, it is called now.
+
+        @param f: may return a Deferred or a coroutine.
+        """
+
+        def cleanup() -> object:
+            return f(*arguments, **keywords)
+
+        cleanup.__qualname__ = getattr(f, "__qualname__", repr(f))
+        if self._cleanups is None:
+            self._runSteps([cleanup])
+        else:
+            self._cleanups.append(cleanup)
+
+    def send(self, data: bytes) -> Deferred[None]:
+        """
+        Write to the peer.
+
+        @return: fires when the bytes have been handed to the kernel; fails with the link's cause
+            if it ends first, and with L{SendFailed} if C{Limits.maxBuffered} bytes wait already,
+            in which case nothing is written.  Nobody has to listen to it.
+        """
+        if self.state in ("closing", "gone"):
+            return _failed(self.cause or ClosedHere())
+        if not isinstance(data, bytes | bytearray | memoryview):
+            return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
+        limit = self._terms.limits.maxBuffered
+        if limit is not None and self.unsent + len(data) > limit:
+            words = f"{self.unsent} bytes wait to be sent, and maxBuffered is {limit}"
+            return _failed(SendFailed(words))
+        try:
+            self._transport.write(data)
+        except Exception as error:
+            return self.sendFailed(error)
+        return self._handedOver()
+
+    def sendFailed(self, error: Exception) -> Deferred[None]:
+        """
+        A message could not be encoded: the stream has a hole, so the link ends.
+
+        @return: fails with L{SendFailed}.
+        """
+        cause = SendFailed(f"the message could not be encoded: {inWords(error)}")
+        cause.__cause__ = error
+        self.abort(cause)
+        return _failed(cause)
+
+    def close(self) -> Deferred[Cause]:
+        """
+        Close politely, and abort after C{Limits.closeTimeout}.
+
+        @return: as L{whenGone}.
+        """
+        if self.state not in ("closing", "gone"):
+            self._sayGoodbye()
+            self.blame(ClosedHere())
+            self._closeWithin(self._terms.limits.closeTimeout)
+            self._transport.loseConnection()
+        return self.whenGone()
+
+    def abort(self, cause: Cause) -> None:
+        """
+        End it at once.
+
+        @param cause: kept, unless it had one already.
+        """
+        if self.state in ("new", "gone"):
+            return
+        self.blame(cause)
+        self.state = "closing"
+        if self._turnsLeft is not None:
+            return
+        self._turnsLeft = _TURNS_TO_LET_GO
+        self._deadline = self.seconds()
+        self._revisit()
+        abort(self._transport)
+
+    @property
+    def unsent(self) -> int:
+        """
+        Bytes that wait in this process to be sent; 0 where the transport does not say.
+        """
+        witness = self._witness
+        return 0 if witness is None else witness.unsent() + unsentAbove(self._transport)
+
+    @property
+    def overfull(self) -> bool:
+        """
+        Whether C{Limits.maxBuffered} bytes wait to be sent.
+        """
+        limit = self._terms.limits.maxBuffered
+        return limit is not None and self.unsent > limit
+
+    # What the pulse and the transport tell it.
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        See L{Beating<twisted_heartbeat.net.clock.Beating>}.
+        """
+        if self.state == "gone":
+            return None
+        if now >= self._deadline:
+            self._overdue()
+        elif self.state != "closing" and not self._isClosing():
+            if now >= self.liveness.due:
+                self._look(now, lateness)
+            if self.state != "closing" and now >= self._stallLook():
+                self._lookAtSending(now, lateness)
+        return self._next()
+
+    def sendBegan(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        witness = self._witness
+        if witness is not None and self.state != "closing":
+            self._mark = witness.delivered()
+            self._markedAt = self._lookedAt = self.seconds()
+            if self._terms.limits.sendStall is not None:
+                self._revisit()
+
+    def sendProgressed(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        witness = self._witness
+        if witness is not None:
+            for waiting in self._settleSends(witness):
+                waiting.callback(None)
+
+    def suspectSpoke(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        if self.state == "suspected":
+            self._look(self.seconds(), 0.0)
+
+    def peerFinished(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        self.liveness.mute()
+        if self.state == "suspected":
+            self._recover()
+
+    # Looking at the peer.
+
+    def _live(self, now: float) -> None:
+        """
+        Begin to listen.
+        """
+        self.state = "alive"
+        self._establishedAt = now
+        if self.watch == "keepalive":
+            return
+        self.liveness = Liveness(self._terms.heartbeat, now)
+        if self._witness is not None:
+            self._witness.liveness = self.liveness
+        self._revisit()
+
+    def _look(self, now: float, lateness: float) -> None:
+        liveness = self.liveness
+        excusedAt = None if liveness.fresh else self._excusedAt(now)
+        decision = liveness.decide(now, lateness, excusedAt)
+        if decision in (Decision.PING, Decision.PING_AGAIN):
+            self._sendPing(now)
+        elif decision is Decision.SUSPECT:
+            self._suspect(now)
+        elif decision is Decision.RECOVERED:
+            self._recover()
+        elif decision is Decision.VERDICT:
+            self._verdict(now)
+
+    def _excusedAt(self, now: float) -> float | None:
+        """
+        The latest instant at which the silence was ours and not the peer's.
+        """
+        witness = self._witness
+        if witness is None:
+            return None
+        if witness.paused:
+            return now
+        waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
+        if waits and self._markedAt > self._pingedAt:
+            # The ping itself waits behind bulk data, and that has drained since.
+            return max(self._markedAt, witness.resumedAt)
+        return witness.resumedAt
+
+    def _progressed(self, witness: Witness, now: float) -> int:
+        """
+        Note whether the peer's kernel has taken more than at the last look, and since when.
+        """
+        delivered = witness.delivered()
+        if delivered != self._mark:
+            evidence = evidenceOf(witness.socket)
+            sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
+            self._mark = delivered
+            self._markedAt = max(self._markedAt, now - sinceAck)
+        return delivered
+
+    def _sendPing(self, now: float) -> None:
+        if self._ping is None or self.watch != "ping":
+            return
+        try:
+            answer = self._ping(self.protocol)
+        except Exception as error:
+            _log.failure("{link} could not send its ping", link=self)
+            self.sendFailed(error)
+            return
+        self._pingedAt = self.seconds()
+        if self._witness is not None:
+            self._lastPingMark = self._witness.sent + self.unsent
+            if self.state != "suspected":
+                self._pingMark = self._lastPingMark
+        if isinstance(answer, Deferred):
+            # An error answer is an answer too; what the peer did not send is no life.
+            answer.addBoth(self._pingAnswered, now)
+
+    def _pingAnswered(self, result: object, pingedAt: float) -> None:
+        if self.state in ("alive", "suspected") and self.liveness.heardAt > pingedAt:
+            self.rtt = self.seconds() - pingedAt
+
+    def _suspect(self, now: float) -> None:
+        self.state = "suspected"
+        if self._witness is not None:
+            self._witness.suspected = True
+        self._sendPing(now)
+        if self.state == "suspected":
+            self._announce("suspected", LogLevel.warn)
+            runHook("suspected", self._terms.hooks.suspected, self)
+
+    def _recover(self) -> None:
+        self.state = "alive"
+        self._announce("recovered")
+        runHook("recovered", self._terms.hooks.recovered, self)
+
+    def _verdict(self, now: float) -> None:
+        heartbeat = self._terms.heartbeat
+        assert heartbeat is not None
+        self._decidedAt = now
+        silence = now - self.liveness.heardAt
+        words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
+        evidence = self._evidence(self._pulse.fall(now))
+        if evidence is None or self._witness is None:
+            cause = causeOfSilence(0, evidence, hung=False, words=words)
+        else:
+            hung = self._isHung(self._witness, evidence, silence)
+            number = 0 if hung else unreachable(self._witness.socket)
+            cause = causeOfSilence(number, evidence, hung=hung, words=words)
+        self.blame(cause)
+        self.state = "closing"
+        self._pulse.soon(self._abortDecided)
+
+    def _abortDecided(self) -> None:
+        assert self.cause is not None
+        self.abort(self.cause)
+
+    def _isHung(self, witness: Witness, evidence: Evidence, silence: float) -> bool:
+        """
+        Whether the peer's kernel has answered since its process last did.
+        """
+        if self.watch == "ping" and witness.delivered() >= self._lastPingMark:
+            return True
+        # Nothing is open, though the ping has not been taken: it waits before a closed window. Or
+        # nobody was asked, and the kernels have met all the same.
+        fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
+        return evidence.kernelAnswers and (evidence.window == 0 or fresh)
+
+    def _evidence(self, fall: Fall | None = None) -> Evidence | None:
+        witness = self._witness
+        if witness is None or not witness.connected:
+            return None
+        witness.evidence = evidenceOf(witness.socket, fall)
+        return witness.evidence
+
+    # Looking at what is sent.
+
+    def _stallLook(self) -> float:
+        """
+        When to look at the send buffer next.
+        """
+        witness, stall = self._witness, self._terms.limits.sendStall
+        if witness is None or stall is None or not witness.watched:
+            return inf
+        return min(self._lookedAt + stall / _STALL_LOOKS, self._markedAt + stall)
+
+    def _lookAtSending(self, now: float, lateness: float) -> None:
+        witness, stall = self._witness, self._terms.limits.sendStall
+        assert witness is not None and stall is not None
+        self._lookedAt = now
+        delivered = self._progressed(witness, now)
+        if delivered == witness.sent:
+            # The kernel has room: it was this process that offered nothing.
+            self._markedAt = now
+        elif lateness > stall / _STALL_LOOKS:
+            self._markedAt = min(now, self._markedAt + lateness)
+        if not self._isWaiting(witness, delivered):
+            witness.watched = False
+        elif now >= self._markedAt + stall:
+            waiting = witness.sent - delivered + witness.unsent()
+            words = f"{waiting} bytes wait, and none was taken for {now - self._markedAt:.3f} s"
+            self.abort(SendStalled(words, evidence=self._evidence()))
+
+    def _isWaiting(self, witness: Witness, delivered: int) -> bool:
+        """
+        Whether something waits to be sent.  What waits in the kernel alone is no matter where
+        silence is watched, too: then it is the ping that waits there.
+        """
+        return witness.unsent() > 0 or (self.watch == "keepalive" and delivered < witness.sent)
+
+    def _handedOver(self) -> Deferred[None]:
+        witness = self._witness
+        if witness is None:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        # What TLS makes of the message, and when, is not known yet.
+        mark = None if isSecured(self._transport) else witness.sent + witness.unsent()
+        self._sends.append((mark, waiting))
+        witness.awaited = True
+        return waiting
+
+    def _settleSends(self, witness: Witness) -> list[Deferred[None]]:
+        """
+        Take out the sends that have been handed to the kernel.
+        """
+        if self._sends and self._sends[-1][0] is None and not unsentAbove(self._transport):
+            whole = witness.sent + witness.unsent()
+            self._sends = [(whole if mark is None else mark, d) for mark, d in self._sends]
+        settled = []
+        while self._sends and (mark := self._sends[0][0]) is not None and mark <= witness.sent:
+            settled.append(self._sends.pop(0)[1])
+        witness.awaited = bool(self._sends)
+        return settled
+
+    # Ending.
+
+    def _isClosing(self) -> bool:
+        """
+        Whether somebody else has begun to close it politely.  No byte will be heard any more, and
+        Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
+        """
+        witness = self._witness
+        if getattr(self._transport, "disconnecting", False):
+            self.blame(ClosedHere())
+        elif witness is not None and witness.disconnecting:
+            # Not our side, so it was TLS, at the other's close_notify.
+            self.blame(PeerClosed("the peer closed the connection (close_notify)"))
+        else:
+            return False
+        self._closeWithin(self._terms.limits.closeTimeout)
+        self._deadline = min(self._deadline, self.liveness.deadline)
+        self._revisit()
+        return True
+
+    def _closeWithin(self, limit: float | None) -> None:
+        self.state = "closing"
+        self._deadline = self.seconds() + (limit or inf)
+        self._revisit()
+
+    def _overdue(self) -> None:
+        if self.state == "handshaking":
+            limit = self._terms.limits.connectTimeout
+            self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
+            return
+        assert self.cause is not None
+        if self._turnsLeft is None:
+            self.abort(self.cause)
+        elif self._turnsLeft > 1:
+            self._turnsLeft -= 1
+        else:
+            self._deadline = inf
+            self._door.connectionLost(Failure(self.cause))
+
+    def blame(self, cause: Cause) -> None:
+        """
+        The first cause wins; a later one is chained to it.
+        """
+        if self.cause is None:
+            self.cause = cause
+            if self._decidedAt is None:
+                self._decidedAt = self.seconds()
+        elif self.cause is not cause and self.cause.__cause__ is None:
+            self.cause.__cause__ = cause
+
+    def _causeOf(self, reason: Failure) -> Cause:
+        witness = self._witness
+        raised = None if witness is None else witness.raised
+        found = causeOfLoss(
+            raised or reason.value,
+            number=None if witness is None else witness.number,
+            finished=witness is not None and witness.finished,
+            closedHere=bool(getattr(self._transport, "disconnecting", False)),
+            handshaking=self.state == "handshaking",
+            refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
+        )
+        self.blame(found)
+        cause = self.cause
+        assert cause is not None
+        if cause.evidence is None and witness is not None:
+            cause.evidence = witness.evidence
+        return cause
+
+    def _sayGoodbye(self) -> None:
+        if self.farewell is not None:
+            try:
+                self.farewell()
+            except Exception:
+                _log.failure("{link} could not say goodbye", link=self)
+
+    def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
+        steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
+        limits = self._terms.limits
+        running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        return running
+
+    def _tellWaiters(self) -> None:
+        self._cleaned = True
+        waiters, self._waiters = self._waiters, []
+        assert self.cause is not None
+        for waiter in waiters:
+            waiter.callback(self.cause)
+
+    def _connectedFailed(self, failure: Failure) -> None:
+        if self.state == "gone":
+            return
+        error = failure.value
+        if isinstance(error, Cause) or error is None:
+            self.abort(error or ClosedHere())
+        else:
+            cause = ClosedHere(f"the connected hook raised {inWords(error)}")
+            cause.__cause__ = error
+            self.abort(cause)
+
+    # Telling and timing.
+
+    def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+        self._terms.announce(
+            event,
+            level,
+            generation=self.generation,
+            peer=self._peerName(),
+            silence=round(self.silence, 3),
+            **fields,
+        )
+
+    def _peerName(self) -> str:
+        host, port = getattr(self.peer, "host", None), getattr(self.peer, "port", None)
+        return str(self.peer) if host is None else f"{host}:{port}"
+
+    def _next(self) -> float | None:
+        if self.state == "gone":
+            return None
+        when = self._deadline
+        if self.state != "closing":
+            when = min(when, self.liveness.due, self._stallLook())
+        return when if when < inf else None
+
+    def _revisit(self) -> None:
+        """
+        Have the pulse come when something is due next, if that has become sooner.
+        """
+        when = self._next()
+        if when is not None:
+            self._pulse.visit(self, when)
+
+
+def _peerOf(transport: Any) -> Any:
+    getPeer = getattr(transport, "getPeer", None)
+    return None if getPeer is None else getPeer()
+
+
+def _failed(cause: Cause) -> Deferred[None]:
+    failed: Deferred[None] = Deferred()
+    _failQuietly(failed, cause)
+    return failed
+
+
+def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
+    """
+    Fail a Deferred that its receiver may well have thrown away: the cause is told to the hooks and
+    in the log, so it is no unhandled error if nobody hears it here.
+    """
+    deferred.errback(Failure(cause))
+    debug = getattr(deferred, "_debugInfo", None)
+    if debug is not None:
+        debug.failResult = None
+
+
+def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:
+    """
+    Evidence as a log can hold it.
+    """
+    if evidence is None:
+        return None
+    return {
+        "sinceAck": evidence.sinceAck,
+        "sinceData": evidence.sinceData,
+        "unacknowledged": evidence.unacknowledged,
+        "retransmits": evidence.retransmits,
+        "window": evidence.window,
+        "probes": evidence.probes,
+        "rtt": evidence.rtt,
+        "fellTogether": evidence.fellTogether,
+    }

@@ -1,0 +1,65 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Terms}: what all links of one factory or service have in common, and how the log hears of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger, LogLevel
+
+from ..core.causes import Cause
+from ..core.settings import Heartbeat, KeepAlive, Limits
+from .hooks import LinkHooks
+
+_log = Logger("twisted_heartbeat")
+
+Ping = Callable[[Any], object]
+"""Takes the protocol and makes the peer speak.  It may return a Deferred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """
+    What all links of one factory have in common.
+
+    @ivar clock: what tells the time to all of them.
+    @ivar heartbeat: L{None} to prove nothing by silence.
+    @ivar keepAlive: L{None} to leave the operating system's options alone.
+    @ivar ping: makes a peer speak; L{None} where nothing can.
+    @ivar name: what the log calls them.
+    """
+
+    clock: IReactorTime
+    heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
+    keepAlive: KeepAlive | None = field(default_factory=KeepAlive)
+    limits: Limits = field(default_factory=Limits)
+    hooks: LinkHooks = field(default_factory=LinkHooks)
+    ping: Ping | None = None
+    name: str | None = None
+    generations: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+        """
+        Log one change, as one structured event.
+
+        @param event: the hook's name.
+        """
+        cause = fields.pop("cause", None)
+        bound = None if self.heartbeat is None else self.heartbeat.bound
+        known = {"link": self.name, "generation": None, "peer": None, "silence": None, **fields}
+        words = "{link}: {event}"
+        if isinstance(cause, Cause):
+            words += ", {cause}: {reason}"
+            known["reason"] = str(cause)
+        if known["peer"] is not None:
+            words += " [{peer}, generation {generation}]"
+        name = None if cause is None else type(cause).__name__
+        _log.emit(level, words, event=event, bound=bound, cause=name, **known)

@@ -1,0 +1,479 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What Twisted's transports drop or lack: errno, send progress, evidence, an end that always comes.
+
+Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, tells nobody how much
+of its buffer has been sent, and does not say when bytes came.  L{bearWitness} gives the connection
+under any stack of wrappers the methods that do, by making it an instance of a subclass.  A
+subclass, and no wrapper and no attribute of functions, because it costs the paths of a byte
+nothing but what is written here, and no memory but the fields.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EWOULDBLOCK
+from math import inf
+from typing import Any, Protocol
+
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ISSLTransport,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.python.util import untilConcludes
+from zope.interface import alsoProvides
+
+from ..core.causes import Evidence, Fall
+from ..core.liveness import Liveness
+
+_MAX_WRAPPERS = 16
+
+
+class Sender(Protocol):
+    """
+    Who is told of a connection's sending.
+    """
+
+    def sendBegan(self) -> None:
+        """Something waits to be sent, for the first time since L{Witness.watched} was cleared."""
+
+    def sendProgressed(self) -> None:
+        """Bytes were handed to the kernel while L{Witness.awaited} was set."""
+
+    def suspectSpoke(self) -> None:
+        """The peer said something while L{Witness.suspected} was set."""
+
+    def peerFinished(self) -> None:
+        """The peer has closed its half: it will not speak again, and is not dead for that."""
+
+
+class Witness(tcp.Connection):
+    """
+    A TCP connection that remembers what it saw.
+
+    @ivar number: the C{errno} with which it was lost; 0 if there was none.
+    @ivar evidence: what the kernel knew when it was lost.
+    @ivar finished: whether the peer has sent its FIN.
+    @ivar refused: why the peer's certificate was, in words.
+    @ivar raised: what the protocol raised, if it was lost for that; TLS keeps it to itself.
+    @ivar sent: bytes handed to the kernel.
+    @ivar suspected: whether the sender wants to know of the next chunk.
+    @ivar watched: whether the sender is going to look at the progress anyway.
+    @ivar awaited: whether the sender wants to know of every progress.
+    @ivar paused: whether reading is paused.
+    @ivar resumedAt: when reading was last resumed, in the link's seconds.
+    """
+
+    liveness: Liveness
+    seconds: Callable[[], float]
+    sender: Sender | None
+
+    number = 0
+    evidence: Evidence | None = None
+    finished = False
+    refused = ""
+    raised: BaseException | None = None
+    sent = 0
+    suspected = False
+    watched = False
+    awaited = False
+    paused = False
+    resumedAt = -inf
+
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
+        # As tcp.Connection's doRead and _dataReceived, but for what is the purpose of this module.
+        # In one piece, because the call that this saves pays for half of the stamp.
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            if error.errno in (EWOULDBLOCK, EAGAIN):
+                return None
+            self.number = error.errno or 0
+            return CONNECTION_LOST
+        self.liveness.heardAt = self.seconds()
+        if self.suspected and self.sender is not None:
+            self.suspected = False
+            self.sender.suspectSpoke()
+        if not data:
+            self.finished = True
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        # As in tcp.Connection, but for the count and the errno.
+        try:
+            size: int = untilConcludes(self.socket.send, memoryview(data)[: self.SEND_LIMIT])
+        except OSError as error:
+            if error.errno in (EWOULDBLOCK, EAGAIN, ENOBUFS):
+                return 0
+            self.number = error.errno or 0
+            return CONNECTION_LOST
+        self.sent += size
+        return size
+
+    def doWrite(self) -> Any:
+        result = FileDescriptor.doWrite(self)
+        if self.awaited and self.sender is not None:
+            self.sender.sendProgressed()
+        return result
+
+    def startWriting(self) -> None:
+        if not self.watched and self.sender is not None:
+            self.watched = True
+            self.sender.sendBegan()
+        self.reactor.addWriter(self)
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+        self.resumedAt = self.seconds()
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        if self.sender is not None:
+            self.sender.peerFinished()
+        super().readConnectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if hasattr(self, "socket"):
+            # The reactor may have found the error before any call could return it.
+            self.number = self.number or _pendingError(self.socket)
+            if self.evidence is None:
+                self.evidence = evidenceOf(self.socket)
+            self.refused = certificateRefused(self)
+            if not isinstance(reason.value, ConnectionClosed):
+                self.raised = reason.value
+        super().connectionLost(reason)
+
+    def unsent(self) -> int:
+        """
+        Bytes that wait in this process, TLS's own not counted.
+        """
+        return len(self.dataBuffer) - self.offset + self._tempDataLen
+
+    def delivered(self) -> int:
+        """
+        Bytes that the peer's kernel has acknowledged; where the system does not say, those that
+        were handed to ours.
+        """
+        return self.sent - (_queued(self.socket) or 0 if self.connected else 0)
+
+
+def connectionUnder(transport: object) -> tcp.Connection | None:
+    """
+    The TCP or UNIX connection under a stack of wrappers.
+
+    @return: L{None} if there is none, or it is under more than 16 of them.
+    """
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if isinstance(layer, tcp.Connection):
+            return layer
+        # Twisted's stand-in for a connection after startTLS forwards every name but its own.
+        layer = getattr(layer, "_connection", None) or getattr(layer, "transport", None)
+    return None
+
+
+_witnesses: dict[type[tcp.Connection], type[Witness] | None] = {}
+
+
+def _witnessing(kind: type[tcp.Connection]) -> type[Witness] | None:
+    if kind not in _witnesses:
+        # A UNIX socket receives in another way, and has no error that this could save.
+        usual = kind.doRead is tcp.Connection.doRead
+        names = {"__module__": kind.__module__}
+        _witnesses[kind] = type(kind.__name__, (Witness, kind), names) if usual else None
+    return _witnesses[kind]
+
+
+def bearWitness(
+    transport: object, liveness: Liveness, seconds: Callable[[], float], sender: Sender
+) -> Witness | None:
+    """
+    Have the connection under a transport remember what it sees.
+
+    @param liveness: whose C{heardAt} is assigned for each chunk.
+    @return: L{None} if there is no TCP connection of Twisted's under it.
+    """
+    connection = connectionUnder(transport)
+    if connection is None:
+        return None
+    if not isinstance(connection, Witness):
+        kind = _witnessing(type(connection))
+        if kind is None:
+            return None
+        connection.__class__ = kind
+    assert isinstance(connection, Witness)
+    connection.liveness = liveness
+    connection.seconds = seconds
+    connection.sender = sender
+    return connection
+
+
+_FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
+
+
+def declareForwarded(transport: object, protocol: object) -> None:
+    """
+    Have what stands between a transport and a protocol declare what the protocol provides.
+
+    The wrapper of Twisted's client endpoints forwards three optional interfaces, but declares the
+    last of them alone (C{directlyProvides} in a loop, L{twisted.internet.endpoints}), so that a
+    protocol that listens to its handshake would no longer be half-closeable.
+    """
+    between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
+    if getattr(between, "_wrappedProtocol", None) is protocol:
+        for interface in _FORWARDED:
+            if interface.providedBy(protocol) and not interface.providedBy(between):
+                alsoProvides(between, interface)
+
+
+def isSecured(transport: object) -> bool:
+    """
+    Whether a transport speaks TLS.
+    """
+    return isinstance(transport, TLSMemoryBIOProtocol) or ISSLTransport.providedBy(transport)
+
+
+def handshakeDone(transport: object) -> bool:
+    """
+    Whether there is no TLS handshake to wait for.
+    """
+    return getattr(_tlsLayer(transport), "_handshakeDone", True)
+
+
+def handshakeRejected(transport: object) -> bool:
+    """
+    Whether the peer's certificate has been refused.  Twisted before 24.7 says that the handshake
+    is complete all the same.
+    """
+    return getattr(_tlsLayer(transport), "_aborted", False)
+
+
+_NOT_SAID = (0, 1)
+"""X509_V_OK; and X509_V_ERR_UNSPECIFIED, where it was not OpenSSL that refused it."""
+
+
+def certificateRefused(transport: object) -> str:
+    """
+    Why OpenSSL refused the peer's certificate, in words; nothing if it did not, or is not asked.
+
+    Source: SSL_get_verify_result(3ssl).  pyOpenSSL has no public name for it.
+    """
+    connection = getattr(_tlsLayer(transport), "_tlsConnection", None)
+    if connection is None:
+        return ""
+    try:
+        from OpenSSL._util import ffi, lib
+
+        code = lib.SSL_get_verify_result(connection._ssl)
+        words = lib.X509_verify_cert_error_string(code)
+        return "" if code in _NOT_SAID else str(ffi.string(words).decode())
+    except (ImportError, AttributeError):
+        return ""
+
+
+def _tlsLayer(transport: object) -> object:
+    if isinstance(transport, tcp.Connection):
+        # After startTLS; until it is lost.
+        return getattr(transport, "protocol", None)
+    return transport
+
+
+def unsentAbove(transport: object) -> int:
+    """
+    Bytes that wait in TLS layers, above the connection.
+    """
+    total = 0
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(layer, tcp.Connection):
+            layer = layer.protocol if layer.TLS else None
+        if layer is None:
+            break
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            waiting = [*layer._appSendBuffer, *getattr(_aggregatorOf(layer), "_buffer", ())]
+            total += sum(map(len, waiting))
+            if isinstance(getattr(layer, "transport", None), tcp.Connection):
+                break
+        layer = getattr(layer, "transport", None)
+    return total
+
+
+def _aggregatorOf(layer: TLSMemoryBIOProtocol) -> object:
+    return getattr(layer, "_aggregator", None)
+
+
+def abort(transport: Any) -> None:
+    """
+    End a connection at once.  C{abortConnection} is not on C{ITransport}: the nearest layer that
+    has it is asked, and where none has, the polite close has to do.
+    """
+    layer = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if layer is None:
+            break
+        aborting = getattr(layer, "abortConnection", None)
+        if aborting is not None:
+            aborting()
+            return
+        layer = getattr(layer, "transport", None)
+    transport.loseConnection()
+
+
+# The kernel's knowledge.
+
+_TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform.startswith("linux") else None
+
+# struct tcp_info as of Linux 2.6, which every later kernel only adds to: eight bytes, of which the
+# third counts retransmits and the fourth probes, then 32-bit numbers.
+_INFO = struct.Struct("=8B24I")
+# Linux 5.4 added the peer's window, at this place.
+_WINDOW = struct.Struct("=I")
+_WINDOW_AT = 228
+_RETRANSMITS, _PROBES = 2, 3
+_UNACKED = 8 + 4
+_SINCE_DATA = 8 + 11
+_SINCE_ACK = 8 + 12
+_RTT = 8 + 15
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows has neither.
+
+    def _queued(connection: socket.socket) -> int | None:
+        return None
+
+else:
+
+    def _queued(connection: socket.socket) -> int | None:
+        """
+        Bytes in the kernel's send queue, tcp(7): SIOCOUTQ.
+        """
+        try:
+            return int(struct.unpack("i", ioctl(connection, TIOCOUTQ, b"\0\0\0\0"))[0])
+        except OSError:
+            return None
+
+
+def _pendingError(connection: socket.socket) -> int:
+    try:
+        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError:
+        return 0
+
+
+def _info(connection: socket.socket) -> bytes:
+    """
+    C{struct tcp_info}, as much of it as this kernel fills; nothing where there is no such call.
+    """
+    if _TCP_INFO is None:
+        return b""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+    except OSError:
+        return b""
+
+
+def evidenceOf(connection: socket.socket, fall: Fall | None = None) -> Evidence | None:
+    """
+    What the kernel knows of a connection now.
+
+    @return: L{None} where it does not say.
+    """
+    raw = _info(connection)
+    if len(raw) < _INFO.size:
+        return None
+    info = _INFO.unpack_from(raw)
+    hasWindow = len(raw) >= _WINDOW_AT + _WINDOW.size
+    return Evidence(
+        sinceAck=info[_SINCE_ACK] / 1e3,
+        sinceData=info[_SINCE_DATA] / 1e3,
+        unacknowledged=_queued(connection),
+        unanswered=info[_UNACKED],
+        retransmits=info[_RETRANSMITS],
+        window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
+        probes=info[_PROBES],
+        rtt=info[_RTT] / 1e6,
+        _fall=fall or Fall(1),
+    )
+
+
+def unreachable(connection: socket.socket) -> int:
+    """
+    Ask our own kernel whether it knows of no way to the peer.  Nothing is sent.
+
+    An established connection is never told that its route has gone.  But the kernel remembers what
+    routers and neighbours said of it, as the pending error (C{sk_err_soft}, which C{SO_ERROR}
+    yields); and to connect a datagram socket is to ask the routing table.
+
+    @return: an error number, as in the C{errno} module; 0 if there is a way, for all it knows.
+    """
+    pending = _pendingError(connection)
+    if pending:
+        return pending
+    try:
+        here, there = connection.getsockname(), connection.getpeername()
+        with socket.socket(connection.family, socket.SOCK_DGRAM) as asking:
+            if not _routeAlike(asking, connection):
+                return 0
+            return _bound(asking, here) or _connected(asking, there)
+    except OSError:
+        return 0
+
+
+def _bound(asking: socket.socket, here: tuple[Any, ...]) -> int:
+    try:
+        # The port is not ours to share; a link-local address needs its scope.
+        asking.bind((here[0], 0, *here[2:]))
+    except OSError as error:
+        return EADDRNOTAVAIL if error.errno == EADDRNOTAVAIL else 0
+    return 0
+
+
+def _connected(asking: socket.socket, there: tuple[Any, ...]) -> int:
+    try:
+        asking.connect(there)
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+_ROUTING = [
+    (option, size)
+    for name, size in (("SO_MARK", 4), ("SO_BINDTODEVICE", 16))
+    if (option := getattr(socket, name, None)) is not None
+]
+"""What has the kernel look into another routing table, socket(7), and the size of its value."""
+
+
+def _routeAlike(asking: socket.socket, connection: socket.socket) -> bool:
+    """
+    @return: whether both ask the same table.
+    """
+    for option, size in _ROUTING:
+        value = connection.getsockopt(socket.SOL_SOCKET, option, size)
+        if value.strip(b"\0"):
+            try:
+                asking.setsockopt(socket.SOL_SOCKET, option, value)
+            except OSError:
+                return False
+    return True

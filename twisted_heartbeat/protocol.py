@@ -1,0 +1,325 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Door 1: mix L{HeartbeatMixin} into a protocol of your own, or build on L{HeartbeatProtocol}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .core import wire
+from .core.causes import PeerClosed, PeerSilent, ProtocolViolation
+from .core.settings import Heartbeat, KeepAlive, Limits
+from .net.clock import clockFor
+from .net.hooks import LinkHooks
+from .net.link import Link, Unowned
+from .net.terms import Ping, Terms
+from .net.transport import abort
+
+
+@implementer(IHandshakeListener)
+class HeartbeatMixin(TimeoutMixin):
+    """
+    Watches the link of any protocol that it is mixed into, before the protocol's own class::
+
+        class Sensor(HeartbeatMixin, LineReceiver):
+            def sendPing(self):
+                self.sendLine(b"ping")
+
+    Every received byte is life; C{sendPing} only has to make a silent peer send some.  Without it
+    silence proves nothing, and the link is watched by keepalive and send progress only.
+
+    The class attributes below hold where no factory of this package says otherwise.
+
+    C{timeOut}, C{setTimeout}, C{resetTimeout} and C{timeoutConnection} mean what they mean in
+    Twisted's C{TimeoutMixin}, but that C{resetTimeout} costs one assignment and
+    C{timeoutConnection} aborts.  They are beside the heartbeat, not part of it.
+
+    @ivar link: the link, from C{makeConnection} on.
+    """
+
+    heartbeat: Heartbeat | None = Heartbeat()
+    keepAlive: KeepAlive | None = KeepAlive()
+    limits: Limits | None = Limits()
+    hooks: LinkHooks | None = None
+    clock: IReactorTime | None = None
+
+    link: Link | None = None
+
+    dataReceived: Callable[[bytes], None]
+    connectionLost: Callable[..., None]
+
+    timeOut: float | None = None  # type: ignore[assignment]
+    __timeoutCall: IDelayedCall | None = None
+    __timeoutFrom = 0.0
+    __timeoutSeconds: Callable[[], float] = staticmethod(monotonic)
+
+    def sendPing(self) -> object:
+        """
+        Make the peer speak.  What a subclass supplies.
+
+        @return: may be a Deferred that fires with the answer; it is used for the round-trip time
+            only, and its failure is no error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no sendPing")
+
+    @classmethod
+    def ping(cls) -> Ping | None:
+        """
+        How to ping over this protocol; L{None} if it does not say.
+        """
+        return None if cls.sendPing is HeartbeatMixin.sendPing else cls.sendPing
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        See C{IProtocol}.
+        """
+        if self.link is None or self.link.state == "gone":
+            self.link = Link(self.__terms(), Unowned(), self, self, self.ping())
+        link = self.link
+        link.established(transport)
+        self.__listen(link)
+        super().makeConnection(transport)  # type: ignore[misc]
+        link.protocolConnected()
+
+    def handshakeCompleted(self) -> None:
+        """
+        See C{IHandshakeListener}.  Override it as you like.
+        """
+
+    def __terms(self) -> Terms:
+        return Terms(
+            clock=clockFor(self.clock),
+            heartbeat=self.heartbeat,
+            keepAlive=self.keepAlive,
+            limits=self.limits or Limits.off(),
+            hooks=self.hooks or LinkHooks(),
+            name=type(self).__name__,
+        )
+
+    def __listen(self, link: Link) -> None:
+        """
+        Tell the link of what the transport tells the protocol.
+
+        By attributes of the instance and not by methods: whoever overrides C{connectionLost} or
+        C{handshakeCompleted} need not call its super, as nobody does in Twisted; and to call the
+        super's C{dataReceived} costs each chunk more than all the rest of the watching.
+        """
+        # What an earlier connection of the same instance may have left.
+        for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
+            self.__dict__.pop(name, None)
+        deliver = self.dataReceived
+        completed = self.handshakeCompleted
+        lost = self.connectionLost
+
+        def dataReceived(data: bytes) -> None:
+            link.heard()
+            if link.hearsByItself:
+                # It sees the chunks on the socket from here on.
+                self.__dict__.pop("dataReceived", None)
+            deliver(data)
+
+        def handshakeCompleted() -> None:
+            link.handshaken()
+            completed()
+
+        def connectionLost(reason: Failure = connectionDone) -> None:
+            if link.state == "gone":
+                # A transport that was done without lets go after all.
+                return
+            self.__cancelTimeout()
+            reason = link.lost(reason)
+            try:
+                lost(reason)
+            finally:
+                link.ended()
+
+        self.dataReceived = dataReceived
+        self.connectionLost = connectionLost
+        if link.state == "handshaking":
+            self.handshakeCompleted = handshakeCompleted  # type: ignore[method-assign]
+
+    # The TimeoutMixin's part.
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        """
+        See C{TimeoutMixin.callLater}.
+        """
+        return clockFor(self.clock).callLater(period, func)
+
+    def resetTimeout(self) -> None:
+        """
+        See C{TimeoutMixin.resetTimeout}.
+        """
+        self.__timeoutFrom = self.__timeoutSeconds()
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """
+        See C{TimeoutMixin.setTimeout}.
+
+        @param period: seconds, or L{None} for no timeout.
+        @return: the period before.
+        """
+        before, self.timeOut = self.timeOut, period
+        if period is None:
+            self.__cancelTimeout()
+        elif self.__timeoutCall is None:
+            self.__startTimeout(period)
+            self.resetTimeout()
+        else:
+            self.resetTimeout()
+            self.__timeoutCall.reset(period)
+        return before
+
+    def timeoutConnection(self) -> None:
+        """
+        Called when C{timeOut} seconds have passed without C{resetTimeout}: abort.
+        """
+        if self.link is not None:
+            self.link.abort(PeerSilent(f"resetTimeout was not called for {self.timeOut:g} s"))
+        else:
+            abort(self.transport)  # type: ignore[attr-defined]
+
+    def __startTimeout(self, delay: float) -> None:
+        call = self.__timeoutCall = self.callLater(delay, self.__timeoutPassed)
+        # Who brings a callLater of its own brings its clock with it.
+        self.__timeoutSeconds = getattr(call, "seconds", self.__timeoutSeconds)
+
+    def __cancelTimeout(self) -> None:
+        call, self.__timeoutCall = self.__timeoutCall, None
+        if call is not None and call.active():
+            call.cancel()
+
+    def __timeoutPassed(self) -> None:
+        self.__timeoutCall = None
+        if self.timeOut is None:
+            return
+        left = self.__timeoutFrom + self.timeOut - self.__timeoutSeconds()
+        # Sums of floats: a nanosecond is no time.
+        if left > 1e-9:
+            self.__startTimeout(left)
+        else:
+            self.timeoutConnection()
+
+
+class HeartbeatProtocol(HeartbeatMixin, Protocol):
+    """
+    Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
+    heartbeat.  Override L{messageReceived}; call L{sendMessage}.
+
+    @ivar name: what this side calls itself.
+    @ivar hello: what the other side has said of itself; L{None} until it has.
+    @ivar maxMessage: bytes that a received message may have.
+    """
+
+    name = ""
+    hello: wire.Hello | None = None
+    maxMessage = wire.MAX_MESSAGE
+
+    def connectionMade(self) -> None:
+        """
+        Say hello.
+        """
+        self.__reader = wire.Reader(self.maxMessage)
+        self.__tokens = count(1)
+        self.__token = 0
+        link = self.__link()
+        link.farewell = self.__sayGoodbye
+        bound = link.bound or 0.0
+        self.__write(wire.encode(wire.Hello(self.name, needs=bound)))
+
+    def sendMessage(self, message: bytes) -> Deferred[None]:
+        """
+        Send a message.
+
+        @return: see L{Link.send}; fails with L{SendFailed}, and ends the link, if the message can
+            not be encoded.
+        """
+        link = self.__link()
+        try:
+            frame = wire.encode(wire.Data(self.encodeMessage(message)))
+        except Exception as error:
+            return link.sendFailed(error)
+        return link.send(frame)
+
+    def encodeMessage(self, message: Any) -> bytes:
+        """
+        The bytes of a message.  Override it to send something else.
+        """
+        if not isinstance(message, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a message must be bytes, and not {type(message).__name__}")
+        return bytes(message)
+
+    def messageReceived(self, message: bytes) -> None:
+        """
+        A message has come.  Override it.
+        """
+
+    def helloReceived(self, hello: wire.Hello) -> None:
+        """
+        The other side has said who it is.  Override it.
+        """
+
+    def sendPing(self) -> None:
+        """
+        See L{HeartbeatMixin.sendPing}.
+        """
+        self.__token = next(self.__tokens) % 2**32
+        self.__write(wire.encodePing(self.__token))
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See C{IProtocol}.
+        """
+        link = self.__link()
+        try:
+            for frame in self.__reader.receive(data):
+                self.__received(frame)
+                if link.state in ("closing", "gone"):
+                    break
+        except ProtocolViolation as violation:
+            link.abort(violation)
+
+    def __received(self, frame: wire.Frame) -> None:
+        if isinstance(frame, wire.Data):
+            self.messageReceived(frame.message)
+        elif isinstance(frame, wire.Ping):
+            self.__answer(frame)
+        elif isinstance(frame, wire.Pong):
+            if frame.token == self.__token:
+                self.__link().ponged()
+        elif isinstance(frame, wire.Hello):
+            self.hello = frame
+            self.helloReceived(frame)
+        else:
+            words = f"the peer said goodbye: {frame.reason}" if frame.reason else ""
+            self.__link().blame(PeerClosed(words))
+
+    def __answer(self, ping: wire.Ping) -> None:
+        link = self.__link()
+        if link.overfull:
+            raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
+        self.__write(wire.encodePong(ping.token))
+
+    def __sayGoodbye(self) -> None:
+        self.__write(wire.encode(wire.Goodbye("closing")))
+
+    def __link(self) -> Link:
+        link = self.link
+        assert link is not None, "there is no link before makeConnection"
+        return link
+
+    def __write(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[union-attr]

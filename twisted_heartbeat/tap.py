@@ -1,0 +1,499 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+C{twist heartbeat} and C{twistd heartbeat}: L{Options} and L{makeService}, from a command line to
+the services that it asks for, and to the exit status of their process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as _Options
+from twisted.python.usage import UsageError
+
+from .client import HeartbeatClientService
+from .core import wire
+from .core.causes import Cause, inWords
+from .core.settings import SHORTEST_BOUND, Backoff, Heartbeat, KeepAlive
+from .net.hooks import LinkHooks
+from .protocol import HeartbeatProtocol
+from .server import HeartbeatServerFactory
+
+_log = Logger()
+
+# Exit statuses, sysexits(3); the os module does not have them on Windows.
+EX_UNAVAILABLE = 69
+EX_OSERR = 71
+
+_LONGEST = 1e9
+"""Seconds, some thirty years: what the timers of every system can hold."""
+
+
+_MORE_HELP = f"""
+Examples:
+  twist heartbeat --listen tcp:8470 --within 8
+  twist heartbeat --connect tcp:server.example:8470 --name gateway-7 --within 8
+  twist --log-format=json heartbeat --connect tcp:server.example:8470
+
+Exit status:
+  64  an option is wrong (twistd: 1)
+  {EX_UNAVAILABLE}  every --connect has given up, and there is no --listen
+  {EX_OSERR}  a --listen failed (twistd as a daemon: 1)
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where to listen, or to connect to.
+
+    @ivar words: the endpoint as the operator wrote it; the C{link} of the log.
+    @ivar endpoint: what was built from that.
+    """
+
+    words: str
+    endpoint: Any
+
+
+class Options(_Options):
+    """
+    The command line.  Each value is checked when it is parsed, so that a wrong one is a
+    C{UsageError} before anything starts.
+    """
+
+    synopsis = "--listen ENDPOINT | --connect ENDPOINT [--name NAME] [options]"
+    longdesc = (
+        "Watches the links of whoever connects, keeps links up to others, or both. Each link is "
+        "proven alive within the bound, or it is closed, its cause is logged, and it is replaced. "
+        "Every change is one event of the log, which can be had in JSON."
+    )
+
+    def __init__(self, reactor: Any = None) -> None:
+        """
+        @param reactor: what the endpoints are built for; the global one if L{None}.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        # What stands in a docstring over several lines is one paragraph of the help.
+        self.docs = {option: " ".join(words.split()) for option, words in self.docs.items()}
+        self._reactor = reactor
+        self["listen"] = []
+        self["connect"] = []
+        self["name"] = ""
+        self["heartbeat"] = Heartbeat()
+        self["keepAlive"] = KeepAlive()
+        self["backoff"] = Backoff()
+
+    @property
+    def reactor(self) -> Any:
+        """
+        What everything runs on.  When the global one is asked for here, twist and twistd have
+        already installed the one that they were told to: their options stand before ours.
+        """
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        See L{twisted.python.usage.Options.getUsage}.
+        """
+        return super().getUsage(width) + _MORE_HELP
+
+    def opt_listen(self, endpoint: str) -> None:
+        """
+        Watch whoever connects to this endpoint, for example tcp:8470. May be given several times.
+        """
+        place = self._place("listen", endpoint, serverFromString, "tcp:8470", lowestPort=0)
+        self["listen"].append(place)
+
+    def opt_connect(self, endpoint: str) -> None:
+        """
+        Keep one link up to the --listen at this endpoint, for example tcp:server.example:8470. May
+        be given several times, for one link each.
+        """
+        example = "tcp:server.example:8470"
+        place = self._place("connect", endpoint, clientFromString, example, lowestPort=1)
+        self["connect"].append(place)
+
+    def opt_name(self, name: str) -> None:
+        """
+        What this process calls itself on all its links; the other side logs it. Default: no name.
+        """
+        try:
+            wire.encode(wire.Hello(name))
+        except ValueError:
+            raise _wrong("name", name, f"at most {wire.MAX_NAME} bytes of UTF-8") from None
+        self["name"] = name
+
+    def opt_within(self, seconds: str) -> None:
+        """
+        The bound: seconds from the last byte received to the verdict that the peer is dead; 0.2 or
+        more. Default: 35.
+        """
+        allowed = f"a number of seconds, at least {SHORTEST_BOUND}"
+        self["heartbeat"] = Heartbeat.within(_seconds("within", seconds, SHORTEST_BOUND, allowed))
+
+    def opt_keepalive(self, times: str) -> None:
+        """
+        IDLE,INTERVAL,COUNT: the operating system's own probes. Seconds of idleness before the
+        first, seconds between them, and how many may stay unanswered. Default: 5,5,3.
+        """
+        try:
+            idle, interval, count = (int(number) for number in times.split(","))
+            self["keepAlive"] = KeepAlive(idle=idle, interval=interval, count=count)
+        except ValueError:
+            allowed = "IDLE,INTERVAL,COUNT: three whole numbers, each 1 or more, such as 5,5,3"
+            raise _wrong("keepalive", times, allowed) from None
+
+    def opt_max_delay(self, seconds: str) -> None:
+        """
+        The longest wait before the next attempt to connect, in seconds. Default: 60.
+        """
+        maximum = _seconds("max-delay", seconds)
+        backoff = self["backoff"]
+        initial = min(Backoff().initial, maximum)
+        self["backoff"] = replace(backoff, maximum=maximum, initial=initial)
+
+    def opt_give_up_after(self, seconds: str) -> None:
+        """
+        Give up a link when attempts have failed for so many seconds in a row. Default: never.
+        """
+        elapsed = _seconds("give-up-after", seconds)
+        self["backoff"] = replace(self["backoff"], maxElapsed=elapsed)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """
+        There is nothing but options.
+        """
+        if arguments:
+            raise UsageError(
+                f"{arguments[0]!r} is no option: an endpoint must follow --listen or --connect"
+            )
+
+    def postOptions(self) -> None:
+        """
+        At least one thing has to be done.
+        """
+        if not self["listen"] and not self["connect"]:
+            raise UsageError(
+                "neither --listen nor --connect is given: there must be at least one of them"
+            )
+
+    def _place(
+        self,
+        option: str,
+        words: str,
+        parse: Callable[[Any, str], Any],
+        example: str,
+        lowestPort: int,
+    ) -> Place:
+        try:
+            endpoint = parse(self.reactor, words)
+        except Exception as error:
+            # An endpoint's parser may be anybody's plugin, and raise anything.
+            allowed = f"an endpoint such as {example} ({_complaint(error)})"
+            raise _wrong(option, words, allowed) from None
+        innermost = _innermost(endpoint)
+        port = getattr(innermost, "_port", None)
+        if isinstance(port, int) and not lowestPort <= port <= 65535:
+            allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
+            raise _wrong(option, words, allowed)
+        if getattr(innermost, "_host", None) == "":
+            raise _wrong(option, words, f"an endpoint with a host, such as {example}")
+        return Place(words, endpoint)
+
+
+def _wrong(option: str, value: str, allowed: str) -> UsageError:
+    return UsageError(f"--{option} is {value!r}: it must be {allowed}")
+
+
+def _seconds(
+    option: str, text: str, least: float = 0.0, allowed: str = "a number of seconds above 0"
+) -> float:
+    """
+    @param least: 0 is itself too little, any other number is enough.
+    @raise UsageError: if it is anything else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        raise _wrong(option, text, allowed) from None
+    if not isfinite(number) or number <= 0 or number < least:
+        raise _wrong(option, text, allowed)
+    if number > _LONGEST:
+        raise _wrong(option, text, f"{allowed}, and at most {_LONGEST:.0f}")
+    return number
+
+
+def _complaint(error: Exception) -> str:
+    """
+    What a parser of endpoints has to say, without the name of the function that says it.
+    """
+    said = str(error).rpartition("() ")[2]
+    return said if isinstance(error, TypeError) else inWords(error)
+
+
+def _innermost(endpoint: Any) -> Any:
+    """
+    The endpoint in Twisted's wrappers, such as that of C{tls:}.
+    """
+    while (inner := getattr(endpoint, "_wrappedEndpoint", None)) is not None:
+        endpoint = inner
+    return endpoint
+
+
+class _Speaker(HeartbeatProtocol):
+    """
+    Logs what the other side calls itself.
+
+    @ivar words: the endpoint's, for the log.
+    """
+
+    words = ""
+    _introduced = False
+
+    def helloReceived(self, hello: wire.Hello) -> None:
+        # Once: a peer that says it without end shall not fill the log.
+        if hello.name and not self._introduced and self.link is not None:
+            self._introduced = True
+            _log.info(
+                "{link}: the peer of generation {generation} calls itself {name!r}",
+                link=self.words,
+                generation=self.link.generation,
+                name=hello.name,
+            )
+
+
+class _Speakers(Factory):
+    """
+    Makes speakers that have a name.
+    """
+
+    noisy = False
+    protocol = _Speaker
+
+    def __init__(self, name: str, words: str) -> None:
+        self._name = name
+        self._words = words
+
+    def logPrefix(self) -> str:
+        return self._words
+
+    def buildProtocol(self, addr: Any) -> _Speaker:
+        speaker = _Speaker()
+        speaker.factory = self
+        speaker.name = self._name
+        speaker.words = self._words
+        return speaker
+
+
+class Listener(Service):
+    """
+    Listens at one place.  Where it can not, that is one sentence in the log, and the end.
+
+    Twisted's C{StreamServerEndpointService} raises the error, or logs it and runs on without a
+    port, by whether it comes at once; and leaves the links open when it stops.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        factory: HeartbeatServerFactory,
+        end: Callable[[int], None],
+        *,
+        daemon: bool = False,
+    ) -> None:
+        """
+        @param end: takes an exit status, and ends the process.
+        @param daemon: whether twistd is about to tell a shell how the start went.
+        """
+        self._place = place
+        self._factory = factory
+        self._end = end
+        self._daemon = daemon
+        self._opening: Deferred[Any] | None = None
+        self._failure: Failure | None = None
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, with the privileges that twistd gives up after this.
+
+        @raise Exception: in a daemon, whatever the endpoint failed with; the shell gets its status
+            and its message, where any other way out were status 0.
+        """
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._open()
+        if self._daemon and self._failure is not None:
+            self._failure.raiseException()
+
+    def startService(self) -> None:
+        """
+        Listen, unless that is done already.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._opening is None:
+            self._open()
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Close the port, and then the links.
+
+        @return: fires when nothing is left, within C{Limits.closeTimeout}.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return self._factory.close()
+        opening.cancel()
+        opening.addCallback(lambda port: None if port is None else port.stopListening())
+        return opening.addCallback(lambda _: self._factory.close())
+
+    def _open(self) -> None:
+        self._opening = maybeDeferred(self._place.endpoint.listen, self._factory)
+        self._opening.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        assert failure.value is not None
+        self._failure = failure
+        # Critical, so that it is seen on stderr as well where the log has not begun.
+        _log.critical(
+            "Could not listen at {link}: {reason}",
+            link=self._place.words,
+            reason=inWords(failure.value),
+        )
+        self._end(EX_OSERR)
+
+
+class Watch(MultiService):
+    """
+    All that one command line asks for.  It ends the process when none of that can be done.
+    """
+
+    def __init__(self, reactor: Any, *, daemon: bool = False) -> None:
+        """
+        @param daemon: as for L{Listener}.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._daemon = daemon
+        self._listens = False
+        self._trying = 0
+        self._ended = False
+
+    def listen(self, place: Place, factory: HeartbeatServerFactory) -> None:
+        """
+        Watch whoever connects there.
+        """
+        self._listens = True
+        listener = Listener(place, factory, self.end, daemon=self._daemon)
+        listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def connect(self, service: HeartbeatClientService) -> None:
+        """
+        Have a link kept up.
+        """
+        self._trying += 1
+        service.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def oneGaveUp(self) -> None:
+        """
+        A link is not tried any more.
+        """
+        self._trying -= 1
+        if not self._trying and not self._listens:
+            _log.critical("Every --connect has given up and there is no --listen: exiting")
+            self.end(EX_UNAVAILABLE)
+
+    def end(self, status: int) -> None:
+        """
+        Stop the reactor, and exit with this status.
+        """
+        if not self._ended:
+            self._ended = True
+            self._reactor.addSystemEventTrigger("after", "shutdown", exitWith, status)
+            self._reactor.callWhenRunning(self._stopReactor)
+
+    def _stopReactor(self) -> None:
+        # A signal may have stopped it already.
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
+
+class _GiveUp(LinkHooks):
+    """
+    Tells the watch.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def gaveUp(self, cause: Cause) -> None:
+        self._watch.oneGaveUp()
+
+
+def exitWith(status: int) -> None:
+    """
+    Have the process exit with this status once the runner is done.
+
+    Both runners return after the reactor has stopped, which is status 0; a C{SystemExit} that is
+    raised inside of the reactor ends in the log, and one that leaves the reactor is swallowed by
+    twistd.  After the runner (log closed, pid file removed) there is only the interpreter's exit.
+    """
+    atexit.register(_leave, status)
+
+
+def _leave(status: int) -> None:
+    # os._exit is the only way to a status from here, so what it would skip is done before.
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.flush()
+    os._exit(status)
+
+
+def makeService(options: Options) -> Watch:
+    """
+    The service for a command line.
+    """
+    reactor = options.reactor
+    runner: Mapping[str, Any] = options.parent or {}
+    watch = Watch(reactor, daemon=not runner.get("nodaemon", True))
+    settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
+    for place in options["listen"]:
+        speakers = _Speakers(options["name"], place.words)
+        factory = HeartbeatServerFactory(speakers, clock=reactor, name=place.words, **settings)
+        watch.listen(place, factory)
+    for place in options["connect"]:
+        client = HeartbeatClientService(
+            place.endpoint,
+            _Speakers(options["name"], place.words),
+            options["backoff"],
+            reactor,
+            hooks=_GiveUp(watch),
+            name=place.words,
+            **settings,
+        )
+        watch.connect(client)
+    return watch

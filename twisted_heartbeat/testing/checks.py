@@ -1,0 +1,61 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What callers hand in is what it must be, or one sentence says why not.
+"""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+from typing import cast
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+
+def require(allowed: bool, name: str, value: object, meaning: str) -> None:
+    """
+    Check anything.
+
+    @param meaning: what is allowed, in words.
+
+    @raise ValueError: unless C{allowed}.
+    """
+    if not allowed:
+        raise ValueError(f"{name} must be {meaning}, not {value!r}")
+
+
+def requireNumber(
+    name: str, value: object, lowest: float, highest: float = inf, kind: type = float
+) -> None:
+    """
+    Check a finite number, with C{kind=int} a whole one, between two numbers that are allowed too.
+
+    @raise ValueError: if it is none of these.
+    """
+    noun = "a whole number" if kind is int else "a number"
+    span = f", {lowest} or more" if highest == inf else f" from {lowest} to {highest}"
+    types = int if kind is int else int | float
+    allowed = isinstance(value, types) and not isinstance(value, bool) and isfinite(value)
+    require(allowed and lowest <= cast(float, value) <= highest, name, value, noun + span)
+
+
+def requireAddress(name: str, host: object, port: object, lowestPort: int) -> None:
+    """
+    Check a host, which is no name, and a port.
+
+    @raise ValueError: if either is none.
+    """
+    allowed = isinstance(host, str) and (isIPAddress(host) or isIPv6Address(host))
+    require(allowed, f"the host of {name}", host, "an IPv4 or IPv6 address")
+    requireNumber(f"the port of {name}", port, lowestPort, 65535, kind=int)
+
+
+def requireTarget(target: object, meaning: str) -> None:
+    """
+    Check a pair of a host and a port, where something can listen.
+
+    @raise ValueError: if it is none.
+    """
+    require(isinstance(target, tuple) and len(target) == 2, "target", target, meaning)
+    requireAddress("target", *cast(tuple[object, object], target), lowestPort=1)
