@@ -24,10 +24,12 @@ from twisted_heartbeat.core.wire import (
     MAX_REASON,
     VERSION,
     Data,
+    End,
     Frame,
     FrameType,
     Goodbye,
     Hello,
+    Parting,
     Ping,
     Pong,
     Reader,
@@ -52,7 +54,8 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Ping, TOKENS, st.integers(0, 0xFFFF).map(lambda n: n / 10)),
     st.builds(Pong, TOKENS),
     st.builds(Hello, texts(60), SECONDS, SECONDS),
-    st.builds(Goodbye, texts(60), SECONDS, SECONDS),
+    st.builds(Goodbye, texts(60), SECONDS, SECONDS, st.sampled_from(Parting)),
+    st.just(End()),
 )
 
 
@@ -202,6 +205,7 @@ VIOLATIONS: dict[str, bytes] = {
     "an oversize optional frame": header(0xFF, 101),
     "a ping with a body": header(FrameType.PING, 1),
     "a pong with a body": header(FrameType.PONG, 1),
+    "an end with a body": header(FrameType.END, 1),
     "a hello that is too short": header(FrameType.HELLO, 7) + b"\0" * 7,
     "a hello that is too long": header(FrameType.HELLO, 8 + 256) + b"\0" * 264,
     "a hello of no end": header(FrameType.HELLO, 0xFFFFFFFF),

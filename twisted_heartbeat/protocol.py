@@ -286,13 +286,18 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         link = self.__link()
         try:
             for frame in self.__reader.receive(data):
-                self.__received(frame)
+                self.frameReceived(frame)
                 if link.state in ("closing", "gone"):
                     break
         except ProtocolViolation as violation:
             link.abort(violation)
 
-    def __received(self, frame: wire.Frame) -> None:
+    def frameReceived(self, frame: wire.Frame) -> None:
+        """
+        A frame has come.  Whoever overrides it passes on what it does not handle.
+
+        @raise ProtocolViolation: if it has no place here; the link ends.
+        """
         if isinstance(frame, wire.Data):
             self.messageReceived(frame.message)
         elif isinstance(frame, wire.Ping):
@@ -303,7 +308,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         elif isinstance(frame, wire.Hello):
             self.hello = frame
             self.helloReceived(frame)
-        else:
+        elif isinstance(frame, wire.Goodbye):
             words = f"the peer said goodbye: {frame.reason}" if frame.reason else ""
             self.__link().blame(PeerClosed(words))
 

@@ -9,7 +9,7 @@ A frame is a header of twelve bytes in network byte order, and a body::
     version  u8    1
     type     u8    see L{FrameType}; the highest bit marks a type that a reader may skip
     hold     u16   tenths of a second for which the sender may stay silent after this frame
-    token    u32   what a ping asks to have back
+    token    u32   what a ping asks to have back; of a goodbye, its L{Parting}
     length   u32   bytes of the body
 
 A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.
@@ -58,6 +58,25 @@ class FrameType(IntEnum):
     PONG = 3
     DATA = 4
     GOODBYE = 5
+    END = 6
+
+
+class Parting(IntEnum):
+    """
+    What a goodbye means to whoever hears it.  An unknown number is read as L{CLOSING}.
+    """
+
+    CLOSING = 0
+    """Nothing is wrong; come back as usual."""
+
+    REFUSED = 1
+    """You may not be here: come back slowly, if at all."""
+
+    NAME_IN_USE = 2
+    """Another link has your name, and its peer is alive: come back slowly."""
+
+    TOO_MANY_PINGS = 3
+    """Ping half as often from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +135,23 @@ class Goodbye:
     @ivar reason: why, in words.
     @ivar comeBackAfter: seconds after which a new link is welcome.
     @ivar spread: seconds, counted from then, over which all who are told should spread.
+    @ivar parting: why, for a program.
     """
 
     reason: str = ""
     comeBackAfter: float = 0.0
     spread: float = 0.0
+    parting: Parting = Parting.CLOSING
 
 
-Frame = Hello | Ping | Pong | Data | Goodbye
+@dataclass(frozen=True, slots=True)
+class End:
+    """
+    No more data will come from the sender, who still listens, and whose heart still beats.
+    """
+
+
+Frame = Hello | Ping | Pong | Data | Goodbye | End
 
 
 def encode(frame: Frame) -> bytes:
@@ -143,10 +171,13 @@ def encode(frame: Frame) -> bytes:
             _milliseconds("needs", frame.needs), _milliseconds("offers", frame.offers)
         )
         return _withBody(FrameType.HELLO, body + _text("name", frame.name, MAX_NAME))
+    if isinstance(frame, End):
+        return _withBody(FrameType.END, b"")
     body = _GOODBYE.pack(
         _milliseconds("comeBackAfter", frame.comeBackAfter), _milliseconds("spread", frame.spread)
     )
-    return _withBody(FrameType.GOODBYE, body + _text("reason", frame.reason, MAX_REASON))
+    text = _text("reason", frame.reason, MAX_REASON)
+    return _withBody(FrameType.GOODBYE, body + text, token=frame.parting)
 
 
 def encodePing(token: int, hold: float = 0.0) -> bytes:
@@ -181,8 +212,8 @@ def _seconds(field: str, seconds: float) -> float:
     return seconds
 
 
-def _withBody(kind: FrameType, body: bytes) -> bytes:
-    return _HEADER.pack(VERSION, kind, 0, 0, len(body)) + body
+def _withBody(kind: FrameType, body: bytes, token: int = 0) -> bytes:
+    return _HEADER.pack(VERSION, kind, 0, token, len(body)) + body
 
 
 def _milliseconds(field: str, seconds: float) -> int:
@@ -275,6 +306,7 @@ _MOST: dict[int, int] = {
     FrameType.PING: 0,
     FrameType.PONG: 0,
     FrameType.GOODBYE: _GOODBYE.size + MAX_REASON,
+    FrameType.END: 0,
 }
 
 
@@ -290,8 +322,17 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
         return Hello(name, needs, offers)
     if kind == FrameType.GOODBYE:
         comeBackAfter, spread, reason = _splitBody(_GOODBYE, body, "GOODBYE")
-        return Goodbye(reason, comeBackAfter, spread)
+        return Goodbye(reason, comeBackAfter, spread, _parting(token))
+    if kind == FrameType.END:
+        return End()
     return None
+
+
+def _parting(token: int) -> Parting:
+    try:
+        return Parting(token)
+    except ValueError:
+        return Parting.CLOSING
 
 
 def _splitBody(fixed: struct.Struct, body: bytes, kind: str) -> tuple[float, float, str]:
