@@ -27,7 +27,7 @@ PACKAGE = "twisted_heartbeat"
 # imports only from those before it. The test kit has a floor of its own beside core and net, for it
 # needs neither. A module that is not here needs a reason, and a line here.
 FLOORS = {
-    "core": ["causes", "settings", "liveness", "wire", "supervision"],
+    "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
     "net": ["clock", "keepalive", "transport", "hooks", "terms", "link", "driver"],
     "testing": [
         "checks",

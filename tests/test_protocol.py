@@ -102,6 +102,16 @@ def connected(kind: type[Any], **attributes: Any) -> tuple[Any, FakeTransport, C
     return protocol, transport, clock, hooks
 
 
+def introduced(kind: type[Any], **attributes: Any) -> tuple[Any, FakeTransport, Clock, Recorder]:
+    """
+    A protocol in virtual time whose peer has said hello.
+    """
+    protocol, transport, clock, hooks = connected(kind, **attributes)
+    transport.deliver(wire.encode(wire.Hello("peer")))
+    transport.clear()
+    return protocol, transport, clock, hooks
+
+
 def framesOf(transport: FakeTransport) -> list[wire.Frame]:
     """
     What was written since the last look.
@@ -124,10 +134,11 @@ def wait8(clock: Clock, seconds: float) -> None:
 
 def test_hello() -> None:
     """
-    A new link begins with a hello that names this side and its bound.
+    A new link begins with a hello that names this side and its bound, within which it also speaks
+    itself, since it pings.
     """
     _, transport, _, _ = connected(Talker)
-    assert framesOf(transport) == [wire.Hello("talker", needs=8.0)]
+    assert framesOf(transport) == [wire.Hello("talker", needs=8.0, offers=8.0)]
     transport.lose()
 
 
@@ -205,7 +216,7 @@ def test_slowFrameIsLife() -> None:
     """
     A frame that comes byte by byte keeps the link alive (promise 1).
     """
-    protocol, transport, clock, _ = connected(Talker)
+    protocol, transport, clock, _ = introduced(Talker)
     for byte in wire.encode(wire.Data(b"slow")):
         wait8(clock, 7)
         transport.deliver(bytes([byte]))
@@ -229,7 +240,7 @@ def test_garbage(garbage: bytes) -> None:
     What can not be a frame ends the link with C{ProtocolViolation}, which says what it was; nothing
     after it is read, and nothing is raised (promise 17).
     """
-    protocol, transport, clock, hooks = connected(Talker)
+    protocol, transport, clock, hooks = introduced(Talker)
     transport.deliver(wire.encode(wire.Data(b"before")) + garbage)
     transport.deliver(wire.encode(wire.Data(b"after")))
     assert transport.aborting
@@ -246,7 +257,7 @@ def test_maxMessage() -> None:
     """
     A message longer than C{maxMessage} is a violation; one as long is not.
     """
-    protocol, transport, clock, hooks = connected(Talker, maxMessage=10)
+    protocol, transport, clock, hooks = introduced(Talker, maxMessage=10)
     transport.deliver(wire.encode(wire.Data(bytes(10))))
     assert protocol.messages == [bytes(10)]
     transport.deliver(wire.encode(wire.Data(bytes(11))))
@@ -282,7 +293,7 @@ def test_nothingAfterClose() -> None:
             super().messageReceived(message)
             self.link.close()  # type: ignore[union-attr]
 
-    protocol, transport, clock, _ = connected(Once)
+    protocol, transport, clock, _ = introduced(Once)
     transport.deliver(wire.encode(wire.Data(b"one")) + wire.encode(wire.Data(b"two")))
     assert protocol.messages == [b"one"]
     clock.advance(0)
@@ -363,6 +374,25 @@ async def test_messages(loopback: Loopback, hooks: Recorder) -> None:
     ended = hooks.next("disconnected")
     server.close()
     assert "goodbye" in str(await within(ended))
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothingOvertakesTheHello(secured: Loopback, hooks: Recorder) -> None:
+    """
+    Over TLS, a large message that is sent as soon as the handshake is complete does not overtake
+    what was written before it, as it does in Twisted (L{twisted.protocols.tls}).
+    """
+    theirs = Recorder()
+    server = HeartbeatServerFactory(Factory.forProtocol(Talker), hooks=theirs)
+    secured.atEnd(server.close)
+    accepted, large = theirs.next("connected"), b"x" * 70_000
+    client = secured.service(
+        secured.endpoint(secured.listen(server)), Factory.forProtocol(Talker), hooks=hooks
+    )
+    hooks.then["connected"] = lambda: client.link and client.link.protocol.sendMessage(large)
+    link = await within(accepted)
+    assert await within(link.protocol.came.get()) == large
+    assert link.protocol.hello.name == "talker"
 
 
 @pytest_twisted.ensureDeferred

@@ -287,7 +287,7 @@ def test_oneNameForAll(reactor: MemoryReactor) -> None:
         accept(reactor.tcpServers[0][1])[1],
     ]
     for transport in transports:
-        assert spoken(transport) == [wire.Hello("gateway-7", needs=8.0)]
+        assert spoken(transport) == [wire.Hello("gateway-7", needs=8.0, offers=8.0)]
 
 
 def test_nameIsLoggedOnce(reactor: MemoryReactor, events: list[LogEvent]) -> None:

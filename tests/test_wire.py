@@ -8,6 +8,7 @@ Tests for L{twisted_heartbeat.core.wire}.
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 from collections.abc import Callable
 from math import inf, nan
@@ -33,9 +34,13 @@ from twisted_heartbeat.core.wire import (
     Ping,
     Pong,
     Reader,
+    Stream,
+    barePing,
+    barePong,
     encode,
     encodePing,
     encodePong,
+    tenthsOf,
 )
 
 HEADER = struct.Struct("!BBHII")
@@ -133,6 +138,15 @@ def test_heartbeatIsABareHeader() -> None:
     assert len(encodePing(7)) == HEADER_SIZE == 12
 
 
+@given(TOKENS, st.floats(0.0, 6553.5))
+def test_unchecked(token: int, hold: float) -> None:
+    """
+    Who sends many heartbeats and counts the tokens itself gets the same bytes without the checks.
+    """
+    assert barePing(token, tenthsOf(hold)) == encodePing(token, hold)
+    assert barePong(token) == encodePong(token)
+
+
 @given(st.floats(0.0, 6553.5))
 def test_holdIsNeverShortened(hold: float) -> None:
     """
@@ -178,6 +192,88 @@ def test_whatDoesNotFit(frame: Frame) -> None:
     """
     with pytest.raises(ValueError):
         encode(frame)
+
+
+# The bare heartbeat.
+
+
+@given(st.one_of(FRAMES.map(encode), st.binary(max_size=30)))
+def test_heartbeatIsWhatReceiveFinds(data: bytes) -> None:
+    """
+    The short way gives what the long one would, and only for the whole of a heartbeat.
+    """
+    heartbeat = Reader().heartbeat(data)
+    found, _ = outcomeOf(data, max(1, len(data)))
+    if heartbeat is None:
+        types = [type(frame) for frame in found]
+        assert len(data) != HEADER_SIZE or types not in ([Ping], [Pong])
+    else:
+        assert found == [heartbeat]
+        assert len(data) == HEADER_SIZE
+
+
+@pytest.mark.parametrize("kind", [Reader, Stream])
+def test_everyHeartbeatTakesTheShortWay(kind: type[Reader]) -> None:
+    """
+    A chunk that is one heartbeat is found by the short way, again and again, between other frames
+    too; inside of another frame, twelve bytes that look like one are none.
+    """
+    reader = kind(1000)
+    assert reader.heartbeat(encodePing(7, 3.5)) == Ping(7, 3.5)
+    assert list(reader.receive(encode(Hello()))) == [Hello()]
+    assert reader.heartbeat(encodePong(9)) == Pong(9)
+    data = encode(Data(encodePong(1) * 2))
+    assert list(reader.receive(data[:12])) == []
+    assert reader.heartbeat(data[12:24]) is None
+    assert list(reader.receive(data[12:24])) == []
+    assert list(reader.receive(data[24:])) == [Data(encodePong(1) * 2)]
+    assert reader.heartbeat(encodePong(10)) == Pong(10)
+
+
+def test_noHeartbeatAfterTheEnd() -> None:
+    """
+    After a violation or a goodbye there is no heartbeat either.
+    """
+    parted, broken = Stream(), Stream()
+    assert list(parted.receive(encode(Goodbye()))) == [Goodbye()]
+    with pytest.raises(ProtocolViolation):
+        list(broken.receive(b"\0"))
+    for reader in (parted, broken):
+        assert reader.heartbeat(encodePong(1)) is None
+    with pytest.raises(ProtocolViolation):
+        list(broken.receive(encodePong(1)))
+    assert list(parted.receive(encodePong(1))) == []
+
+
+# The order.  The vectors of tests/test_wire_vectors.py show each place; here it is any order.
+
+
+@given(st.lists(FRAMES, max_size=12), st.integers(1, 40))
+@settings(max_examples=300)
+def test_order(frames: list[Frame], size: int) -> None:
+    """
+    A hello comes once and before any data or its end, and no data after an end: what breaks that is
+    a violation, and what came before it has been given.  After a goodbye nothing is read.
+    """
+    found, words = outcomeOf(b"".join(map(encode, frames)), size, Stream(1000))
+    allowed, broken = inOrder(frames)
+    assert found == allowed
+    assert (words is not None) == broken
+
+
+def inOrder(frames: list[Frame]) -> tuple[list[Frame], bool]:
+    """
+    The frames that are to be read, and whether what follows them has no place.
+    """
+    for number, frame in enumerate(frames):
+        before = {type(one) for one in frames[:number]}
+        if isinstance(frame, Hello) and Hello in before:
+            return frames[:number], True
+        if isinstance(frame, Data | End) and (Hello not in before or End in before):
+            return frames[:number], True
+        if isinstance(frame, Goodbye):
+            return frames[: number + 1], False
+    return frames, False
 
 
 # What a peer may send, and we do not know.
@@ -290,33 +386,45 @@ BYTES = st.one_of(
 )
 
 
-@given(st.lists(BYTES, max_size=8), st.integers(1, 40))
+KINDS: st.SearchStrategy[type[Reader]] = st.sampled_from([Reader, Stream])
+
+
+@given(st.lists(BYTES, max_size=8), st.integers(1, 40), KINDS)
 @settings(max_examples=300)
-def test_garbageIsAViolationAndNothingElse(pieces: list[bytes], size: int) -> None:
+def test_garbageIsAViolationAndNothingElse(
+    pieces: list[bytes], size: int, kind: type[Reader]
+) -> None:
     """
     Whatever a peer sends, frames come out, or a violation, and nothing else.
     """
     stream = b"".join(pieces)
     outcome: list[object] = []
     try:
-        outcome += read(stream, Reader(50), size)
+        outcome += read(stream, kind(50), size)
     except ProtocolViolation as violation:
         outcome.append(violation)
     assert all(isinstance(one, Frame | ProtocolViolation) for one in outcome)
 
 
-@given(st.lists(BYTES, max_size=8), st.integers(1, 40))
-@settings(max_examples=200)
-def test_slicingMakesNoDifferenceToGarbage(pieces: list[bytes], size: int) -> None:
+@given(st.lists(BYTES, max_size=8), st.integers(1, 40), KINDS)
+@settings(max_examples=300)
+def test_slicingMakesNoDifferenceToGarbage(
+    pieces: list[bytes], size: int, kind: type[Reader]
+) -> None:
     """
     The same bytes end in the same frames and the same violation, in one piece or in slices.
     """
     stream = b"".join(pieces)
-    assert outcomeOf(stream, len(stream) + 1) == outcomeOf(stream, size)
+    assert outcomeOf(stream, len(stream) + 1, kind(50)) == outcomeOf(stream, size, kind(50))
 
 
-def outcomeOf(stream: bytes, size: int) -> tuple[list[Frame], str | None]:
-    reader = Reader(50)
+def outcomeOf(
+    stream: bytes, size: int, reader: Reader | None = None
+) -> tuple[list[Frame], str | None]:
+    """
+    The frames that a reader finds, and its words of a violation if there is one.
+    """
+    reader = reader or Reader(50)
     found: list[Frame] = []
     try:
         for start in range(0, len(stream), size):
@@ -363,8 +471,62 @@ def test_memoryIsBoundedAfterAViolation() -> None:
     reader = Reader(1000)
 
     def feed() -> None:
-        for chunk in [header(FrameType.DATA, 0xFFFFFFFF), *[b"\1" * 10_000] * 100]:
+        for chunk in (header(FrameType.DATA, 0xFFFFFFFF) + bytes([n]) * 10_000 for n in range(100)):
             with pytest.raises(ProtocolViolation):
                 list(reader.receive(chunk))
 
-    assert peakOf(feed) < 500_000
+    assert peakOf(feed) < 300_000
+
+
+def test_memoryIsBoundedAfterAGoodbye() -> None:
+    """
+    Nor does one that goes on sending after its goodbye.
+    """
+    reader = Stream()
+
+    def feed() -> None:
+        for n in range(100):
+            found = list(reader.receive(encode(Goodbye()) + bytes([n]) * 10_000))
+            assert found == ([] if n else [Goodbye()])
+
+    assert peakOf(feed) < 300_000
+
+
+def secondsOf(act: Callable[[], None]) -> float:
+    """
+    The processor time that it takes.
+    """
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+def test_aLargeFrameInSmallSlices() -> None:
+    """
+    A large frame that comes byte by byte is not copied at each byte: half a mebibyte so takes a
+    fraction of a second, and would else take minutes.
+    """
+    frame = encode(Data(b"x" * 512 * 1024))
+    reader = Reader()
+
+    def feed() -> None:
+        found = [len(one.message) for n in range(len(frame)) for one in datas(frame[n : n + 1])]
+        assert found == [512 * 1024]
+
+    def datas(data: bytes) -> list[Data]:
+        return [one for one in reader.receive(data) if isinstance(one, Data)]
+
+    assert secondsOf(feed) < 10
+
+
+def test_manySmallFramesInOneChunk() -> None:
+    """
+    Many frames in one chunk do not have what is left of it copied for each: 170,000 of them so take
+    a fraction of a second, and would else take minutes.
+    """
+    chunk = encodePong(1) * (2 * 1024 * 1024 // HEADER_SIZE)
+
+    def feed() -> None:
+        assert sum(1 for _ in Reader().receive(chunk[:-1])) == len(chunk) // HEADER_SIZE - 1
+
+    assert secondsOf(feed) < 10

@@ -26,8 +26,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .attempt import EndpointAttempt, failureOf
-from .core.causes import Cause, ClosedHere, causeOfFailure
-from .core.settings import Backoff, Heartbeat, KeepAlive, Limits
+from .core.causes import Cause, ClosedHere, PeerClosed, causeOfFailure
+from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
 from .core.supervision import State
 from .net.clock import clockFor
 from .net.driver import Driver
@@ -116,7 +116,8 @@ class _ServiceDriver(Driver):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.supervision.state is State.CONNECTED
-        proven = used and (link.spoken or link.age >= self._stableAfter)
+        spoken = link.spoken and not (isinstance(cause, PeerClosed) and cause.turnedAway)
+        proven = used and (spoken or link.age >= self._stableAfter)
         if proven:
             self._turn = 0
         if not used:
@@ -138,7 +139,10 @@ class _ServiceDriver(Driver):
     def delay(self, attempt: int, cause: Cause) -> float:
         if type(self._policy) is Backoff:
             return self._policy.delay(attempt, cause)
-        return self._policy(attempt)
+        delay = self._policy(attempt)
+        # It knows no causes.  So it may wait for longer than a goodbye has asked for, but not less.
+        wish = wishOf(cause)
+        return max(delay, wish) if wish else delay
 
     def prepare(self) -> None:
         if self._prepareConnection is None or self.link is None:

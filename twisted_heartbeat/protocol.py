@@ -8,7 +8,6 @@ Door 1: mix L{HeartbeatMixin} into a protocol of your own, or build on L{Heartbe
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -20,7 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .core import wire
-from .core.causes import PeerClosed, PeerSilent, ProtocolViolation
+from .core.agreement import Agreement
+from .core.causes import ClosedHere, PeerClosed, PeerSilent, ProtocolViolation
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
@@ -214,31 +214,50 @@ class HeartbeatMixin(TimeoutMixin):
             self.timeoutConnection()
 
 
+_LAST_TOKEN = 2**32 - 1
+
+_SOON_ENOUGH = 0.75
+"""Of the time within which this side has to say something, for the network takes some as well."""
+
+
 class HeartbeatProtocol(HeartbeatMixin, Protocol):
     """
     Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
     heartbeat.  Override L{messageReceived}; call L{sendMessage}.
 
     @ivar name: what this side calls itself.
+    @ivar offers: seconds within which this side says something by itself, asked or not; 0 for
+        never; L{None} for what its own pings come to, which is its bound.
     @ivar hello: what the other side has said of itself; L{None} until it has.
     @ivar maxMessage: bytes that a received message may have.
     """
 
     name = ""
+    offers: float | None = None
     hello: wire.Hello | None = None
     maxMessage = wire.MAX_MESSAGE
+
+    __token = 0
+    __hold = 0.0
+    __tenths = 0
+    __parted = False
 
     def connectionMade(self) -> None:
         """
         Say hello.
         """
-        self.__reader = wire.Reader(self.maxMessage)
-        self.__tokens = count(1)
-        self.__token = 0
+        self.__reader = wire.Stream(self.maxMessage)
+        self.__token, self.__hold, self.__parted = 0, 0.0, False
+        self.hello = None
         link = self.__link()
-        link.farewell = self.__sayGoodbye
-        bound = link.bound or 0.0
-        self.__write(wire.encode(wire.Hello(self.name, needs=bound)))
+        link.farewell = self.__sayClosing
+        within = self.__offered(link)
+        self.__tenths = wire.tenthsOf(within)
+        # As the other side has it: both have to come to the same agreement.
+        self.__said = wire.Hello(self.name, link.bound or 0.0, within).rounded
+        self.__write(wire.encode(self.__said))
+        if within:
+            link.giveWord(within * _SOON_ENOUGH, self.__speak)
 
     def sendMessage(self, message: bytes) -> Deferred[None]:
         """
@@ -276,21 +295,39 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         See L{HeartbeatMixin.sendPing}.
         """
-        self.__token = next(self.__tokens) % 2**32
-        self.__write(wire.encodePing(self.__token))
+        # Not 0, which is the token of a pong that nobody has asked for.
+        token = self.__token = self.__token % _LAST_TOKEN + 1
+        self.__write(wire.barePing(token, self.__tenths))
+
+    def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
+        """
+        Say goodbye, once, and nothing after it.  The other side is to close the connection; whoever
+        does not want to wait for that calls C{link.close()}.
+        """
+        if not self.__parted:
+            self.__write(wire.encode(goodbye))
+            self.__parted = True
+            self.__link().blame(ClosedHere(f"this side said goodbye: {goodbye.reason}"))
 
     def dataReceived(self, data: bytes) -> None:
         """
         See C{IProtocol}.
         """
-        link = self.__link()
         try:
-            for frame in self.__reader.receive(data):
-                self.frameReceived(frame)
-                if link.state in ("closing", "gone"):
-                    break
+            heartbeat = self.__reader.heartbeat(data)
+            if heartbeat is not None:
+                self.frameReceived(heartbeat)
+            else:
+                self.__receive(data)
         except ProtocolViolation as violation:
-            link.abort(violation)
+            self.__link().abort(violation)
+
+    def __receive(self, data: bytes) -> None:
+        link = self.__link()
+        for frame in self.__reader.receive(data):
+            if link.state in ("closing", "gone"):
+                break
+            self.frameReceived(frame)
 
     def frameReceived(self, frame: wire.Frame) -> None:
         """
@@ -298,28 +335,67 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
         @raise ProtocolViolation: if it has no place here; the link ends.
         """
-        if isinstance(frame, wire.Data):
+        if isinstance(frame, wire.Pong):
+            if frame.token == self.__token:
+                self.__link().ponged()
+        elif isinstance(frame, wire.Data):
             self.messageReceived(frame.message)
         elif isinstance(frame, wire.Ping):
             self.__answer(frame)
-        elif isinstance(frame, wire.Pong):
-            if frame.token == self.__token:
-                self.__link().ponged()
         elif isinstance(frame, wire.Hello):
             self.hello = frame
+            self.__agree(frame)
             self.helloReceived(frame)
         elif isinstance(frame, wire.Goodbye):
-            words = f"the peer said goodbye: {frame.reason}" if frame.reason else ""
-            self.__link().blame(PeerClosed(words))
+            self.__partedFrom(frame)
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()
         if link.overfull:
             raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
-        self.__write(wire.encodePong(ping.token))
+        self.__write(wire.barePong(ping.token))
+        link.spokeAt = link.liveness.heardAt
+        if ping.hold != self.__hold:
+            self.__hold = ping.hold
+            self.__watchBack(link, ping.hold)
 
-    def __sayGoodbye(self) -> None:
-        self.__write(wire.encode(wire.Goodbye("closing")))
+    def __watchBack(self, link: Link, hold: float) -> None:
+        """
+        Whoever has a bound of its own does not go by the other's word.
+        """
+        if not self.__said.needs:
+            link.trust(hold or None)
+
+    def __agree(self, hello: wire.Hello) -> None:
+        link = self.__link()
+        link.agreement = agreement = Agreement.of(self.__said, hello)
+        if link.watch == "passive" and self.__said.needs:
+            if agreement.incoming.pinged:
+                link.distrust()
+            else:
+                link.trust(link.bound)
+
+    def __partedFrom(self, goodbye: wire.Goodbye) -> None:
+        words = "the peer said goodbye"
+        cause = PeerClosed(
+            f"{words}: {goodbye.reason}" if goodbye.reason else words,
+            parting=goodbye.parting,
+            comeBackAfter=goodbye.comeBackAfter,
+            spread=goodbye.spread,
+        )
+        # It reads no more: there is nobody to say goodbye to.
+        self.__parted = True
+        self.__link().close(cause)
+
+    def __offered(self, link: Link) -> float:
+        bound = link.bound if link.watch == "ping" else None
+        return min(wire.MAX_HOLD, (bound or 0.0) if self.offers is None else self.offers)
+
+    def __speak(self) -> None:
+        self.__write(wire.barePong(0))
+
+    def __sayClosing(self) -> None:
+        self.sayGoodbye(wire.Goodbye("closing"))
 
     def __link(self) -> Link:
         link = self.link
@@ -327,4 +403,5 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         return link
 
     def __write(self, data: bytes) -> None:
-        self.transport.write(data)  # type: ignore[union-attr]
+        if not self.__parted:
+            self.transport.write(data)  # type: ignore[union-attr]

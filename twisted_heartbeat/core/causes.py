@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 
 from twisted.internet.error import (
     ConnectError,
@@ -39,6 +39,24 @@ class Pace(Enum):
 
     NEVER = "never"
     """Nothing but a person can mend it."""
+
+
+class Parting(IntEnum):
+    """
+    What a goodbye means to whoever hears it.  An unknown number is read as L{CLOSING}.
+    """
+
+    CLOSING = 0
+    """Nothing is wrong; come back as usual."""
+
+    REFUSED = 1
+    """You may not be here: come back slowly, if at all."""
+
+    NAME_IN_USE = 2
+    """Another link has your name, and its peer is alive: come back slowly."""
+
+    TOO_MANY_PINGS = 3
+    """Ping half as often from now on."""
 
 
 @dataclass(slots=True)
@@ -190,9 +208,36 @@ class LinkLost(Cause, ConnectionLost):
 class PeerClosed(Cause, ConnectionDone):
     """
     The peer closed the connection (FIN).
+
+    @ivar parting: what its goodbye meant; L{None} if it has said none.
+    @ivar comeBackAfter: seconds after which the peer wishes to see us again.
+    @ivar spread: seconds, counted from then, over which all whom it has told so should spread.
     """
 
     fleetWide = True
+
+    def __init__(
+        self,
+        words: str = "",
+        *,
+        evidence: Evidence | None = None,
+        parting: Parting | None = None,
+        comeBackAfter: float = 0.0,
+        spread: float = 0.0,
+    ) -> None:
+        super().__init__(words, evidence=evidence)
+        self.parting = parting
+        self.comeBackAfter = comeBackAfter
+        self.spread = spread
+        if self.turnedAway:
+            self.pace = Pace.SLOWLY
+
+    @property
+    def turnedAway(self) -> bool:
+        """
+        Whether the peer does not want us: to have heard it say so proves no link.
+        """
+        return self.parting in (Parting.REFUSED, Parting.NAME_IN_USE)
 
 
 class ClosedHere(Cause, ConnectionDone):
@@ -380,7 +425,7 @@ def inWords(error: BaseException) -> str:
 
 def _summary(cause: type[Cause]) -> str:
     documented = next(kind.__doc__ for kind in cause.__mro__ if kind.__doc__)
-    return " ".join(documented.split())
+    return " ".join(documented.strip().partition("\n\n")[0].split())
 
 
 def _chained(cause: Cause, error: BaseException | None) -> Cause:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Literal
 
-from .causes import Cause, Pace
+from .causes import Cause, Pace, PeerClosed
 
 SHORTEST_BOUND = 0.2
 """Seconds.  Below this a loaded but healthy process can not be told from a dead one."""
+
+LONGEST_ABSENCE = 3600.0
+"""Seconds.  A peer that wishes more, to wait or to spread over, is given this."""
 
 
 def _isNumber(value: object) -> bool:
@@ -94,6 +97,23 @@ class Heartbeat:
             )
         interval = bound * 4 / 7
         return cls(interval=interval, timeout=bound - interval)
+
+    @classmethod
+    def trusting(cls, bound: float) -> Heartbeat:
+        """
+        For a peer that has said that it would speak by itself within the bound: until three
+        quarters of that have passed its silence is no reason to wonder.
+
+        @param bound: seconds, at least 0.2.
+        """
+        return cls(interval=bound * 3 / 4, timeout=bound / 4)
+
+    @property
+    def slower(self) -> Heartbeat:
+        """
+        The same with twice the interval.
+        """
+        return self if self.interval is None else replace(self, interval=2 * self.interval)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,10 +226,21 @@ class Backoff:
         """
         Seconds to wait after so many failed attempts in a row, the last of them for C{cause}.
 
+        A peer that has said goodbye and when to come back has its wish, in place of the usual
+        delay; C{maximum} does not limit it, L{LONGEST_ABSENCE} does.
+
         @param attempt: 1 after the first.
         @param draw: a random number from 0 to 1.
         """
         slowly = cause is not None and cause.pace is Pace.SLOWLY
+        usual = self._usual(attempt, cause, slowly, draw)
+        # A peer that always wishes for next to nothing shall not have us in a hot loop.
+        wish = wishOf(cause, draw, least=self.initial)
+        return max(usual, wish) if slowly else wish or usual
+
+    def _usual(
+        self, attempt: int, cause: Cause | None, slowly: bool, draw: Callable[[], float]
+    ) -> float:
         together = cause is not None and cause.fleetWide and self.jitter is not None
         base = max(self.initial, self.spread) if slowly or together else self.initial
         ceiling = min(self.maximum, _grown(base, self.factor, attempt - 1))
@@ -230,6 +261,23 @@ class Backoff:
         @param elapsed: seconds since the first of them.
         """
         return attempts >= (self.maxAttempts or inf) or elapsed > (self.maxElapsed or inf)
+
+
+def wishOf(
+    cause: Cause | None, draw: Callable[[], float] = random.random, least: float = 0.0
+) -> float:
+    """
+    Seconds for which the peer's goodbye has asked us to stay away, its spread drawn.
+
+    @param draw: a random number from 0 to 1.
+    @param least: seconds; a wish for less than this in all is none.
+    @return: 0 if it has asked for nothing.
+    """
+    if not isinstance(cause, PeerClosed):
+        return 0.0
+    after = min(cause.comeBackAfter, LONGEST_ABSENCE)
+    spread = min(cause.spread, LONGEST_ABSENCE)
+    return after + spread * draw() if after + spread >= least else 0.0
 
 
 def _grown(base: float, factor: float, times: int) -> float:

@@ -8,13 +8,14 @@ A frame is a header of twelve bytes in network byte order, and a body::
 
     version  u8    1
     type     u8    see L{FrameType}; the highest bit marks a type that a reader may skip
-    hold     u16   tenths of a second for which the sender may stay silent after this frame
+    hold     u16   of a ping, tenths of a second for which its sender may stay silent from here
     token    u32   what a ping asks to have back; of a goodbye, its L{Parting}
     length   u32   bytes of the body
 
-A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.
+A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.  The whole of
+it is in C{docs/wire-protocol.md}.
 
-No reactor here: L{Reader} takes any slicing of the input to the same frames.
+No reactor here: L{Stream} takes any slicing of the input to the same frames.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
+from functools import lru_cache
 from math import ceil, inf
 
+from .causes import Parting as Parting
 from .causes import ProtocolViolation
 
 VERSION = 1
 
 _HEADER = struct.Struct("!BBHII")
+_pack, _unpack, _unpackFrom = _HEADER.pack, _HEADER.unpack, _HEADER.unpack_from
 HEADER_SIZE = _HEADER.size
 
 _OPTIONAL = 0x80
@@ -43,6 +47,9 @@ MAX_NAME = 255
 
 MAX_REASON = 1024
 """Bytes of a reason in UTF-8."""
+
+MAX_HOLD = _U16 / 10
+"""Seconds."""
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of a message, unless the user says otherwise."""
@@ -61,22 +68,9 @@ class FrameType(IntEnum):
     END = 6
 
 
-class Parting(IntEnum):
-    """
-    What a goodbye means to whoever hears it.  An unknown number is read as L{CLOSING}.
-    """
-
-    CLOSING = 0
-    """Nothing is wrong; come back as usual."""
-
-    REFUSED = 1
-    """You may not be here: come back slowly, if at all."""
-
-    NAME_IN_USE = 2
-    """Another link has your name, and its peer is alive: come back slowly."""
-
-    TOO_MANY_PINGS = 3
-    """Ping half as often from now on."""
+_KNOWN = frozenset(FrameType)
+# As plain numbers, for what is read most: to look a member up takes longer than all the rest.
+_PING, _PONG, _DATA = int(FrameType.PING), int(FrameType.PONG), int(FrameType.DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +86,16 @@ class Hello:
     name: str = ""
     needs: float = 0.0
     offers: float = 0.0
+
+    @property
+    def rounded(self) -> Hello:
+        """
+        As whoever hears it has it, to the millisecond.
+
+        @raise ValueError: as L{encode}.
+        """
+        needs = _milliseconds("needs", self.needs) / 1000
+        return Hello(self.name, needs, _milliseconds("offers", self.offers) / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def encode(frame: Frame) -> bytes:
     @raise ValueError: if a field does not fit its place on the wire.
     """
     if isinstance(frame, Data):
-        return _HEADER.pack(VERSION, FrameType.DATA, 0, 0, len(frame.message)) + frame.message
+        return _pack(VERSION, FrameType.DATA, 0, 0, len(frame.message)) + frame.message
     if isinstance(frame, Ping):
         return encodePing(frame.token, frame.hold)
     if isinstance(frame, Pong):
@@ -184,11 +188,10 @@ def encodePing(token: int, hold: float = 0.0) -> bytes:
     """
     The bytes of a ping.
 
-    @param hold: seconds; more than 6553.5 is sent as that.
+    @param hold: seconds; more than L{MAX_HOLD} is sent as that.
     @raise ValueError: if a value does not fit its place on the wire.
     """
-    tenths = min(_U16, ceil(_seconds("hold", hold) * 10))
-    return _HEADER.pack(VERSION, FrameType.PING, tenths, _token(token), 0)
+    return barePing(_token(token), tenthsOf(_seconds("hold", hold)))
 
 
 def encodePong(token: int) -> bytes:
@@ -197,7 +200,31 @@ def encodePong(token: int) -> bytes:
 
     @raise ValueError: if the token does not fit its place on the wire.
     """
-    return _HEADER.pack(VERSION, FrameType.PONG, 0, _token(token), 0)
+    return barePong(_token(token))
+
+
+def tenthsOf(hold: float) -> int:
+    """
+    A hold in seconds as a ping has it: never shorter, but for what does not fit.
+    """
+    return min(_U16, ceil(hold * 10))
+
+
+def barePing(token: int, tenths: int) -> bytes:
+    """
+    The bytes of a ping, unchecked: for whoever sends many.
+
+    @param token: from 0 to 2**32 - 1.
+    @param tenths: see L{tenthsOf}.
+    """
+    return _pack(VERSION, _PING, tenths, token, 0)
+
+
+def barePong(token: int) -> bytes:
+    """
+    The bytes of a pong, unchecked: for a token that was itself read.
+    """
+    return _pack(VERSION, _PONG, 0, token, 0)
 
 
 def _token(token: int) -> int:
@@ -213,7 +240,7 @@ def _seconds(field: str, seconds: float) -> float:
 
 
 def _withBody(kind: FrameType, body: bytes, token: int = 0) -> bytes:
-    return _HEADER.pack(VERSION, kind, 0, token, len(body)) + body
+    return _pack(VERSION, kind, 0, token, len(body)) + body
 
 
 def _milliseconds(field: str, seconds: float) -> int:
@@ -227,12 +254,63 @@ def _text(field: str, text: str, most: int) -> bytes:
     return encoded
 
 
-class Reader:
+class _Stage(Enum):
     """
-    Takes bytes as they come, gives frames.
+    How far one direction of a link has come.
     """
 
-    __slots__ = ("_buffer", "_maxMessage", "_violation", "_wanted")
+    ANYWHERE = "anywhere"
+    """It is not known, and anything may come."""
+
+    NEW = "new"
+    OPEN = "open"
+    ENDED = "ended"
+
+
+_SECOND_HELLO = {FrameType.HELLO: "a HELLO came a second time"}
+_MISPLACED: dict[_Stage, dict[FrameType, str]] = {
+    _Stage.ANYWHERE: {},
+    _Stage.NEW: {
+        FrameType.DATA: "a DATA came before the HELLO",
+        FrameType.END: "an END came before the HELLO",
+    },
+    _Stage.OPEN: _SECOND_HELLO,
+    _Stage.ENDED: {
+        FrameType.DATA: "a DATA came after the END",
+        FrameType.END: "an END came a second time",
+        **_SECOND_HELLO,
+    },
+}
+"""What has no place in which stage, and what to say of it."""
+
+_MOST: dict[int, int] = {
+    FrameType.HELLO: _HELLO.size + MAX_NAME,
+    FrameType.PING: 0,
+    FrameType.PONG: 0,
+    FrameType.GOODBYE: _GOODBYE.size + MAX_REASON,
+    FrameType.END: 0,
+}
+
+
+@lru_cache(maxsize=64)
+def _mostIn(stage: _Stage, maxMessage: int) -> dict[int, int]:
+    """
+    The types that may come in a stage, and the bytes that their bodies may have.
+    """
+    users = dict.fromkeys([FrameType.DATA, *range(_OPTIONAL, 0x100)], maxMessage)
+    misplaced = _MISPLACED[stage]
+    return {int(k): most for k, most in {**users, **_MOST}.items() if k not in misplaced}
+
+
+class Reader:
+    """
+    Takes bytes as they come, gives frames, in whatever order they stand: for a piece of what an
+    end has said.  See L{Stream} for all of it.
+    """
+
+    __slots__ = ("_buffer", "_maxMessage", "_most", "_open", "_stage", "_violation", "_wanted")
+
+    _first = _Stage.ANYWHERE
 
     def __init__(self, maxMessage: int = MAX_MESSAGE) -> None:
         """
@@ -241,7 +319,26 @@ class Reader:
         self._buffer = bytearray()
         self._wanted = HEADER_SIZE
         self._maxMessage = maxMessage
-        self._violation: ProtocolViolation | None = None
+        self._open = True
+        self._violation = ""
+        self._enter(self._first)
+
+    def heartbeat(self, data: bytes) -> Ping | Pong | None:
+        """
+        The frame that C{data} is, if that is a bare heartbeat and nothing else has been begun: the
+        most frequent thing of all on an idle link, at the least cost.
+
+        @return: L{None} if it is anything else, and then L{receive} has to be asked.
+        """
+        if len(data) != HEADER_SIZE or self._buffer or not self._open:
+            return None
+        version, kind, hold, token, length = _unpack(data)
+        if length == 0 and version == VERSION:
+            if kind == _PONG:
+                return Pong(token)
+            if kind == _PING:
+                return Ping(token, hold / 10)
+        return None
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
@@ -249,8 +346,11 @@ class Reader:
 
         @raise ProtocolViolation: if what came can not be a frame; nothing can follow it.
         """
-        if self._violation is not None:
-            raise self._violation
+        if not self._open:
+            if self._violation:
+                # A new one each time: a traceback that grows would keep all that still comes.
+                raise ProtocolViolation(self._violation)
+            return
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._wanted:
@@ -261,62 +361,82 @@ class Reader:
         start = 0
         try:
             while len(data) - start >= HEADER_SIZE:
-                version, kind, hold, token, length = _HEADER.unpack_from(data, start)
-                self._check(version, kind, length)
+                version, kind, hold, token, length = _unpackFrom(data, start)
+                if version != VERSION or length > self._most.get(kind, -1):
+                    raise self._violationOf(version, kind, length)
                 end = start + HEADER_SIZE + length
                 if len(data) < end:
                     break
-                body = data[start + HEADER_SIZE : end]
+                frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
                 start = end
-                frame = _frame(kind, hold, token, body)
                 if frame is not None:
+                    self._passed(kind)
                     yield frame
+                    if not self._open:
+                        return
             self._keep(data[start:])
         except ProtocolViolation as violation:
-            self._violation = violation
+            self._open = False
+            self._violation = str(violation)
             raise
 
+    def _enter(self, stage: _Stage) -> None:
+        self._stage = stage
+        self._most = _mostIn(stage, self._maxMessage)
+
+    def _passed(self, kind: int) -> None:
+        """
+        A frame of this type has come.
+        """
+
     def _keep(self, rest: bytes) -> None:
-        if rest:
-            self._checkVersion(rest[0])
-            self._buffer += rest
+        if rest and rest[0] != VERSION:
+            raise self._violationOf(rest[0])
+        self._buffer += rest
         self._wanted = HEADER_SIZE
         if len(rest) >= HEADER_SIZE:
-            self._wanted += _HEADER.unpack_from(rest)[4]
+            self._wanted += _unpackFrom(rest)[4]
 
-    def _check(self, version: int, kind: int, length: int) -> None:
-        self._checkVersion(version)
-        if kind not in _KNOWN and not kind & _OPTIONAL:
-            raise ProtocolViolation(f"frame type {kind} is unknown and not marked optional")
-        most = _MOST.get(kind, self._maxMessage)
-        if length > most:
-            name = FrameType(kind).name if kind in _KNOWN else f"frame of type {kind}"
-            raise ProtocolViolation(
-                f"a {name} has a body of {length} bytes: at most {most} are allowed"
-            )
-
-    def _checkVersion(self, version: int) -> None:
+    def _violationOf(self, version: int, kind: int = 0, length: int = 0) -> ProtocolViolation:
         if version != VERSION:
-            raise ProtocolViolation(f"a frame begins with version {version}: {VERSION} is known")
+            words = f"a frame begins with version {version}: {VERSION} is known"
+        elif kind not in _KNOWN and not kind & _OPTIONAL:
+            words = f"frame type {kind} is unknown and not marked optional"
+        elif kind not in self._most:
+            words = _MISPLACED[self._stage][FrameType(kind)]
+        else:
+            name = FrameType(kind).name if kind in _KNOWN else f"frame of type {kind}"
+            most = self._most[kind]
+            words = f"a {name} has a body of {length} bytes: at most {most} are allowed"
+        return ProtocolViolation(words)
 
 
-_KNOWN = frozenset(FrameType)
-_MOST: dict[int, int] = {
-    FrameType.HELLO: _HELLO.size + MAX_NAME,
-    FrameType.PING: 0,
-    FrameType.PONG: 0,
-    FrameType.GOODBYE: _GOODBYE.size + MAX_REASON,
-    FrameType.END: 0,
-}
+class Stream(Reader):
+    """
+    Reads all that one end says, from its first byte on, and holds it to the order: a hello comes
+    once and before the first data, no data follows an end, and nothing is read after a goodbye.
+    """
+
+    __slots__ = ()
+
+    _first = _Stage.NEW
+
+    def _passed(self, kind: int) -> None:
+        if kind == FrameType.HELLO:
+            self._enter(_Stage.OPEN)
+        elif kind == FrameType.END:
+            self._enter(_Stage.ENDED)
+        elif kind == FrameType.GOODBYE:
+            self._open = False
 
 
 def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
-    if kind == FrameType.DATA:
+    if kind == _DATA:
         return Data(body)
-    if kind == FrameType.PING:
-        return Ping(token, hold / 10)
-    if kind == FrameType.PONG:
+    if kind == _PONG:
         return Pong(token)
+    if kind == _PING:
+        return Ping(token, hold / 10)
     if kind == FrameType.HELLO:
         needs, offers, name = _splitBody(_HELLO, body, "HELLO")
         return Hello(name, needs, offers)

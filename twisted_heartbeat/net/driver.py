@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -19,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 
 from ..core import supervision as orders
-from ..core.causes import Cause
+from ..core.causes import Cause, Parting, PeerClosed
 from ..core.settings import Backoff
 from ..core.supervision import Exhausted, Order, State, Supervision
 from .hooks import runHook
@@ -27,6 +28,10 @@ from .link import Link
 from .terms import Terms
 
 _log = Logger()
+
+_SLOWER = 3
+"""How many times a peer can have the interval doubled: the bound that the user asked for grows with
+it."""
 
 
 class Driver:
@@ -40,6 +45,7 @@ class Driver:
         self.terms = terms
         self.supervision = Supervision(exhausted)
         self.link: Link | None = None
+        self._slower = 0
         self._queue: deque[Order] = deque()
         self._busy = False
         self._wait: IDelayedCall | None = None
@@ -94,6 +100,8 @@ class Driver:
         """
         The link that had been reported as connected has ended.
         """
+        if isinstance(cause, PeerClosed) and cause.parting is Parting.TOO_MANY_PINGS:
+            self._pingLess()
         self.obey(self.supervision.lost(cause, self.now, proven=proven))
 
     # What the drivers differ in.
@@ -157,6 +165,27 @@ class Driver:
         """
 
     # What they share.
+
+    def _pingLess(self) -> None:
+        """
+        The links that follow ping half as often.
+        """
+        heartbeat = self.terms.heartbeat
+        if heartbeat is None or heartbeat.interval is None:
+            return
+        if self._slower < _SLOWER:
+            self._slower += 1
+            heartbeat = heartbeat.slower
+            self.terms = replace(self.terms, heartbeat=heartbeat)
+            words = "{link}: the peer is pinged too often: from here on the interval is"
+        else:
+            words = "{link}: the peer is pinged too often, but the interval stays at"
+        _log.warn(
+            words + " {interval:g} s, and the bound {bound:g} s",
+            link=self.terms.name,
+            interval=heartbeat.interval,
+            bound=heartbeat.bound,
+        )
 
     def _attempt(self, order: orders.Attempt) -> None:
         self.terms.announce("connecting", attempt=order.number)

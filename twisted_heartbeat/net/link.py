@@ -19,6 +19,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from ..core.agreement import Agreement
 from ..core.causes import (
     Cause,
     ClosedHere,
@@ -33,6 +34,7 @@ from ..core.causes import (
     inWords,
 )
 from ..core.liveness import Decision, Liveness
+from ..core.settings import SHORTEST_BOUND, Heartbeat
 from .clock import Slot, pulseFor
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
@@ -47,6 +49,7 @@ from .transport import (
     handshakeDone,
     handshakeRejected,
     isSecured,
+    sendHeldBack,
     unreachable,
     unsentAbove,
 )
@@ -119,7 +122,10 @@ class Link:
     @ivar spoken: whether the peer has said anything to the protocol.
     @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
+    @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
+        thing; L{None} until the peer has said its own.
     @ivar farewell: says goodbye to the peer, in a protocol that has such a thing.
+    @ivar spokeAt: when this end has last said something that counts as kept word.
     """
 
     __slots__ = (
@@ -130,6 +136,7 @@ class Link:
         "_decidedAt",
         "_door",
         "_establishedAt",
+        "_heartbeat",
         "_lastPingMark",
         "_lookedAt",
         "_mark",
@@ -140,11 +147,16 @@ class Link:
         "_pingedAt",
         "_pulse",
         "_sends",
+        "_speak",
+        "_speakBy",
         "_terms",
         "_transport",
+        "_trusted",
         "_turnsLeft",
         "_waiters",
         "_witness",
+        "_word",
+        "agreement",
         "cause",
         "farewell",
         "generation",
@@ -155,6 +167,7 @@ class Link:
         "rtt",
         "seconds",
         "slot",
+        "spokeAt",
         "spoken",
         "state",
     )
@@ -175,6 +188,8 @@ class Link:
         self._owner = owner
         self._door = door
         self._ping = ping or terms.ping
+        self._heartbeat = terms.heartbeat
+        self._trusted = False
         self._pulse = pulseFor(terms.clock)
         self._transport: Any = None
         self._witness: Witness | None = None
@@ -188,6 +203,9 @@ class Link:
         self._mark = 0
         self._markedAt = -inf
         self._lookedAt = -inf
+        self._word = inf
+        self._speakBy = inf
+        self._speak: Callable[[], None] | None = None
         self._sends: list[tuple[int | None, Deferred[None]]] = []
         self._cleanups: list[Callable[[], object]] | None = []
         self._cleaned = False
@@ -201,7 +219,9 @@ class Link:
         self.cause: Cause | None = None
         self.rtt: float | None = None
         self.keepAlive: Applied | None = None
+        self.agreement: Agreement | None = None
         self.farewell: Callable[[], None] | None = None
+        self.spokeAt = -inf
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
 
@@ -223,7 +243,7 @@ class Link:
         """
         Seconds from the last received byte to the verdict; L{None} if silence proves nothing.
         """
-        heartbeat = self._terms.heartbeat
+        heartbeat = self._heartbeat
         return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
 
     @property
@@ -239,8 +259,8 @@ class Link:
         How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
         peer speak and silence therefore proves nothing.
         """
-        heartbeat = self._terms.heartbeat
-        if heartbeat is not None and heartbeat.interval is None:
+        heartbeat = self._heartbeat
+        if heartbeat is not None and (self._trusted or heartbeat.interval is None):
             return "passive"
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
 
@@ -278,6 +298,7 @@ class Link:
         """
         if self.state == "handshaking" and not handshakeRejected(self._transport):
             self._deadline = inf
+            sendHeldBack(self._transport)
             self._live(self.seconds())
             self._owner.linkReady(self)
 
@@ -319,6 +340,40 @@ class Link:
         Whether each chunk is seen on the socket, and the door need not tell.
         """
         return self._witness is not None
+
+    # What a protocol that has such things tells it.
+
+    def trust(self, within: float | None) -> None:
+        """
+        The peer has given its word to speak by itself: watch it by that, passively.
+
+        @param within: seconds, the bound; L{None} if it has taken its word back, so that its
+            silence proves nothing.
+        """
+        self._trusted = within is not None
+        bound = None if within is None else max(SHORTEST_BOUND, within)
+        self._watchBy(None if bound is None else Heartbeat.trusting(bound))
+
+    def distrust(self) -> None:
+        """
+        The peer has not given its word, or no good one: ping it, within the same bound.
+        """
+        if self.bound is not None:
+            self._trusted = False
+            self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
+
+    def giveWord(self, within: float, speak: Callable[[], None]) -> None:
+        """
+        This end has given its word to speak by itself.
+
+        @param within: seconds after which it has to, unless it has sent a ping by then, or
+            L{spokeAt} says otherwise.
+        @param speak: says something.
+        """
+        self._word = within
+        self._speak = speak
+        self._speakBy = self.seconds() + within
+        self._revisit()
 
     def ponged(self) -> None:
         """
@@ -424,8 +479,8 @@ class Link:
             if it ends first, and with L{SendFailed} if C{Limits.maxBuffered} bytes wait already,
             in which case nothing is written.  Nobody has to listen to it.
         """
-        if self.state in ("closing", "gone"):
-            return _failed(self.cause or ClosedHere())
+        if self.cause is not None:
+            return _failed(self.cause)
         if not isinstance(data, bytes | bytearray | memoryview):
             return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
         limit = self._terms.limits.maxBuffered
@@ -449,15 +504,16 @@ class Link:
         self.abort(cause)
         return _failed(cause)
 
-    def close(self) -> Deferred[Cause]:
+    def close(self, cause: Cause | None = None) -> Deferred[Cause]:
         """
         Close politely, and abort after C{Limits.closeTimeout}.
 
+        @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
             self._sayGoodbye()
-            self.blame(ClosedHere())
+            self.blame(cause or ClosedHere())
             self._closeWithin(self._terms.limits.closeTimeout)
             self._transport.loseConnection()
         return self.whenGone()
@@ -510,6 +566,8 @@ class Link:
                 self._look(now, lateness)
             if self.state != "closing" and now >= self._stallLook():
                 self._lookAtSending(now, lateness)
+            if now >= self._speakBy:
+                self._keepWord(now)
         return self._next()
 
     def sendBegan(self) -> None:
@@ -557,10 +615,28 @@ class Link:
         self._establishedAt = now
         if self.watch == "keepalive":
             return
-        self.liveness = Liveness(self._terms.heartbeat, now)
+        self._listenFrom(now)
+
+    def _watchBy(self, heartbeat: Heartbeat | None) -> None:
+        self._heartbeat = heartbeat
+        if self.usable:
+            self._listenFrom(self.liveness.heardAt)
+
+    def _listenFrom(self, heardAt: float) -> None:
+        self.liveness = Liveness(self._heartbeat, heardAt)
         if self._witness is not None:
             self._witness.liveness = self.liveness
         self._revisit()
+
+    def _keepWord(self, now: float) -> None:
+        """
+        Say something, unless that was done.
+        """
+        if self.spokeAt + self._word <= now:
+            self.spokeAt = now
+            if self.usable and self._speak is not None:
+                self._speak()
+        self._speakBy = self.spokeAt + self._word
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness
@@ -612,6 +688,7 @@ class Link:
             self.sendFailed(error)
             return
         self._pingedAt = self.seconds()
+        self._speakBy = self._pingedAt + self._word
         if self._witness is not None:
             self._lastPingMark = self._witness.sent + self.unsent
             if self.state != "suspected":
@@ -639,7 +716,7 @@ class Link:
         runHook("recovered", self._terms.hooks.recovered, self)
 
     def _verdict(self, now: float) -> None:
-        heartbeat = self._terms.heartbeat
+        heartbeat = self._heartbeat
         assert heartbeat is not None
         self._decidedAt = now
         silence = now - self.liveness.heardAt
@@ -844,6 +921,7 @@ class Link:
             generation=self.generation,
             peer=self._peerName(),
             silence=round(self.silence, 3),
+            bound=None if self._heartbeat is None else self._heartbeat.bound,
             **fields,
         )
 
@@ -856,7 +934,7 @@ class Link:
             return None
         when = self._deadline
         if self.state != "closing":
-            when = min(when, self.liveness.due, self._stallLook())
+            when = min(when, self.liveness.due, self._stallLook(), self._speakBy)
         return when if when < inf else None
 
     def _revisit(self) -> None:

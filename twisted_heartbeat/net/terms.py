@@ -54,7 +54,8 @@ class Terms:
         """
         cause = fields.pop("cause", None)
         bound = None if self.heartbeat is None else self.heartbeat.bound
-        known = {"link": self.name, "generation": None, "peer": None, "silence": None, **fields}
+        known: dict[str, object] = {"link": self.name, "bound": bound}
+        known |= {"generation": None, "peer": None, "silence": None, **fields}
         words = "{link}: {event}"
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
@@ -62,4 +63,4 @@ class Terms:
         if known["peer"] is not None:
             words += " [{peer}, generation {generation}]"
         name = None if cause is None else type(cause).__name__
-        _log.emit(level, words, event=event, bound=bound, cause=name, **known)
+        _log.emit(level, words, event=event, cause=name, **known)

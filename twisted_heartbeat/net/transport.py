@@ -267,6 +267,17 @@ def handshakeRejected(transport: object) -> bool:
     return getattr(_tlsLayer(transport), "_aborted", False)
 
 
+def sendHeldBack(transport: object) -> None:
+    """
+    Send what was written before the TLS handshake was complete.  Twisted does it after it has told
+    the protocol, and lets what that writes there overtake it, if it is enough
+    (L{twisted.protocols.tls}).
+    """
+    layer: Any = _tlsLayer(transport)
+    if getattr(layer, "_appSendBuffer", None):
+        layer._unbufferPendingWrites()
+
+
 _NOT_SAID = (0, 1)
 """X509_V_OK; and X509_V_ERR_UNSPECIFIED, where it was not OpenSSL that refused it."""
 
