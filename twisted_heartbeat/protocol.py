@@ -8,6 +8,7 @@ Door 1: mix L{HeartbeatMixin} into a protocol of your own, or build on L{Heartbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -220,6 +221,17 @@ _SOON_ENOUGH = 0.75
 """Of the time within which this side has to say something, for the network takes some as well."""
 
 
+@lru_cache(maxsize=256)
+def _hello(name: str, needs: float, offers: float) -> tuple[wire.Hello, bytes]:
+    """
+    What to say, and its bytes: one for all the links of a factory.
+
+    @return: the hello as the other side has it, for both have to come to the same agreement.
+    """
+    hello = wire.Hello(name, needs, offers).rounded
+    return hello, wire.encode(hello)
+
+
 class HeartbeatProtocol(HeartbeatMixin, Protocol):
     """
     Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
@@ -237,27 +249,19 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
     hello: wire.Hello | None = None
     maxMessage = wire.MAX_MESSAGE
 
-    __token = 0
-    __hold = 0.0
-    __tenths = 0
-    __parted = False
-
     def connectionMade(self) -> None:
         """
         Say hello.
         """
-        self.__reader = wire.Stream(self.maxMessage)
-        self.__token, self.__hold, self.__parted = 0, 0.0, False
         self.hello = None
+        self.__token, self.__hold, self.__parted = 0, 0.0, False
+        self.__reader = wire.Stream(self.maxMessage)
         link = self.__link()
         link.farewell = self.__sayClosing
-        within = self.__offered(link)
-        self.__tenths = wire.tenthsOf(within)
-        # As the other side has it: both have to come to the same agreement.
-        self.__said = wire.Hello(self.name, link.bound or 0.0, within).rounded
-        self.__write(wire.encode(self.__said))
-        if within:
-            link.giveWord(within * _SOON_ENOUGH, self.__speak)
+        self.__said, hello = _hello(self.name, link.bound or 0.0, self.__offered(link))
+        self.__write(hello)
+        if self.__said.offers:
+            link.giveWord(self.__said.offers * _SOON_ENOUGH, HeartbeatProtocol.__speak)
 
     def sendMessage(self, message: bytes) -> Deferred[None]:
         """
@@ -297,7 +301,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         # Not 0, which is the token of a pong that nobody has asked for.
         token = self.__token = self.__token % _LAST_TOKEN + 1
-        self.__write(wire.barePing(token, self.__tenths))
+        self.__write(wire.barePing(token, wire.tenthsOf(self.__said.offers)))
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """

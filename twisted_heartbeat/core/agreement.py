@@ -11,6 +11,7 @@ result.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .wire import Hello
 
@@ -54,9 +55,16 @@ class Agreement:
         @param mine: what this end has said.
         @param theirs: what it has heard.
         """
-        return cls(_direction(mine, theirs), _direction(theirs, mine))
+        return _agreement(mine.needs, mine.offers, theirs.needs, theirs.offers)
 
 
-def _direction(speaker: Hello, listener: Hello) -> Direction:
-    timely = 0 < speaker.offers <= listener.needs
-    return Direction(listener.needs, speaker.offers if timely else 0.0)
+@lru_cache(maxsize=256)
+def _agreement(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Agreement:
+    """
+    One for all the links of a fleet: they differ in little but their names.
+    """
+    return Agreement(_direction(offers, theirNeeds), _direction(theirOffers, needs))
+
+
+def _direction(offers: float, needs: float) -> Direction:
+    return Direction(needs, offers if 0 < offers <= needs else 0.0)

@@ -205,7 +205,7 @@ class Link:
         self._lookedAt = -inf
         self._word = inf
         self._speakBy = inf
-        self._speak: Callable[[], None] | None = None
+        self._speak: Callable[[Any], object] | None = None
         self._sends: list[tuple[int | None, Deferred[None]]] = []
         self._cleanups: list[Callable[[], object]] | None = []
         self._cleaned = False
@@ -362,13 +362,13 @@ class Link:
             self._trusted = False
             self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
 
-    def giveWord(self, within: float, speak: Callable[[], None]) -> None:
+    def giveWord(self, within: float, speak: Callable[[Any], object]) -> None:
         """
         This end has given its word to speak by itself.
 
         @param within: seconds after which it has to, unless it has sent a ping by then, or
             L{spokeAt} says otherwise.
-        @param speak: says something.
+        @param speak: takes the protocol, and says something.
         """
         self._word = within
         self._speak = speak
@@ -635,7 +635,7 @@ class Link:
         if self.spokeAt + self._word <= now:
             self.spokeAt = now
             if self.usable and self._speak is not None:
-                self._speak()
+                self._speak(self.protocol)
         self._speakBy = self.spokeAt + self._word
 
     def _look(self, now: float, lateness: float) -> None:
