@@ -272,12 +272,12 @@ def test_turnedAwayComesBackSlowly(kind: type[Client], parting: Parting) -> None
     client.stop()
 
 
-def test_turnedAwayAgainAndAgain() -> None:
+def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     """
-    To be turned away proves no link, so the service waits ever longer; one that has been up for
+    To be turned away proves no link, so each wait is longer than the last; one that has been up for
     C{stableAfter} seconds was proven, whatever its end.
     """
-    client = ServiceClient(retryPolicy=Backoff(jitter=None))
+    client = kind(retryPolicy=Backoff(jitter=None))
     delays = []
     for _ in range(5):
         delays.append(client.partWith(wire.Goodbye("no", parting=Parting.REFUSED)).delay)

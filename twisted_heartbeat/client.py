@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .attempt import EndpointAttempt, failureOf
-from .core.causes import Cause, ClosedHere, PeerClosed, causeOfFailure
+from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
 from .core.supervision import State
 from .net.clock import clockFor
@@ -116,7 +116,7 @@ class _ServiceDriver(Driver):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.supervision.state is State.CONNECTED
-        spoken = link.spoken and not (isinstance(cause, PeerClosed) and cause.turnedAway)
+        spoken = link.spoken and not cause.turnedAway
         proven = used and (spoken or link.age >= self._stableAfter)
         if proven:
             self._turn = 0
@@ -388,11 +388,17 @@ class _FactoryDriver(Driver):
             self.link = None
             self._failOnce(link, cause)
         else:
-            proven = link.spoken
-            if not proven and link.age >= self._factory.stableAfter:
-                proven = True
-                self._factory.resetDelay()
-            self.linkEnded(link.cause or cause, proven=proven)
+            self._ended(link, link.cause or cause)
+
+    def _ended(self, link: Link, cause: Cause) -> None:
+        proven = link.spoken and not cause.turnedAway
+        if not proven and link.age >= self._factory.stableAfter:
+            proven = True
+            self._factory.resetDelay()
+        elif link.spoken and not proven:
+            # It was taken for proven when the peer began to speak.
+            self.supervision.remember()
+        self.linkEnded(cause, proven=proven)
 
     def _failOnce(self, link: Link | None, cause: Cause) -> None:
         """

@@ -122,11 +122,13 @@ class Cause(Exception):
     @ivar pace: how to retry.
     @ivar fleetWide: whether everybody who is connected to the same peer is likely to see it in
         the same instant, so that their first retries have to be spread.
+    @ivar turnedAway: whether the peer does not want us: to have heard it say so proves no link.
     @ivar evidence: what the kernel knew, or L{None} where the platform does not say.
     """
 
     pace: Pace = Pace.NOW
     fleetWide: bool = False
+    turnedAway: bool = False
     evidence: Evidence | None = None
     osError: int | None = None
 
@@ -229,15 +231,9 @@ class PeerClosed(Cause, ConnectionDone):
         self.parting = parting
         self.comeBackAfter = comeBackAfter
         self.spread = spread
-        if self.turnedAway:
+        if parting in (Parting.REFUSED, Parting.NAME_IN_USE):
+            self.turnedAway = True
             self.pace = Pace.SLOWLY
-
-    @property
-    def turnedAway(self) -> bool:
-        """
-        Whether the peer does not want us: to have heard it say so proves no link.
-        """
-        return self.parting in (Parting.REFUSED, Parting.NAME_IN_USE)
 
 
 class ClosedHere(Cause, ConnectionDone):

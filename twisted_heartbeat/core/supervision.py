@@ -254,6 +254,7 @@ class _Facts:
     @ivar attempts: those of them that were attempts.
     @ivar firstFailure: when the first of them failed, in seconds.
     @ivar cause: why the last one failed.
+    @ivar forgiven: failures and attempts, as they were before they were last forgotten.
     @ivar used: whether the last link got as far as being used.
     @ivar restart: whether to start again once stopped.
     """
@@ -263,6 +264,7 @@ class _Facts:
     attempts: int = 0
     firstFailure: float = 0.0
     cause: Cause = field(default_factory=Cause)
+    forgiven: tuple[int, int] = (0, 0)
     used: bool = False
     restart: bool = False
 
@@ -438,7 +440,15 @@ class Supervision:
         """
         Forget the failures so far.
         """
-        self._facts.failures = self._facts.attempts = 0
+        facts = self._facts
+        facts.forgiven = facts.failures, facts.attempts
+        facts.failures = facts.attempts = 0
+
+    def remember(self) -> None:
+        """
+        What was last forgotten counts after all.
+        """
+        self._facts.failures, self._facts.attempts = self._facts.forgiven
 
     def start(self) -> list[Order]:
         """
