@@ -331,6 +331,21 @@ def test_holdThatChanges() -> None:
     part(end)
 
 
+def test_holdBeforeTheHello() -> None:
+    """
+    Who watches back by a ping that came before the hello goes on with that, and pings nobody,
+    whatever the hello offers.
+    """
+    clock = Clock()
+    end = End(clock, None).connect()
+    end.written()
+    end.hear(wire.Ping(1, 4), wire.Hello("", 8, 0))
+    assert (end.link.watch, end.link.bound) == ("passive", 4)
+    run(clock, 3.9)
+    assert end.written() == [wire.Pong(1)]
+    part(end)
+
+
 def test_shortestHold() -> None:
     """
     No hold makes a bound shorter than the shortest there is.

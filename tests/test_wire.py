@@ -63,6 +63,8 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.just(End()),
 )
 
+KINDS: st.SearchStrategy[type[Reader]] = st.sampled_from([Reader, Stream])
+
 
 def header(kind: int, length: int, version: int = VERSION) -> bytes:
     return HEADER.pack(version, kind, 0, 0, length)
@@ -194,52 +196,56 @@ def test_whatDoesNotFit(frame: Frame) -> None:
         encode(frame)
 
 
-# The bare heartbeat.
+# The short way.
 
 
-@given(st.one_of(FRAMES.map(encode), st.binary(max_size=30)))
-def test_heartbeatIsWhatReceiveFinds(data: bytes) -> None:
+@given(st.one_of(FRAMES.map(encode), st.binary(max_size=30)), KINDS)
+def test_shortWay(data: bytes, kind: type[Reader]) -> None:
     """
-    The short way gives what the long one would, and only for the whole of a heartbeat.
+    The short way gives what the long one would, and only for the whole of one heartbeat or message;
+    for anything else it takes nothing.
     """
-    heartbeat = Reader().heartbeat(data)
-    found, _ = outcomeOf(data, max(1, len(data)))
-    if heartbeat is None:
-        types = [type(frame) for frame in found]
-        assert len(data) != HEADER_SIZE or types not in ([Ping], [Pong])
+    short, long = kind(), kind()
+    frame = short.whole(data)
+    if frame is None:
+        assert outcomeOf(data, len(data) or 1, short) == outcomeOf(data, len(data) or 1, long)
     else:
-        assert found == [heartbeat]
-        assert len(data) == HEADER_SIZE
+        assert list(long.receive(data)) == [frame]
 
 
 @pytest.mark.parametrize("kind", [Reader, Stream])
 def test_everyHeartbeatTakesTheShortWay(kind: type[Reader]) -> None:
     """
-    A chunk that is one heartbeat is found by the short way, again and again, between other frames
-    too; inside of another frame, twelve bytes that look like one are none.
+    A chunk that is one heartbeat or message is found by the short way, again and again, between
+    other frames too; inside of another frame, what looks like one is none, and one that is too long
+    is left to be complained of.
     """
     reader = kind(1000)
-    assert reader.heartbeat(encodePing(7, 3.5)) == Ping(7, 3.5)
+    assert reader.whole(encodePing(7, 3.5)) == Ping(7, 3.5)
     assert list(reader.receive(encode(Hello()))) == [Hello()]
-    assert reader.heartbeat(encodePong(9)) == Pong(9)
+    assert reader.whole(encodePong(9)) == Pong(9)
+    assert reader.whole(encode(Data(b"abc"))) == Data(b"abc")
     data = encode(Data(encodePong(1) * 2))
     assert list(reader.receive(data[:12])) == []
-    assert reader.heartbeat(data[12:24]) is None
+    assert reader.whole(data[12:24]) is None
     assert list(reader.receive(data[12:24])) == []
     assert list(reader.receive(data[24:])) == [Data(encodePong(1) * 2)]
-    assert reader.heartbeat(encodePong(10)) == Pong(10)
+    assert reader.whole(encodePong(10)) == Pong(10)
+    assert reader.whole(encode(Data(bytes(1001)))) is None
 
 
-def test_noHeartbeatAfterTheEnd() -> None:
+def test_noShortWayAroundTheOrder() -> None:
     """
-    After a violation or a goodbye there is no heartbeat either.
+    Data before the hello does not come by the short way either; nor anything after a violation or
+    a goodbye.
     """
-    parted, broken = Stream(), Stream()
+    early, parted, broken = Stream(), Stream(), Stream()
+    assert early.whole(encode(Data(b"early"))) is None
     assert list(parted.receive(encode(Goodbye()))) == [Goodbye()]
     with pytest.raises(ProtocolViolation):
         list(broken.receive(b"\0"))
     for reader in (parted, broken):
-        assert reader.heartbeat(encodePong(1)) is None
+        assert reader.whole(encodePong(1)) is None
     with pytest.raises(ProtocolViolation):
         list(broken.receive(encodePong(1)))
     assert list(parted.receive(encodePong(1))) == []
@@ -384,9 +390,6 @@ BYTES = st.one_of(
     ),
     FRAMES.map(encode),
 )
-
-
-KINDS: st.SearchStrategy[type[Reader]] = st.sampled_from([Reader, Stream])
 
 
 @given(st.lists(BYTES, max_size=8), st.integers(1, 40), KINDS)

@@ -215,6 +215,9 @@ class HeartbeatMixin(TimeoutMixin):
             self.timeoutConnection()
 
 
+_OVER = ("closing", "gone")
+"""States of a link of which nothing is heard any more."""
+
 _LAST_TOKEN = 2**32 - 1
 
 _SOON_ENOUGH = 0.75
@@ -317,21 +320,15 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         See C{IProtocol}.
         """
-        try:
-            heartbeat = self.__reader.heartbeat(data)
-            if heartbeat is not None:
-                self.frameReceived(heartbeat)
-            else:
-                self.__receive(data)
-        except ProtocolViolation as violation:
-            self.__link().abort(violation)
-
-    def __receive(self, data: bytes) -> None:
         link = self.__link()
-        for frame in self.__reader.receive(data):
-            if link.state in ("closing", "gone"):
-                break
-            self.frameReceived(frame)
+        try:
+            frame = self.__reader.whole(data)
+            for one in self.__reader.receive(data) if frame is None else (frame,):
+                if link.state in _OVER:
+                    break
+                self.frameReceived(one)
+        except ProtocolViolation as violation:
+            link.abort(violation)
 
     def frameReceived(self, frame: wire.Frame) -> None:
         """

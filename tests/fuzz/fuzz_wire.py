@@ -59,13 +59,13 @@ def read(reader: wire.Reader, slices: list[bytes], *, shortly: bool = False) -> 
     """
     The frames that a reader finds, and its words of a violation if there is one.
 
-    @param shortly: whether to try the short way for a bare heartbeat first.
+    @param shortly: whether to try the short way first.
     """
     found: list[wire.Frame] = []
     try:
         for one in slices:
-            heartbeat = reader.heartbeat(one) if shortly else None
-            for frame in reader.receive(one) if heartbeat is None else [heartbeat]:
+            short = reader.whole(one) if shortly else None
+            for frame in reader.receive(one) if short is None else (short,):
                 found.append(frame)
             most = wire.HEADER_SIZE + max(reader._maxMessage, 8 + wire.MAX_REASON)
             assert len(reader._buffer) < most, f"{len(reader._buffer)} bytes are kept"

@@ -33,7 +33,7 @@ from .causes import ProtocolViolation
 VERSION = 1
 
 _HEADER = struct.Struct("!BBHII")
-_pack, _unpack, _unpackFrom = _HEADER.pack, _HEADER.unpack, _HEADER.unpack_from
+_pack, _unpackFrom = _HEADER.pack, _HEADER.unpack_from
 HEADER_SIZE = _HEADER.size
 
 _OPTIONAL = 0x80
@@ -323,22 +323,25 @@ class Reader:
         self._violation = ""
         self._enter(self._first)
 
-    def heartbeat(self, data: bytes) -> Ping | Pong | None:
+    def whole(self, data: bytes) -> Ping | Pong | Data | None:
         """
-        The frame that C{data} is, if that is a bare heartbeat and nothing else has been begun: the
-        most frequent thing of all on an idle link, at the least cost.
+        The frame that C{data} is, if that is one heartbeat or message and nothing else has been
+        begun: what most chunks are on a link that is not busy, at the least cost.
 
         @return: L{None} if it is anything else, and then L{receive} has to be asked.
         """
-        if len(data) != HEADER_SIZE or self._buffer or not self._open:
+        if self._buffer or not self._open or len(data) < HEADER_SIZE:
             return None
-        version, kind, hold, token, length = _unpack(data)
-        if length == 0 and version == VERSION:
-            if kind == _PONG:
-                return Pong(token)
-            if kind == _PING:
-                return Ping(token, hold / 10)
-        return None
+        version, kind, hold, token, length = _unpackFrom(data)
+        if length != len(data) - HEADER_SIZE or version != VERSION:
+            return None
+        if length > self._most.get(kind, -1):
+            return None
+        if kind == _PONG:
+            return Pong(token)
+        if kind == _PING:
+            return Ping(token, hold / 10)
+        return Data(data[HEADER_SIZE:]) if kind == _DATA else None
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
@@ -358,17 +361,21 @@ class Reader:
                 return
             data = bytes(self._buffer)
             self._buffer.clear()
-        start = 0
+        start, size = 0, len(data)
         try:
-            while len(data) - start >= HEADER_SIZE:
+            while size - start >= HEADER_SIZE:
                 version, kind, hold, token, length = _unpackFrom(data, start)
                 if version != VERSION or length > self._most.get(kind, -1):
                     raise self._violationOf(version, kind, length)
                 end = start + HEADER_SIZE + length
-                if len(data) < end:
+                if size < end:
                     break
-                frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
+                body = data[start + HEADER_SIZE : end]
                 start = end
+                if kind == _DATA:
+                    yield Data(body)
+                    continue
+                frame = _frame(kind, hold, token, body)
                 if frame is not None:
                     self._passed(kind)
                     yield frame
@@ -431,8 +438,9 @@ class Stream(Reader):
 
 
 def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
-    if kind == _DATA:
-        return Data(body)
+    """
+    @return: L{None} for a type that is skipped.
+    """
     if kind == _PONG:
         return Pong(token)
     if kind == _PING:
