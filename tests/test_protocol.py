@@ -212,6 +212,42 @@ def test_pongTellsTheRoundTrip() -> None:
     transport.lose()
 
 
+def test_everyFrameIsSeen() -> None:
+    """
+    A class that overrides C{frameReceived} sees the pong of its own ping, too, and what it passes
+    on gives the round trip.
+    """
+    seen: list[wire.Frame] = []
+
+    class Seeing(Talker):
+        def frameReceived(self, frame: wire.Frame) -> None:
+            seen.append(frame)
+            super().frameReceived(frame)
+
+    protocol, transport, clock, _ = introduced(Seeing)
+    protocol.sendPing()
+    clock.advance(0.5)
+    transport.deliver(wire.encodePong(1))
+    assert seen == [wire.Hello("peer"), wire.Pong(1)]
+    assert protocol.link.rtt == 0.5
+    transport.lose()
+
+
+def test_aPongInAMessageIsNone() -> None:
+    """
+    The twelve bytes of an awaited pong in a chunk of their own, but inside of a message, are part
+    of that.
+    """
+    protocol, transport, _, _ = introduced(Talker)
+    protocol.sendPing()
+    pong = wire.encodePong(1)
+    for piece in (wire.encode(wire.Data(pong * 3))[:12], pong, pong, pong):
+        transport.deliver(piece)
+    assert protocol.messages == [pong * 3]
+    assert protocol.link.rtt is None
+    transport.lose()
+
+
 def test_slowFrameIsLife() -> None:
     """
     A frame that comes byte by byte keeps the link alive (promise 1).
@@ -393,6 +429,33 @@ async def test_nothingOvertakesTheHello(secured: Loopback, hooks: Recorder) -> N
     link = await within(accepted)
     assert await within(link.protocol.came.get()) == large
     assert link.protocol.hello.name == "talker"
+
+
+@pytest_twisted.ensureDeferred
+async def test_watchingBackOnASocket(loopback: Loopback, hooks: Recorder) -> None:
+    """
+    Only the server has a bound, and pings once.  From then on the client talks, so that it is not
+    pinged again, and the server has nothing to say; but it keeps the word of its ping, and the
+    client, which goes by that, stays connected for more than twice the bound.
+    """
+    bound = Heartbeat(interval=0.4, timeout=0.8)
+    server = HeartbeatServerFactory(Factory.forProtocol(Talker), heartbeat=bound)
+    loopback.atEnd(server.close)
+    endpoint = loopback.endpoint(loopback.listen(server))
+    client = loopback.service(endpoint, Factory.forProtocol(Talker), hooks=hooks, heartbeat=None)
+    protocol = await within(client.whenConnected())
+    assert protocol.link.watch == "keepalive"
+    for _ in range(50):
+        if protocol.link.watch == "passive":
+            break
+        await wait(0.1)
+    assert protocol.link.bound == 1.2
+    for _ in range(30):
+        protocol.sendMessage(b"talk")
+        await wait(0.1)
+    assert protocol.link.usable
+    assert "disconnected" not in hooks.names
+    assert [type(link.protocol) for link in server.peers.values()] == [Talker]
 
 
 @pytest_twisted.ensureDeferred

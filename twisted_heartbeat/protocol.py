@@ -257,7 +257,8 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         Say hello.
         """
         self.hello = None
-        self.__token, self.__hold, self.__parted = 0, 0.0, False
+        self.__token, self.__awaited = 0, b""
+        self.__hold, self.__parted = 0.0, False
         self.__reader = wire.Stream(self.maxMessage)
         link = self.__link()
         link.farewell = self.__sayClosing
@@ -304,6 +305,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         # Not 0, which is the token of a pong that nobody has asked for.
         token = self.__token = self.__token % _LAST_TOKEN + 1
+        self.__awaited = wire.barePong(token)
         self.__write(wire.barePing(token, wire.tenthsOf(self.__said.offers)))
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
@@ -321,6 +323,10 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         See C{IProtocol}.
         """
         link = self.__link()
+        if data == self.__awaited and self.__reader.between and self.__hidesPongs():
+            # As frameReceived would; but it is most of what comes from idle peers.
+            link.ponged()
+            return
         try:
             frame = self.__reader.whole(data)
             for one in self.__reader.receive(data) if frame is None else (frame,):
@@ -330,9 +336,17 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         except ProtocolViolation as violation:
             link.abort(violation)
 
+    @classmethod
+    def __hidesPongs(cls) -> bool:
+        """
+        Whether nobody else wants to see them.
+        """
+        return cls.frameReceived is HeartbeatProtocol.frameReceived
+
     def frameReceived(self, frame: wire.Frame) -> None:
         """
-        A frame has come.  Whoever overrides it passes on what it does not handle.
+        A frame has come.  Whoever overrides it passes on what it does not handle.  The pong of our
+        own last ping comes here only where a class overrides it.
 
         @raise ProtocolViolation: if it has no place here; the link ends.
         """

@@ -323,6 +323,13 @@ class Reader:
         self._violation = ""
         self._enter(self._first)
 
+    @property
+    def between(self) -> bool:
+        """
+        Whether what comes next begins a frame.
+        """
+        return self._open and not self._buffer
+
     def whole(self, data: bytes) -> Ping | Pong | Data | None:
         """
         The frame that C{data} is, if that is one heartbeat or message and nothing else has been
@@ -330,7 +337,7 @@ class Reader:
 
         @return: L{None} if it is anything else, and then L{receive} has to be asked.
         """
-        if self._buffer or not self._open or len(data) < HEADER_SIZE:
+        if len(data) < HEADER_SIZE or not self.between:
             return None
         version, kind, hold, token, length = _unpackFrom(data)
         if length != len(data) - HEADER_SIZE or version != VERSION:
