@@ -21,6 +21,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, PeerClosed, PeerSilent
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.agreement import Agreement, Direction
+from twisted_heartbeat.net.clock import pulseFor
 
 from .fakes import FakeTransport, Recorder
 
@@ -344,6 +345,24 @@ def test_holdBeforeTheHello() -> None:
     run(clock, 3.9)
     assert end.written() == [wire.Pong(1)]
     part(end)
+
+
+def test_holdThatKeepsChanging() -> None:
+    """
+    A peer whose pings have ever another hold does not fill the pulse with visits (promise 17), and
+    the last of its holds counts all the same.
+    """
+    clock = Clock()
+    end = End(clock, None).connect()
+    for number in range(2000):
+        end.hear(wire.Ping(number, 1000 + number % 7))
+        clock.advance(0.05)
+    assert sum(len(slot.visits) for slot in pulseFor(clock)._slots.values()) < 50
+    end.hear(wire.Ping(1, 3), wire.Ping(2, 4))
+    run(clock, 3.9)
+    assert end.transport.open
+    run(clock, 0.1 + SLOT)
+    assert not end.transport.open
 
 
 def test_shortestHold() -> None:

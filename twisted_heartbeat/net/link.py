@@ -942,7 +942,7 @@ class Link:
         Have the pulse come when something is due next, if that has become sooner.
         """
         when = self._next()
-        if when is not None:
+        if when is not None and (self.slot is None or when < self.slot.latest):
             self._pulse.visit(self, when)
 
 
