@@ -268,12 +268,9 @@ class _Speaker(HeartbeatProtocol):
     """
 
     words = ""
-    _introduced = False
 
     def helloReceived(self, hello: wire.Hello) -> None:
-        # Once: a peer that says it without end shall not fill the log.
-        if hello.name and not self._introduced and self.link is not None:
-            self._introduced = True
+        if hello.name and self.link is not None:
             _log.info(
                 "{link}: the peer of generation {generation} calls itself {name!r}",
                 link=self.words,
