@@ -334,7 +334,8 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
                     break
                 self.frameReceived(one)
         except ProtocolViolation as violation:
-            link.abort(violation)
+            # Its traceback would keep what came for as long as the cause is known.
+            link.abort(violation.with_traceback(None))
 
     @classmethod
     def __hidesPongs(cls) -> bool:

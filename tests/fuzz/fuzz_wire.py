@@ -68,7 +68,8 @@ def read(reader: wire.Reader, slices: list[bytes], *, shortly: bool = False) -> 
             for frame in reader.receive(one) if short is None else (short,):
                 found.append(frame)
             most = wire.HEADER_SIZE + max(reader._maxMessage, 8 + wire.MAX_REASON)
-            assert len(reader._buffer) < most, f"{len(reader._buffer)} bytes are kept"
+            kept = len(reader._buffer or b"")
+            assert kept < most, f"{kept} bytes are kept"
     except ProtocolViolation as violation:
         return found, str(violation)
     return found, ""

@@ -316,7 +316,8 @@ class Reader:
         """
         @param maxMessage: bytes that the body of a data frame, or of an unknown one, may have.
         """
-        self._buffer = bytearray()
+        # Only what comes in parts needs one, and on most links nothing does.
+        self._buffer: bytearray | None = None
         self._wanted = HEADER_SIZE
         self._maxMessage = maxMessage
         self._open = True
@@ -326,7 +327,8 @@ class Reader:
     @property
     def between(self) -> bool:
         """
-        Whether what comes next begins a frame.
+        Whether what comes next begins a frame.  A reader that keeps a part of one elsewhere than
+        in its buffer has to say so here.
         """
         return self._open and not self._buffer
 
@@ -367,7 +369,7 @@ class Reader:
                 # A large frame in small slices is not looked at, or copied, at each of them.
                 return
             data = bytes(self._buffer)
-            self._buffer.clear()
+            self._buffer = None
         start, size = 0, len(data)
         try:
             while size - start >= HEADER_SIZE:
@@ -406,7 +408,7 @@ class Reader:
     def _keep(self, rest: bytes) -> None:
         if rest and rest[0] != VERSION:
             raise self._violationOf(rest[0])
-        self._buffer += rest
+        self._buffer = bytearray(rest) if rest else None
         self._wanted = HEADER_SIZE
         if len(rest) >= HEADER_SIZE:
             self._wanted += _unpackFrom(rest)[4]
