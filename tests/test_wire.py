@@ -421,6 +421,21 @@ def test_slicingMakesNoDifferenceToGarbage(
     assert outcomeOf(stream, len(stream) + 1, kind(50)) == outcomeOf(stream, size, kind(50))
 
 
+@given(st.lists(BYTES, max_size=30), st.integers(1, 200), KINDS)
+def test_keptBytesAreBounded(pieces: list[bytes], size: int, kind: type[Reader]) -> None:
+    """
+    Whatever comes, in whatever slices, less than one frame of the largest size is kept.
+    """
+    stream, reader = b"".join(pieces), kind(50)
+    most = HEADER_SIZE + max(50, 8 + MAX_REASON)
+    for start in range(0, len(stream), size):
+        try:
+            list(reader.receive(stream[start : start + size]))
+        except ProtocolViolation:
+            assert reader._buffer is None
+        assert len(reader._buffer or b"") < most
+
+
 def outcomeOf(
     stream: bytes, size: int, reader: Reader | None = None
 ) -> tuple[list[Frame], str | None]:
