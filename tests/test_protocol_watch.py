@@ -292,7 +292,7 @@ def test_watchingBack() -> None:
     """
     clock = Clock()
     end = End(clock, None).connect()
-    end.hear(wire.Hello("", 8, 8))
+    end.hear(wire.Hello("", 8, 0))
     run(clock, 100)
     assert (end.link.watch, end.link.bound) == ("keepalive", None)
     end.hear(wire.Ping(1, 4))
@@ -311,6 +311,27 @@ def test_watchingBack() -> None:
     assert type(cause) is PeerSilent
     assert "the bound is 4 s" in str(cause)
     assert end.written() == []
+
+
+def test_watchingBackByTheHello() -> None:
+    """
+    The offer of the hello is a word, too, from the first moment on: to one who talks, no ping ever
+    comes.  A ping's hold takes its place, until there is none.
+    """
+    clock = Clock()
+    end = End(clock, None).connect()
+    end.hear(wire.Hello("", 8, 6))
+    assert (end.link.watch, end.link.bound) == ("passive", 6)
+    end.hear(wire.Ping(1, 0))
+    assert end.link.bound == 6
+    end.hear(wire.Ping(2, 4))
+    assert end.link.bound == 4
+    end.hear(wire.Ping(3, 0))
+    assert end.link.bound == 6
+    run(clock, 5.9)
+    assert end.transport.open
+    run(clock, 0.1 + SLOT)
+    assert type(end.hooks.told("disconnected")[0]) is PeerSilent
 
 
 def test_holdThatChanges() -> None:
@@ -340,7 +361,7 @@ def test_holdBeforeTheHello() -> None:
     clock = Clock()
     end = End(clock, None).connect()
     end.written()
-    end.hear(wire.Ping(1, 4), wire.Hello("", 8, 0))
+    end.hear(wire.Ping(1, 4), wire.Hello("", 8, 100))
     assert (end.link.watch, end.link.bound) == ("passive", 4)
     run(clock, 3.9)
     assert end.written() == [wire.Pong(1)]

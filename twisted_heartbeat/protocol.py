@@ -373,23 +373,26 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         link.spokeAt = link.liveness.heardAt
         if ping.hold != self.__hold:
             self.__hold = ping.hold
-            self.__watchBack(link, ping.hold)
-
-    def __watchBack(self, link: Link, hold: float) -> None:
-        """
-        Whoever has a bound of its own does not go by the other's word.
-        """
-        if not self.__said.needs:
-            link.trust(hold or None)
+            self.__watchBack(link)
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()
         link.agreement = agreement = Agreement.of(self.__said, hello)
-        if link.watch == "passive" and self.__said.needs:
-            if agreement.incoming.pinged:
-                link.distrust()
-            else:
-                link.trust(link.bound)
+        if not self.__said.needs:
+            self.__watchBack(link)
+        elif link.watch == "passive" and agreement.incoming.pinged:
+            link.distrust()
+        elif link.watch == "passive":
+            link.trust(link.bound)
+
+    def __watchBack(self, link: Link) -> None:
+        """
+        Whoever has no bound of its own goes by the other's word: that of its last ping, or else
+        that of its hello, for to one who talks no ping ever comes.
+        """
+        if not self.__said.needs:
+            offers = self.hello.offers if self.hello is not None else 0.0
+            link.trust(self.__hold or offers or None)
 
     def __partedFrom(self, goodbye: wire.Goodbye) -> None:
         words = "the peer said goodbye"
