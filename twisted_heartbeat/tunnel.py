@@ -141,11 +141,7 @@ class Tunnel(HeartbeatProtocol):
     def helloReceived(self, hello: wire.Hello) -> None:
         """
         Build the carried protocol, and connect it.
-
-        @raise ProtocolViolation: if there was a hello before.
         """
-        if self._opened:
-            raise ProtocolViolation("a second HELLO came")
         _stop(self._helloCall)
         try:
             protocol = self._factory.buildProtocol(self._address)
@@ -197,35 +193,21 @@ class Tunnel(HeartbeatProtocol):
     def frameReceived(self, frame: wire.Frame) -> None:
         """
         See L{HeartbeatProtocol.frameReceived}.
-
-        @raise ProtocolViolation: if data comes before the hello, or after its end.
         """
         if isinstance(frame, wire.Data) and self._flowing:
             self.inside.protocol.dataReceived(frame.message)
-        elif isinstance(frame, wire.Data | wire.End):
-            self._check(frame)
-            self._pass(frame)
-        elif isinstance(frame, wire.Goodbye):
+        elif isinstance(frame, wire.Data | wire.End | wire.Goodbye):
             self._pass(frame)
         elif frame != _SIGN:
             super().frameReceived(frame)
-
-    def _check(self, frame: wire.Data | wire.End) -> None:
-        name = type(frame).__name__.upper()
-        if self.hello is None:
-            raise ProtocolViolation(f"{name} came before a HELLO")
-        if self._peerEnded:
-            raise ProtocolViolation(f"{name} came after an END")
-        self._peerEnded = isinstance(frame, wire.End)
 
     def _pass(self, frame: wire.Frame) -> None:
         if self._paused:
             self._held.append(frame)
         elif isinstance(frame, wire.Goodbye):
-            # It waits for this side to close.
+            # It waits for this side to close, which the super does.
             self._release()
             super().frameReceived(frame)
-            self._close()
         elif self._opened and not self.inside.disconnecting:
             if isinstance(frame, wire.Data):
                 self.inside.protocol.dataReceived(frame.message)
@@ -233,7 +215,7 @@ class Tunnel(HeartbeatProtocol):
                 self._finished()
 
     def _finished(self) -> None:
-        self._flowing = False
+        self._peerEnded, self._flowing = True, False
         half = IHalfCloseableProtocol(self.inside.protocol, None)
         if half is None:
             self._known.blame(PeerClosed("the peer has ended its data"))
@@ -338,16 +320,12 @@ class Tunnel(HeartbeatProtocol):
         If this side closed first, what the peer has sent meanwhile, a ping for example, would be
         answered by a reset, and that would destroy what is still on its way.
         """
-        link = self._known
-        if self._departing or link.state in ("closing", "gone"):
+        if self._departing or self._known.state in ("closing", "gone"):
             return
         self._departing = True
         self.inside.finish()
         self.stopReading()
-        link.blame(ClosedHere())
-        farewell, link.farewell = link.farewell, None
-        if farewell is not None:
-            farewell()
+        self.sayGoodbye(wire.Goodbye("closing"))
         self._departLater()
 
     def abort(self) -> None:
