@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest_twisted
@@ -94,6 +95,22 @@ def clientOptions(name: str = NAME) -> Any:
     """
     root = Certificate.loadPEM(authority().cert_pem.bytes())
     return optionsForClientTLS(name, trustRoot=root)
+
+
+class Certificates:
+    """
+    Files for the strings of endpoints with TLS.
+
+    @ivar pem: the server's key and certificate, for C{NAME}.
+    @ivar roots: the folder with the authority's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.pem = folder / "server.pem"
+        authority().issue_cert(NAME).private_key_and_cert_chain_pem.write_to_path(str(self.pem))
+        self.roots = folder / "roots"
+        self.roots.mkdir()
+        authority().cert_pem.write_to_path(str(self.roots / "authority.pem"))
 
 
 @implementer(IHandshakeListener)

@@ -43,6 +43,7 @@ FLOORS = {
     "": [
         "protocol",
         "wrapping",
+        "tunnel",
         "endpoints",
         "attempt",
         "client",

@@ -419,3 +419,69 @@ def test_othersAtExit(run: Run, tmp_path: Path) -> None:
     program = run("leaving.py")
     assert program.awaitExit() == 69
     assert sorted(set(program.lines)) == ["after", "before"]
+
+
+# The prefixes.
+
+
+def armedTimers(port: str) -> list[str]:
+    """
+    Which timer is armed at the server's end of each of its connections: C{"02"} is keepalive's.
+    Source: proc_tcp.rst of the kernel's documentation.
+    """
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    here = f":{int(port):04X}"
+    established = [row for row in rows if row[1].endswith(here) and row[3] == "01"]
+    return [row[5].partition(":")[0] for row in established]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the timers are read from Linux")
+@pytest.mark.parametrize("prefix", ["", "keepalive:"])
+def test_keepAliveOfAStockServer(run: Run, place: str, prefix: str) -> None:
+    """
+    C{twist web} with C{keepalive:} before its endpoint, on a reactor of its own, has the kernel
+    watch each connection; without it nobody does.
+    """
+    end = ":idle=30" if prefix else ""
+    server = run(*TWIST, "--reactor=asyncio", "web", f"--listen={prefix}{place}{end}")
+    server.awaitLine("starting on")
+    with socket.create_connection(("127.0.0.1", int(portOf(place))), PATIENCE) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: peer.example\r\n\r\n")
+        assert client.recv(5) == b"HTTP/"
+        assert armedTimers(portOf(place)) == (["02"] if prefix else ["00"])
+    server.tell(signal.SIGTERM)
+    server.awaitExit()
+    assert "Traceback" not in "\n".join(server.lines)
+
+
+def test_heartbeatOverATunnel(run: Run, place: str) -> None:
+    """
+    C{twist heartbeat} on both ends of a C{heartbeat:} endpoint: a peer that hangs is named, and the
+    link is replaced, as without it.
+    """
+    listener = listen(run, f"heartbeat:{place}:within=2", "--within=2")
+    client = run(
+        *JSON,
+        "heartbeat",
+        f"--connect=heartbeat:keepalive:tcp:127.0.0.1:{portOf(place)}:within=2:idle=30",
+        "--max-delay=0.2",
+        "--within=2",
+    )
+    words = f"heartbeat:keepalive:tcp:127.0.0.1:{portOf(place)}:within=2:idle=30"
+    client.awaitEvent("connected", link=words)
+    listener.tell(signal.SIGSTOP)
+    found = client.awaitEvent("disconnected", link=words)
+    listener.tell(signal.SIGCONT)
+    assert found["cause"] == "PeerHung"
+    client.awaitEvent("connected", 2, link=words)
+    client.tell(signal.SIGTERM)
+    assert client.awaitExit() == -signal.SIGTERM
+
+
+def test_wrongEndpoint(run: Run) -> None:
+    """
+    A misspelt argument of a prefix is status 64 and one sentence that names it.
+    """
+    program = run(*TWIST, "heartbeat", "--connect=keepalive:tcp:127.0.0.1:1:idel=5")
+    assert program.awaitExit() == 64
+    assert "there is no argument 'idel' here: keepalive: takes idle," in program.errors

@@ -259,13 +259,16 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         self.hello = None
         self.__token, self.__awaited = 0, b""
         self.__hold, self.__parted = 0.0, False
-        self.__reader = wire.Stream(self.maxMessage)
+        self.__reader = self._newReader()
         link = self.__link()
         link.farewell = self.__sayClosing
         self.__said, hello = _hello(self.name, link.bound or 0.0, self.__offered(link))
         self.__write(hello)
         if self.__said.offers:
             link.giveWord(self.__said.offers * _SOON_ENOUGH, HeartbeatProtocol.__speak)
+
+    def _newReader(self) -> wire.Reader:
+        return wire.Stream(self.maxMessage)
 
     def sendMessage(self, message: bytes) -> Deferred[None]:
         """

@@ -135,6 +135,20 @@ def test_anyReactorOnFirstRun(tmp_path: Path, reactor: str) -> None:
     assert "--within" in result.stdout
 
 
+@pytest.mark.parametrize("reactor", ["default", "asyncio"])
+@pytest.mark.usefixtures("coldCache")
+def test_prefixesOnFirstRun(tmp_path: Path, reactor: str) -> None:
+    """
+    On the first run after an installation Twisted finds what stands before an endpoint's string, on
+    any reactor; what is wrong with it is one sentence.
+    """
+    place = "--listen=heartbeat:keepalive:tcp:0:idel=5"
+    result = run(tmp_path, "twist", f"--reactor={reactor}", "heartbeat", place)
+    assert result.returncode == 64
+    assert "there is no argument 'idel' here: heartbeat: takes within, " in result.stderr
+    assert "keepalive: takes idle, " in result.stderr
+
+
 def test_otherPluginsDoNotLoadUs(tmp_path: Path) -> None:
     """
     Somebody who runs another plugin loads nothing of this package but the plugin's own lines.

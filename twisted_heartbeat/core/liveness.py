@@ -82,6 +82,14 @@ class Liveness:
 
     def __init__(self, heartbeat: Heartbeat | None, now: float) -> None:
         """
+        @param heartbeat: as for L{begin}.
+        """
+        self.begin(heartbeat, now)
+
+    def begin(self, heartbeat: Heartbeat | None, now: float) -> None:
+        """
+        Forget all, and expect the peer to speak from now on.
+
         @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
         @param now: when the link was established: the bound runs from here.
         """

@@ -227,6 +227,15 @@ def barePong(token: int) -> bytes:
     return _pack(VERSION, _PONG, 0, token, 0)
 
 
+def encodeDataHeader(length: int) -> bytes:
+    """
+    What goes before the body of a data frame, for those who would not copy the body.
+
+    @param length: the body's bytes.
+    """
+    return _pack(VERSION, _DATA, 0, 0, length)
+
+
 def _token(token: int) -> int:
     if not 0 <= token <= _U32:
         raise ValueError(f"token is {token!r}: it must be from 0 to {_U32}")
@@ -444,6 +453,77 @@ class Stream(Reader):
             self._enter(_Stage.ENDED)
         elif kind == FrameType.GOODBYE:
             self._open = False
+
+
+class Pieces(Stream):
+    """
+    Gives the body of a data frame in pieces, each in a L{Data} of its own, as they come: for those
+    to whom the data is itself a stream.  An empty body is no piece.
+    """
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due = 0
+
+    @property
+    def between(self) -> bool:
+        """
+        See L{Reader.between}.
+        """
+        return not self._due and super().between
+
+    def whole(self, data: bytes) -> Ping | Pong | Data | None:
+        """
+        See L{Reader.whole}.
+        """
+        return None if self._due else super().whole(data)
+
+    def receive(self, data: bytes) -> Iterator[Frame]:
+        """
+        See L{Reader.receive}.
+        """
+        if not self._open:
+            yield from super().receive(data)
+            return
+        if self._buffer:
+            # Less than a frame that is not data: a split header, as a rule.
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
+        start, size = 0, len(data)
+        try:
+            while start < size:
+                if self._due:
+                    piece = data[start : start + self._due]
+                    start += len(piece)
+                    self._due -= len(piece)
+                    yield Data(piece)
+                    continue
+                if size - start < HEADER_SIZE:
+                    break
+                version, kind, hold, token, length = _unpackFrom(data, start)
+                if version != VERSION or length > self._most.get(kind, -1):
+                    raise self._violationOf(version, kind, length)
+                if kind == _DATA:
+                    start += HEADER_SIZE
+                    self._due = length
+                    continue
+                end = start + HEADER_SIZE + length
+                if size < end:
+                    break
+                frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
+                start = end
+                if frame is not None:
+                    self._passed(kind)
+                    yield frame
+                    if not self._open:
+                        return
+            self._keep(data[start:])
+        except ProtocolViolation as violation:
+            self._open = False
+            self._violation = str(violation)
+            raise
 
 
 def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:

@@ -276,6 +276,9 @@ class Link:
         self.liveness = Liveness(None, now)
         declareForwarded(transport, self._door)
         self._witness = bearWitness(transport, self.liveness, self.seconds, self)
+        if self._witness is not None and self._witness.watched:
+            # By the link of a tunnel below.
+            self.sendBegan()
         if self._terms.keepAlive is not None:
             self.keepAlive = applyKeepAlive(transport, self._terms.keepAlive)
         if isSecured(transport) and not handshakeDone(transport):
@@ -544,6 +547,13 @@ class Link:
         return 0 if witness is None else witness.unsent() + unsentAbove(self._transport)
 
     @property
+    def delivered(self) -> int:
+        """
+        Bytes that the peer's kernel has acknowledged; 0 where the transport does not say.
+        """
+        return 0 if self._witness is None else self._witness.delivered()
+
+    @property
     def overfull(self) -> bool:
         """
         Whether C{Limits.maxBuffered} bytes wait to be sent.
@@ -623,9 +633,8 @@ class Link:
             self._listenFrom(self.liveness.heardAt)
 
     def _listenFrom(self, heardAt: float) -> None:
-        self.liveness = Liveness(self._heartbeat, heardAt)
-        if self._witness is not None:
-            self._witness.liveness = self.liveness
+        # The same object, for it is the one that the witness tells.
+        self.liveness.begin(self._heartbeat, heardAt)
         self._revisit()
 
     def _keepWord(self, now: float) -> None:
@@ -794,8 +803,9 @@ class Link:
         if witness is None:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
-        # What TLS makes of the message, and when, is not known yet.
-        mark = None if isSecured(self._transport) else witness.sent + witness.unsent()
+        # What a layer above the connection makes of the message, and when, is not known yet.
+        above = isSecured(self._transport) or unsentAbove(self._transport)
+        mark = None if above else witness.sent + witness.unsent()
         self._sends.append((mark, waiting))
         witness.awaited = True
         return waiting

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EWOULDBLOCK
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -79,7 +79,7 @@ class Witness(tcp.Connection):
 
     liveness: Liveness
     seconds: Callable[[], float]
-    sender: Sender | None
+    sender: Sender | None = None
 
     number = 0
     evidence: Evidence | None = None
@@ -176,6 +176,54 @@ class Witness(tcp.Connection):
         return self.sent - (_queued(self.socket) or 0 if self.connected else 0)
 
 
+class _Hearers:
+    """
+    Stands for the L{Liveness} of two links of one connection, one above the other.
+    """
+
+    __slots__ = ("_above", "_below")
+
+    def __init__(self, below: Any, above: Liveness) -> None:
+        self._below = below
+        self._above = above
+
+    def _heard(self, now: float) -> None:
+        self._below.heardAt = self._above.heardAt = now
+
+    heardAt = property(None, _heard)
+
+
+class _Senders:
+    """
+    Tells the same two.
+    """
+
+    __slots__ = ("_above", "_below", "_witness")
+
+    def __init__(self, witness: Witness, below: Sender, above: Sender) -> None:
+        self._witness = witness
+        self._below = below
+        self._above = above
+
+    def sendBegan(self) -> None:
+        self._below.sendBegan()
+        self._above.sendBegan()
+
+    def sendProgressed(self) -> None:
+        self._below.sendProgressed()
+        awaited = self._witness.awaited
+        self._above.sendProgressed()
+        self._witness.awaited = self._witness.awaited or awaited
+
+    def suspectSpoke(self) -> None:
+        self._below.suspectSpoke()
+        self._above.suspectSpoke()
+
+    def peerFinished(self) -> None:
+        self._below.peerFinished()
+        self._above.peerFinished()
+
+
 def connectionUnder(transport: object) -> tcp.Connection | None:
     """
     The TCP or UNIX connection under a stack of wrappers.
@@ -210,6 +258,7 @@ def bearWitness(
     Have the connection under a transport remember what it sees.
 
     @param liveness: whose C{heardAt} is assigned for each chunk.
+    @param sender: is told beside whoever is already, as the link of a tunnel below this one.
     @return: L{None} if there is no TCP connection of Twisted's under it.
     """
     connection = connectionUnder(transport)
@@ -221,9 +270,12 @@ def bearWitness(
             return None
         connection.__class__ = kind
     assert isinstance(connection, Witness)
-    connection.liveness = liveness
+    below = connection.sender
+    connection.liveness = cast(
+        Liveness, liveness if below is None else _Hearers(connection.liveness, liveness)
+    )
+    connection.sender = sender if below is None else _Senders(connection, below, sender)
     connection.seconds = seconds
-    connection.sender = sender
     return connection
 
 
@@ -308,9 +360,19 @@ def _tlsLayer(transport: object) -> object:
     return transport
 
 
+class Buffering:
+    """
+    A layer above the connection that keeps bytes back until there is room for them.
+
+    @ivar waiting: how many.
+    """
+
+    waiting = 0
+
+
 def unsentAbove(transport: object) -> int:
     """
-    Bytes that wait in TLS layers, above the connection.
+    Bytes that wait in TLS and in other layers, above the connection.
     """
     total = 0
     layer: Any = transport
@@ -319,6 +381,8 @@ def unsentAbove(transport: object) -> int:
             layer = layer.protocol if layer.TLS else None
         if layer is None:
             break
+        if isinstance(layer, Buffering):
+            total += layer.waiting
         if isinstance(layer, TLSMemoryBIOProtocol):
             waiting = [*layer._appSendBuffer, *getattr(_aggregatorOf(layer), "_buffer", ())]
             total += sum(map(len, waiting))

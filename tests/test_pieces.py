@@ -1,0 +1,93 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The reader that gives data in pieces: the same frames as ever, and nothing kept.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_heartbeat.core.causes import ProtocolViolation
+from twisted_heartbeat.core.wire import (
+    Data,
+    End,
+    Frame,
+    Goodbye,
+    Hello,
+    Pieces,
+    Ping,
+    Pong,
+    encode,
+    encodeDataHeader,
+)
+
+FRAMES: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(Data, st.binary(max_size=60)),
+    st.builds(Ping, st.integers(0, 9)),
+    st.builds(Pong, st.integers(0, 9)),
+)
+
+
+def joined(frames: list[Frame]) -> list[Frame | bytes]:
+    """
+    The same, with data that stands together as one.
+    """
+    found: list[Frame | bytes] = []
+    for isData, group in groupby(frames, lambda frame: isinstance(frame, Data)):
+        if isData:
+            found.append(b"".join(frame.message for frame in group if isinstance(frame, Data)))
+        else:
+            found += group
+    return [each for each in found if each != b""]
+
+
+@given(st.lists(FRAMES, max_size=8), st.booleans(), st.data())
+def test_anySlicingGivesTheSame(frames: list[Frame], ends: bool, data: st.DataObject) -> None:
+    """
+    However the network has cut them, the same bytes come out between the same other frames.
+    """
+    whole = [Hello("x"), *frames, *([End(), Goodbye("y")] if ends else [])]
+    stream = b"".join(map(encode, whole))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    reader = Pieces()
+    found: list[Frame] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += reader.receive(stream[start:end])
+    assert joined(found) == joined(whole)
+
+
+def test_nothingIsKept() -> None:
+    """
+    Each byte of a body comes out when it has come in, and a whole chunk as the object that it was.
+    """
+    reader = Pieces()
+    list(reader.receive(encode(Hello())))
+    assert list(reader.receive(encodeDataHeader(1000))) == []
+    chunk = bytes(100)
+    for _ in range(10):
+        [piece] = reader.receive(chunk)
+        assert isinstance(piece, Data)
+        assert piece.message is chunk
+    assert list(reader.receive(encode(Ping(7)))) == [Ping(7)]
+
+
+@pytest.mark.parametrize("stream", [b"\2", b"\1\x2a" + bytes(10), encodeDataHeader(2**32 - 1)])
+def test_violation(stream: bytes) -> None:
+    """
+    What can not be a frame is a violation, and nothing can follow it.
+    """
+    reader = Pieces()
+    good = encode(Hello()) + encode(Data(b"good"))
+    found: list[Frame] = []
+    with pytest.raises(ProtocolViolation):
+        for frame in reader.receive(good + stream):
+            found.append(frame)
+    assert found == [Hello(), Data(b"good")]
+    with pytest.raises(ProtocolViolation):
+        list(reader.receive(good))

@@ -1,0 +1,116 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Two links of one connection, one above the other, as where a service uses an endpoint that watches
+by itself: each is told of everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+from twisted.internet.protocol import Factory
+
+from twisted_heartbeat import ClosedHere, HeartbeatFactory, Limits, Link, SendStalled
+
+from .fakes import KeptFactory, Recorder
+from .loopback import QUICK, Loopback, Peer, Peers, opened, wait, within
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
+        yield place
+
+
+def ping(protocol: Any) -> None:
+    """
+    Make the peer speak.
+    """
+    protocol.transport.write(b"?")
+
+
+async def stacked(
+    loopback: Loopback, server: Factory, below: Any = None, above: Any = None
+) -> tuple[Link, Link, Recorder]:
+    """
+    @return: the link below, the link above, and what both are told of.
+    """
+    hooks = Recorder()
+    inner: Any = HeartbeatFactory(KeptFactory(), hooks=hooks, **(above or {}))
+    outer: Any = HeartbeatFactory(inner, hooks=hooks, **(below or {}))
+    endpoint = loopback.endpoint(loopback.listen(server))
+    protocol: Any = await within(endpoint.connect(outer))
+    loopback.atEnd(protocol.link.close)
+    return protocol.link, protocol._protocol.link, hooks
+
+
+class Echo(Peer):
+    """
+    Sends back what it receives.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.transport.write(data)  # type: ignore[union-attr]
+
+
+@pytest_twisted.ensureDeferred
+async def test_bothHear(plain: Loopback) -> None:
+    """
+    Each chunk is life to both, so neither dies while the peer speaks to one of them only.
+    """
+    server = Peers()
+    server.protocol = Echo
+    watched = {"heartbeat": QUICK}
+    below, above, hooks = await stacked(plain, server, watched | {"ping": ping}, watched)
+    await wait(4 * QUICK.bound)
+    assert below.liveness.heardAt == above.liveness.heardAt
+    assert hooks.told("disconnected") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_bothSend(plain: Loopback) -> None:
+    """
+    What either has sent is told when it has gone, whether or not the other one waits.
+    """
+    below, above, _ = await stacked(plain, Peers())
+    for _ in range(3):
+        await within(below.send(bytes(300_000)))
+        await within(gatherResults([below.send(bytes(300_000)), above.send(bytes(300_000))]))
+        await within(above.send(bytes(300_000)))
+
+
+@pytest.mark.parametrize("which", ["below", "above"])
+@pytest_twisted.ensureDeferred
+async def test_eitherFindsTheStall(plain: Loopback, which: str) -> None:
+    """
+    A buffer that makes no progress ends the connection whichever of the two has a limit for that.
+    What the lower one found the upper one is told; to the lower one what the upper one did is this
+    side's doing.
+    """
+
+    class Deaf(Peer):
+        def connectionMade(self) -> None:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+            plain.atEnd(self.transport.abortConnection)  # type: ignore[union-attr]
+
+    server = Peers()
+    server.protocol = Deaf
+    limits = {"limits": Limits(sendStall=0.3)}
+    below, above, hooks = await stacked(plain, server, **{which: limits})
+    below.protocol.transport.write(bytes(20_000_000))
+    await within(below.whenGone())
+    assert len(hooks.told("disconnected")) == 2
+    assert isinstance(above.cause, SendStalled)
+    assert isinstance(below.cause, SendStalled if which == "below" else ClosedHere)
