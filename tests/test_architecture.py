@@ -46,6 +46,7 @@ FLOORS = {
         "endpoints",
         "attempt",
         "client",
+        "admission",
         "server",
         "datagram",
         "checkin",
