@@ -241,6 +241,9 @@ class Recorder(LinkHooks):
     def disconnected(self, link: Link, cause: Cause) -> object:
         return self._heard("disconnected", cause)
 
+    def refused(self, link: Link, cause: Cause) -> object:
+        return self._heard("refused", cause)
+
     def retrying(self, retry: Retry) -> object:
         return self._heard("retrying", retry)
 

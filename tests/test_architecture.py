@@ -47,6 +47,7 @@ FLOORS = {
         "endpoints",
         "attempt",
         "client",
+        "admission",
         "server",
         "datagram",
         "checkin",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -223,6 +224,181 @@ def test_muted(heartbeat: Heartbeat, mutedAt: float) -> None:
     liveness.mute()
     assert (liveness.due, liveness.deadline, liveness.suspected) == (inf, inf, False)
     assert liveness.decide(1000.0) is NOTHING
+
+
+def test_longTimeout() -> None:
+    """
+    A timeout of many intervals does not keep the next ping waiting: a peer that answers is pinged
+    once an interval.
+    """
+    liveness = Liveness(Heartbeat(interval=1.0, timeout=10.0), 0.0)
+    pinged = []
+    for _ in range(4):
+        [(now, decision)] = looks(liveness, liveness.due)
+        assert decision is PING
+        pinged.append(now)
+        liveness.heardAt = now + 0.25
+        while liveness.due <= now + 1.0:
+            assert liveness.decide(liveness.due) is NOTHING
+    assert pinged == [1.0, 2.25, 3.5, 4.75]
+
+
+# One among many.
+
+
+def test_firstPingComesInItsPlace() -> None:
+    """
+    A peer that is one of many is pinged first at its place in the interval, whatever it has said
+    since it came, and after that once an interval at the same place; the bound stays what it is.
+    """
+    liveness = Liveness(HEARTBEAT, 100.0, phase=0.25)
+    liveness.heardAt = 101.0
+    pinged = []
+    for _ in range(5):
+        [(now, decision)] = looks(liveness, liveness.due)
+        assert decision is PING
+        pinged.append(now)
+        liveness.heardAt = now + 0.5
+        assert liveness.decide(now + 0.5) is NOTHING
+    assert pinged == [105.0, 125.0, 145.0, 165.0, 185.0]
+    assert looks(liveness, inf) == [
+        (205.0, PING),
+        (pytest.approx(213.5), SUSPECT),
+        (pytest.approx(221.5), LOOK),
+        (pytest.approx(221.5), VERDICT),
+    ]
+
+
+@given(
+    phase=st.floats(min_value=0, max_value=1, exclude_max=True),
+    words=st.lists(st.floats(min_value=0.01, max_value=60.0), max_size=20),
+)
+def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
+    """
+    Wherever a peer's place is: but for the first, no ping comes before 0.75 of the interval is
+    silent, nor after the whole of it; and the verdict falls on the bound (promises 2 and 3).
+    """
+    liveness = Liveness(HEARTBEAT, 0.0, phase)
+    now, first = 0.0, True
+    for pause in words:
+        heardAt = now
+        for at, decision in looks(liveness, now + min(pause, 35.9)):
+            if decision is PING:
+                assert at - heardAt <= 20.0 + 1e-9
+                assert first or at - heardAt > 15.0 - 1e-9
+                first = False
+            assert decision is not VERDICT
+        now += min(pause, 35.9)
+        liveness.heardAt = now
+        liveness.decide(now)
+    found = {decision: at for at, decision in looks(liveness, inf)}
+    assert found[VERDICT] == pytest.approx(now + 36.0)
+    assert found[PING] <= now + 20.0 + 1e-9
+
+
+def spreadOf(livenesses: list[Liveness], since: float, width: float) -> list[int]:
+    """
+    How many of their next pings fall into each tenth of so many seconds.
+    """
+    tenths = [0] * 10
+    for liveness in livenesses:
+        now, decision = looks(liveness, liveness.due)[0]
+        assert decision is PING
+        liveness.heardAt = now + 0.01
+        liveness.decide(now + 0.01)
+        tenths[min(9, int((now - since) / width * 10))] += 1
+    return tenths
+
+
+def test_massReconnect() -> None:
+    """
+    A thousand peers that come in one instant, and say hello, are pinged all over the interval, the
+    first time and ever after.
+    """
+    draw = Random(5).random
+    livenesses = [Liveness(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    for liveness in livenesses:
+        liveness.heardAt = 0.1
+    for turn in range(3):
+        tenths = spreadOf(livenesses, turn * 20.0, 20.0)
+        assert min(tenths) > 60 and max(tenths) < 140
+
+
+def test_massAnswer() -> None:
+    """
+    A thousand peers that speak in one instant, as after a broadcast, are not pinged in one instant
+    an interval later, but all over the last quarter of it.
+    """
+    draw = Random(5).random
+    livenesses = [Liveness(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    spreadOf(livenesses, 0.0, 20.0)
+    for liveness in livenesses:
+        liveness.heardAt = 25.0
+        liveness.decide(25.0)
+    tenths = spreadOf(livenesses, 40.0, 5.0)
+    assert min(tenths) > 60 and max(tenths) < 140
+
+
+def test_passiveHasNoPlace() -> None:
+    """
+    A peer that is never pinged has no use for a place.
+    """
+    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0, phase=0.5)
+    assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
+
+
+# Asked before its time.
+
+
+@pytest.mark.parametrize("phase", [None, 0.5])
+def test_asked(phase: float | None) -> None:
+    """
+    A peer that is asked now has so long from here, and is suspected, looked at and dead as
+    after any ping.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0, phase)
+    assert liveness.ask(2.0, 16.0) is PING
+    assert liveness.ask(2.0, 16.0) is NOTHING
+    assert liveness.deadline == 18.0
+    assert looks(liveness, inf) == [(10.0, SUSPECT), (18.0, LOOK), (18.0, VERDICT)]
+
+
+@pytest.mark.parametrize("heardAt", [0.0, 2.0, 9.0, 17.9])
+def test_askedAndAnswers(heardAt: float) -> None:
+    """
+    Any word of it, even in the instant of its last one, and all is as if it had not been asked.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness.ask(2.0, 16.0)
+    looks(liveness, max(2.0, heardAt))
+    liveness.heardAt = heardAt
+    assert liveness.fresh
+    assert liveness.deadline == heardAt + 36.0
+
+
+def test_askedNeverPostpones() -> None:
+    """
+    Where the peer has been asked already, or is to speak by itself, its verdict comes no later for
+    being asked.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 21.0)
+    assert liveness.ask(25.0, 16.0) is NOTHING
+    assert liveness.deadline == 36.0
+    passive = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    passive.ask(10.0, 30.0)
+    assert passive.deadline == pytest.approx(30.0)
+    assert Liveness(None, 0.0).ask(1.0, 16.0) is NOTHING
+
+
+def test_askedWhileAway() -> None:
+    """
+    A process that was away over the deadline asks again, as after any ping (promise 7).
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness.ask(2.0, 16.0)
+    assert liveness.decide(80.0, 62.0) is PING_AGAIN
+    assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
 
 
 # This process's own stalls.

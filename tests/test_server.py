@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
+from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
 from twisted_heartbeat import (
     ClosedHere,
@@ -26,9 +28,10 @@ from twisted_heartbeat import (
     PeerSilent,
     ProtocolViolation,
 )
+from twisted_heartbeat.core import wire
 
-from .fakes import KeptFactory, Recorder
-from .loopback import QUICK, Loopback, Peers, opened, wait, within
+from .fakes import Kept, KeptFactory, Recorder
+from .loopback import NAME, QUICK, Loopback, Peers, authority, opened, wait, within
 
 
 @pytest.fixture(params=["plain", "TLS"])
@@ -56,6 +59,18 @@ def secured() -> Iterator[Loopback]:
     """
     with opened(True) as place:
         yield place
+
+
+class Greeter(Kept):
+    """
+    Says hello, and nothing more.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Say it.
+        """
+        self.transport.write(wire.encode(wire.Hello("greeter")))  # type: ignore[union-attr]
 
 
 def talker() -> Factory:
@@ -119,7 +134,8 @@ async def test_garbageEndsOneLinkAlone(loopback: Loopback) -> None:
 @pytest_twisted.ensureDeferred
 async def test_silentClientIsFound(loopback: Loopback) -> None:
     """
-    A client that says nothing is found within the bound, and its resources are cleaned up.
+    A client that says nothing after its hello is found within the bound, and its resources are
+    cleaned up.
     """
     hooks = Recorder()
     server = HeartbeatServerFactory(hooks=hooks, heartbeat=QUICK)
@@ -127,7 +143,7 @@ async def test_silentClientIsFound(loopback: Loopback) -> None:
     connected, ended = hooks.next("connected"), hooks.next("disconnected")
     loopback.service(
         loopback.endpoint(loopback.listen(server)),
-        Peers(),
+        Factory.forProtocol(Greeter),
         heartbeat=None,
         retryPolicy=lambda attempt: 60.0,
     )
@@ -235,3 +251,150 @@ async def test_wrappedFactoryUnchanged(plain: Loopback) -> None:
     await within(service.stopService())
     await within(ended)
     assert factory.built[0].losses == 1
+
+
+# Who may come in, over real sockets.
+
+
+class Named(HeartbeatProtocol):
+    """
+    A client with a name.
+    """
+
+    name = "pump"
+
+
+def named(name: str) -> Factory:
+    """
+    Makes clients of that name.
+    """
+    return Factory.forProtocol(type("Named", (Named,), {"name": name}))
+
+
+@pytest_twisted.ensureDeferred
+async def test_sameCertificate(secured: Loopback) -> None:
+    """
+    A peer that comes back with its TLS certificate, before its old link is known dead, has its name
+    at once; what the old connection still has to say is nobody's.
+    """
+    from twisted.internet import reactor
+
+    hooks = Recorder()
+    server = HeartbeatServerFactory(hooks=hooks)
+    secured.atEnd(server.close)
+    trusted = Certificate.loadPEM(authority().cert_pem.bytes())
+    issued = authority().issue_cert("pump.example").private_key_and_cert_chain_pem
+    own = PrivateCertificate.loadPEM(issued.bytes())
+    port = reactor.listenSSL(  # type: ignore[attr-defined]
+        0,
+        server,
+        PrivateCertificate.loadPEM(
+            authority().issue_cert(NAME).private_key_and_cert_chain_pem.bytes()
+        ).options(trusted),
+        interface="127.0.0.1",
+    )
+    secured.atEnd(port.stopListening)
+    options = optionsForClientTLS(NAME, trustRoot=trusted, clientCertificate=own)
+    plain = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    links = []
+    for _ in range(2):
+        connected = hooks.next("connected")
+        secured.service(
+            wrapClientTLS(options, plain), named("pump"), retryPolicy=lambda attempt: 60.0
+        )
+        links.append(await within(connected))
+    assert server.named("pump") is links[1]
+    assert server.peers == {2: links[1]}
+    assert links[0].state == "gone"
+    assert hooks.names == ["connected", "disconnected", "connected"]
+    assert type(hooks.told("disconnected")[0]) is ClosedHere
+    assert links[0].certificate is None
+    shown = Certificate(links[1].certificate)
+    assert shown.getPublicKey().matches(own.getPublicKey())
+
+
+@pytest_twisted.ensureDeferred
+async def test_liveNameIsKept(loopback: Loopback) -> None:
+    """
+    Two devices with one name: the first keeps it, the second is told so each time that it comes.
+    """
+    hooks, second = Recorder(), Recorder()
+    server = HeartbeatServerFactory(hooks=hooks)
+    loopback.atEnd(server.close)
+    endpoint = loopback.endpoint(loopback.listen(server))
+    connected = hooks.next("connected")
+    loopback.service(endpoint, named("pump"))
+    link = await within(connected)
+    refused, ended = hooks.next("refused"), second.next("disconnected")
+    loopback.service(endpoint, named("pump"), hooks=second, retryPolicy=lambda attempt: 60.0)
+    assert "the name 'pump' is in use" in str(await within(refused))
+    assert "in use" in str(await within(ended))
+    assert server.named("pump") is link
+    assert hooks.names == ["connected", "refused"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_refusedHearsWhy(loopback: Loopback) -> None:
+    """
+    A peer that is refused hears why; another one, beside it, is let in.
+    """
+    hooks, theirs = Recorder(), Recorder()
+
+    async def admit(address: Any, certificate: Any, hello: wire.Hello) -> str | None:
+        await wait(0.02)
+        return None if hello.name == "friend" else "friends only"
+
+    server = HeartbeatServerFactory(hooks=hooks, admit=admit)
+    loopback.atEnd(server.close)
+    endpoint = loopback.endpoint(loopback.listen(server))
+    ended, connected = theirs.next("disconnected"), hooks.next("connected")
+    loopback.service(endpoint, named("foe"), hooks=theirs, retryPolicy=lambda attempt: 60.0)
+    assert "friends only" in str(await within(ended))
+    loopback.service(endpoint, named("friend"))
+    assert (await within(connected)).name == "friend"
+    assert [str(cause) for cause in hooks.told("refused")] == ["refused: friends only"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_cutOff(loopback: Loopback) -> None:
+    """
+    A connection that is not even told why is cut off at once; where it is to be TLS, before any
+    handshake.
+    """
+    from twisted.internet import reactor
+
+    server = HeartbeatServerFactory(hooks=Recorder())
+    port = loopback.listen(server)
+    await within(server.drain())
+    clients = Peers()
+    way = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+    loopback.service(way, clients, retryPolicy=lambda attempt: 60.0)
+    client = await within(clients.accepted.get())
+    await within(client.lost)
+    assert server._links == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_drainTellsWhenToComeBack(loopback: Loopback) -> None:
+    """
+    C{drain} tells every peer when to come back, and fires when all are gone.
+    """
+    hooks = Recorder()
+    goodbyes: list[wire.Goodbye] = []
+
+    class Listening(HeartbeatProtocol):
+        def frameReceived(self, frame: wire.Frame) -> None:
+            if isinstance(frame, wire.Goodbye):
+                goodbyes.append(frame)
+            super().frameReceived(frame)
+
+    server = HeartbeatServerFactory(hooks=hooks)
+    endpoint = loopback.endpoint(loopback.listen(server))
+    for _ in range(3):
+        connected = hooks.next("connected")
+        factory = Factory.forProtocol(Listening)
+        loopback.service(endpoint, factory, retryPolicy=lambda attempt: 60.0)
+        await within(connected)
+    await within(server.drain(comeBackAfter=3, spread=20, grace=0.1))
+    assert server.peers == {}
+    assert goodbyes == [wire.Goodbye("closing", 3, 20)] * 3

@@ -31,9 +31,9 @@ from twisted_heartbeat.core.causes import (
     PeerSilent,
     causeOfFailure,
 )
-from twisted_heartbeat.core.settings import Backoff, Heartbeat, KeepAlive, Limits
+from twisted_heartbeat.core.settings import Backoff, Heartbeat, KeepAlive, Limits, ServerLimits
 
-SETTINGS = (Heartbeat, KeepAlive, Backoff, Limits)
+SETTINGS = (Heartbeat, KeepAlive, Backoff, Limits, ServerLimits)
 
 NO_NUMBERS: list[object] = [nan, inf, -inf, True, False, "5", b"5", [], object, 10**400]
 NOT_POSITIVE = [0, -1, -0.5, *NO_NUMBERS]
@@ -61,6 +61,13 @@ WRONG: dict[tuple[type, str], tuple[list[Any], str]] = {
     (Limits, "cleanupTimeout"): (NOT_POSITIVE, "a number above 0, or None"),
     (Limits, "sendStall"): (NOT_POSITIVE, "a number above 0, or None"),
     (Limits, "maxBuffered"): (NOT_POSITIVE, "above 0, or None"),
+    (ServerLimits, "peers"): (NOT_WHOLE, "a whole number, 1 or more, or None"),
+    (ServerLimits, "peersPerAddress"): (NOT_WHOLE, "a whole number, 1 or more, or None"),
+    (ServerLimits, "helloTimeout"): (NOT_POSITIVE, "a number above 0, or None"),
+    (ServerLimits, "admissionTimeout"): (NOT_POSITIVE, "a number above 0, or None"),
+    (ServerLimits, "maxMessage"): (NOT_WHOLE, "a whole number, 1 or more, or None"),
+    (ServerLimits, "maxHeld"): (NOT_WHOLE, "a whole number, 1 or more, or None"),
+    (ServerLimits, "pingsPerSecond"): (NOT_WHOLE, "a whole number, 1 or more, or None"),
 }
 
 
@@ -113,6 +120,15 @@ def test_defaults(kind: type) -> None:
             "cleanupTimeout": 10.0,
             "sendStall": 15.0,
             "maxBuffered": 8 * 2**20,
+        },
+        ServerLimits: {
+            "peers": 100_000,
+            "peersPerAddress": None,
+            "helloTimeout": 30.0,
+            "admissionTimeout": 30.0,
+            "maxMessage": None,
+            "maxHeld": 64 * 1024,
+            "pingsPerSecond": 50,
         },
     }[kind]
     assert {field.name: getattr(kind(), field.name) for field in fields(kind)} == stated
@@ -205,7 +221,8 @@ def test_limitsOff() -> None:
     """
     None in place of each number switches all of it off.
     """
-    assert [getattr(Limits.off(), field.name) for field in fields(Limits)] == [None] * 5
+    for kind in (Limits, ServerLimits):
+        assert {getattr(kind.off(), field.name) for field in fields(kind)} == {None}
 
 
 # Backoff

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from twisted.application.service import IService
 from twisted.internet import defer
-from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.error import CannotListenError, ConnectionDone, ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
@@ -330,6 +330,28 @@ def test_verdictWithinTheBound(reactor: MemoryReactor, events: list[LogEvent]) -
     assert transport.aborted
 
 
+def test_refusedIsLogged(reactor: MemoryReactor, events: list[LogEvent]) -> None:
+    """
+    A peer with the name of another one that is alive is refused: an event of its own in the log,
+    which says why and who, and no C{disconnected}.
+    """
+    started(reactor, "--listen=tcp:8470")
+    peers = [accept(reactor.tcpServers[0][1]) for _ in range(2)]
+    for protocol, _ in peers:
+        protocol.dataReceived(wire.encode(wire.Hello("gateway-7")))
+    ping = next(frame for frame in spoken(peers[0][1]) if isinstance(frame, wire.Ping))
+    peers[0][0].dataReceived(wire.encodePong(ping.token))
+    [goodbye] = [frame for frame in spoken(peers[1][1]) if isinstance(frame, wire.Goodbye)]
+    assert goodbye.parting is wire.Parting.NAME_IN_USE
+    lose(peers[1][0], ConnectionDone())
+    told = [event for event in events if event.get("event")]
+    assert [event["event"] for event in told] == ["connected", "refused"]
+    refused = told[-1]
+    assert (refused["link"], refused["generation"], refused["name"]) == ("tcp:8470", 2, "gateway-7")
+    assert (refused["cause"], refused["log_level"]) == ("ClosedHere", LogLevel.warn)
+    assert "'gateway-7' is in use by generation 1" in refused["reason"]
+
+
 def test_stopClosesThePortFirst(reactor: MemoryReactor) -> None:
     """
     On the way out nobody new is let in before the others are told goodbye.
@@ -347,7 +369,7 @@ def test_stopClosesThePortFirst(reactor: MemoryReactor) -> None:
             return defer.succeed(Port())
 
     class Peers:
-        def close(self) -> defer.Deferred[None]:
+        def drain(self) -> defer.Deferred[None]:
             calls.append("links")
             return defer.succeed(None)
 
@@ -492,7 +514,7 @@ def test_listeningIsCancelled(reactor: MemoryReactor) -> None:
     A stop while it is still opening the port is no failure.
     """
     watch = Watch(reactor)
-    peers: Any = type("Peers", (), {"close": lambda self: defer.succeed(None)})()
+    peers: Any = type("Peers", (), {"drain": lambda self: defer.succeed(None)})()
     watch.listen(Place("tcp:8470", Unable(True)), peers)
     watch.startService()
     assert watch.stopService().called

@@ -30,7 +30,7 @@ from .core.causes import (
     SendFailed,
     SendStalled,
 )
-from .core.settings import Backoff, Heartbeat, KeepAlive, Limits
+from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, ServerLimits
 from .core.supervision import Retry
 from .net.hooks import LinkHooks
 from .net.link import Link
@@ -70,4 +70,5 @@ __all__ = [
     "Retry",
     "SendFailed",
     "SendStalled",
+    "ServerLimits",
 ]

@@ -118,14 +118,14 @@ class Facts(LinkHooks):
 
     @ivar ended: why and when each link ended, by its generation.
     @ivar cleanups: how many ran for each.
-    @ivar refused: attempts so far that led to no link.
+    @ivar rejections: attempts so far that led to no link.
     """
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
         self._say = say
         self.ended: dict[int, tuple[type[Cause], float]] = {}
         self.cleanups: Counter[int] = Counter()
-        self.refused = 0
+        self.rejections = 0
 
     def connected(self, link: Link) -> None:
         self._say("connected", f"link {link.generation}, bound {link.bound:g} s")
@@ -139,7 +139,7 @@ class Facts(LinkHooks):
         self._say("disconnected", f"{type(cause).__name__}: {cause}")
 
     def retrying(self, retry: Retry) -> None:
-        self.refused += isinstance(retry.cause, ConnectFailed)
+        self.rejections += isinstance(retry.cause, ConnectFailed)
         self._say("retrying", f"in {retry.delay:.2f} s, after {type(retry.cause).__name__}")
 
     def _cleanUp(self, generation: int) -> None:
@@ -362,14 +362,14 @@ class Demo:
         assert self.service is not None
         await deferLater(self._reactor, CALM)
         link = await self._talk()
-        heardAt, refusedBefore = monotonic() - link.silence, self._facts.refused
+        heardAt, refusedBefore = monotonic() - link.silence, self._facts.rejections
         self._view.say("FAULT", row.fault)
         async with fault(link) as row.expected:
             await self._patiently(self.service.whenDisconnected())
             row.cause, endedAt = self._facts.ended[link.generation]
             row.detectedAfter = endedAt - heardAt
             row.cleanups = self._facts.cleanups[link.generation]
-        row.refused = self._facts.refused - refusedBefore
+        row.refused = self._facts.rejections - refusedBefore
         backFrom = monotonic()
         await self._talk()
         row.cleanups = self._facts.cleanups[link.generation]

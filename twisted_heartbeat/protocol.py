@@ -370,6 +370,11 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()
+        link.pingsLeft -= 1
+        if not link.pingsLeft and link.pingsSpent is not None:
+            link.pingsSpent()
+            if link.state == "closing":
+                return
         if link.overfull:
             raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
         self.__write(wire.barePong(ping.token))

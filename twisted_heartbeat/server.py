@@ -7,72 +7,138 @@ L{HeartbeatServerFactory}: watches many peers.
 
 from __future__ import annotations
 
+import random
+from ipaddress import IPv6Address
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel
 
-from .core.causes import Cause
-from .net.link import Link, Owner
+from .admission import Admission, Admit, sayGoodbye
+from .core import wire
+from .core.causes import ClosedHere
+from .core.settings import ServerLimits
+from .net.link import Link
+from .net.terms import peerName
+from .net.transport import abort
 from .protocol import HeartbeatProtocol
-from .wrapping import HeartbeatFactory
+from .wrapping import HeartbeatFactory, withLink
+
+_POLITELY = 32
+"""So many peers at a time are told that there is no room; who comes beside them is cut off."""
+
+_TELL_AGAIN = 1.0
+"""Seconds between two events of the log about those."""
+
+
+class _CutOff(Protocol):
+    """
+    For who is not even told why.
+    """
+
+    def connectionMade(self) -> None:
+        # Not by returning no protocol: over TLS Twisted does not check for that.
+        abort(self.transport)
 
 
 class HeartbeatServerFactory(HeartbeatFactory):
     """
-    Watches whoever connects.
+    Watches whoever connects, and is admitted.
+
+    A peer of the built-in protocol is admitted once it has said hello, C{admit} has not said no,
+    and its name is free; any other as soon as it is connected, TLS handshake included, unless
+    C{admit} says no.  Then it is one of the L{peers}, the hook C{connected} is called, and what it
+    has said meanwhile is delivered.
 
     @ivar peers: the links that it watches, by generation.
     """
 
-    def __init__(self, wrappedFactory: IProtocolFactory | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        wrappedFactory: IProtocolFactory | None = None,
+        *,
+        serverLimits: ServerLimits | None = ServerLimits(),
+        admit: Admit | None = None,
+        **settings: Any,
+    ) -> None:
         """
         @param wrappedFactory: makes the protocols; those of the built-in protocol if L{None}.
+        @param serverLimits: L{None} for none.
+        @param admit: takes a peer's address, its TLS certificate (C{OpenSSL.crypto.X509}, L{None}
+            without one) and its L{hello<wire.Hello>} (L{None} from a protocol that has none), and
+            says whether it may come in: L{None} or L{True} if it may, L{False} or the reason, a
+            C{str}, if not; or a Deferred or a coroutine of that.  If it fails, the peer is refused.
         @param settings: as for L{HeartbeatFactory}.
         """
         super().__init__(wrappedFactory or Factory.forProtocol(HeartbeatProtocol), **settings)
+        self._settings["phase"] = random.random
+        self.serverLimits = serverLimits or ServerLimits.off()
+        self.admit = admit
+        self.claims: dict[str, Admission] = {}
         self.peers: dict[int, Link] = {}
         self._links: dict[int, Link] = {}
+        self._networks: dict[str, int] = {}
+        self._crowding = 0
+        self._draining = False
+        self._toldAt: float | None = None
+        self._untold = 0
+
+    def named(self, name: str) -> Link | None:
+        """
+        The link to the peer that calls itself so.
+
+        @return: one of the L{peers}; L{None} if there is none of that name.
+        """
+        claimant = self.claims.get(name)
+        while claimant is not None and claimant.ahead is not None:
+            claimant = claimant.ahead
+        link = None if claimant is None else claimant.link
+        return link if link is not None and link.generation in self.peers else None
+
+    def doStart(self) -> None:
+        """
+        See C{IProtocolFactory}.  Whoever listens again is no longer draining.
+        """
+        self._draining = False
+        self.wrappedFactory.doStart()
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
         """
         See C{IProtocolFactory}.
         """
-        protocol: Any = super().buildProtocol(addr)
-        if protocol is not None:
-            # Known from here, so that a link whose handshake hangs is closed with the others.
-            self._links[protocol.link.generation] = protocol.link
-        return protocol  # type: ignore[no-any-return]
+        network = networkOf(addr)
+        full = self._full(network)
+        if self._draining or (full and self._crowding >= _POLITELY):
+            return self._cutOff(addr, full or "the server is closing")
+        protocol: Any = self.wrappedFactory.buildProtocol(addr)
+        if protocol is None:
+            return None
+        admission = Admission(self, network, full)
+        linked = withLink(protocol, self.terms, admission)
+        admission.link = linked.link
+        self._limitMessages(protocol)
+        self._count(admission, 1)
+        # Known from here, so that a link whose handshake hangs is closed with the others.
+        self._links[linked.link.generation] = linked.link
+        return linked  # type: ignore[no-any-return]
 
-    def owner(self) -> Owner:
+    def linkAdmitted(self, link: Link) -> None:
         """
-        It owns its links itself.
-        """
-        return self
-
-    def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        See L{Admitting<twisted_heartbeat.admission.Admitting>}.
         """
         self.peers[link.generation] = link
         link.announceConnected()
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkEnded(self, admission: Admission, link: Link) -> None:
         """
-        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        See L{Admitting<twisted_heartbeat.admission.Admitting>}.
         """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.net.link.Owner>}.
-        """
+        self._count(admission, -1)
         self._links.pop(link.generation, None)
         self.peers.pop(link.generation, None)
-        link.cleanUp()
-
-    def _established(self) -> list[Link]:
-        return [link for link in self._links.values() if link.state != "new"]
 
     def close(self) -> Deferred[Any]:
         """
@@ -82,3 +148,109 @@ class HeartbeatServerFactory(HeartbeatFactory):
             C{Limits.cleanupTimeout}.
         """
         return DeferredList([link.close() for link in self._established()])
+
+    def drain(
+        self,
+        *,
+        comeBackAfter: float = 1.0,
+        spread: float = 10.0,
+        grace: float = 0.5,
+        reason: str = "closing",
+    ) -> Deferred[Any]:
+        """
+        Close all links so that nobody is surprised: admit nobody any more, say goodbye to all, wait
+        for them to go, and then close the rest.  To stop its ports, before, is the caller's part.
+
+        @param comeBackAfter: seconds after which the peers are welcome again.
+        @param spread: seconds, from then on, over which they are to spread.
+        @param grace: seconds to wait for them; at most half of C{Limits.closeTimeout}.
+        @return: fires when all are gone and cleaned up: within C{Limits.closeTimeout} and
+            C{Limits.cleanupTimeout}.
+        @raise ValueError: if a value is negative, not finite or too long; then nothing is done.
+        """
+        goodbye = wire.Goodbye(reason, comeBackAfter, spread)
+        wire.encode(goodbye)
+        limit = self.terms.limits.closeTimeout
+        patience = grace if limit is None else min(grace, limit / 2)
+        if not 0 <= patience < inf:
+            raise ValueError(f"grace is {grace!r}: it must be 0 seconds or more, and finite")
+        self._draining = True
+        links = self._established()
+        for link in links:
+            told = link.usable and sayGoodbye(link, goodbye)
+            if not (told and patience and link.generation in self.peers):
+                link.close()
+        gone = DeferredList([link.whenGone() for link in links])
+        if not gone.called:
+            left = None if limit is None else limit - patience
+            call = self.terms.clock.callLater(patience, _closeAll, links, left)
+            gone.addCallback(lambda _: call.cancel() if call.active() else None)
+        return gone
+
+    def _established(self) -> list[Link]:
+        return [link for link in self._links.values() if link.state != "new"]
+
+    # How many there may be.
+
+    def _full(self, network: str | None) -> str:
+        """
+        Why there is no room for one more.
+        """
+        limits = self.serverLimits
+        here, there = len(self._links) - self._crowding, self._networks.get(network or "", 0)
+        if limits.peers is not None and here >= limits.peers:
+            return f"{here} peers are connected, and no more than {limits.peers} may be"
+        if limits.peersPerAddress is not None and there >= limits.peersPerAddress:
+            most = limits.peersPerAddress
+            return f"{there} peers are connected from {network}, and no more than {most} may be"
+        return ""
+
+    def _count(self, admission: Admission, more: int) -> None:
+        network = admission.network
+        if admission.full:
+            self._crowding += more
+        elif network is not None:
+            there = self._networks.get(network, 0) + more
+            self._networks[network] = there
+            if not there:
+                del self._networks[network]
+
+    def _cutOff(self, addr: Any, why: str) -> _CutOff:
+        """
+        Not each is told of in the log: they may be many, and come again and again.
+        """
+        now = self.terms.clock.seconds()
+        if self._toldAt is None or now >= self._toldAt + _TELL_AGAIN:
+            cause = ClosedHere(f"refused: {why}")
+            others, self._untold, self._toldAt = self._untold, 0, now
+            peer = peerName(addr)
+            self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
+        else:
+            self._untold += 1
+        return _CutOff()
+
+    def _limitMessages(self, protocol: Any) -> None:
+        most = self.serverLimits.maxMessage
+        if most is not None and isinstance(protocol, HeartbeatProtocol):
+            protocol.maxMessage = min(most, protocol.maxMessage)
+
+
+def networkOf(address: Any) -> str | None:
+    """
+    Whose a peer's address is: one IPv4 address, or one IPv6 network of 64 bits, which is what one
+    host has to choose its address from (RFC 4291, 2.5.4).
+
+    @return: L{None} for an address that has no host, such as a UNIX socket's.
+    """
+    host: str | None = getattr(address, "host", None)
+    if host is None or ":" not in host:
+        return host
+    number = IPv6Address(host.partition("%")[0])
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return f"{IPv6Address(int(number) >> 64 << 64)}/64"
+
+
+def _closeAll(links: list[Link], within: float | None) -> None:
+    for link in links:
+        link.close(within=within)

@@ -351,17 +351,17 @@ class Listener(Service):
 
     def stopService(self) -> Deferred[Any]:
         """
-        Close the port, and then the links.
+        Close the port, and then drain the factory of its links.
 
         @return: fires when nothing is left, within C{Limits.closeTimeout}.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         opening, self._opening = self._opening, None
         if opening is None:
-            return self._factory.close()
+            return self._factory.drain()
         opening.cancel()
         opening.addCallback(lambda port: None if port is None else port.stopListening())
-        return opening.addCallback(lambda _: self._factory.close())
+        return opening.addCallback(lambda _: self._factory.drain())
 
     def _open(self) -> None:
         self._opening = maybeDeferred(self._place.endpoint.listen, self._factory)

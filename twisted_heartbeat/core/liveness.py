@@ -11,7 +11,7 @@ received chunk, has to cost one assignment: L{Liveness.heardAt}.
 from __future__ import annotations
 
 from enum import Enum
-from math import inf
+from math import inf, nextafter
 
 from .settings import Heartbeat
 
@@ -58,6 +58,12 @@ _PUNCTUAL = 0.025
 _AWAY = 1.0
 """Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
 
+_FRESH_FOR = 0.75
+"""
+Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
+left of the interval is the room in which the pings to many peers are kept apart.
+"""
+
 
 class Liveness:
     """
@@ -71,8 +77,11 @@ class Liveness:
 
     __slots__ = (
         "_askedAgain",
+        "_beginning",
         "_deadline",
         "_heartbeat",
+        "_inStep",
+        "_phase",
         "_silentSince",
         "_stage",
         "due",
@@ -80,20 +89,28 @@ class Liveness:
         "suspected",
     )
 
-    def __init__(self, heartbeat: Heartbeat | None, now: float) -> None:
+    def __init__(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
-        @param heartbeat: as for L{begin}.
+        @param heartbeat: as for L{begin}, and so the others.
         """
-        self.begin(heartbeat, now)
+        self.begin(heartbeat, now, phase)
 
-    def begin(self, heartbeat: Heartbeat | None, now: float) -> None:
+    def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
         Forget all, and expect the peer to speak from now on.
 
         @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
         @param now: when the link was established: the bound runs from here.
+        @param phase: this peer's place among many that are watched, from 0 to 1.  Its pings keep
+            to that place in the interval, whatever makes many peers speak in one instant: the
+            first comes as soon as its place does, the others after more than 0.75 of the interval
+            in silence, and never after more than the whole.  L{None} for a peer that is alone,
+            which is pinged when the interval is over.
         """
         self._heartbeat = heartbeat
+        self._phase = phase
+        self._beginning = now
+        self._inStep = phase is None
         self._stage = _FRESH
         self._silentSince = -inf
         self._askedAgain = False
@@ -127,6 +144,24 @@ class Liveness:
         self.suspected = False
         self.due = inf
 
+    def ask(self, now: float, within: float) -> Decision:
+        """
+        Have the peer speak now, though its interval is not over.
+
+        @param within: seconds after which the verdict falls, if that is sooner.
+        @return: L{Decision.PING}; or L{Decision.NOTHING} if it has been asked already, or nothing
+            that it does not say proves anything.
+        """
+        if self._heartbeat is None or self._stage is _DEAD or not self.fresh:
+            return Decision.NOTHING
+        deadline = min(self.deadline, now + within)
+        # Where time is coarse, the answer may come in the instant of the word before it.
+        self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
+        self._askedAgain = False
+        self._expectBy(deadline, self._heartbeat.timeout)
+        self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
+        return Decision.PING
+
     def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
         """
         Look at the peer.
@@ -152,6 +187,7 @@ class Liveness:
             return self._recovered()
         if now < self.due:
             return Decision.NOTHING
+        self._inStep = True
         self._silentSince = self.heardAt
         self._askedAgain = False
         bound = self.heardAt + heartbeat.bound
@@ -161,17 +197,32 @@ class Liveness:
         # A peer that was asked late has its whole timeout all the same; but a timer that is late
         # by a little does not move the bound.
         late = lateness > _PUNCTUAL
+        again = self.due + heartbeat.interval
         self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
+        self._lookBy(again)
         return Decision.PING
 
     def _firstLook(self, heartbeat: Heartbeat) -> float:
-        wait = heartbeat.timeout / 2 if heartbeat.interval is None else heartbeat.interval
-        return self.heardAt + wait
+        if heartbeat.interval is None:
+            return self.heardAt + heartbeat.timeout / 2
+        latest = self.heardAt + heartbeat.interval
+        if self._phase is None:
+            return latest
+        place = self._beginning + self._phase * heartbeat.interval
+        if not self._inStep:
+            return place
+        return latest - (latest - place) % (heartbeat.interval * (1 - _FRESH_FOR))
 
     def _expectBy(self, deadline: float, timeout: float) -> None:
         self._stage = _PINGED
         self._deadline = deadline
         self.due = deadline - timeout / 2
+
+    def _lookBy(self, when: float) -> None:
+        """
+        Look no later than then, for the answer may have come by now, and the next ping be due.
+        """
+        self.due = min(self.due, when)
 
     def _recovered(self) -> Decision:
         self.suspected = False
@@ -196,7 +247,9 @@ class Liveness:
             self._stage = _LOOKING
             self.due = now
             return Decision.LOOK
-        if now < self.due:
+        suspicion = self._deadline - heartbeat.timeout / 2
+        if now < suspicion:
+            self.due = suspicion
             return Decision.NOTHING
         self.due = self._deadline
         if self.suspected:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What the user asks for: L{Heartbeat}, L{KeepAlive}, L{Backoff}, L{Limits}.
+What the user asks for: L{Heartbeat}, L{KeepAlive}, L{Backoff}, L{Limits}, L{ServerLimits}.
 
 Each is frozen, takes keywords only and is checked when it is built: a wrong value is one
 C{ValueError} that names the field, the value and what is allowed, before anything starts.
@@ -328,4 +328,52 @@ class Limits:
             cleanupTimeout=None,
             sendStall=None,
             maxBuffered=None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerLimits:
+    """
+    What those who connect to a server may take of it.  L{None} switches that limit off.
+
+    @ivar peers: links at a time.
+    @ivar peersPerAddress: links at a time from one IPv4 address, or from one IPv6 network of 64
+        bits.  Off by default: many well-behaved peers may be behind one address.
+    @ivar helloTimeout: seconds in which a peer has to say hello.
+    @ivar admissionTimeout: seconds from its hello until it is admitted.
+    @ivar maxMessage: bytes that a received message may have.  Off by default, which leaves the
+        protocol's own C{maxMessage}.
+    @ivar maxHeld: bytes that are kept of what a peer says before it is admitted; no more is read
+        until then.
+    @ivar pingsPerSecond: pings that a peer may send in a second.
+    @raise ValueError: if a number is not whole and 1 or more, or a time is not above 0.
+    """
+
+    peers: int | None = 100_000
+    peersPerAddress: int | None = None
+    helloTimeout: float | None = 30.0
+    admissionTimeout: float | None = 30.0
+    maxMessage: int | None = None
+    maxHeld: int | None = 64 * 1024
+    pingsPerSecond: int | None = 50
+
+    def __post_init__(self) -> None:
+        _requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
+        for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
+            value = getattr(self, field)
+            whole = _isNumber(value) and value >= 1 and value == int(value)
+            allowed = "a whole number, 1 or more, or None to switch it off"
+            _require(value is None or whole, self, field, value, allowed)
+
+    @classmethod
+    def off(cls) -> ServerLimits:
+        """
+        No limit on anything.
+        """
+        return cls(
+            peers=None,
+            helloTimeout=None,
+            admissionTimeout=None,
+            maxHeld=None,
+            pingsPerSecond=None,
         )

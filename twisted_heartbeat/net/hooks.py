@@ -64,6 +64,14 @@ class LinkHooks:
         A link has ended.  Its cleanups run next.
         """
 
+    def refused(self, link: Link, cause: Cause) -> object:
+        """
+        A server did not admit a peer.  It is called when the link has ended, in place of
+        L{disconnected}, and is waited for as that is; C{connected} was not called.
+
+        @param cause: says why, as the peer was told.
+        """
+
     def retrying(self, retry: Retry) -> object:
         """
         There will be another attempt.

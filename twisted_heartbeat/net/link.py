@@ -38,11 +38,12 @@ from ..core.settings import SHORTEST_BOUND, Heartbeat
 from .clock import Slot, pulseFor
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
-from .terms import Ping, Terms
+from .terms import Ping, Terms, peerName
 from .transport import (
     Witness,
     abort,
     bearWitness,
+    certificateOf,
     certificateRefused,
     declareForwarded,
     evidenceOf,
@@ -58,6 +59,9 @@ _log = Logger()
 
 _TURNS_TO_LET_GO = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
+
+_LIFE_LASTS = 1.0
+"""Seconds for which a peer that has answered need not be asked again."""
 
 _STALL_LOOKS = 8
 """A send buffer is looked at so many times in C{sendStall}."""
@@ -125,11 +129,16 @@ class Link:
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
     @ivar farewell: says goodbye to the peer, in a protocol that has such a thing.
+    @ivar name: what the peer calls itself, once a server has heard it.
+    @ivar refused: whether a server did not admit the peer.
+    @ivar pingsLeft: counts the peer's pings down; C{pingsSpent} is called at 0.
     @ivar spokeAt: when this end has last said something that counts as kept word.
     """
 
     __slots__ = (
         "__weakref__",
+        "_answeredAt",
+        "_asks",
         "_cleaned",
         "_cleanups",
         "_deadline",
@@ -162,8 +171,12 @@ class Link:
         "generation",
         "keepAlive",
         "liveness",
+        "name",
         "peer",
+        "pingsLeft",
+        "pingsSpent",
         "protocol",
+        "refused",
         "rtt",
         "seconds",
         "slot",
@@ -210,6 +223,8 @@ class Link:
         self._cleanups: list[Callable[[], object]] | None = []
         self._cleaned = False
         self._waiters: list[Deferred[Cause]] = []
+        self._asks: list[Deferred[bool]] | None = None
+        self._answeredAt = -inf
         self.slot: Slot | None = None
         self.seconds = terms.clock.seconds
         self.generation = next(terms.generations)
@@ -221,12 +236,16 @@ class Link:
         self.keepAlive: Applied | None = None
         self.agreement: Agreement | None = None
         self.farewell: Callable[[], None] | None = None
+        self.name = ""
+        self.refused = False
+        self.pingsLeft = -1
+        self.pingsSpent: Callable[[], None] | None = None
         self.spokeAt = -inf
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
 
     def __repr__(self) -> str:
-        return f"<Link {self.generation} to {self._peerName()} {self.state}>"
+        return f"<Link {self.generation} to {peerName(self.peer)} {self.state}>"
 
     # What is known of it.
 
@@ -263,6 +282,14 @@ class Link:
         if heartbeat is not None and (self._trusted or heartbeat.interval is None):
             return "passive"
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
+
+    @property
+    def certificate(self) -> Any:
+        """
+        The peer's TLS certificate, as an C{OpenSSL.crypto.X509}; L{None} without one, and once the
+        link has ended.
+        """
+        return certificateOf(self._transport)
 
     # What the door tells it, in this order.
 
@@ -411,6 +438,7 @@ class Link:
         sends, self._sends = self._sends, []
         for _, waiting in sends:
             _failQuietly(waiting, self.cause)
+        self._tellAsking(False)
         self._owner.linkLost(self, self.cause)
 
     # What its owner does.
@@ -434,16 +462,59 @@ class Link:
             return succeed(None)
         cause = self.cause
         assert cause is not None
-        level = LogLevel.info if isinstance(cause, ClosedHere) else LogLevel.warn
-        self._announce("disconnected", level, cause=cause, evidence=_fieldsOf(cause.evidence))
-        hooks = self._terms.hooks
+        name = "refused" if self.refused else "disconnected"
+        hook = getattr(self._terms.hooks, name)
+        self._announceEnd(name, cause)
 
-        def disconnected() -> object:
-            return hooks.disconnected(self, cause)
+        def lastHook() -> object:
+            return hook(self, cause)
 
-        disconnected.__qualname__ = "disconnected hook"
-        done = self._runSteps([disconnected, *reversed(cleanups)])
+        lastHook.__qualname__ = f"{name} hook"
+        done = self._runSteps([lastHook, *reversed(cleanups)])
         return done.addCallback(lambda _: self._tellWaiters())
+
+    def _announceEnd(self, event: str, cause: Cause) -> None:
+        if self.refused:
+            self._announce(event, LogLevel.warn, cause=cause, name=self.name)
+        else:
+            level = LogLevel.info if isinstance(cause, ClosedHere) else LogLevel.warn
+            self._announce(event, level, cause=cause, evidence=_fieldsOf(cause.evidence))
+
+    def ask(self) -> Deferred[bool]:
+        """
+        Make the peer speak now.
+
+        @return: fires with whether it lives: L{True} once it says anything, or where its silence
+            proves nothing; L{False} once the link has ended, and that is when the peer has said
+            nothing for the C{timeout} of the heartbeat, if not before.
+        """
+        now = self.seconds()
+        if not self.usable:
+            return succeed(False)
+        if self.liveness.deadline == inf or now < self._answeredAt + _LIFE_LASTS:
+            return succeed(True)
+        asked: Deferred[bool] = Deferred()
+        self._asks = [*(self._asks or ()), asked]
+        if self._witness is not None:
+            self._witness.suspected = True
+        heartbeat = self._terms.heartbeat
+        if self._ping is not None and heartbeat is not None:
+            if self.liveness.ask(now, heartbeat.timeout) is Decision.PING:
+                self._ask(now, self._ping)
+                self._revisit()
+        return asked
+
+    def pause(self) -> None:
+        """
+        Read no more for now.  What the peer says meanwhile is no silence.
+        """
+        self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        self._transport.resumeProducing()
 
     def whenGone(self) -> Deferred[Cause]:
         """
@@ -507,17 +578,18 @@ class Link:
         self.abort(cause)
         return _failed(cause)
 
-    def close(self, cause: Cause | None = None) -> Deferred[Cause]:
+    def close(self, cause: Cause | None = None, within: float | None = None) -> Deferred[Cause]:
         """
         Close politely, and abort after C{Limits.closeTimeout}.
 
         @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
+        @param within: seconds, in place of C{Limits.closeTimeout}.
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
             self._sayGoodbye()
             self.blame(cause or ClosedHere())
-            self._closeWithin(self._terms.limits.closeTimeout)
+            self._closeWithin(within or self._terms.limits.closeTimeout)
             self._transport.loseConnection()
         return self.whenGone()
 
@@ -606,6 +678,9 @@ class Link:
         """
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
+        if self._asks is not None:
+            self._answeredAt = self.seconds()
+            self._tellAsking(True)
 
     def peerFinished(self) -> None:
         """
@@ -633,8 +708,10 @@ class Link:
             self._listenFrom(self.liveness.heardAt)
 
     def _listenFrom(self, heardAt: float) -> None:
+        draw = self._terms.phase
+        phase = None if draw is None else draw()
         # The same object, for it is the one that the witness tells.
-        self.liveness.begin(self._heartbeat, heardAt)
+        self.liveness.begin(self._heartbeat, heardAt, phase)
         self._revisit()
 
     def _keepWord(self, now: float) -> None:
@@ -688,10 +765,12 @@ class Link:
         return delivered
 
     def _sendPing(self, now: float) -> None:
-        if self._ping is None or self.watch != "ping":
-            return
+        if self._ping is not None and self.watch == "ping":
+            self._ask(now, self._ping)
+
+    def _ask(self, now: float, ping: Ping) -> None:
         try:
-            answer = self._ping(self.protocol)
+            answer = ping(self.protocol)
         except Exception as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
@@ -730,6 +809,8 @@ class Link:
         self._decidedAt = now
         silence = now - self.liveness.heardAt
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
+        if self._asks is not None:
+            words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
         evidence = self._evidence(self._pulse.fall(now))
         if evidence is None or self._witness is None:
             cause = causeOfSilence(0, evidence, hung=False, words=words)
@@ -898,6 +979,11 @@ class Link:
             except Exception:
                 _log.failure("{link} could not say goodbye", link=self)
 
+    def _tellAsking(self, lives: bool) -> None:
+        asks, self._asks = self._asks, None
+        for asked in asks or ():
+            asked.callback(lives)
+
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
         limits = self._terms.limits
@@ -929,15 +1015,11 @@ class Link:
             event,
             level,
             generation=self.generation,
-            peer=self._peerName(),
+            peer=peerName(self.peer),
             silence=round(self.silence, 3),
             bound=None if self._heartbeat is None else self._heartbeat.bound,
             **fields,
         )
-
-    def _peerName(self) -> str:
-        host, port = getattr(self.peer, "host", None), getattr(self.peer, "port", None)
-        return str(self.peer) if host is None else f"{host}:{port}"
 
     def _next(self) -> float | None:
         if self.state == "gone":

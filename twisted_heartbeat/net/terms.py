@@ -25,6 +25,14 @@ Ping = Callable[[Any], object]
 """Takes the protocol and makes the peer speak.  It may return a Deferred."""
 
 
+def peerName(address: object) -> str:
+    """
+    What the log calls an address.
+    """
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return str(address) if host is None else f"{host}:{port}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """
@@ -35,6 +43,8 @@ class Terms:
     @ivar keepAlive: L{None} to leave the operating system's options alone.
     @ivar ping: makes a peer speak; L{None} where nothing can.
     @ivar name: what the log calls them.
+    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}; L{None} where
+        there are not many.
     """
 
     clock: IReactorTime
@@ -44,6 +54,7 @@ class Terms:
     hooks: LinkHooks = field(default_factory=LinkHooks)
     ping: Ping | None = None
     name: str | None = None
+    phase: Callable[[], float] | None = None
     generations: Iterator[int] = field(default_factory=lambda: count(1))
 
     def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
@@ -60,7 +71,9 @@ class Terms:
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
             known["reason"] = str(cause)
-        if known["peer"] is not None:
+        if known["generation"] is not None:
             words += " [{peer}, generation {generation}]"
+        elif known["peer"] is not None:
+            words += " [{peer}]"
         name = None if cause is None else type(cause).__name__
         _log.emit(level, words, event=event, cause=name, **known)

@@ -353,6 +353,27 @@ def certificateRefused(transport: object) -> str:
         return ""
 
 
+def certificateOf(transport: object) -> Any:
+    """
+    The certificate that the peer has shown, as an C{OpenSSL.crypto.X509}; L{None} if it was not
+    asked for one, there is no TLS, or it is over.
+    """
+    layer = _tlsLayer(transport)
+    shown = getattr(layer, "getPeerCertificate", None)
+    over = getattr(layer, "_tlsConnection", shown) is None
+    return None if shown is None or over else shown()
+
+
+def publicKeyOf(certificate: Any) -> bytes:
+    """
+    What identifies the holder of a certificate: its public key (C{SubjectPublicKeyInfo}, RFC 5280,
+    DER).  That the peer has the private one, its handshake has proven.
+    """
+    from OpenSSL.crypto import FILETYPE_ASN1, dump_publickey
+
+    return dump_publickey(FILETYPE_ASN1, certificate.get_pubkey())
+
+
 def _tlsLayer(transport: object) -> object:
     if isinstance(transport, tcp.Connection):
         # After startTLS; until it is lost.

@@ -1,0 +1,1191 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+A peer's way into a server, in virtual time: hello, decision, name; refused, replaced or admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import trustme
+from OpenSSL import crypto
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.protocols.basic import LineReceiver
+
+from twisted_heartbeat import (
+    ClosedHere,
+    Heartbeat,
+    HeartbeatMixin,
+    HeartbeatProtocol,
+    HeartbeatServerFactory,
+    Limits,
+    Link,
+    PeerClosed,
+    PeerSilent,
+    ProtocolViolation,
+    ServerLimits,
+)
+from twisted_heartbeat.core import wire
+from twisted_heartbeat.server import networkOf
+
+from .conftest import LoggedErrors
+from .fakes import FakeTransport, KeptFactory, Recorder
+
+HEARTBEAT = Heartbeat(interval=20.0, timeout=15.0)
+
+
+class Listener(HeartbeatProtocol):
+    """
+    Keeps what reaches the user.
+    """
+
+    name = "server"
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def helloReceived(self, hello: wire.Hello) -> None:
+        """
+        Keep it.
+        """
+        self.told.append(hello.name)
+
+    def messageReceived(self, message: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.told.append(message)
+
+
+class Guest:
+    """
+    One peer, seen from its own end.
+    """
+
+    def __init__(self, place: Place, host: str, certificate: Any) -> None:
+        self._place = place
+        self.protocol: Any = place.server.buildProtocol(IPv4Address("TCP", host, 4000))
+        self.transport = Wire(place.clock, self.protocol)
+        self.transport.peerAddr = IPv4Address("TCP", host, 4000)
+        self.transport.certificate = certificate
+        self.protocol.makeConnection(self.transport)
+
+    @property
+    def link(self) -> Link:
+        """
+        The server's.
+        """
+        link = self.protocol.link
+        assert isinstance(link, Link)
+        return link
+
+    def say(self, *frames: wire.Frame) -> None:
+        """
+        Send frames, in one piece.
+        """
+        self.transport.deliver(b"".join(map(wire.encode, frames)))
+
+    def heard(self, kind: type[Any]) -> list[Any]:
+        """
+        The frames of one kind that it has got so far.
+        """
+        frames = wire.Reader().receive(self.transport.value())
+        return [frame for frame in frames if isinstance(frame, kind)]
+
+    def answer(self) -> None:
+        """
+        Answer the last ping.
+        """
+        self.say(wire.Pong(self.heard(wire.Ping)[-1].token))
+
+    @property
+    def parting(self) -> wire.Parting | None:
+        """
+        What it was told at the end.
+        """
+        goodbyes = self.heard(wire.Goodbye)
+        return goodbyes[-1].parting if goodbyes else None
+
+
+class Wire(FakeTransport):
+    """
+    May have a certificate, and can be paused as a real one is.
+    """
+
+    certificate: Any = None
+    paused = False
+
+    def getPeerCertificate(self) -> Any:
+        """
+        As over TLS.
+        """
+        return self.certificate
+
+    def pauseProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.paused = False
+
+
+class Place:
+    """
+    A server, and its clock.
+    """
+
+    def __init__(self, factory: Any = None, **settings: Any) -> None:
+        self.clock = Clock()
+        self.hooks = Recorder()
+        settings = {"heartbeat": HEARTBEAT, "keepAlive": None, **settings}
+        factory = factory or Factory.forProtocol(Listener)
+        self.server = HeartbeatServerFactory(
+            factory, hooks=self.hooks, clock=self.clock, **settings
+        )
+        # No ping comes by itself while a test looks at those that newcomers make come.
+        self.server._settings["phase"] = lambda: 0.9
+
+    def arrives(
+        self, name: str | None = None, host: str = "192.0.2.1", certificate: Any = None
+    ) -> Guest:
+        """
+        A peer connects, and says hello if it has a name.
+        """
+        guest = Guest(self, host, certificate)
+        if name is not None:
+            guest.say(wire.Hello(name))
+        return guest
+
+    def passes(self, seconds: float) -> None:
+        """
+        Time passes in steps.
+        """
+        for _ in range(round(seconds * 8)):
+            self.clock.advance(0.125)
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    """
+    What is logged for an operator: the structured events, and the warnings.
+    """
+    found: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("event") or event["log_level"].name == "warn":
+            found.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+def reasons(events: list[LogEvent], name: str) -> list[str]:
+    """
+    Why, in the words of the events of one name.
+    """
+    return [event["reason"] for event in events if event.get("event") == name]
+
+
+@cache
+def certificates() -> tuple[Any, Any, Any]:
+    """
+    One peer's certificate, the same key in a renewed one, and another peer's.
+    """
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    one, other = (
+        crypto.load_certificate(
+            crypto.FILETYPE_PEM,
+            authority.issue_cert("pump.example", key_type=trustme.KeyType.ECDSA)
+            .cert_chain_pems[0]
+            .bytes(),
+        )
+        for _ in range(2)
+    )
+    renewed = crypto.load_certificate(
+        crypto.FILETYPE_PEM, crypto.dump_certificate(crypto.FILETYPE_PEM, one)
+    )
+    return one, renewed, other
+
+
+# Hello.
+
+
+def test_admittedWithItsHello() -> None:
+    """
+    A peer is among the C{peers}, and C{connected} is called, once it has said hello and not before;
+    then the hello and the messages that came with it are delivered, in order.
+    """
+    place = Place()
+    guest = place.arrives()
+    assert place.server.peers == {}
+    assert place.hooks.names == []
+    guest.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
+    assert place.server.peers == {1: guest.link}
+    assert place.hooks.events == [("connected", guest.link)]
+    assert guest.protocol.told == ["pump", b"one", b"two"]
+    assert guest.link.name == "pump"
+    guest.say(wire.Data(b"three"))
+    assert guest.protocol.told[-1] == b"three"
+    guest.transport.lose()
+
+
+def test_helloIsThereWhenConnected() -> None:
+    """
+    The C{connected} hook can read the peer's hello, and find the link by its name.
+    """
+    place = Place()
+    seen: list[Any] = []
+
+    def look() -> None:
+        [link] = place.server.peers.values()
+        seen.extend([link.protocol.hello.name, place.server.named("pump") is link])
+
+    place.hooks.then["connected"] = look
+    place.arrives("pump").transport.lose()
+    assert seen == ["pump", True]
+
+
+def test_noHello(events: list[LogEvent]) -> None:
+    """
+    A peer that says no hello within C{helloTimeout} is ended with C{ProtocolViolation}, though it
+    speaks: byte by byte, or with pings.  C{connected} was never called.
+    """
+    place = Place(serverLimits=ServerLimits(helloTimeout=5))
+    slow, pinging = place.arrives(), place.arrives()
+    hello = wire.encode(wire.Hello("slow"))
+    for index in range(4):
+        slow.transport.deliver(hello[index : index + 1])
+        pinging.say(wire.Ping(index))
+        place.passes(1.125)
+    assert slow.transport.open and pinging.transport.open
+    place.passes(1)
+    assert not slow.transport.open and not pinging.transport.open
+    assert place.hooks.names == ["disconnected"] * 2
+    assert {type(cause) for cause in place.hooks.told("disconnected")} == {ProtocolViolation}
+    assert reasons(events, "disconnected") == ["no hello within 5 s"] * 2
+    assert len(pinging.heard(wire.Pong)) == 4
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_helloInTime() -> None:
+    """
+    One who says hello in time is not ended later for it; and one who has said it while this process
+    was away is read first.
+    """
+    place = Place(serverLimits=ServerLimits(helloTimeout=5))
+    guest = place.arrives("pump")
+    late = place.arrives()
+    place.clock.advance(300)
+    late.say(wire.Hello("late"))
+    guest.say(wire.Pong(1))
+    place.clock.advance(0)
+    assert {link.name for link in place.server.peers.values()} == {"pump", "late"}
+    guest.transport.lose()
+    late.transport.lose()
+
+
+def test_secondHelloBeforeADecision() -> None:
+    """
+    A peer that says hello again while it is decided on has broken the protocol.
+    """
+    place = Place(admit=lambda *facts: Deferred())
+    guest = place.arrives("pump")
+    guest.say(wire.Hello("pump"))
+    place.clock.advance(0)
+    assert type(place.hooks.told("disconnected")[0]) is ProtocolViolation
+
+
+# How many.
+
+
+def test_peers(events: list[LogEvent]) -> None:
+    """
+    One more than C{peers} is refused, and told so; the others stay, and when one has left there is
+    room again.
+    """
+    place = Place(serverLimits=ServerLimits(peers=2))
+    first, second = place.arrives("a"), place.arrives("b")
+    third = place.arrives("c")
+    place.clock.advance(0)
+    assert third.parting is wire.Parting.REFUSED
+    assert not third.transport.open
+    assert place.hooks.names == ["connected", "connected", "refused"]
+    [reason] = reasons(events, "refused")
+    assert reason == "refused: 2 peers are connected, and no more than 2 may be"
+    assert set(place.server.peers) == {1, 2}
+    first.transport.lose()
+    fourth = place.arrives("d")
+    assert place.server.named("d") is fourth.link
+    second.transport.lose()
+    fourth.transport.lose()
+
+
+def test_peersPerAddress(events: list[LogEvent]) -> None:
+    """
+    The same for those from one address; others are welcome.
+    """
+    place = Place(serverLimits=ServerLimits(peersPerAddress=2))
+    guests = [place.arrives(name) for name in ("a", "b", "c")]
+    guests.append(place.arrives("d", host="192.0.2.2"))
+    place.clock.advance(0)
+    assert [guest.transport.open for guest in guests] == [True, True, False, True]
+    [reason] = reasons(events, "refused")
+    assert reason == "refused: 2 peers are connected from 192.0.2.1, and no more than 2 may be"
+    guests[0].transport.lose()
+    guests.append(place.arrives("e"))
+    assert guests[-1].transport.open
+    for guest in guests:
+        guest.transport.lose()
+    assert place.server._networks == {}
+
+
+def test_crowd(events: list[LogEvent]) -> None:
+    """
+    Of those for whom there is no room only some at a time are told why; the rest is cut off, which
+    is one event of the log in a second, however many they are.
+    """
+    place = Place(serverLimits=ServerLimits(peers=1, helloTimeout=5))
+    place.arrives("in")
+    silent = [place.arrives() for _ in range(32)]
+    for _ in range(100):
+        protocol: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+        transport = FakeTransport(place.clock, protocol)
+        protocol.makeConnection(transport)
+        assert transport.aborting
+    assert len(reasons(events, "refused")) == 1
+    assert all(guest.transport.open for guest in silent)
+    place.passes(6)
+    assert not any(guest.transport.open for guest in silent)
+    place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    place.server.peers[1].abort(ClosedHere())
+    place.clock.advance(0)
+    assert place.server._crowding == 1
+
+
+ADDRESSES = {
+    "IPv4": (IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"),
+    "IPv6": (IPv6Address("TCP", "2001:db8:1:2:3:4:5:6", 1), "2001:db8:1:2::/64"),
+    "IPv6 with a scope": (IPv6Address("TCP", "fe80::1%eth0", 1), "fe80::/64"),
+    "IPv4 in IPv6": (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1"),
+    "UNIX": (UNIXAddress(b"/run/hb.sock"), None),
+}
+
+
+@pytest.mark.parametrize(("address", "network"), ADDRESSES.values(), ids=ADDRESSES)
+def test_networkOf(address: Any, network: str | None) -> None:
+    """
+    An IPv6 host can choose among the addresses of its network, so they count as one.
+    """
+    assert networkOf(address) == network
+
+
+# Who decides.
+
+
+def test_admitSees() -> None:
+    """
+    C{admit} is told the address, the certificate and the hello.
+    """
+    told: list[Any] = []
+    place = Place(admit=lambda *facts: told.append(facts))
+    [certificate, _, _] = certificates()
+    guest = place.arrives("pump", certificate=certificate)
+    [(address, shown, hello)] = told
+    assert (address.host, shown, hello.name) == ("192.0.2.1", certificate, "pump")
+    assert guest.link.generation in place.server.peers
+    guest.transport.lose()
+
+
+async def coroutine(answer: object) -> object:
+    """
+    An answer after all.
+    """
+    return answer
+
+
+def later(answer: object) -> Deferred[Any]:
+    """
+    An answer that is there already.
+    """
+    deferred: Deferred[Any] = Deferred()
+    deferred.callback(answer)
+    return deferred
+
+
+@pytest.mark.parametrize("how", [lambda answer: answer, later, coroutine])
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, None),
+        (True, None),
+        (False, "not admitted"),
+        ("", "not admitted"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_admitAnswers(
+    answer: object, reason: str | None, how: Callable[[object], object], events: list[LogEvent]
+) -> None:
+    """
+    A plain value, a Deferred or a coroutine: C{None} and C{True} admit; C{False} and a reason
+    refuse, and the peer is told that, and the log.
+    """
+    place = Place(admit=lambda *facts: how(answer))
+    guest = place.arrives("pump")
+    guest.say(wire.Data(b"now"))
+    place.clock.advance(0)
+    if reason is None:
+        assert guest.protocol.told == ["pump", b"now"]
+        guest.transport.lose()
+        return
+    assert place.hooks.names == ["refused"]
+    assert guest.protocol.told == []
+    [goodbye] = guest.heard(wire.Goodbye)
+    assert (goodbye.reason, goodbye.parting) == (reason, wire.Parting.REFUSED)
+    assert reasons(events, "refused") == [f"refused: {reason}"]
+    assert not guest.transport.open
+
+
+@pytest.mark.parametrize("fault", [lambda *facts: 1 / 0, lambda *facts: 17])
+def test_admitFails(fault: Callable[..., object], loggedErrors: LoggedErrors) -> None:
+    """
+    If C{admit} raises, or returns what is no answer, the peer is refused: a door that fails stays
+    shut.  What was raised is logged and not told.
+    """
+    place = Place(admit=fault)
+    guest = place.arrives("pump")
+    place.clock.advance(0)
+    assert not guest.transport.open
+    assert [goodbye.reason for goodbye in guest.heard(wire.Goodbye)] == ["not admitted"]
+    assert len(loggedErrors.flush(ZeroDivisionError, TypeError)) == 1
+
+
+def test_longReason() -> None:
+    """
+    A reason that a goodbye can not hold is cut, and not in the middle of a letter.
+    """
+    place = Place(admit=lambda *facts: "ü" * 600 + "\ud800")
+    guest = place.arrives("pump")
+    [goodbye] = guest.heard(wire.Goodbye)
+    assert goodbye.reason == "ü" * 512
+    place.clock.advance(0)
+
+
+def test_nothingIsDeliveredBeforeADecision() -> None:
+    """
+    While it is decided, a peer's pings are answered and its messages kept; no more is read than
+    C{maxHeld} and what has come already; and all is delivered once it is admitted.
+    """
+    decision: Deferred[Any] = Deferred()
+    place = Place(admit=lambda *facts: decision, serverLimits=ServerLimits(maxHeld=1000))
+    guest = place.arrives("pump")
+    guest.say(wire.Data(b"a" * 400), wire.Ping(7))
+    assert guest.heard(wire.Pong) == [wire.Pong(7)]
+    assert not guest.transport.paused
+    guest.say(wire.Data(b"b" * 600))
+    assert guest.transport.paused
+    assert guest.protocol.told == []
+    assert place.server.peers == {}
+    decision.callback(None)
+    assert guest.protocol.told == ["pump", b"a" * 400, b"b" * 600]
+    assert not guest.transport.paused
+    guest.transport.lose()
+
+
+def test_noDecision(events: list[LogEvent]) -> None:
+    """
+    A peer on which nobody decides is refused after C{admissionTimeout}; the decision is cancelled,
+    and one that comes all the same changes nothing.
+    """
+    decision: Deferred[Any] = Deferred()
+    place = Place(admit=lambda *facts: decision, serverLimits=ServerLimits(admissionTimeout=3))
+    guest = place.arrives("pump")
+    place.passes(2.875)
+    assert guest.transport.open
+    place.passes(0.5)
+    assert not guest.transport.open
+    assert guest.parting is wire.Parting.REFUSED
+    assert reasons(events, "refused") == ["refused: no decision within 3 s"]
+    assert decision.called
+    decision.callback(None)
+    assert place.hooks.names == ["refused"]
+
+
+def test_leftBeforeADecision() -> None:
+    """
+    A peer that leaves while it is decided on is gone: the decision is cancelled, and C{connected}
+    is not called.
+    """
+    cancelled: list[Any] = []
+    place = Place(admit=lambda *facts: Deferred(cancelled.append))
+    guest = place.arrives("pump")
+    guest.transport.lose()
+    assert len(cancelled) == 1
+    assert place.hooks.names == ["disconnected"]
+    assert place.server.claims == {}
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_refusedIsNotDelivered() -> None:
+    """
+    Nothing that a refused peer still says reaches the user.
+    """
+    place = Place(admit=lambda *facts: "no")
+    guest = place.arrives()
+    guest.say(wire.Hello("pump"), wire.Data(b"one"))
+    guest.say(wire.Data(b"two"), wire.Data(b"three"))
+    assert guest.protocol.told == []
+    place.clock.advance(0)
+
+
+def test_cleanupsOfARefusedLink() -> None:
+    """
+    What was to be cleaned up of a refused link is cleaned up, once.
+    """
+    place = Place(admit=lambda *facts: "no")
+    guest = place.arrives()
+    ran: list[str] = []
+    guest.link.addCleanup(ran.append, "cleaned up")
+    guest.say(wire.Hello("pump"))
+    place.clock.advance(0)
+    assert ran == ["cleaned up"]
+    assert place.hooks.names == ["refused"]
+
+
+def test_userCodeFailsOnWhatWasHeld(loggedErrors: LoggedErrors) -> None:
+    """
+    A protocol that raises on a message that was held ends its own link, as on any other.
+    """
+
+    class Raising(Listener):
+        def messageReceived(self, message: bytes) -> None:
+            raise LookupError("no such thing")
+
+    decision: Deferred[Any] = Deferred()
+    place = Place(Factory.forProtocol(Raising), admit=lambda *facts: decision)
+    guest = place.arrives()
+    guest.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
+    decision.callback(None)
+    place.clock.advance(0)
+    [cause] = place.hooks.told("disconnected")
+    assert "LookupError" in str(cause)
+    assert len(loggedErrors.flush(LookupError)) == 1
+
+
+# Protocols that know no hello.
+
+
+class Lines(HeartbeatMixin, LineReceiver):
+    """
+    A protocol of the user's, through the first door.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def sendPing(self) -> None:
+        """
+        Make the peer speak.
+        """
+        self.sendLine(b"ping")
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.lines.append(line)
+
+
+def linesOf(protocol: Any) -> list[bytes]:
+    """
+    What a protocol of the user's has got, through either door.
+    """
+    if isinstance(protocol, Lines):
+        return protocol.lines
+    received: bytes = protocol.received
+    return received.split(b"\r\n")[:-1]
+
+
+@pytest.fixture(params=["mixed in", "wrapped"])
+def factory(request: pytest.FixtureRequest) -> Any:
+    """
+    Makes protocols that know no hello.
+    """
+    return Factory.forProtocol(Lines) if request.param == "mixed in" else KeptFactory()
+
+
+def test_withoutAHello(factory: Any) -> None:
+    """
+    A peer of a protocol that knows no hello is admitted as soon as it is connected.
+    """
+    place = Place(factory)
+    guest = place.arrives()
+    assert place.hooks.events == [("connected", guest.link)]
+    guest.transport.deliver(b"one\r\n")
+    assert linesOf(guest.link.protocol) == [b"one"]
+    guest.transport.lose()
+
+
+def test_decidedWithoutAHello(factory: Any) -> None:
+    """
+    It is decided on address and certificate; meanwhile nothing of what it says is delivered, and
+    then all is.
+    """
+    decision: Deferred[Any] = Deferred()
+    told: list[Any] = []
+
+    def admit(*facts: Any) -> Deferred[Any]:
+        told.append(facts)
+        return decision
+
+    place = Place(factory, admit=admit, serverLimits=ServerLimits(maxHeld=100))
+    guest = place.arrives()
+    assert told == [(guest.transport.peerAddr, None, None)]
+    guest.transport.deliver(b"one\r\ntw")
+    guest.transport.deliver(b"o\r\n" + b"x" * 100 + b"\r\n")
+    assert guest.transport.paused
+    assert linesOf(guest.link.protocol) == []
+    assert guest.link.silence == 0
+    decision.callback(None)
+    assert linesOf(guest.link.protocol) == [b"one", b"two", b"x" * 100]
+    assert not guest.transport.paused
+    guest.transport.deliver(b"three\r\n")
+    assert linesOf(guest.link.protocol)[-1] == b"three"
+    guest.transport.lose()
+
+
+def test_refusedWithoutAHello(factory: Any) -> None:
+    """
+    One that is refused is closed, and nothing that it says is delivered.
+    """
+    place = Place(factory, admit=lambda *facts: "no")
+    guest = place.arrives()
+    protocol = guest.link.protocol
+    guest.transport.deliver(b"one\r\n")
+    place.clock.advance(0)
+    assert not guest.transport.open
+    assert linesOf(protocol) == []
+    assert place.hooks.names == ["refused"]
+
+
+def test_noRoomWithoutAHello(factory: Any) -> None:
+    """
+    One for whom there is no room is closed at once.
+    """
+    place = Place(factory, serverLimits=ServerLimits(peers=1))
+    first, second = place.arrives(), place.arrives()
+    place.clock.advance(0)
+    assert first.transport.open and not second.transport.open
+    assert place.hooks.names == ["connected", "refused"]
+    first.transport.lose()
+
+
+# Ghosts.
+
+
+def test_ghostIsReplaced(events: list[LogEvent]) -> None:
+    """
+    A peer that comes back before its old link is known dead: the old one is pinged at once, and
+    when it has said nothing for its C{timeout} it is aborted, its cleanups finish, and then the new
+    one is connected and has the name.
+    """
+    place = Place()
+    ghost = place.arrives("pump")
+    place.passes(5)
+    cleaning: Deferred[None] = Deferred()
+    ghost.link.addCleanup(lambda: cleaning)
+    pings = len(ghost.heard(wire.Ping))
+    guest = place.arrives("pump")
+    assert len(ghost.heard(wire.Ping)) == pings + 1
+    place.passes(14.875)
+    assert ghost.transport.open
+    assert place.server.named("pump") is ghost.link
+    place.passes(0.25)
+    assert not ghost.transport.open
+    assert isinstance(place.hooks.told("disconnected")[0], PeerSilent)
+    assert "newcomer" in reasons(events, "disconnected")[0]
+    assert place.server.peers == {}
+    assert place.server.named("pump") is None
+    cleaning.callback(None)
+    place.clock.advance(0)
+    assert place.server.named("pump") is guest.link
+    assert place.hooks.told("connected") == [ghost.link, guest.link]
+    assert place.server.peers == {2: guest.link}
+    guest.transport.lose()
+
+
+def test_livePeerKeepsItsName(events: list[LogEvent]) -> None:
+    """
+    Nobody takes a live peer's place: it answers the ping, and the newcomer is refused, and told
+    that the name is in use; the old link goes on as if nothing had been.
+    """
+    place = Place()
+    peer = place.arrives("pump")
+    place.passes(5)
+    impostor = place.arrives("pump")
+    place.passes(0.125)
+    peer.answer()
+    place.clock.advance(0)
+    assert impostor.parting is wire.Parting.NAME_IN_USE
+    assert not impostor.transport.open
+    assert place.server.peers == {1: peer.link}
+    assert place.server.named("pump") is peer.link
+    assert place.hooks.names == ["connected", "refused"]
+    assert reasons(events, "refused") == [
+        "refused: the name 'pump' is in use by generation 1, which answers"
+    ]
+    assert peer.link.liveness.deadline == pytest.approx(5.125 + HEARTBEAT.bound)
+    peer.transport.lose()
+
+
+def test_anyByteOfALivePeerCounts() -> None:
+    """
+    Any byte of the old link's peer is life, a message or half of a frame.
+    """
+    place = Place()
+    peer = place.arrives("pump")
+    impostor = place.arrives("pump")
+    peer.transport.deliver(wire.encode(wire.Data(b"..."))[:3])
+    assert impostor.parting is wire.Parting.NAME_IN_USE
+    peer.transport.lose()
+    place.clock.advance(0)
+
+
+def test_impostorsAreCheap() -> None:
+    """
+    However often somebody comes with its name, a live peer is pinged no more than once a second for
+    that.
+    """
+    place = Place()
+    peer = place.arrives("pump")
+    for _ in range(20):
+        impostor = place.arrives("pump")
+        if impostor.transport.open:
+            peer.answer()
+        place.clock.advance(0)
+        assert not impostor.transport.open
+    assert len(peer.heard(wire.Ping)) == 1
+    peer.transport.lose()
+
+
+def test_silentPeerIsNotAskedTwice() -> None:
+    """
+    Where a ping is unanswered already, no other is sent, and the verdict comes when it would have
+    come (promises 2 and 3).
+    """
+    place = Place()
+    ghost = place.arrives("pump")
+    while not ghost.heard(wire.Ping):
+        place.passes(0.125)
+    place.passes(1)
+    deadline = ghost.link.liveness.deadline
+    guest = place.arrives("pump")
+    assert len(ghost.heard(wire.Ping)) == 1
+    assert ghost.link.liveness.deadline == deadline
+    ghost.transport.lose()
+    place.clock.advance(0)
+    assert place.server.named("pump") is guest.link
+    guest.transport.lose()
+
+
+def test_sameCertificateTakesOverAtOnce(events: list[LogEvent]) -> None:
+    """
+    With the same TLS identity, that is the same public key, renewed certificate or not, a peer
+    takes its name over at once; the old link ends with C{ClosedHere}, and nobody was pinged.
+    """
+    one, renewed, _ = certificates()
+    place = Place()
+    ghost = place.arrives("pump", certificate=one)
+    guest = place.arrives("pump", certificate=renewed)
+    place.clock.advance(0)
+    place.clock.advance(0)
+    assert not ghost.transport.open
+    assert ghost.heard(wire.Ping) == []
+    assert place.server.named("pump") is guest.link
+    assert place.hooks.names == ["connected", "disconnected", "connected"]
+    assert type(place.hooks.told("disconnected")[0]) is ClosedHere
+    assert reasons(events, "disconnected") == [
+        "replaced by generation 2, with the same certificate"
+    ]
+    guest.transport.lose()
+
+
+@pytest.mark.parametrize("shown", [(0, 2), (0, None), (None, 0)])
+def test_otherCertificateDoesNot(shown: tuple[int | None, int | None]) -> None:
+    """
+    With another TLS identity, or without one on either side, the old link is asked.
+    """
+    ours, theirs = (None if index is None else certificates()[index] for index in shown)
+    place = Place()
+    peer = place.arrives("pump", certificate=ours)
+    impostor = place.arrives("pump", certificate=theirs)
+    assert len(peer.heard(wire.Ping)) == 1
+    peer.answer()
+    assert impostor.parting is wire.Parting.NAME_IN_USE
+    peer.transport.lose()
+    place.clock.advance(0)
+
+
+def test_lateEventsOfTheOldGeneration() -> None:
+    """
+    What the old link still says or does, once it is replaced, changes nothing of the new one.
+    """
+    one, renewed, _ = certificates()
+    place = Place()
+    ghost = place.arrives("pump", certificate=one)
+    transport = ghost.transport
+    guest = place.arrives("pump", certificate=renewed)
+    place.passes(0.25)
+    before = list(place.hooks.events)
+    ghost.protocol.connectionLost(None)
+    ghost.link.abort(ClosedHere())
+    ghost.link.close()
+    transport.lose()
+    place.passes(0.25)
+    assert place.server.named("pump") is guest.link
+    assert place.server.peers == {2: guest.link}
+    assert place.hooks.events == before
+    guest.transport.lose()
+    assert place.server.claims == {}
+
+
+def test_manyOfOneName() -> None:
+    """
+    Where many come with the name of a ghost at once, one of them gets it, and the others are told
+    that it is in use.
+    """
+    place = Place()
+    ghost = place.arrives("pump")
+    guests = [place.arrives("pump") for _ in range(300)]
+    for _ in range(160):
+        place.passes(0.125)
+        for guest in guests:
+            if guest.transport.open and guest.heard(wire.Ping):
+                guest.answer()
+    assert not ghost.transport.open
+    [holder] = [guest for guest in guests if guest.transport.open]
+    assert place.server.named("pump") is holder.link
+    others = [guest.parting for guest in guests if guest is not holder]
+    assert set(others) == {wire.Parting.NAME_IN_USE}
+    holder.transport.lose()
+    assert place.server.claims == {}
+
+
+def test_newcomerLeavesWhileTheGhostIsAsked() -> None:
+    """
+    A newcomer that leaves before the name is settled leaves nothing behind, and the next one in the
+    row takes its place.
+    """
+    place = Place()
+    place.arrives("pump")
+    first = place.arrives("pump")
+    second = place.arrives("pump")
+    first.transport.lose()
+    place.passes(16)
+    assert place.server.named("pump") is second.link
+    second.transport.lose()
+    assert place.server.claims == {}
+
+
+def test_nameNotFreeInTime(events: list[LogEvent]) -> None:
+    """
+    Where the old link can not be proven dead within C{admissionTimeout}, the newcomer is told that
+    the name is in use.
+    """
+    place = Place(serverLimits=ServerLimits(admissionTimeout=4))
+    ghost = place.arrives("pump")
+    guest = place.arrives("pump")
+    place.passes(4.5)
+    assert guest.parting is wire.Parting.NAME_IN_USE
+    assert ghost.transport.open
+    assert "did not become free within 4 s" in reasons(events, "refused")[0]
+    ghost.transport.lose()
+
+
+def test_ghostOfAPassivePeer() -> None:
+    """
+    Also where peers are to speak by themselves and are not pinged otherwise, the old link is pinged
+    for a newcomer: a live one answers, and a dead one is found when its bound is over.
+    """
+    place = Place(heartbeat=Heartbeat(interval=None, timeout=8.0))
+    peer = place.arrives("pump")
+    impostor = place.arrives("pump")
+    peer.answer()
+    assert impostor.parting is wire.Parting.NAME_IN_USE
+    place.passes(2)
+    guest = place.arrives("pump")
+    place.passes(5.875)
+    assert peer.transport.open
+    place.passes(0.5)
+    assert not peer.transport.open
+    assert place.server.named("pump") is guest.link
+    guest.transport.lose()
+
+
+def test_silenceProvesNothing() -> None:
+    """
+    Without a heartbeat nothing proves an old link dead, so it keeps its name.
+    """
+    place = Place(heartbeat=None)
+    peer = place.arrives("pump")
+    guest = place.arrives("pump")
+    assert guest.parting is wire.Parting.NAME_IN_USE
+    peer.transport.lose()
+    place.clock.advance(0)
+
+
+def test_namelessPeers() -> None:
+    """
+    Peers without a name are never in each other's way.
+    """
+    place = Place()
+    guests = [place.arrives("") for _ in range(3)]
+    assert len(place.server.peers) == 3
+    assert place.server.named("") is None
+    for guest in guests:
+        guest.transport.lose()
+
+
+# Pings, messages, buffers.
+
+
+def test_tooManyPings(events: list[LogEvent]) -> None:
+    """
+    A peer that passes C{pingsPerSecond} in three seconds in a row is told goodbye with "too many
+    pings", and its link ends with C{ProtocolViolation}; the two before are forgiven, and logged.
+    """
+    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
+    guest = place.arrives("pump")
+    for expected in (True, True, False):
+        assert guest.parting is None
+        for token in range(11):
+            guest.say(wire.Ping(token))
+        assert (guest.parting is None) is expected
+        place.passes(0.875 if expected else 0)
+    assert guest.parting is wire.Parting.TOO_MANY_PINGS
+    assert guest.transport.value().endswith(b"too many pings")
+    place.clock.advance(0)
+    [cause] = place.hooks.told("disconnected")
+    assert type(cause) is ProtocolViolation
+    assert "more than 10 pings in a second" in str(cause)
+    warned = [event["words"] for event in events if "words" in event]
+    assert [words.rpartition(", ")[2] for words in warned] == [
+        "1 times in a row",
+        "2 times in a row",
+    ]
+
+
+def test_pingsWithinTheLimit() -> None:
+    """
+    A peer that keeps to the limit, or passes it now and then, as after a stall of the network, is
+    not ended for it.
+    """
+    place = Place(serverLimits=ServerLimits(pingsPerSecond=8))
+    guest = place.arrives("pump")
+    for _ in range(20):
+        for _ in range(8):
+            guest.say(wire.Ping(1))
+            place.passes(0.125)
+    for _ in range(5):
+        for _ in range(12):
+            guest.say(wire.Ping(1))
+        place.passes(3)
+    assert guest.transport.open
+    guest.transport.lose()
+
+
+def test_maxMessage(events: list[LogEvent]) -> None:
+    """
+    A message longer than C{maxMessage} ends its link, as soon as its length is known, with
+    C{ProtocolViolation}.  The protocol's own limit holds where that is lower.
+    """
+    place = Place(serverLimits=ServerLimits(maxMessage=10))
+    guest = place.arrives("pump")
+    guest.say(wire.Data(bytes(10)))
+    guest.transport.deliver(wire.encode(wire.Data(bytes(11)))[: wire.HEADER_SIZE])
+    place.clock.advance(0)
+    assert guest.protocol.told == ["pump", bytes(10)]
+    assert type(place.hooks.told("disconnected")[0]) is ProtocolViolation
+    assert "a body of 11 bytes: at most 10" in reasons(events, "disconnected")[0]
+
+    class Strict(Listener):
+        maxMessage = 5
+
+    place = Place(Factory.forProtocol(Strict), serverLimits=ServerLimits(maxMessage=10))
+    guest = place.arrives("pump")
+    assert guest.protocol.maxMessage == 5
+    guest.transport.lose()
+
+
+def test_off() -> None:
+    """
+    With C{serverLimits=None} nothing is limited: no hello, no decision, and pings without end.
+    """
+    place = Place(serverLimits=None, admit=lambda *facts: Deferred(), heartbeat=None)
+    silent, undecided = place.arrives(), place.arrives("pump")
+    undecided.say(*[wire.Data(bytes(1000))] * 200, *[wire.Ping(1)] * 1000)
+    place.clock.advance(1e6)
+    assert silent.transport.open and undecided.transport.open
+    assert not undecided.transport.paused
+    assert place.clock.getDelayedCalls() == []
+    silent.transport.lose()
+    undecided.transport.lose()
+
+
+# Draining.
+
+
+def drained(place: Place, **how: Any) -> list[Any]:
+    """
+    Drain it, and note when that is done.
+    """
+    done: list[Any] = []
+    place.server.drain(**how).addCallback(done.append)
+    return done
+
+
+def test_drain() -> None:
+    """
+    All are told goodbye, and when to come back; what they still say is delivered; those who do not
+    go by themselves are closed after the grace, and who was not yet admitted at once; it fires when
+    all are gone; nobody is admitted.
+    """
+    place = Place()
+    leaving, staying, arriving = place.arrives("a"), place.arrives("b"), place.arrives()
+    done = drained(place, comeBackAfter=2, spread=30, grace=1)
+    for guest in (leaving, staying, arriving):
+        assert guest.heard(wire.Goodbye) == [wire.Goodbye("closing", 2, 30)]
+    staying.say(wire.Data(b"last words"))
+    assert staying.protocol.told == ["b", b"last words"]
+    leaving.transport.lose()
+    late: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+    transport = FakeTransport(place.clock, late)
+    late.makeConnection(transport)
+    assert transport.aborting
+    place.passes(0.875)
+    assert staying.transport.open and not arriving.transport.open
+    assert done == []
+    place.passes(0.25)
+    assert not staying.transport.open
+    assert len(done) == 1
+    assert {type(cause) for cause in place.hooks.told("disconnected")} == {ClosedHere}
+    assert len(staying.heard(wire.Goodbye)) == 1
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_drainEndsAsSoonAsAllAreGone() -> None:
+    """
+    Where all go by themselves, nobody waits for the grace to be over; and without anybody it fires
+    at once, as often as it is asked.
+    """
+    place = Place()
+    guests = [place.arrives(name) for name in "abc"]
+    done = drained(place)
+    for guest in guests:
+        guest.transport.lose()
+    assert len(done) == 1
+    assert place.clock.getDelayedCalls() == []
+    assert len(drained(place)) == 1
+
+
+def test_drainIsBounded() -> None:
+    """
+    Peers that take no byte, so that no polite close comes to an end, do not hold it up: it fires
+    within C{closeTimeout}, the grace included (promise 9).
+    """
+    place = Place(limits=Limits(closeTimeout=4))
+    stuck = place.arrives("a")
+    stuck.transport.stuck = True
+    done = drained(place, grace=60)
+    place.passes(3.875)
+    assert done == []
+    place.passes(0.375)
+    assert len(done) == 1
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_drainWaitsForCleanups() -> None:
+    """
+    It fires when all cleanups have run.
+    """
+    place = Place()
+    cleaning: Deferred[None] = Deferred()
+    guest = place.arrives("a")
+    guest.link.addCleanup(lambda: cleaning)
+    done = drained(place)
+    guest.transport.lose()
+    assert done == []
+    cleaning.callback(None)
+    assert len(done) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        ({"spread": -1}, "spread is -1"),
+        ({"comeBackAfter": float("inf")}, "comeBackAfter is inf"),
+        ({"grace": -1}, "grace is -1"),
+        ({"reason": "x" * 2000}, "reason is 2000"),
+    ],
+)
+def test_drainChecks(how: dict[str, Any], names: str) -> None:
+    """
+    A wrong value is one sentence, and nothing has begun.
+    """
+    place = Place()
+    guest = place.arrives("a")
+    with pytest.raises(ValueError, match=names):
+        place.server.drain(**how)
+    assert place.arrives("b").link.generation in place.server.peers
+    guest.transport.lose()
+    place.server.peers[2].protocol.transport.lose()
+
+
+def test_drainWithoutAGoodbye() -> None:
+    """
+    Peers of a protocol that has no goodbye are closed at once.
+    """
+    place = Place(KeptFactory())
+    guest = place.arrives()
+    done = drained(place, grace=2)
+    place.clock.advance(0)
+    assert not guest.transport.open
+    assert len(done) == 1
+
+
+def test_listeningAgain() -> None:
+    """
+    A factory that listens again after it was drained admits again.
+    """
+    place = Place()
+    drained(place)
+    place.server.doStart()
+    guest = place.arrives("a")
+    assert place.server.named("a") is guest.link
+    guest.transport.lose()
+    place.server.doStop()
+
+
+def test_lostPeerIsNotRefused() -> None:
+    """
+    A peer that was admitted and goes is C{disconnected}; C{refused} is for those who were not.
+    """
+    place = Place()
+    place.arrives("a").transport.lose()
+    assert place.hooks.names == ["connected", "disconnected"]
+    assert type(place.hooks.told("disconnected")[0]) is PeerClosed

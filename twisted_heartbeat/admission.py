@@ -1,0 +1,439 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Admission}: a peer's way into a server, from its connection to admitted or refused; and its place
+there, for as long as it has one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .core import wire
+from .core.causes import Cause, ClosedHere, ProtocolViolation, inWords
+from .core.settings import ServerLimits
+from .net.clock import Slot, pulseFor
+from .net.hooks import cancel
+from .net.link import Link
+from .net.terms import Terms
+from .net.transport import publicKeyOf
+from .protocol import HeartbeatProtocol
+
+_log = Logger()
+
+Admit = Callable[[Any, Any, wire.Hello | None], object]
+"""Takes a peer's address, TLS certificate and hello.  See L{HeartbeatServerFactory}."""
+
+_OVERHEAD = 64
+"""Bytes that anything takes which is kept, beside its own."""
+
+_STRIKES = 2
+"""Seconds in a row with too many pings that are forgiven."""
+
+_NOT_ADMITTED = "not admitted"
+
+
+class Admitting(Protocol):
+    """
+    Where a peer is admitted.
+
+    @ivar serverLimits: what a peer may take.
+    @ivar admit: who decides; L{None} if all are welcome.
+    @ivar claims: who came last of those who want a name, by name.
+    """
+
+    serverLimits: ServerLimits
+    admit: Admit | None
+    claims: dict[str, Admission]
+
+    @property
+    def terms(self) -> Terms:
+        """What its links have in common."""
+
+    def linkAdmitted(self, link: Link) -> None:
+        """The peer is in."""
+
+    def linkEnded(self, admission: Admission, link: Link) -> None:
+        """The link has ended, and is being cleaned up."""
+
+
+class Held:
+    """
+    What a peer has said before it is admitted.
+    """
+
+    __slots__ = ("_link", "_most", "_paused", "_pieces", "_size")
+
+    def __init__(self, link: Link, most: int | None) -> None:
+        """
+        @param most: bytes, after which no more is read; L{None} for any number.
+        """
+        self._link = link
+        self._most = most
+        self._pieces: deque[Any] = deque()
+        self._size = 0
+        self._paused = False
+
+    def keep(self, piece: Any, size: int) -> None:
+        """
+        Keep one more.
+        """
+        self._pieces.append(piece)
+        self._size += size + _OVERHEAD
+        if self._most is not None and self._size > self._most and not self._paused:
+            self._paused = True
+            self._link.pause()
+
+    def release(self, deliver: Callable[[Any], None]) -> None:
+        """
+        Deliver all, in order, and read on.
+        """
+        while self._pieces and self._link.usable:
+            deliver(self._pieces.popleft())
+        if self._paused and self._link.usable:
+            self._link.resume()
+
+
+class Admission:
+    """
+    One peer's way in, and its place there.  It owns the peer's link.
+
+    First the hello, if the protocol has one; then whoever decides; then the name.  Those who want
+    one name stand in a row, in which each settles it with the one ahead.
+
+    @ivar state: C{"arriving"}, C{"greeting"}, C{"deciding"}, C{"claiming"}, C{"admitted"},
+        C{"refused"} or C{"over"}.
+    @ivar network: where the peer is, for L{ServerLimits.peersPerAddress}.
+    @ivar full: why there is no room for it, in words; nothing if there is.
+    """
+
+    __slots__ = (
+        "_deciding",
+        "_held",
+        "_lastLook",
+        "_limit",
+        "_opener",
+        "_pingsFrom",
+        "_server",
+        "_strikes",
+        "ahead",
+        "behind",
+        "full",
+        "link",
+        "network",
+        "slot",
+        "state",
+    )
+
+    link: Link
+    """Assigned by whoever makes it, for a link is made with its owner."""
+
+    def __init__(self, server: Admitting, network: str | None = None, full: str = "") -> None:
+        self._server = server
+        self._deciding: Deferred[Any] | None = None
+        self._held: Held | None = None
+        self._opener: Callable[[bytes], None] | None = None
+        self._limit = 0.0
+        self._lastLook = False
+        self._strikes = 0
+        self._pingsFrom = 0.0
+        self.ahead: Admission | None = None
+        self.behind: Admission | None = None
+        self.slot: Slot | None = None
+        self.state = "arriving"
+        self.network = network
+        self.full = full
+
+    # What the link tells its owner.
+
+    def linkReady(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        self._held = Held(link, self._server.serverLimits.maxHeld)
+        if isinstance(link.protocol, HeartbeatProtocol):
+            self._countPings()
+            # An attribute of the instance for as long as it takes: later it costs nothing.
+            link.protocol.frameReceived = self._frameHeard  # type: ignore[method-assign]
+            self._wait("greeting", self._server.serverLimits.helloTimeout)
+        elif self.full:
+            self._refuse(self.full)
+        else:
+            self._decide(None)
+
+    def linkSpoke(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        wasAdmitted = self.state == "admitted"
+        self._enter("over")
+        self._server.linkEnded(self, link)
+        if not wasAdmitted:
+            self._leaveRow()
+        link.cleanUp()
+        if wasAdmitted and link.name:
+            # Whoever is to have its name has to wait for its cleanups.
+            link.whenGone().addCallback(lambda _: self._leaveRow())
+
+    # What comes before it is admitted.
+
+    def _frameHeard(self, frame: wire.Frame) -> None:
+        """
+        In place of the protocol's C{frameReceived}.
+        """
+        if self._held is None:
+            return
+        if isinstance(frame, wire.Hello):
+            if self.state != "greeting":
+                raise ProtocolViolation("the peer says hello again, and is not yet admitted")
+            self._held.keep(frame, len(frame.name))
+            self._helloHeard(frame)
+        elif isinstance(frame, wire.Data | wire.End):
+            self._held.keep(frame, len(getattr(frame, "message", b"")))
+        else:
+            type(self.link.protocol).frameReceived(self.link.protocol, frame)
+
+    def _chunkHeard(self, data: bytes) -> None:
+        """
+        In place of C{dataReceived}, where there are no frames.
+        """
+        self.link.heard()
+        if self._held is not None:
+            self._held.keep(data, len(data))
+
+    def _shutDoor(self) -> None:
+        if self._opener is None:
+            door: Any = self.link.door
+            self._opener, door.dataReceived = door.dataReceived, self._chunkHeard
+
+    def _helloHeard(self, hello: wire.Hello) -> None:
+        self.link.name = hello.name
+        self.link.protocol.hello = hello
+        if self.full:
+            self._refuse(self.full)
+        else:
+            self._decide(hello)
+
+    # Whether it may come in.
+
+    def _decide(self, hello: wire.Hello | None) -> None:
+        self._wait("deciding", self._server.serverLimits.admissionTimeout)
+        admit = self._server.admit
+        if admit is None:
+            self._claim()
+            return
+        link = self.link
+        if hello is None:
+            self._shutDoor()
+        deciding = self._deciding = maybeDeferred(admit, link.peer, link.certificate, hello)
+        deciding.addCallback(self._decided).addErrback(self._undecided)
+
+    def _decided(self, answer: object) -> None:
+        if self.state != "deciding":
+            return
+        self._deciding = None
+        if answer is None or answer is True:
+            self._claim()
+        elif answer is False or isinstance(answer, str):
+            self._refuse(answer or _NOT_ADMITTED)
+        else:
+            raise TypeError(f"admit returned {answer!r}: it must be None, a bool or a str")
+
+    def _undecided(self, failure: Failure) -> None:
+        if self.state != "deciding":
+            if not failure.check(CancelledError):
+                _log.failure("admit failed, and too late to matter", failure)
+            return
+        self._deciding = None
+        _log.failure("admit failed, so {link} is refused", failure, link=self.link)
+        self._refuse(_NOT_ADMITTED)
+
+    # Whether its name is free.
+
+    def _claim(self) -> None:
+        self.state = "claiming"
+        name, claims = self.link.name, self._server.claims
+        if name:
+            self.ahead = claims.get(name)
+            if self.ahead is not None:
+                self.ahead.behind = self
+            claims[name] = self
+        self._settle()
+
+    def _settle(self) -> None:
+        """
+        Settle it with the one ahead, who may be the same peer's ghost.
+        """
+        ahead = self.ahead
+        if self.state != "claiming":
+            return
+        if ahead is None:
+            self._admit()
+        elif ahead.link.usable:
+            if _sameHolder(ahead.link, self.link):
+                words = f"replaced by generation {self.link.generation}, with the same certificate"
+                ahead.link.abort(ClosedHere(words))
+            else:
+                ahead.link.ask().addCallback(self._settled, ahead)
+
+    def _settled(self, lives: bool, ahead: Admission) -> None:
+        if lives and self.state == "claiming" and self.ahead is ahead:
+            link = ahead.link
+            words = f"the name {link.name!r} is in use by generation {link.generation}"
+            self._refuse(f"{words}, which answers", wire.Parting.NAME_IN_USE)
+
+    def _leaveRow(self) -> None:
+        ahead, behind, claims = self.ahead, self.behind, self._server.claims
+        self.ahead = self.behind = None
+        if ahead is not None:
+            ahead.behind = behind
+        if behind is not None:
+            behind.ahead = ahead
+            # Not from here: those who stand in one row may be many.
+            pulseFor(self._server.terms.clock).soon(behind._settle)
+        elif claims.get(self.link.name) is self:
+            if ahead is None:
+                del claims[self.link.name]
+            else:
+                claims[self.link.name] = ahead
+
+    # In, or not.
+
+    def _admit(self) -> None:
+        self._enter("admitted")
+        self._server.linkAdmitted(self.link)
+        held, self._held = self._held, None
+        protocol, door = self.link.protocol, self.link.door
+        if isinstance(protocol, HeartbeatProtocol):
+            protocol.__dict__.pop("frameReceived", None)
+        elif self._opener is not None:
+            door.dataReceived, self._opener = self._opener, None  # type: ignore[attr-defined]
+        if held is not None:
+            held.release(self._deliver)
+
+    def _deliver(self, piece: Any) -> None:
+        try:
+            if isinstance(piece, bytes):
+                self.link.door.dataReceived(piece)  # type: ignore[attr-defined]
+            else:
+                self.link.protocol.frameReceived(piece)
+        except ProtocolViolation as violation:
+            self.link.abort(violation)
+        except Exception as error:
+            # As the reactor does with what a protocol raises.
+            _log.failure("The protocol of {link} failed", link=self.link)
+            cause = ClosedHere(f"the protocol raised {inWords(error)}")
+            cause.__cause__ = error
+            self.link.abort(cause)
+
+    def _refuse(self, why: str, parting: wire.Parting = wire.Parting.REFUSED) -> None:
+        link = self.link
+        self._enter("refused")
+        self._leaveRow()
+        self._held = None
+        if not isinstance(link.protocol, HeartbeatProtocol):
+            # Over TLS what it has said already would still be delivered.
+            self._shutDoor()
+        if link.usable:
+            link.refused = True
+            link.blame(ClosedHere(f"refused: {why}"))
+            sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
+            link.close()
+
+    # How long it may take.
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        See L{Beating<twisted_heartbeat.net.clock.Beating>}.
+        """
+        if not self._lastLook:
+            # What has come meanwhile is read first; time in which nobody read is not the peer's.
+            self._lastLook = True
+            return now + min(lateness, self._limit)
+        if self.state == "greeting":
+            self.link.abort(ProtocolViolation(f"no hello within {self._limit:g} s"))
+        elif self.state == "deciding":
+            self._refuse(f"no decision within {self._limit:g} s")
+        elif self.state == "claiming":
+            words = f"the name {self.link.name!r} did not become free within {self._limit:g} s"
+            self._refuse(words, wire.Parting.NAME_IN_USE)
+        return None
+
+    def _wait(self, state: str, limit: float | None) -> None:
+        self._enter(state)
+        if limit is not None:
+            self._limit = limit
+            self._lastLook = False
+            pulse = pulseFor(self._server.terms.clock)
+            pulse.visit(self, self.link.seconds() + limit)
+
+    def _enter(self, state: str) -> None:
+        self.state = state
+        deciding, self._deciding = self._deciding, None
+        if self.slot is not None:
+            pulseFor(self._server.terms.clock).leave(self)
+        if deciding is not None:
+            cancel(deciding)
+
+    # How often it may ping.
+
+    def _countPings(self) -> None:
+        most = self._server.serverLimits.pingsPerSecond
+        if most is not None:
+            # So many take a second at least, from one who keeps to the limit.
+            self.link.pingsLeft = most + 1
+            self.link.pingsSpent = self._pingsSpent
+            self._pingsFrom = self.link.seconds()
+
+    def _pingsSpent(self) -> None:
+        most = self._server.serverLimits.pingsPerSecond
+        tooSoon = self.link.seconds() - self._pingsFrom < 1.0
+        self._strikes = self._strikes + 1 if tooSoon else 0
+        self._countPings()
+        words = f"the peer sent more than {most} pings in a second, {self._strikes} times in a row"
+        if self._strikes > _STRIKES:
+            parting = wire.Parting.TOO_MANY_PINGS
+            self.link.blame(ProtocolViolation(words))
+            sayGoodbye(self.link, wire.Goodbye("too many pings", parting=parting))
+            self.link.close()
+        elif self._strikes:
+            _log.warn("{link}: {words}", link=self.link, words=words)
+
+
+def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:
+    """
+    @return: whether the peer's protocol has such a thing.
+    """
+    if not isinstance(link.protocol, HeartbeatProtocol):
+        return False
+    link.protocol.sayGoodbye(goodbye)
+    return True
+
+
+def _sameHolder(one: Link, other: Link) -> bool:
+    """
+    Whether both peers have proven to have the same private key.
+    """
+    ours, theirs = one.certificate, other.certificate
+    if ours is None or theirs is None:
+        return False
+    return publicKeyOf(ours) == publicKeyOf(theirs)
+
+
+def _clipped(words: str) -> str:
+    """
+    As much of it as a goodbye can hold.
+    """
+    return words.encode("utf-8", "replace")[: wire.MAX_REASON].decode("utf-8", "ignore")
