@@ -3,7 +3,9 @@
  *     cc -std=c99 -Wall -Wextra -pedantic -O2 -o device device.c
  *     ./device HOST PORT NAME
  *
- * It sends readings, answers pings, and watches the server by the hold that these carry. */
+ * It sends readings, answers pings, and watches the server by the word that the server gives: by
+ * the hold of its pings. It keeps nothing that a peer could fill, and takes nothing from the heap.
+ */
 #define _POSIX_C_SOURCE 200112L
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +42,7 @@ static const char *const words[] = { "", "not connected", "the server was silent
     "the link was lost", "the server broke the protocol", "the server said goodbye" };
 struct link {
     int fd, greeted, pinged, ended;
-    int64_t heard, bound, due; /* when a byte came last; the longest silence, or 0; next reading */
+    int64_t heard, bound;      /* when a byte came last; the longest silence, 0 for any */
     unsigned char head[12], body[8], low, high;
     uint32_t got, left, more;  /* bytes of this frame; those its body, and its last letter, lack */
 };
@@ -95,10 +97,9 @@ static enum outcome finish(struct link *l) /* a whole frame has come */
     int type = l->head[1];
     l->got = 0;
     if (type == HELLO) l->greeted = 1, puts("the server said hello");
-    /* One who needs to hear us must ping us within that, for we offer nothing. */
-    if (type == HELLO && !l->pinged) l->bound = number(l->body);
-    if (type == PING) l->bound = (l->head[2] << 8 | l->head[3]) * 100;
-    if (type == PING || l->bound == 0) l->pinged = 1, l->due = min(l->due, now() + EVERY);
+    /* Until a ping says more: what it offers, it says unasked. Who is heard may never be pinged. */
+    if (type == HELLO && !l->pinged) l->bound = number(l->body + 4);
+    if (type == PING) l->pinged = 1, l->bound = (l->head[2] << 8 | l->head[3]) * 100;
     if (type == END) l->ended = 1;
     if (type == PING) return say(l, PONG, l->head + 4, "", 0);
     return type == GOODBYE ? TOLD : UP;
@@ -125,15 +126,15 @@ static enum outcome live(struct link *l, const char *name)
     char body[8 + 255] = { 0 }; /* needs 0, offers 0: it is told its bound, and speaks when asked */
     unsigned char bytes[512];
     enum outcome so;
+    int64_t due = l->heard = now();
     memcpy(body + 8, name, strlen(name));
-    l->bound = PATIENCE, l->due = l->heard = now();
     for (so = say(l, HELLO, none, body, 8 + strlen(name)); so == UP;) {
         int64_t at = now(), over = l->bound ? l->heard + l->bound : INT64_MAX, i;
-        if (at >= l->due) {
-            l->due = l->pinged ? at + EVERY : INT64_MAX; /* only silence is pinged: leave some */
+        if (at >= due) {
+            due = at + EVERY;
             snprintf(body, sizeof body, "%.1f", 20 + (double)part(30) / 10);
             so = say(l, DATA, none, body, strlen(body));
-        } else if (poll(&input, 1, (int)(at < over ? min(min(over, l->due) - at, HOUR) : 0)) > 0) {
+        } else if (poll(&input, 1, (int)(at < over ? min(min(over, due) - at, HOUR) : 0)) > 0) {
             ssize_t n = recv(l->fd, bytes, sizeof bytes, 0);
             if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return LOST;
             if (n > 0) l->heard = now();
@@ -181,7 +182,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     for (;;) {
-        struct link l = { .fd = dial(argv[1], argv[2]) };
+        struct link l = { .fd = dial(argv[1], argv[2]), .bound = PATIENCE };
         enum outcome so = UNREACHED;
         if (l.fd >= 0) {
             struct linger atOnce = { 1, 0 };

@@ -11,7 +11,8 @@ On a board, once the network is up::
 
 On a computer, C{python3 device.py HOST PORT NAME}.
 
-It sends readings, answers pings, and watches the server by the hold that these carry.
+It sends readings, answers pings, and watches the server by the word that the server gives: by the
+hold of its pings.
 """
 
 import random
@@ -154,8 +155,7 @@ class Link:
         self.say(DATA, reading())
         said = ticks()
         while True:
-            # Only silence is pinged, and only a ping has a hold: so after one reading, await it.
-            due = EVERY * SECOND - since(said) if self.pinged else HOUR
+            due = EVERY * SECOND - since(said)
             over = self.bound - since(self.heard) if self.bound else HOUR
             if due <= 0:
                 said = ticks()
@@ -233,9 +233,9 @@ class Link:
         print("the server said hello")
         self.greeted = True
         if not self.pinged:
-            # One who needs to hear us must ping us within that, for we offer nothing.
-            self.bound = struct.unpack("!I", body[:4])[0]
-            self.pinged = self.bound == 0
+            # Until a ping says more: what it offers, it says unasked. Who is heard may never be
+            # pinged.
+            self.bound = struct.unpack("!I", body[4:8])[0]
 
     def leave(self, body):
         after, spread = struct.unpack("!II", body[:8])
