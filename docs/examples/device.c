@@ -3,8 +3,8 @@
  *     cc -std=c99 -Wall -Wextra -pedantic -O2 -o device device.c
  *     ./device HOST PORT NAME
  *
- * It sends readings, answers pings, and watches the server by the word that the server gives: by
- * the hold of its pings. It keeps nothing that a peer could fill, and takes nothing from the heap.
+ * It sends readings, answers pings, and watches the server by the word that this gives in its hello
+ * and its pings. It keeps nothing that a server could fill, and allocates nothing by itself.
  */
 #define _POSIX_C_SOURCE 200112L
 #include <errno.h>
@@ -41,10 +41,10 @@ static const unsigned char none[4]; /* no token */
 static const char *const words[] = { "", "not connected", "the server was silent",
     "the link was lost", "the server broke the protocol", "the server said goodbye" };
 struct link {
-    int fd, greeted, pinged, ended;
-    int64_t heard, bound;      /* when a byte came last; the longest silence, 0 for any */
+    int fd, greeted, ended;
+    int64_t heard, offers, hold; /* when a byte came last; the server's word, in ms, 0 for none */
     unsigned char head[12], body[8], low, high;
-    uint32_t got, left, more;  /* bytes of this frame; those its body, and its last letter, lack */
+    uint32_t got, left, more;    /* bytes of this frame; those its body, and its last letter, lack */
 };
 
 static int64_t part(int64_t most) { return (int64_t)(rand() / (RAND_MAX + 1.0) * (double)most); }
@@ -97,9 +97,8 @@ static enum outcome finish(struct link *l) /* a whole frame has come */
     int type = l->head[1];
     l->got = 0;
     if (type == HELLO) l->greeted = 1, puts("the server said hello");
-    /* Until a ping says more: what it offers, it says unasked. Who is heard may never be pinged. */
-    if (type == HELLO && !l->pinged) l->bound = number(l->body + 4);
-    if (type == PING) l->pinged = 1, l->bound = (l->head[2] << 8 | l->head[3]) * 100;
+    if (type == HELLO) l->offers = number(l->body + 4);
+    if (type == PING) l->hold = (l->head[2] << 8 | l->head[3]) * 100;
     if (type == END) l->ended = 1;
     if (type == PING) return say(l, PONG, l->head + 4, "", 0);
     return type == GOODBYE ? TOLD : UP;
@@ -129,7 +128,8 @@ static enum outcome live(struct link *l, const char *name)
     int64_t due = l->heard = now();
     memcpy(body + 8, name, strlen(name));
     for (so = say(l, HELLO, none, body, 8 + strlen(name)); so == UP;) {
-        int64_t at = now(), over = l->bound ? l->heard + l->bound : INT64_MAX, i;
+        int64_t bound = l->hold ? l->hold : l->offers, i;
+        int64_t at = now(), over = bound ? l->heard + bound : INT64_MAX;
         if (at >= due) {
             due = at + EVERY;
             snprintf(body, sizeof body, "%.1f", 20 + (double)part(30) / 10);
@@ -182,7 +182,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     for (;;) {
-        struct link l = { .fd = dial(argv[1], argv[2]), .bound = PATIENCE };
+        struct link l = { .fd = dial(argv[1], argv[2]), .offers = PATIENCE };
         enum outcome so = UNREACHED;
         if (l.fd >= 0) {
             struct linger atOnce = { 1, 0 };

@@ -11,8 +11,8 @@ On a board, once the network is up::
 
 On a computer, C{python3 device.py HOST PORT NAME}.
 
-It sends readings, answers pings, and watches the server by the word that the server gives: by the
-hold of its pings.
+It sends readings, answers pings, and watches the server by the word that this gives in its hello
+and its pings.
 """
 
 import random
@@ -128,9 +128,10 @@ class Link:
         self.input.register(connection, select.POLLIN)
         self.room = select.poll()
         self.room.register(connection, select.POLLOUT)
-        self.connected = self.greeted = self.pinged = self.ended = False
+        self.connected = self.greeted = self.ended = False
         self.heard = ticks()
-        self.bound = PATIENCE * SECOND
+        # The server's word, in milliseconds, 0 for none: of its hello, and of its last ping.
+        self.offers, self.word = PATIENCE * SECOND, 0
         self.head = self.body = b""
         self.kind = self.hold = self.token = self.left = 0
 
@@ -156,7 +157,8 @@ class Link:
         said = ticks()
         while True:
             due = EVERY * SECOND - since(said)
-            over = self.bound - since(self.heard) if self.bound else HOUR
+            bound = self.word or self.offers
+            over = bound - since(self.heard) if bound else HOUR
             if due <= 0:
                 said = ticks()
                 self.say(DATA, reading())
@@ -221,8 +223,7 @@ class Link:
         if self.kind == HELLO:
             self.greet(body)
         elif self.kind == PING:
-            self.bound = self.hold * 100
-            self.pinged = True
+            self.word = self.hold * 100
             self.say(PONG, b"", self.token)
         elif self.kind == GOODBYE:
             self.leave(body)
@@ -232,10 +233,7 @@ class Link:
     def greet(self, body):
         print("the server said hello")
         self.greeted = True
-        if not self.pinged:
-            # Until a ping says more: what it offers, it says unasked. Who is heard may never be
-            # pinged.
-            self.bound = struct.unpack("!I", body[4:8])[0]
+        self.offers = struct.unpack("!I", body[4:8])[0]
 
     def leave(self, body):
         after, spread = struct.unpack("!II", body[:8])
