@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -402,6 +403,25 @@ async def test_silentFromTheBeginning(loopback: Loopback, start: Start) -> None:
     await within(first.lost, PATIENCE)
     await until(lambda: device.waits("the server was silent"), lambda: device.lines)
     await within(peers.accepted.get(), PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full accept queue drops SYNs on Linux")
+@pytest_twisted.ensureDeferred
+async def test_unanswered(loopback: Loopback, start: Start) -> None:
+    """
+    An attempt that nobody answers is given up after a while.
+    """
+    port = loopback.deafPort(0)
+    for _ in range(3):
+        filler = socket.socket()
+        loopback.atEnd(filler.close)
+        filler.setblocking(False)
+        filler.connect_ex(("127.0.0.1", port))
+    began = time.monotonic()
+    device = start(port, second=HASTY)
+    await until(lambda: device.waits("not connected"), lambda: device.lines)
+    assert time.monotonic() - began >= 30 * HASTY / 1000
+    assert "connected" not in device.lines
 
 
 @pytest_twisted.ensureDeferred
