@@ -1,0 +1,308 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+A device that speaks the protocol of docs/wire-protocol.md, version 1, in MicroPython and in Python.
+
+On a board, once the network is up::
+
+    import device
+    device.run("192.0.2.1", 8470, "pump")
+
+On a computer, C{python3 device.py HOST PORT NAME}.
+
+It sends readings, answers pings, and watches the server by the word that this gives in its hello
+and its pings.
+"""
+
+import random
+import select
+import socket
+import struct
+import sys
+import time
+
+SECOND = 1000
+"""Of its own pace, in milliseconds; times that the server says are real ones."""
+
+EVERY = 10
+"""Between two readings."""
+
+PATIENCE = 30
+"""For a connection, for room to write, and for the server's hello."""
+
+FIRST, WIDEST = 1, 60
+"""How wide a wait is drawn; each failure doubles it."""
+
+SPREAD = 10
+"""At least so wide if all devices have lost the server together."""
+
+SLOWLY = 30
+"""The shortest wait of one who is not welcome."""
+
+HOUR = 3600000
+"""The longest wait that it can be told, in milliseconds."""
+
+LIMIT = 1048576
+"""The longest DATA that it takes."""
+
+BROKEN = "the server broke the protocol"
+
+HELLO, PING, PONG, DATA, GOODBYE, END = 1, 2, 3, 4, 5, 6
+
+
+class Ended(Exception):
+    """
+    Why a link has ended.
+
+    @ivar width: at least so wide is the wait drawn, in milliseconds.
+    @ivar wait: and this is the wait, if the server has said one.
+    @ivar welcome: whether the server wants it back soon.
+    """
+
+    def __init__(self, why, width=0, wait=None, welcome=True):
+        super().__init__(why)
+        self.why = why
+        self.width = width
+        self.wait = wait
+        self.welcome = welcome
+
+
+if hasattr(time, "ticks_ms"):
+    ticks, between = time.ticks_ms, time.ticks_diff
+else:
+
+    def ticks():
+        """
+        Milliseconds of a clock that nobody sets.
+        """
+        return int(time.monotonic() * 1000)
+
+    def between(later, earlier):
+        """
+        Here nothing runs over.
+        """
+        return later - earlier
+
+
+def since(then):
+    """
+    Milliseconds. A board's ticks run over, so that only a difference of them means anything.
+    """
+    return between(ticks(), then)
+
+
+def isText(data):
+    """
+    Whether it is UTF-8, as far as this Python looks.
+    """
+    try:
+        data.decode()
+    except ValueError:
+        return False
+    return True
+
+
+def part(most):
+    """
+    Some of it, at random. There are boards without C{random.random}.
+    """
+    return most * random.getrandbits(16) >> 16
+
+
+def reading():
+    """
+    What is measured. Yours goes here.
+    """
+    return str(20 + part(30) / 10).encode()
+
+
+class Link:
+    """
+    One connection.
+    """
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.input = select.poll()
+        self.input.register(connection, select.POLLIN)
+        self.room = select.poll()
+        self.room.register(connection, select.POLLOUT)
+        self.connected = self.greeted = self.ended = False
+        self.heard = ticks()
+        # The server's word, in milliseconds, 0 for none: of its hello, and of its last ping.
+        self.offers, self.word = PATIENCE * SECOND, 0
+        self.head = self.body = b""
+        self.kind = self.hold = self.token = self.left = 0
+
+    def say(self, kind, body=b"", token=0):
+        """
+        Send a frame, the whole of it.
+        """
+        frame = struct.pack("!BBHII", 1, kind, 0, token, len(body)) + body
+        while frame:
+            if not self.room.poll(PATIENCE * SECOND):
+                raise OSError("no room")
+            frame = frame[self.connection.send(frame) :]
+
+    def live(self, name):
+        """
+        Until L{Ended} is raised, or C{OSError}.
+        """
+        # Needs 0, offers 0: it is told its bound, and speaks when it is asked.
+        self.say(HELLO, struct.pack("!II", 0, 0) + name)
+        self.connected = True
+        print("connected")
+        self.say(DATA, reading())
+        said = ticks()
+        while True:
+            due = EVERY * SECOND - since(said)
+            bound = self.word or self.offers
+            over = bound - since(self.heard) if bound else HOUR
+            if due <= 0:
+                said = ticks()
+                self.say(DATA, reading())
+            elif self.input.poll(max(0, min(due, over))):
+                self.hear(self.connection.recv(256))
+            elif over <= 0:
+                # It has looked again since the bound was over.
+                raise Ended("the server was silent")
+
+    def hear(self, data):
+        """
+        Take what has come, wherever the network has cut it.
+        """
+        if not data:
+            raise OSError("closed")
+        self.heard = ticks()
+        while data:
+            if len(self.head) < 12:
+                count = 12 - len(self.head)
+                self.head += data[:count]
+                if self.head[0] != 1:
+                    raise Ended(BROKEN)
+                if len(self.head) == 12:
+                    self.begin()
+            else:
+                count = min(self.left, len(data))
+                self.left -= count
+                if self.kind in (HELLO, GOODBYE):
+                    self.body += data[:count]
+            data = data[count:]
+            if len(self.head) == 12 and self.left == 0:
+                self.finish()
+
+    def begin(self):
+        """
+        A header is complete: may it be here?
+        """
+        _, self.kind, self.hold, self.token, self.left = struct.unpack("!BBHII", self.head)
+        speaking = self.greeted and not self.ended
+        if self.kind == HELLO:
+            good = not self.greeted and 8 <= self.left <= 263
+        elif self.kind in (PING, PONG):
+            good = self.left == 0
+        elif self.kind == DATA:
+            good = speaking and self.left <= LIMIT
+        elif self.kind == GOODBYE:
+            good = 8 <= self.left <= 1032
+        elif self.kind == END:
+            good = speaking and self.left == 0
+        else:
+            good = self.kind >= 128 and self.left <= LIMIT
+        if not good:
+            raise Ended(BROKEN)
+
+    def finish(self):
+        """
+        A frame is complete: do what it says.
+        """
+        body, self.head, self.body = self.body, b"", b""
+        if not isText(body[8:]):
+            raise Ended(BROKEN)
+        if self.kind == HELLO:
+            self.greet(body)
+        elif self.kind == PING:
+            self.word = self.hold * 100
+            self.say(PONG, b"", self.token)
+        elif self.kind == GOODBYE:
+            self.leave(body)
+        elif self.kind == END:
+            self.ended = True
+
+    def greet(self, body):
+        print("the server said hello")
+        self.greeted = True
+        self.offers = struct.unpack("!I", body[4:8])[0]
+
+    def leave(self, body):
+        after, spread = struct.unpack("!II", body[:8])
+        hint = None
+        if after + spread >= 1000:
+            hint = min(after, HOUR) + part(min(spread, HOUR))
+        raise Ended("the server said goodbye", SPREAD * SECOND, hint, self.token not in (1, 2))
+
+
+def dial(host, port):
+    """
+    A connection that is being made.
+    """
+    # By IPv4, for many boards have no other.
+    found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0]
+    connection = socket.socket(found[0], found[1], found[2])
+    connection.setblocking(False)
+    if hasattr(socket, "TCP_NODELAY"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        connection.connect(found[-1])
+    except OSError:
+        # It is in progress, as a rule. If it is anything else, the first write will say so.
+        pass
+    return connection
+
+
+def attempt(host, port, name):
+    """
+    One link, from its beginning to its end.
+
+    @return: whether the server has said hello, and the L{Ended}.
+    """
+    try:
+        connection = dial(host, port)
+    except OSError:
+        return False, Ended("not connected")
+    link = Link(connection)
+    try:
+        link.live(name)
+    except Ended as ended:
+        return link.greeted, ended
+    except OSError:
+        lost = Ended("the link was lost", SPREAD * SECOND)
+        return link.greeted, lost if link.connected else Ended("not connected")
+    finally:
+        connection.close()
+
+
+def run(host, port, name):
+    """
+    For ever.
+    """
+    name = name.encode()
+    # By the name too: a fleet that boots at once must not draw the same numbers.
+    seed = ticks()
+    for byte in name:
+        seed = (seed * 31 + byte) & 0x3FFFFFFF
+    random.seed(seed)
+    width = FIRST * SECOND // 2
+    while True:
+        greeted, ended = attempt(host, port, name)
+        width = FIRST * SECOND if greeted else min(2 * width, WIDEST * SECOND)
+        wait = part(max(width, ended.width)) if ended.wait is None else ended.wait
+        if not ended.welcome and wait < SLOWLY * SECOND:
+            wait += SLOWLY * SECOND
+        print(f"{ended.why}, next attempt in {wait / 1000:.1f} s")
+        time.sleep(wait / 1000)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], int(sys.argv[2]), sys.argv[3])
