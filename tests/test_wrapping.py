@@ -7,11 +7,14 @@ Door 2: any factory, on either side, is watched unchanged.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted import version
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -23,6 +26,8 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IProtocolNegotiationFactory,
+    IPullProducer,
+    IPushProducer,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -31,6 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_heartbeat import (
+    Cause,
     Heartbeat,
     HeartbeatFactory,
     HeartbeatProtocol,
@@ -82,7 +88,14 @@ def wrapped(factory: Any, **settings: Any) -> tuple[Any, FakeTransport, Clock, R
     return protocol, transport, clock, hooks
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener, ILoggingContext, IFileDescriptorReceiver)
+@implementer(
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ILoggingContext,
+    IFileDescriptorReceiver,
+    IPullProducer,
+    IPushProducer,
+)
 class Fancy(Kept):
     """
     Provides all that a transport may ask for.
@@ -122,6 +135,24 @@ class Fancy(Kept):
         """
         self.told.append(descriptor)
 
+    def pauseProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("pauseProducing")
+
+    def resumeProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("resumeProducing")
+
+    def stopProducing(self) -> None:
+        """
+        Note it.
+        """
+        self.told.append("stopProducing")
+
 
 def fancyFactory() -> KeptFactory:
     """
@@ -144,17 +175,25 @@ def test_providesWhatIsWrapped() -> None:
         IHandshakeListener,
         ILoggingContext,
         IFileDescriptorReceiver,
+        IPullProducer,
+        IPushProducer,
     ):
         assert interface.providedBy(protocol), interface
     protocol.readConnectionLost()
     protocol.writeConnectionLost()
     protocol.handshakeCompleted()
     protocol.fileDescriptorReceived(5)
+    protocol.pauseProducing()
+    protocol.resumeProducing()
+    protocol.stopProducing()
     assert factory.built[0].told == [
         "readConnectionLost",
         "writeConnectionLost",
         "handshakeCompleted",
         5,
+        "pauseProducing",
+        "resumeProducing",
+        "stopProducing",
     ]
     assert protocol.logPrefix() == "a fancy prefix"
     transport.lose()
@@ -196,6 +235,58 @@ def test_forwards() -> None:
     assert inner.reason.check(ConnectionLost)
     assert hooks.names == ["connected", "disconnected"]
     assert clock.getDelayedCalls() == []
+
+
+def test_settingIsForwarded() -> None:
+    """
+    Whoever holds the wrapper and sets something sets it on the protocol, which is what the bytes are
+    handed to: C{prepareConnection}, and whoever awaits an endpoint, have nothing else.
+    """
+    factory = KeptFactory()
+    protocol, transport, _, _ = wrapped(factory)
+    inner = factory.built[0]
+    heard: list[bytes] = []
+    protocol.name = "sensor-17"
+    protocol.dataReceived = heard.append
+    transport.deliver(b"one")
+    assert inner.name == protocol.name == "sensor-17"
+    assert heard == [b"one"]
+    transport.lose()
+
+
+@pytest.mark.parametrize(
+    "raised", [SSL.Error([("", "", "bad")]), ZeroDivisionError("in user code")]
+)
+def test_errorsAreKept(raised: Exception) -> None:
+    """
+    What is no loss of a connection to Twisted, an error of TLS or of the protocol's own, reaches the
+    protocol as it is; the hooks get its cause.
+    """
+    factory = KeptFactory()
+    _, transport, _, hooks = wrapped(factory)
+    transport.lose(raised)
+    assert factory.built[0].reason.value is raised
+    [cause] = hooks.told("disconnected")
+    assert isinstance(cause, Cause)
+
+
+def test_freedWithoutCollector() -> None:
+    """
+    Nothing is left of an ended link but what somebody holds, with the garbage collector off.
+    """
+    factory = Factory.forProtocol(Kept)
+    protocol, transport, _, hooks = wrapped(factory)
+    inner = ref(protocol.link.protocol)
+    gc.disable()
+    try:
+        transport.lose()
+        hooks.events.clear()
+        # As Twisted's own transports do.
+        transport.protocol = None
+        del protocol, transport
+        assert inner() is None
+    finally:
+        gc.enable()
 
 
 def test_protocolRaisesAtTheEnd() -> None:

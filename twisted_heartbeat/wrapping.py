@@ -31,11 +31,18 @@ class WrappedProtocol:
     Stands between a transport and a protocol that knows nothing of it.
 
     It provides what the protocol provides, forwards what it does not know, and changes no byte.
+    What is set on it is set on the protocol: C{prepareConnection}, and whoever awaits an endpoint,
+    is handed the wrapper and takes it for the protocol.
+
+    @ivar link: the link.
     """
 
+    _protocol: Any
+    link: Link
+
     def __init__(self, protocol: Any, terms: Terms, owner: Owner) -> None:
-        self._protocol = protocol
-        self.link = Link(terms, owner, protocol, self)
+        self._keep("_protocol", protocol)
+        self._keep("link", Link(terms, owner, protocol, self))
         directlyProvides(self, IHandshakeListener, providedBy(protocol))
 
     def makeConnection(self, transport: Any) -> None:
@@ -43,7 +50,7 @@ class WrappedProtocol:
         See C{IProtocol}.
         """
         self.link.established(transport)
-        self.dataReceived = self._dataHeard  # type: ignore[method-assign]
+        self._keep("dataReceived", self._dataHeard)
         self._protocol.makeConnection(transport)
         self.link.protocolConnected()
 
@@ -82,6 +89,18 @@ class WrappedProtocol:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._protocol, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "__provides__":
+            self._keep(name, value)
+        else:
+            setattr(self._protocol, name, value)
+
+    def _keep(self, name: str, value: object) -> None:
+        """
+        Set it on the wrapper itself.
+        """
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._protocol!r}>"
