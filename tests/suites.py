@@ -8,9 +8,9 @@ The wrapper is put in place where protocols meet transports: in the reactor's C{
 C{connectTCP} and their kin; in the two networks that Twisted's tests pretend to have; and, for the
 tests of C{basic} which have no network at all, where they make their protocols.
 
-C{HOW} is C{wrapped}; or C{bare}, for nothing is put in place; or C{faulty}, for a wrapper that loses
-the first byte of each chunk.  Prints one JSON object: for each name how many connections were wrapped
-and how many tests were run, and what each test that failed complains of.
+C{HOW} is C{wrapped}; or C{bare}, for nothing is put in place; or C{faulty}, for a wrapper that
+loses the first byte of each chunk.  Prints one JSON object: for each name how many connections were
+wrapped and how many tests were run, and what each test that failed complains of.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ def test_forwards() -> None:
 
 def test_settingIsForwarded() -> None:
     """
-    Whoever holds the wrapper and sets something sets it on the protocol, which is what the bytes are
-    handed to: C{prepareConnection}, and whoever awaits an endpoint, have nothing else.
+    Whoever holds the wrapper and sets something sets it on the protocol, which is what gets the
+    bytes: C{prepareConnection}, and whoever awaits an endpoint, have nothing else.
     """
     factory = KeptFactory()
     protocol, transport, _, _ = wrapped(factory)
@@ -259,8 +259,8 @@ def test_settingIsForwarded() -> None:
 )
 def test_errorsAreKept(raised: Exception) -> None:
     """
-    What is no loss of a connection to Twisted, an error of TLS or of the protocol's own, reaches the
-    protocol as it is; the hooks get its cause.
+    What is no loss of a connection to Twisted, an error of TLS or of the protocol's own, reaches
+    the protocol as it is; the hooks get its cause.
     """
     factory = KeptFactory()
     _, transport, _, hooks = wrapped(factory)

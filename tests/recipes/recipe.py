@@ -2,12 +2,13 @@
 # See LICENSE for details.
 
 """
-L{Recipe}: an example of the manual, the real server that it talks to, and how a third party has that
-server say something to the example.
+L{Recipe}: an example of the manual, the real server that it talks to, and how a third party has
+that server say something to the example.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import struct
@@ -56,8 +57,15 @@ class Recipe:
         return [sys.executable, EXAMPLES / self.file, *self.connect(port), within]
 
 
+def _command(name: str) -> str | None:
+    """
+    Where a command is.  Debian has servers in a folder that is not on everybody's path.
+    """
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin")
+
+
 def _isInstalled(name: str) -> bool:
-    if shutil.which(name, path=None) or shutil.which(name, path="/usr/sbin"):
+    if _command(name) is not None:
         return True
     try:
         return find_spec(name) is not None
@@ -85,6 +93,10 @@ def _tell(port: int, *messages: bytes) -> None:
             third.recv(4096)
 
 
+def _endpoint(port: int) -> list[object]:
+    return [f"tcp:127.0.0.1:{port}"]
+
+
 # Twisted's own protocols, with the server of the example.
 
 
@@ -98,7 +110,7 @@ def _serves(file: str) -> Callable[[int, Path], list[object]]:
 
 
 def _connects(port: int) -> list[object]:
-    return ["connect", f"tcp:127.0.0.1:{port}"]
+    return ["connect", *_endpoint(port)]
 
 
 def _amp(port: int, text: str) -> None:
@@ -124,11 +136,7 @@ def _redisServer(port: int, folder: Path) -> list[object]:
     options = {"port": port, "bind": "127.0.0.1", "save": "", "dir": folder}
     secret = {"requirepass": PASSWORD}
     words = [part for name, value in (options | secret).items() for part in (f"--{name}", value)]
-    return [shutil.which("redis-server") or "redis-server", *words]
-
-
-def _redisUrl(port: int) -> list[object]:
-    return [f"tcp:127.0.0.1:{port}"]
+    return [_command("redis-server"), *words]
 
 
 def _redis(*command: str) -> bytes:
@@ -147,12 +155,11 @@ def _redisSet(port: int, text: str) -> None:
 def _mosquitto(port: int, folder: Path) -> list[object]:
     configuration = folder / "mosquitto.conf"
     lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", "persistence false"]
-    if hasattr(socket, "AF_UNIX") and folder.owner() == "root":
-        # Otherwise it becomes somebody else, who may not read its configuration here.
+    if os.geteuid() == 0:
+        # It would become somebody else, who may not read its configuration here.
         lines.append("user root")
     configuration.write_text("\n".join([*lines, ""]))
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    return [found or "mosquitto", "-c", configuration]
+    return [_command("mosquitto"), "-c", configuration]
 
 
 def _mqtt(port: int, text: str) -> None:
@@ -184,9 +191,9 @@ RECIPES = [
     Recipe("amp_hub.py", _serves("amp_hub.py"), _connects, _amp),
     Recipe("line_hub.py", _serves("line_hub.py"), _connects, _line),
     Recipe("int32_hub.py", _serves("int32_hub.py"), _connects, _int32),
-    Recipe("redis_subscriber.py", _redisServer, _redisUrl, _redisPublish, _REDIS, _LOGIN),
-    Recipe("redis_commands.py", _redisServer, _redisUrl, _redisSet, _REDIS, _LOGIN),
-    Recipe("mqtt_subscriber.py", _mosquitto, _redisUrl, _mqtt, ("mosquitto", "mqtt")),
+    Recipe("redis_subscriber.py", _redisServer, _endpoint, _redisPublish, _REDIS, _LOGIN),
+    Recipe("redis_commands.py", _redisServer, _endpoint, _redisSet, _REDIS, _LOGIN),
+    Recipe("mqtt_subscriber.py", _mosquitto, _endpoint, _mqtt, ("mosquitto", "mqtt")),
     Recipe(
         "websocket_client.py",
         _webSocketServer,

@@ -2,9 +2,9 @@
 # See LICENSE for details.
 
 """
-The recipes of the manual against the real thing: each example is run as a user runs it, its server is
-stopped with SIGSTOP or the path to it is cut, and the example finds that within its bound, comes back,
-and is where it was: logged in, and subscribed.
+The recipes of the manual against the real thing: each example is run as a user runs it, its server
+is stopped with SIGSTOP or the path to it is cut, and the example finds that within its bound, comes
+back, and is where it was: logged in, and subscribed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STRETCHES = 3
 """How often a busy machine may fail to give an example one such stretch."""
 
 LATE = 2.0
-"""Seconds by which a busy machine may be late; the bound is kept exactly in tests of virtual time."""
+"""Seconds that a busy machine may be late by; in virtual time other tests are exact."""
 
 VERDICT = r"disconnected, Peer(?:Hung|Silent): nothing received for ([\d.]+) s"
 

@@ -21,10 +21,14 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 
 
 class Subscribe(Command):
+    """Have me hear the news."""
+
     arguments = [(b"who", Unicode())]
 
 
 class Publish(Command):
+    """News, to the hub and from the hub."""
+
     arguments = [(b"text", Unicode())]
 
 
@@ -74,6 +78,7 @@ def connect(reactor, hub, within):
 
 
 def main(reactor, what, where, within="8"):
+    """Serve, or connect, until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     if what == "serve":
         serverFromString(reactor, where).listen(Factory.forProtocol(Hub))

@@ -30,6 +30,7 @@ class Subscriber(WebSocketClientProtocol):
 
 
 def main(reactor, url="ws://127.0.0.1:8765/", within="8"):
+    """Keep a subscriber connected until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     factory = WebSocketClientFactory(url)
     factory.protocol = Subscriber

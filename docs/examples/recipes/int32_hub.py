@@ -81,6 +81,7 @@ def connect(reactor, hub, within):
 
 
 def main(reactor, what, where, within="8"):
+    """Serve, or connect, until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     {"serve": serve, "connect": connect}[what](reactor, where, float(within))
     return Deferred()

@@ -65,6 +65,7 @@ def connect(reactor, hub, within):
 
 
 def main(reactor, what, where, within="8"):
+    """Serve, or connect, until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     if what == "serve":
         serverFromString(reactor, where).listen(Factory.forProtocol(Hub))

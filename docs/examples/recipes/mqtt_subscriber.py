@@ -23,6 +23,7 @@ KEEPALIVE = 30
 
 
 def heard(topic, payload, qos, dup, retain, messageId):
+    """What twisted-mqtt calls for each message."""
     print(f"heard {payload.decode()}", flush=True)
 
 
@@ -49,6 +50,7 @@ async def prepare(mqtt):
 
 
 def main(reactor, broker="tcp:127.0.0.1:1883", within="8"):
+    """Keep a subscriber connected until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     HeartbeatClientService(
         clientFromString(reactor, broker),

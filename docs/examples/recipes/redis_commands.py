@@ -19,6 +19,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 
 
 async def main(reactor, server="tcp:127.0.0.1:6379", within="8"):
+    """Look for news until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     password = os.environ.get("REDIS_PASSWORD")
     factory = txredisapi.RedisFactory("redis", 0, 1, isLazy=True, password=password)

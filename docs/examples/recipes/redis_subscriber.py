@@ -33,6 +33,7 @@ async def prepare(redis):
 
 
 def main(reactor, server="tcp:127.0.0.1:6379", within="8"):
+    """Keep a subscriber connected until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     factory = txredisapi.SubscriberFactory()
     factory.protocol = Subscriber

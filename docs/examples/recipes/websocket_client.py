@@ -87,6 +87,7 @@ class WebSockets(Factory):
 
 
 def main(reactor, url="ws://127.0.0.1:8765/", within="8"):
+    """Keep a subscriber connected until it is interrupted."""
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
