@@ -517,6 +517,38 @@ async def test_startTLS(plain: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_handsItsTransportOn(loopback: Loopback) -> None:
+    """
+    A protocol that hands its transport to another, as a web server does for a WebSocket, is told
+    no more, as ever; the link ends with its connection all the same, and only then.
+    """
+    hooks = Recorder()
+    other = Kept()
+
+    class Upgraded(Kept):
+        def dataReceived(self, data: bytes) -> None:
+            transport: Any = self.transport
+            over = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"
+            setattr(transport, over, other)
+            other.makeConnection(transport)
+
+    factory = KeptFactory()
+    factory.protocol = Upgraded
+    _, peer = await connectedPair(loopback, hooks, factory, retryPolicy=lambda attempt: 60.0)
+    ended = hooks.next("disconnected")
+    peer.transport.write(b"upgrade")
+    while other.transport is None:
+        await wait(0.01)
+    peer.transport.write(b"more")
+    while other.received != b"more":
+        await wait(0.01)
+    assert hooks.told("disconnected") == []
+    peer.transport.loseConnection()
+    assert isinstance(await within(ended), PeerClosed)
+    assert (factory.built[0].losses, other.losses) == (0, 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_limitsOfWrapped(plain: Loopback) -> None:
     """
     The limits hold for a wrapped protocol that knows nothing of them: a stalled buffer ends it.

@@ -696,6 +696,13 @@ class Link:
         if self.state == "suspected":
             self._recover()
 
+    def lostUnheard(self, reason: Failure) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        self.lost(reason)
+        self.ended()
+
     # Looking at the peer.
 
     def _live(self, now: float) -> None:

@@ -23,6 +23,7 @@ def start(reactor, host, port, within=8.0):
     service = HeartbeatClientService(
         HostnameEndpoint(reactor, host, port),
         factory,
+        prepareConnection=lambda sensor: sensor.is_open,
         heartbeat=Heartbeat.within(within),
         ping=lambda sensor: sensor.sendPing(),
     )

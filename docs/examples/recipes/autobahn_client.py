@@ -40,6 +40,8 @@ def main(reactor, url="ws://127.0.0.1:8765/", within="8"):
     HeartbeatClientService(
         endpoint,
         factory,
+        # Not connected before the server has accepted the upgrade.
+        prepareConnection=lambda subscriber: subscriber.is_open,
         heartbeat=Heartbeat.within(float(within)),
         ping=lambda subscriber: subscriber.sendPing(),
     ).startService()

@@ -39,7 +39,7 @@ async def main(reactor, server="tcp:127.0.0.1:6379", within="8"):
             print("heard", await redis.get("news"), flush=True)
         except txredisapi.ConnectionError as error:
             print("no answer:", error, flush=True)
-        await deferLater(reactor, 0.2)
+        await deferLater(reactor, 0.5)
 
 
 if __name__ == "__main__":
