@@ -20,6 +20,9 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "recipes"
 
+BOUND = 1.2
+"""Seconds that each example is given."""
+
 PASSWORD = "not for the public"
 
 TIMEOUT = 10.0
@@ -35,6 +38,8 @@ class Recipe:
     @ivar connect: the server's port -> the example's arguments, but for the bound.
     @ivar publish: a port and a text -> has the server on that port say that text.
     @ivar needs: the modules, and the commands, without which it can not be run.
+    @ivar lament: what the example says, besides, when its server hangs.
+    @ivar watches: whether the server, too, finds it when the path to its clients is cut.
     """
 
     file: str
@@ -43,6 +48,8 @@ class Recipe:
     publish: Callable[[int, str], None]
     needs: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    lament: str = ""
+    watches: bool = False
 
     def missing(self) -> list[str]:
         """
@@ -50,11 +57,11 @@ class Recipe:
         """
         return [name for name in self.needs if not _isInstalled(name)]
 
-    def command(self, port: int, within: float) -> list[object]:
+    def command(self, port: int) -> list[object]:
         """
         How the example is run.
         """
-        return [sys.executable, EXAMPLES / self.file, *self.connect(port), within]
+        return [sys.executable, EXAMPLES / self.file, *self.connect(port), BOUND]
 
 
 def _command(name: str) -> str | None:
@@ -106,6 +113,7 @@ def _serves(file: str) -> Callable[[int, Path], list[object]]:
         EXAMPLES / file,
         "serve",
         f"tcp:{port}:interface=127.0.0.1",
+        BOUND,
     ]
 
 
@@ -190,9 +198,17 @@ _REDIS = ("redis-server", "txredisapi")
 RECIPES = [
     Recipe("amp_hub.py", _serves("amp_hub.py"), _connects, _amp),
     Recipe("line_hub.py", _serves("line_hub.py"), _connects, _line),
-    Recipe("int32_hub.py", _serves("int32_hub.py"), _connects, _int32),
+    Recipe("int32_hub.py", _serves("int32_hub.py"), _connects, _int32, watches=True),
     Recipe("redis_subscriber.py", _redisServer, _endpoint, _redisPublish, _REDIS, _LOGIN),
-    Recipe("redis_commands.py", _redisServer, _endpoint, _redisSet, _REDIS, _LOGIN),
+    Recipe(
+        "redis_commands.py",
+        _redisServer,
+        _endpoint,
+        _redisSet,
+        _REDIS,
+        _LOGIN,
+        lament="no answer: Lost connection",
+    ),
     Recipe("mqtt_subscriber.py", _mosquitto, _endpoint, _mqtt, ("mosquitto", "mqtt")),
     Recipe(
         "websocket_client.py",

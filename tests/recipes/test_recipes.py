@@ -24,10 +24,7 @@ from twisted.internet.task import deferLater
 from twisted_heartbeat.testing import BlackHole, FaultProxy
 
 from .program import AMPLE, Program
-from .recipe import RECIPES, Recipe, freePort
-
-BOUND = 1.2
-"""Seconds that each example is given."""
+from .recipe import BOUND, RECIPES, Recipe, freePort
 
 IDLE = 1.5 * BOUND
 """Seconds of silence that no link survives whose ping is not answered."""
@@ -129,7 +126,7 @@ async def test_isFoundAndRestored(
     server = start(*recipe.serve(port, tmp_path))
     await whenListening(port)
     proxy = await faultProxy(("127.0.0.1", port))
-    command = recipe.command(port if fault == "frozen" else proxy.port, BOUND)
+    command = recipe.command(port if fault == "frozen" else proxy.port)
     example = start(*command, environment=recipe.environment)
     publish = partial(recipe.publish, port)
     await whenHeard(example, publish)
@@ -137,7 +134,7 @@ async def test_isFoundAndRestored(
         await whenIdleAndAlive(example)
     saidAt = await whenHeard(example, publish)
 
-    since = len(example.lines)
+    since, serversSince = len(example.lines), len(server.lines)
     brokenAt = time.monotonic()
     if fault == "frozen":
         server.freeze()
@@ -145,8 +142,11 @@ async def test_isFoundAndRestored(
         proxy.inject(BlackHole(), connections="existing")
     foundAt, verdict = await example.says(VERDICT, since)
     server.thaw()
+    await example.says(recipe.lament, since)
 
     assert float(verdict[1]) >= 0.95 * BOUND
     assert foundAt - saidAt >= 0.95 * BOUND
     assert foundAt - brokenAt <= BOUND + LATE
     await whenHeard(example, publish)
+    if recipe.watches and fault == "cut":
+        await server.says(VERDICT, serversSince)
