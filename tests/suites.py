@@ -19,7 +19,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -31,10 +30,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.test import iosim
 from twisted.trial import reporter, runner
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from twisted_heartbeat import HeartbeatFactory  # noqa: E402
-from twisted_heartbeat.wrapping import WrappedProtocol  # noqa: E402
+from twisted_heartbeat import HeartbeatFactory
+from twisted_heartbeat.wrapping import WrappedProtocol
 
 PLACES = {"TCP": (1, 2), "SSL": (1, 2), "UNIX": (1, 1)}
 """Where the factory stands among the arguments of the reactor's C{listen...} and C{connect...}."""

@@ -8,7 +8,7 @@ Door 2: any factory, on either side, is watched unchanged.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import ref
 
@@ -88,6 +88,17 @@ def wrapped(factory: Any, **settings: Any) -> tuple[Any, FakeTransport, Clock, R
     return protocol, transport, clock, hooks
 
 
+def noted(name: str) -> Callable[..., None]:
+    """
+    A method that notes its one argument, or else its name.
+    """
+
+    def note(self: Fancy, *arguments: object) -> None:
+        self.told += arguments or [name]
+
+    return note
+
+
 @implementer(
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -101,57 +112,23 @@ class Fancy(Kept):
     Provides all that a transport may ask for.
     """
 
+    readConnectionLost = noted("readConnectionLost")
+    writeConnectionLost = noted("writeConnectionLost")
+    handshakeCompleted = noted("handshakeCompleted")
+    fileDescriptorReceived = noted("fileDescriptorReceived")
+    pauseProducing = noted("pauseProducing")
+    resumeProducing = noted("resumeProducing")
+    stopProducing = noted("stopProducing")
+
     def __init__(self) -> None:
         super().__init__()
         self.told: list[object] = []
-
-    def readConnectionLost(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("readConnectionLost")
-
-    def writeConnectionLost(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("writeConnectionLost")
-
-    def handshakeCompleted(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("handshakeCompleted")
 
     def logPrefix(self) -> str:
         """
         See C{ILoggingContext}.
         """
         return "a fancy prefix"
-
-    def fileDescriptorReceived(self, descriptor: int) -> None:
-        """
-        Note it.
-        """
-        self.told.append(descriptor)
-
-    def pauseProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("pauseProducing")
-
-    def resumeProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("resumeProducing")
-
-    def stopProducing(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("stopProducing")
 
 
 def fancyFactory() -> KeptFactory:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "recipes"
+from .examples import EXAMPLES
 
 BOUND = 1.2
 """Seconds that each example is given."""
@@ -61,7 +61,7 @@ class Recipe:
         """
         How the example is run.
         """
-        return [sys.executable, EXAMPLES / self.file, *self.connect(port), BOUND]
+        return [sys.executable, EXAMPLES / "recipes" / self.file, *self.connect(port), BOUND]
 
 
 def _command(name: str) -> str | None:
@@ -110,7 +110,7 @@ def _endpoint(port: int) -> list[object]:
 def _serves(file: str) -> Callable[[int, Path], list[object]]:
     return lambda port, folder: [
         sys.executable,
-        EXAMPLES / file,
+        EXAMPLES / "recipes" / file,
         "serve",
         f"tcp:{port}:interface=127.0.0.1",
         BOUND,

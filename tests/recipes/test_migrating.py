@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -24,8 +23,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted_heartbeat.testing import BlackHole, FaultProxy, StopReading
 
 from ..loopback import wait, within
-
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "migrating"
+from .examples import imported
 
 BOUND = 0.6
 """Seconds that the clients are given."""
@@ -82,17 +80,6 @@ def webSocketHubs() -> Any:
     factory.noisy = False
     factory.introduced = DeferredQueue()
     return factory
-
-
-def example(name: str) -> Any:
-    """
-    A module that the page shows.
-    """
-    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Case:
@@ -154,7 +141,7 @@ def case(faultProxy: Proxies) -> Iterator[Callable[[str], Deferred[Case]]]:
         hubs = webSocketHubs() if name.startswith("auto_ping") else Hubs()
         port = reactor.listenTCP(0, hubs, interface="127.0.0.1")
         proxy = await faultProxy(("127.0.0.1", port.getHost().port))
-        made.append((port, Case(example(name), hubs, proxy)))
+        made.append((port, Case(imported("migrating", name), hubs, proxy)))
         return made[-1][1]
 
     yield lambda name: Deferred.fromCoroutine(make(name))

@@ -8,7 +8,6 @@ What the manual notes of Perspective Broker and IRC holds against Twisted's own 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from twisted_heartbeat.testing import BlackHole, FaultProxy
 
 from ..conftest import LoggedErrors
 from ..loopback import wait, within
-from .recipe import EXAMPLES
+from .examples import imported
 
 BOUND = 0.6
 
@@ -35,17 +34,6 @@ STRETCHES = 3
 
 Proxies = Callable[..., Deferred[FaultProxy]]
 Serve = Callable[[Factory], Deferred[FaultProxy]]
-
-
-def notes() -> Any:
-    """
-    The module that the page shows.
-    """
-    spec = spec_from_file_location("pb_and_irc", EXAMPLES / "pb_and_irc.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -93,7 +81,7 @@ async def test_perspectiveBroker(serve: Serve, loggedErrors: LoggedErrors) -> No
     A PB server whose root object knows of no ping answers all the same, and logs that.
     """
     proxy = await serve(PBServerFactory(Root()))
-    await keptAndFound(notes().pbService(proxy.endpoint(), BOUND), proxy)
+    await keptAndFound(imported("recipes", "pb_and_irc").pbService(proxy.endpoint(), BOUND), proxy)
     assert loggedErrors.flush(NoSuchMethod)
 
 
@@ -104,6 +92,6 @@ async def test_irc(serve: Serve) -> None:
     """
     realm = InMemoryWordsRealm("irc.example")
     proxy = await serve(IRCFactory(realm, Portal(realm)))
-    module = notes()
+    module = imported("recipes", "pb_and_irc")
     factory = Factory.forProtocol(module.Bot)
     await keptAndFound(module.ircService(proxy.endpoint(), factory, BOUND), proxy)
