@@ -12,7 +12,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 
 
 def pbService(endpoint, within=8.0):
-    """Call a method of the root object. If it has no such method, it says so, and that will do."""
+    """Call a method of the root object: def remote_ping(self): pass."""
     return HeartbeatClientService(
         endpoint,
         PBClientFactory(),
