@@ -216,19 +216,46 @@ def test_forwards() -> None:
 
 def test_settingIsForwarded() -> None:
     """
-    Whoever holds the wrapper and sets something sets it on the protocol, which is what gets the
-    bytes: C{prepareConnection}, and whoever awaits an endpoint, have nothing else.
+    Whoever holds the wrapper and sets something sets it on the protocol: C{prepareConnection}, and
+    whoever awaits an endpoint, have nothing else.
     """
     factory = KeptFactory()
     protocol, transport, _, _ = wrapped(factory)
-    inner = factory.built[0]
-    heard: list[bytes] = []
     protocol.name = "sensor-17"
-    protocol.dataReceived = heard.append
-    transport.deliver(b"one")
-    assert inner.name == protocol.name == "sensor-17"
-    assert heard == [b"one"]
+    assert factory.built[0].name == protocol.name == "sensor-17"
     transport.lose()
+
+
+def test_canBeInterceptedInFront() -> None:
+    """
+    Whoever gets a method that the transport calls, and sets one that calls it, as factories do that
+    make no wrapper, is called first; the link and the protocol hear all the same.
+    """
+
+    class Between(HeartbeatFactory):
+        def buildProtocol(self, addr: object) -> Any:
+            protocol: Any = super().buildProtocol(addr)
+            for name in ("makeConnection", "dataReceived", "connectionLost"):
+                self.intercept(protocol, name, getattr(protocol, name))
+            return protocol
+
+        def intercept(self, protocol: Any, name: str, method: Any) -> None:
+            def called(argument: Any) -> None:
+                calls.append(name)
+                method(argument)
+
+            setattr(protocol, name, called)
+
+    calls: list[str] = []
+    clock, hooks, factory = Clock(), Recorder(), KeptFactory()
+    protocol: Any = Between(factory, clock=clock, hooks=hooks).buildProtocol(PEER)
+    transport = FakeTransport(clock, protocol)
+    protocol.makeConnection(transport)
+    transport.deliver(b"one")
+    transport.lose()
+    assert calls == ["makeConnection", "dataReceived", "connectionLost"]
+    assert (factory.built[0].received, factory.built[0].losses) == (b"one", 1)
+    assert hooks.names == ["connected", "disconnected"]
 
 
 @pytest.mark.parametrize(

@@ -700,8 +700,9 @@ class Link:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
         """
-        self.lost(reason)
-        self.ended()
+        if self.state != "gone":
+            self.lost(reason)
+            self.ended()
 
     # Looking at the peer.
 

@@ -228,6 +228,10 @@ class _Senders:
         self._below.peerFinished()
         self._above.peerFinished()
 
+    def lostUnheard(self, reason: Failure) -> None:
+        self._above.lostUnheard(reason)
+        self._below.lostUnheard(reason)
+
 
 def connectionUnder(transport: object) -> tcp.Connection | None:
     """
