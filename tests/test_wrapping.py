@@ -7,11 +7,14 @@ Door 2: any factory, on either side, is watched unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted import version
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -23,6 +26,8 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IProtocolNegotiationFactory,
+    IPullProducer,
+    IPushProducer,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -31,6 +36,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_heartbeat import (
+    Cause,
     Heartbeat,
     HeartbeatFactory,
     HeartbeatProtocol,
@@ -82,45 +88,47 @@ def wrapped(factory: Any, **settings: Any) -> tuple[Any, FakeTransport, Clock, R
     return protocol, transport, clock, hooks
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener, ILoggingContext, IFileDescriptorReceiver)
+def noted(name: str) -> Callable[..., None]:
+    """
+    A method that notes its one argument, or else its name.
+    """
+
+    def note(self: Fancy, *arguments: object) -> None:
+        self.told += arguments or [name]
+
+    return note
+
+
+@implementer(
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    ILoggingContext,
+    IFileDescriptorReceiver,
+    IPullProducer,
+    IPushProducer,
+)
 class Fancy(Kept):
     """
     Provides all that a transport may ask for.
     """
 
+    readConnectionLost = noted("readConnectionLost")
+    writeConnectionLost = noted("writeConnectionLost")
+    handshakeCompleted = noted("handshakeCompleted")
+    fileDescriptorReceived = noted("fileDescriptorReceived")
+    pauseProducing = noted("pauseProducing")
+    resumeProducing = noted("resumeProducing")
+    stopProducing = noted("stopProducing")
+
     def __init__(self) -> None:
         super().__init__()
         self.told: list[object] = []
-
-    def readConnectionLost(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("readConnectionLost")
-
-    def writeConnectionLost(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("writeConnectionLost")
-
-    def handshakeCompleted(self) -> None:
-        """
-        Note it.
-        """
-        self.told.append("handshakeCompleted")
 
     def logPrefix(self) -> str:
         """
         See C{ILoggingContext}.
         """
         return "a fancy prefix"
-
-    def fileDescriptorReceived(self, descriptor: int) -> None:
-        """
-        Note it.
-        """
-        self.told.append(descriptor)
 
 
 def fancyFactory() -> KeptFactory:
@@ -144,17 +152,25 @@ def test_providesWhatIsWrapped() -> None:
         IHandshakeListener,
         ILoggingContext,
         IFileDescriptorReceiver,
+        IPullProducer,
+        IPushProducer,
     ):
         assert interface.providedBy(protocol), interface
     protocol.readConnectionLost()
     protocol.writeConnectionLost()
     protocol.handshakeCompleted()
     protocol.fileDescriptorReceived(5)
+    protocol.pauseProducing()
+    protocol.resumeProducing()
+    protocol.stopProducing()
     assert factory.built[0].told == [
         "readConnectionLost",
         "writeConnectionLost",
         "handshakeCompleted",
         5,
+        "pauseProducing",
+        "resumeProducing",
+        "stopProducing",
     ]
     assert protocol.logPrefix() == "a fancy prefix"
     transport.lose()
@@ -196,6 +212,85 @@ def test_forwards() -> None:
     assert inner.reason.check(ConnectionLost)
     assert hooks.names == ["connected", "disconnected"]
     assert clock.getDelayedCalls() == []
+
+
+def test_settingIsForwarded() -> None:
+    """
+    Whoever holds the wrapper and sets something sets it on the protocol: C{prepareConnection}, and
+    whoever awaits an endpoint, have nothing else.
+    """
+    factory = KeptFactory()
+    protocol, transport, _, _ = wrapped(factory)
+    protocol.name = "sensor-17"
+    assert factory.built[0].name == protocol.name == "sensor-17"
+    transport.lose()
+
+
+def test_canBeInterceptedInFront() -> None:
+    """
+    Whoever gets a method that the transport calls, and sets one that calls it, as factories do that
+    make no wrapper, is called first; the link and the protocol hear all the same.
+    """
+
+    class Between(HeartbeatFactory):
+        def buildProtocol(self, addr: object) -> Any:
+            protocol: Any = super().buildProtocol(addr)
+            for name in ("makeConnection", "dataReceived", "connectionLost"):
+                self.intercept(protocol, name, getattr(protocol, name))
+            return protocol
+
+        def intercept(self, protocol: Any, name: str, method: Any) -> None:
+            def called(argument: Any) -> None:
+                calls.append(name)
+                method(argument)
+
+            setattr(protocol, name, called)
+
+    calls: list[str] = []
+    clock, hooks, factory = Clock(), Recorder(), KeptFactory()
+    protocol: Any = Between(factory, clock=clock, hooks=hooks).buildProtocol(PEER)
+    transport = FakeTransport(clock, protocol)
+    protocol.makeConnection(transport)
+    transport.deliver(b"one")
+    transport.lose()
+    assert calls == ["makeConnection", "dataReceived", "connectionLost"]
+    assert (factory.built[0].received, factory.built[0].losses) == (b"one", 1)
+    assert hooks.names == ["connected", "disconnected"]
+
+
+@pytest.mark.parametrize(
+    "raised", [SSL.Error([("", "", "bad")]), ZeroDivisionError("in user code")]
+)
+def test_errorsAreKept(raised: Exception) -> None:
+    """
+    What is no loss of a connection to Twisted, an error of TLS or of the protocol's own, reaches
+    the protocol as it is; the hooks get its cause.
+    """
+    factory = KeptFactory()
+    _, transport, _, hooks = wrapped(factory)
+    transport.lose(raised)
+    assert factory.built[0].reason.value is raised
+    [cause] = hooks.told("disconnected")
+    assert isinstance(cause, Cause)
+
+
+def test_freedWithoutCollector() -> None:
+    """
+    Nothing is left of an ended link but what somebody holds, with the garbage collector off.
+    """
+    factory = Factory.forProtocol(Kept)
+    protocol, transport, _, hooks = wrapped(factory)
+    inner = ref(protocol.link.protocol)
+    gc.disable()
+    try:
+        transport.lose()
+        hooks.events.clear()
+        # As Twisted's own transports do.
+        transport.protocol = None
+        del protocol, transport
+        assert inner() is None
+    finally:
+        gc.enable()
 
 
 def test_protocolRaisesAtTheEnd() -> None:
@@ -423,6 +518,38 @@ async def test_startTLS(plain: Loopback) -> None:
     peer.transport.abortConnection()
     cause = await within(ended)
     assert type(cause).__name__ == "PeerReset"
+
+
+@pytest_twisted.ensureDeferred
+async def test_handsItsTransportOn(loopback: Loopback) -> None:
+    """
+    A protocol that hands its transport to another, as a web server does for a WebSocket, is told
+    no more, as ever; the link ends with its connection all the same, and only then.
+    """
+    hooks = Recorder()
+    other = Kept()
+
+    class Upgraded(Kept):
+        def dataReceived(self, data: bytes) -> None:
+            transport: Any = self.transport
+            over = "wrappedProtocol" if hasattr(transport, "wrappedProtocol") else "protocol"
+            setattr(transport, over, other)
+            other.makeConnection(transport)
+
+    factory = KeptFactory()
+    factory.protocol = Upgraded
+    _, peer = await connectedPair(loopback, hooks, factory, retryPolicy=lambda attempt: 60.0)
+    ended = hooks.next("disconnected")
+    peer.transport.write(b"upgrade")
+    while other.transport is None:
+        await wait(0.01)
+    peer.transport.write(b"more")
+    while other.received != b"more":
+        await wait(0.01)
+    assert hooks.told("disconnected") == []
+    peer.transport.loseConnection()
+    assert isinstance(await within(ended), PeerClosed)
+    assert (factory.built[0].losses, other.losses) == (0, 1)
 
 
 @pytest_twisted.ensureDeferred

@@ -31,11 +31,20 @@ class WrappedProtocol:
     Stands between a transport and a protocol that knows nothing of it.
 
     It provides what the protocol provides, forwards what it does not know, and changes no byte.
+    What is set on it is set on the protocol, but for the methods that the transport calls:
+    C{prepareConnection}, and whoever awaits an endpoint, is handed the wrapper and takes it for the
+    protocol.
+
+    @ivar link: the link.
     """
 
+    _protocol: Any
+    link: Link
+
     def __init__(self, protocol: Any, terms: Terms, owner: Owner) -> None:
-        self._protocol = protocol
-        self.link = Link(terms, owner, protocol, self)
+        self._keep("_protocol", protocol)
+        self._keep("link", Link(terms, owner, protocol, self))
+        self._keep("dataReceived", self._dataHeard)
         directlyProvides(self, IHandshakeListener, providedBy(protocol))
 
     def makeConnection(self, transport: Any) -> None:
@@ -43,7 +52,6 @@ class WrappedProtocol:
         See C{IProtocol}.
         """
         self.link.established(transport)
-        self.dataReceived = self._dataHeard  # type: ignore[method-assign]
         self._protocol.makeConnection(transport)
         self.link.protocolConnected()
 
@@ -63,7 +71,7 @@ class WrappedProtocol:
 
     def _dataHeard(self, data: bytes) -> None:
         self.link.heard()
-        if self.link.hearsByItself:
+        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
         self._protocol.dataReceived(data)
 
@@ -82,6 +90,20 @@ class WrappedProtocol:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._protocol, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # What the transport calls here is replaced here: whoever gets it, and sets what calls it,
+        # stands between the transport and the wrapper.
+        if name == "__provides__" or hasattr(type(self), name):
+            self._keep(name, value)
+        else:
+            setattr(self._protocol, name, value)
+
+    def _keep(self, name: str, value: object) -> None:
+        """
+        Set it on the wrapper itself.
+        """
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._protocol!r}>"

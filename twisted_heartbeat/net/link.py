@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -420,8 +420,12 @@ class Link:
         cause = self._causeOf(reason)
         self.state = "gone"
         self._pulse.leave(self)
-        if isinstance(cause, ConnectionDone) and not isinstance(reason.value, ConnectionDone):
+        told = reason.value
+        if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
             # What may have been cut off must not look complete.
+            return reason
+        if not isinstance(told, ConnectionClosed):
+            # TLS's own error, or what the protocol raised: no cause is a kind of that.
             return reason
         return Failure(cause)
 
@@ -460,6 +464,8 @@ class Link:
         cleanups, self._cleanups = self._cleanups, None
         if cleanups is None:
             return succeed(None)
+        # A wrapper and its link refer to each other: no collector shall be needed for them.
+        del self._door
         cause = self.cause
         assert cause is not None
         name = "refused" if self.refused else "disconnected"
@@ -689,6 +695,14 @@ class Link:
         self.liveness.mute()
         if self.state == "suspected":
             self._recover()
+
+    def lostUnheard(self, reason: Failure) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        if self.state != "gone":
+            self.lost(reason)
+            self.ended()
 
     # Looking at the peer.
 

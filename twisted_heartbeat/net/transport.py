@@ -59,6 +59,9 @@ class Sender(Protocol):
     def peerFinished(self) -> None:
         """The peer has closed its half: it will not speak again, and is not dead for that."""
 
+    def lostUnheard(self, reason: Failure) -> None:
+        """The connection was lost, and whoever should have said so had handed it to another."""
+
 
 class Witness(tcp.Connection):
     """
@@ -161,6 +164,8 @@ class Witness(tcp.Connection):
             if not isinstance(reason.value, ConnectionClosed):
                 self.raised = reason.value
         super().connectionLost(reason)
+        if self.sender is not None:
+            self.sender.lostUnheard(reason)
 
     def unsent(self) -> int:
         """
@@ -222,6 +227,10 @@ class _Senders:
     def peerFinished(self) -> None:
         self._below.peerFinished()
         self._above.peerFinished()
+
+    def lostUnheard(self, reason: Failure) -> None:
+        self._above.lostUnheard(reason)
+        self._below.lostUnheard(reason)
 
 
 def connectionUnder(transport: object) -> tcp.Connection | None:
