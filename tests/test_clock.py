@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from math import inf, nan
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -145,6 +145,87 @@ def test_cancelOfTheLastLeavesNothing(clock: MonotonicClock) -> None:
         call.cancel()
         assert isIdle(clock)
     assert threading.active_count() == threads
+
+
+class CountedAlarm:
+    """
+    An alarm that never rings, and counts how often it is set.
+    """
+
+    def __init__(self, reactor: Any, ring: Any) -> None:
+        self.delays: list[float] = []
+        self.closed = False
+
+    def set(self, delay: float) -> None:
+        self.delays.append(delay)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def mute(theReactor: Any, monkeypatch: Any) -> MonotonicClock:
+    """
+    A clock whose alarm only counts.
+    """
+    monkeypatch.setattr(clockModule, "_alarmFor", CountedAlarm)
+    return MonotonicClock(theReactor)
+
+
+def test_manyCancelledCallsAreForgotten(mute: MonotonicClock) -> None:
+    """
+    Thousands of attempts each have a limit that is cancelled: what is kept of them never outgrows
+    what is pending, and the alarm is set only when the next call is another.
+    """
+    pending = [mute.callLater(1000.0 + number, lambda: None) for number in range(100)]
+    alarm: Any = mute._alarm
+    for _ in range(2000):
+        mute.callLater(5000.0, lambda: None).cancel()
+    assert len(mute._entries) <= 2 * len(pending) + 1
+    assert set(mute.getDelayedCalls()) == set(pending)
+    assert len(alarm.delays) == 1
+    for call in pending:
+        call.cancel()
+    assert isIdle(mute)
+    assert alarm.closed
+
+
+def test_cancelOfTheNextSetsTheAlarmForTheOneAfter(mute: MonotonicClock) -> None:
+    """
+    Nobody is woken for a call that was cancelled, or for the old time of one that was moved.
+    """
+    first = mute.callLater(1.0, lambda: None)
+    second = mute.callLater(20.0, lambda: None)
+    alarm: Any = mute._alarm
+    first.cancel()
+    assert alarm.delays[-1] == pytest.approx(20.0, abs=0.9)
+    for seconds in (9.0, 8.0, 7.0):
+        second.reset(seconds)
+    assert alarm.delays[-1] == pytest.approx(7.0, abs=0.9)
+    assert mute.getDelayedCalls() == [second]
+    assert len(mute._entries) <= 3
+    second.cancel()
+    assert isIdle(mute)
+
+
+@pytest_twisted.ensureDeferred
+async def test_lateness(clock: MonotonicClock, theReactor: Any) -> None:
+    """
+    A call that comes late, because the reactor was held up, can see by how much; afterwards nothing
+    is late.
+    """
+    told: list[float] = []
+    bell = Bell(theReactor)
+
+    def ring() -> None:
+        told.append(clock.lateness)
+        bell.ring()
+
+    clock.callLater(0.01, ring)
+    sleep(0.1)
+    await bell.rung
+    assert 0.09 - EARLY <= told[0] < PATIENCE
+    assert clock.lateness == 0.0
 
 
 @pytest_twisted.ensureDeferred

@@ -256,6 +256,7 @@ class _Facts:
     @ivar cause: why the last one failed.
     @ivar forgiven: failures and attempts, as they were before they were last forgotten.
     @ivar used: whether the last link got as far as being used.
+    @ivar deciding: whether it has just begun to decide.
     @ivar restart: whether to start again once stopped.
     """
 
@@ -266,6 +267,7 @@ class _Facts:
     cause: Cause = field(default_factory=Cause)
     forgiven: tuple[int, int] = (0, 0)
     used: bool = False
+    deciding: bool = False
     restart: bool = False
 
     def order(self, *orders: Order) -> None:
@@ -290,10 +292,8 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     ending = builder.state(State.ENDING.value)
 
     # Transitions without an order:
-    connecting.upon(_Machine.failed).to(deciding).returns(None)
     rejecting.upon(_Machine.stop).to(closing).returns(None)
     cleaning.upon(_Machine.stop).to(ending).returns(None)
-    cleaning.upon(_Machine.cleaned).to(deciding).returns(None)
 
     # Transitions with orders:
     @pep614(stopped.upon(_Machine.start).to(connecting))
@@ -302,6 +302,11 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
         facts.failures = facts.attempts = 0
         facts.restart = facts.used = False
         facts.order(Attempt(1))
+
+    @pep614(connecting.upon(_Machine.failed).to(deciding))
+    @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
+    def decide(machine: _Machine, facts: _Facts) -> None:
+        facts.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
     def tryAgain(machine: _Machine, facts: _Facts) -> None:
@@ -421,13 +426,17 @@ class Supervision:
         self._exhausted = exhausted
         self._facts = _Facts()
         self._machine = _buildMachine(self._facts)
+        # Kept, for it is asked for more often than it changes, and a machine takes its time.
+        self._state: State | None = None
 
     @property
     def state(self) -> State:
         """
         Where it stands.
         """
-        return self._machine.state()
+        if self._state is None:
+            self._state = self._machine.state()
+        return self._state
 
     @property
     def failures(self) -> int:
@@ -526,15 +535,16 @@ class Supervision:
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
     ) -> list[Order]:
         facts = self._facts
-        before = self.state
         try:
             feed(*arguments)
         except NoTransition:
             return []
-        state = self.state
-        if state is State.DECIDING and before is not state:
+        self._state = None
+        if facts.deciding:
+            facts.deciding = False
             self._decide(now)
-        elif state is State.STOPPED and facts.restart:
+        elif facts.restart and self.state is State.STOPPED:
+            self._state = None
             self._machine.start()
         orders, facts.orders = facts.orders, []
         return orders

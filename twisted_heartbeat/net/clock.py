@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from itertools import count
 from math import inf, nextafter
 from threading import Condition, Thread
 from time import monotonic
@@ -185,13 +186,20 @@ class MonotonicClock:
 
     The clock is C{CLOCK_MONOTONIC}: on Linux it stands still while the box is suspended, so a
     suspended box finds its links as old as it left them.
+
+    @ivar lateness: seconds by which the call that is being made comes late.
     """
 
     def __init__(self, reactor: Any) -> None:
+        self.lateness = 0.0
         self._reactor = reactor
-        self._calls: list[DelayedCall] = []
+        self._entries: list[tuple[float, int, DelayedCall]] = []
+        self._numbers = count()
+        self._passedOver = 0
         self._alarm: _Alarm | None = None
+        self._alarmedFor = inf
         self._rang = -inf
+        self._ringing = False
 
     seconds = staticmethod(monotonic)
 
@@ -211,45 +219,82 @@ class MonotonicClock:
         # What is added while the clock rings waits for the next ring, and so for the next poll.
         when = max(monotonic() + delay, nextafter(self._rang, inf))
         call = DelayedCall(when, callable, args, kw, self._cancelled, self._moved, monotonic)
-        heappush(self._calls, call)
-        self._setAlarm()
+        self._push(call)
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """
         See C{IReactorTime.getDelayedCalls}.
         """
-        return [call for call in self._calls if not call.cancelled]
+        return list({id(entry[2]): entry[2] for entry in self._entries if _holds(entry)}.values())
+
+    def _push(self, call: DelayedCall) -> None:
+        heappush(self._entries, (call.time, next(self._numbers), call))
+        self._setAlarm()
 
     def _cancelled(self, call: DelayedCall) -> None:
-        self._calls.remove(call)
-        heapify(self._calls)
+        call.cancelled = 1
+        self._passOver()
         self._setAlarm()
 
     def _moved(self, call: DelayedCall) -> None:
-        heapify(self._calls)
-        self._setAlarm()
+        self._passOver()
+        self._push(call)
+
+    def _passOver(self) -> None:
+        """
+        An entry holds no longer.  It stays where it is until most of them are such, for to take one
+        out costs as much as all: ten thousand clients have as many attempts to give a limit.
+        """
+        self._passedOver += 1
+        if self._passedOver * 2 > len(self._entries):
+            self._entries = [entry for entry in self._entries if _holds(entry)]
+            heapify(self._entries)
+            self._passedOver = 0
 
     def _setAlarm(self) -> None:
-        if not self._calls:
+        if self._ringing:
+            return
+        while self._entries and not _holds(self._entries[0]):
+            heappop(self._entries)
+        if not self._entries:
+            self._alarmedFor = inf
             if self._alarm is not None:
                 alarm, self._alarm = self._alarm, None
                 alarm.close()
             return
         if self._alarm is None:
             self._alarm = _alarmFor(self._reactor, self._ring)
-        self._alarm.set(max(0.0, self._calls[0].time - monotonic()))
+        when = self._entries[0][0]
+        if when != self._alarmedFor:
+            self._alarmedFor = when
+            self._alarm.set(max(0.0, when - monotonic()))
 
     def _ring(self) -> None:
         now = self._rang = monotonic()
-        while self._calls and self._calls[0].time <= now:
-            call = heappop(self._calls)
-            if call.delayed_time > 0:
-                call.activate_delay()
-                heappush(self._calls, call)
-            else:
-                self._run(call)
-        self._setAlarm()
+        self._alarmedFor = inf
+        self._ringing = True
+        try:
+            while self._entries and self._entries[0][0] <= now:
+                self._fall(heappop(self._entries))
+        finally:
+            self._ringing = False
+            self.lateness = 0.0
+            self._setAlarm()
+
+    def _fall(self, entry: tuple[float, int, DelayedCall]) -> None:
+        """
+        The time of an entry has come.
+        """
+        call = entry[2]
+        if not _holds(entry):
+            return
+        if call.delayed_time > 0:
+            call.activate_delay()
+            self._push(call)
+        else:
+            self.lateness = self._rang - entry[0]
+            self._run(call)
 
     def _run(self, call: DelayedCall) -> None:
         call.called = 1
@@ -259,6 +304,14 @@ class MonotonicClock:
             _log.failure("A delayed call failed: {call}", call=call)
         finally:
             del call.func, call.args, call.kw
+
+
+def _holds(entry: tuple[float, int, DelayedCall]) -> bool:
+    """
+    Whether the call of an entry is still to be made at its time.
+    """
+    when, _, call = entry
+    return call.time == when and call.active()
 
 
 def clockFor(reactor: Any = None) -> IReactorTime:
