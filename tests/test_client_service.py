@@ -1079,6 +1079,31 @@ class Life:
                 transport.deliver(words.encode()) if words else transport.lose()
 
 
+@pytest.mark.parametrize(
+    ("error", "late", "attempts"),
+    [
+        (ConnectionRefusedError(), 0.3, [1, 2]),
+        (ConnectionRefusedError(), 0.2, [2, 2]),
+        (ConnectError(), 0.3, [2, 2]),
+    ],
+)
+def test_oversleptWaitIsDrawnAnewOnce(error: Exception, late: float, attempts: list[int]) -> None:
+    """
+    If the process was held up when a fleet's waits ended, they would all end in one instant: they
+    are drawn anew, but only once, and only after what a fleet sees together.
+    """
+    scene = Scene()
+    scene.service.startService()
+    scene.attempts[-1].fail(error)
+    # As a MonotonicClock says it; virtual time is never late.
+    scene.clock.lateness = late  # type: ignore[attr-defined]
+    made = []
+    for _ in range(2):
+        scene.clock.advance(1)
+        made.append(len(scene.attempts))
+    assert made == attempts
+
+
 GIVING_UP = Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=4)
 
 HOOKS = [

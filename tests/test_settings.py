@@ -297,6 +297,16 @@ def test_laterDrawsOfAFleetAreNoCloser() -> None:
     assert ceilings == [10, 20, 40, 60, 60]
 
 
+@given(st.integers(min_value=2, max_value=50), DRAWS)
+def test_laterDrawsLeaveTheSpreadToTheFirst(attempt: int, draw: float) -> None:
+    """
+    Who has tried in vain does not come again while the rest of the fleet makes its first attempt.
+    """
+    assert 10.0 <= Backoff().delay(attempt, refused(), lambda: draw) <= 60.0
+    assert Backoff(spread=0.0).delay(attempt, refused(), lambda: 0.0) == 0.0
+    assert Backoff(maximum=4.0).delay(attempt, refused(), lambda: 0.0) == 2.0
+
+
 def test_spreadKeepsTheCap() -> None:
     """
     No draw is longer than C{maximum}, whatever C{spread} says.

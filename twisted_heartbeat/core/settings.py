@@ -158,7 +158,8 @@ class Backoff:
     @ivar factor: how much the ceiling grows with each attempt, 1 or more.
     @ivar jitter: C{"full"}; or a fraction from 0 to 1 by which the ceiling is varied either way;
         or L{None} to wait for the ceiling itself.
-    @ivar spread: seconds; the first ceiling after a cause that a whole fleet sees in one instant.
+    @ivar spread: seconds; the first ceiling after a cause that a whole fleet sees in one instant,
+        and the least wait after the next such ones, if no more than half of their ceiling.
     @ivar stableAfter: seconds after which a link is proven even if the peer has not spoken.
     @ivar maxAttempts: failed attempts in a row after which it gives up; L{None} for never.
     @ivar maxElapsed: seconds since the first of them after which it gives up; L{None} for never.
@@ -246,8 +247,11 @@ class Backoff:
         ceiling = min(self.maximum, _grown(base, self.factor, attempt - 1))
         if self.jitter is None:
             return ceiling
-        # Slowly means never soon, so its draw keeps to the upper half.
+        # Slowly means never soon, so its draw keeps to the upper half. Of a fleet, who was refused
+        # leaves the spread to those who have not tried yet: else both would come at once.
         floor = ceiling / 2 if slowly else 0.0
+        if together and attempt > 1:
+            floor = max(floor, min(self.spread, ceiling / 2))
         if self.jitter == "full":
             return floor + (ceiling - floor) * draw()
         varied = ceiling * (1 + self.jitter * (2 * draw() - 1))

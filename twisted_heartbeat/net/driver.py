@@ -21,8 +21,8 @@ from twisted.logger import Logger, LogLevel
 
 from ..core import supervision as orders
 from ..core.causes import Cause, Parting, PeerClosed
-from ..core.settings import Backoff
-from ..core.supervision import Exhausted, Order, State, Supervision
+from ..core.settings import Backoff, wishOf
+from ..core.supervision import Exhausted, Order, Retry, State, Supervision
 from .hooks import runHook
 from .link import Link
 from .terms import Terms
@@ -32,6 +32,9 @@ _log = Logger()
 _SLOWER = 3
 """How many times a peer can have the interval doubled: the bound that the user asked for grows with
 it."""
+
+_OVERSLEPT = 0.25
+"""Seconds by which a wait may end late."""
 
 
 class Driver:
@@ -208,25 +211,41 @@ class Driver:
         self.obey(self.supervision.cleaned(self.now))
 
     def _chooseDelay(self, order: orders.ChooseDelay) -> None:
+        delay = self._draw(order.attempt, order.cause)
+        self.obey(self.supervision.chosen(delay, self.now))
+
+    def _draw(self, attempt: int, cause: Cause) -> float:
         try:
-            delay = float(self.delay(order.attempt, order.cause))
+            delay = float(self.delay(attempt, cause))
             if not (isfinite(delay) and delay >= 0):
                 raise ValueError(f"the retry policy returned {delay!r} seconds")
         except Exception:
             _log.failure(
                 "The retry policy failed; the default is used for attempt {attempt}",
-                attempt=order.attempt,
+                attempt=attempt,
             )
-            delay = Backoff().delay(order.attempt, order.cause)
-        self.obey(self.supervision.chosen(delay, self.now))
+            delay = Backoff().delay(attempt, cause)
+        return delay
 
     def _startWait(self, order: orders.Wait) -> None:
         retry = order.retry
-        self._wait = self.terms.clock.callLater(retry.delay, self._waited)
+        self._wait = self.terms.clock.callLater(retry.delay, self._wakened, retry)
         self.terms.announce(
             "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
         )
         runHook("retrying", self.terms.hooks.retrying, retry)
+
+    def _wakened(self, retry: Retry) -> None:
+        """
+        The wait is over, unless this process overslept it.  Then so did its other clients, and all
+        would try in one instant, so it is drawn anew, once.
+        """
+        late = getattr(self.terms.clock, "lateness", 0.0) > _OVERSLEPT
+        if late and retry.cause.fleetWide and not wishOf(retry.cause):
+            again = self._draw(retry.attempt, retry.cause)
+            self._wait = self.terms.clock.callLater(again, self._waited)
+        else:
+            self._waited()
 
     def _waited(self) -> None:
         self._wait = None
