@@ -1,0 +1,218 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The pure parts of the benchmarks compute what they say, and the default settings reach the goals
+that are computed with them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+from collections import Counter
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twisted_heartbeat import Backoff, Heartbeat
+
+# They are scripts, which find each other in their own folder.
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+
+fleet: Any = importlib.import_module("fleet")
+detectors: Any = importlib.import_module("detectors")
+arrivals: Any = importlib.import_module("arrivals")
+virtual: Any = importlib.import_module("virtual")
+
+OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
+SEEDS = range(5)
+"""Five fleets of 2,000 are as one of 10,000, but sooner simulated."""
+
+
+# The storm.
+
+
+def together(backoff: Backoff) -> tuple[Counter[int], Counter[int], list[float]]:
+    """
+    Attempts since the loss, attempts since the return, and recoveries, of all five fleets.
+    """
+    attempts: Counter[int] = Counter()
+    returns: Counter[int] = Counter()
+    recovered: list[float] = []
+    for seed in SEEDS:
+        storm = fleet.run(OUTAGE, lambda draw: fleet.Ours(draw, backoff), seed)
+        attempts += storm.attempts
+        returns += storm.returns
+        recovered += storm.recovered
+    return attempts, returns, recovered
+
+
+def test_defaultBackoffDoesNotStampede() -> None:
+    """
+    Section 7 of the design: of ten thousand clients at most 10 % try in the first second after the
+    loss, at most 3.5 % in any second after the return, and 99 % are back within 55 s.  The first is
+    the mean of ten seconds' spread, so chance is allowed its three deviations: 0.9 points.
+    """
+    attempts, returns, recovered = together(Backoff())
+    count = OUTAGE.clients * len(SEEDS)
+    assert len(recovered) == count
+    assert attempts[0] / count <= 0.109
+    assert max(attempts.values()) / count <= 0.115
+    assert max(returns.values()) / count <= 0.035
+    assert fleet.percentile(recovered, 0.99) <= 55.0
+
+
+def test_aStampedeIsSeen() -> None:
+    """
+    The check above can fail: without the spread the whole fleet tries in the first second.
+    """
+    storm = fleet.run(OUTAGE, lambda draw: fleet.Ours(draw, Backoff(spread=0.0)), 1)
+    assert storm.first > 1.0
+
+
+@pytest.mark.parametrize("name", fleet.POLICIES)
+def test_simulationKeepsItsRules(name: str) -> None:
+    """
+    Under each policy: the same seed gives the same storm, no client comes back while the broker is
+    down or twice, and no more are accepted in a second than it accepts.
+    """
+    outage = fleet.Outage(clients=300, down=20.0, accepts=40)
+    storm = fleet.run(outage, fleet.POLICIES[name], 7)
+    again = fleet.run(outage, fleet.POLICIES[name], 7)
+    assert storm == again
+    assert len(storm.recovered) == outage.clients
+    assert min(storm.recovered) >= outage.latency
+    accepted = Counter(int(after - outage.latency) for after in storm.recovered)
+    assert max(accepted.values()) <= outage.accepts
+    assert storm.attempts.total() >= outage.clients
+    assert storm.returns.total() >= outage.clients
+
+
+LONGEST = {
+    "twisted_heartbeat": 60.0,
+    "full jitter": 60.0,
+    "decorrelated jitter": 60.0,
+    "gRPC": 144.0,
+    "ClientService": 61.0,
+}
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_policiesKeepTheirCaps(name: str) -> None:
+    """
+    No wait of a policy is negative, or longer than its document allows, and in the end it waits
+    long.
+    """
+    policy = fleet.POLICIES[name](random.Random(3))
+    delays = [policy.lost(0.0), *(policy.refused(float(now)) for now in range(40))]
+    assert min(delays) >= 0.0
+    assert LONGEST[name] / 2 < max(delays) <= LONGEST[name]
+
+
+def test_policiesBeginAsTheirDocumentsSay() -> None:
+    """
+    gRPC comes at once, and then after a second exactly; Twisted's service after 1.5 s and up to one
+    more; Twisted's factory after about a second, and then about e times that.
+    """
+    draw = random.Random(5)
+    grpc = fleet.Grpc(draw)
+    assert [grpc.lost(0.0), grpc.refused(0.0)] == [0.0, 1.0]
+    assert 1.6 * 0.8 <= grpc.refused(0.0) <= 1.6 * 1.2
+    assert 1.5 <= fleet.TwistedService(draw).lost(0.0) <= 2.5
+    random.seed(5)
+    factory = fleet.TwistedFactory(draw)
+    first, second = factory.lost(0.0), factory.refused(0.0)
+    assert 0.4 < first < 1.6
+    assert second / first == pytest.approx(2.718, rel=0.6)
+
+
+def test_percentileIsTheNearestRank() -> None:
+    """
+    The smallest value that so many are not above; those that are missing count as never.
+    """
+    values = [4.0, 1.0, 3.0, 2.0]
+    assert [fleet.percentile(values, part) for part in (0.25, 0.5, 0.51, 1.0)] == [1, 2, 3, 4]
+    assert fleet.percentile(values, 0.5, of=8) == 4.0
+    assert fleet.percentile(values, 0.99, of=8) == inf
+
+
+# False verdicts.
+
+STEADY = [float(second) for second in range(200)]
+
+
+@pytest.mark.parametrize("name", detectors.DETECTORS)
+def test_steadyPeerIsNeverFoundDead(name: str) -> None:
+    """
+    A peer that is heard each second is no mistake of any detector, and each finds it when it dies.
+    """
+    record = detectors.replay(detectors.Trace(STEADY), detectors.DETECTORS[name], 3.0)
+    assert record.mistakes == []
+    expected = 1.0 + 0.1 * 5.612 if name.startswith("phi") else 3.0
+    assert record.detections[-1] == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("name", detectors.DETECTORS)
+def test_silencePastTheBoundIsAMistake(name: str) -> None:
+    """
+    A living peer that says nothing for longer than the bound is found dead by every detector, and
+    the mistake lasts until it is heard.
+    """
+    trace = detectors.Trace([*STEADY, *(205.0 + second for second in range(10))])
+    record = detectors.replay(trace, detectors.DETECTORS[name], 3.0)
+    [lasted] = record.mistakes
+    assert lasted == pytest.approx(6.0 - record.detections[-1], abs=0.01)
+
+
+@pytest.mark.parametrize("name", detectors.DETECTORS)
+def test_ownStallIsNoSilence(name: str) -> None:
+    """
+    While a process does not run its peer's bytes wait.  Timers run first after that: all others
+    find the peer dead in the very turn that reads them; the package does not.
+    """
+    trace = detectors.Trace(STEADY, [(100.5, 130.25)])
+    record = detectors.replay(trace, detectors.DETECTORS[name], 3.0)
+    assert record.mistakes == ([] if name == "twisted_heartbeat" else [0.0])
+
+
+def test_stallDelaysWhatFallsIntoIt() -> None:
+    """
+    What happens in a stall is noticed at its end, and nothing else is moved.
+    """
+    trace = detectors.Trace([], [(1.0, 2.0), (5.0, 9.0)])
+    moments = [0.5, 1.0, 1.5, 2.0, 3.0, 6.0, 9.5]
+    assert [trace.runs(when) for when in moments] == [0.5, 2.0, 2.0, 2.0, 3.0, 9.0, 9.5]
+
+
+@pytest.mark.parametrize("name", arrivals.TRACES)
+def test_tracesAreInOrder(name: str) -> None:
+    """
+    A trace is the same each time, nothing overtakes, and stalls follow each other.
+    """
+    trace = arrivals.TRACES[name](random.Random(2), 3000)
+    assert trace == arrivals.TRACES[name](random.Random(2), 3000)
+    assert len(trace.arrivals) >= 3000
+    assert list(trace.arrivals) == sorted(trace.arrivals)
+    edges = [edge for stall in trace.stalls for edge in stall]
+    assert edges == sorted(edges)
+    assert bool(edges) == (name in ("own stalls", "recorded"))
+
+
+# Verdicts in virtual time.
+
+
+def test_verdictsInVirtualTime() -> None:
+    """
+    Of some hundred links a tenth is cut at once: each verdict comes within the bound and 50 ms,
+    none before the bound, and nobody else is disturbed.
+    """
+    heartbeat = Heartbeat(interval=1.0, timeout=1.5)
+    silences, disturbed = virtual.watch(heartbeat, 300, 30, seed=4)
+    assert len(silences) == 30
+    assert min(silences) >= heartbeat.bound - 1e-6
+    assert max(silences) <= heartbeat.bound + 0.05
+    assert disturbed == 0
