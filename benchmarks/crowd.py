@@ -47,8 +47,8 @@ def pongOf(data: bytes) -> bytes:
     """
     The answer to what came, where that is a ping and nothing else: its token, echoed.
     """
-    if len(data) == len(PING) and data[:4] == PING[:4]:
-        return PONG[:4] + data[4 : len(PONG)]
+    if len(data) == len(PING) and data[:2] == PING[:2]:
+        return PONG[:4] + data[4:8] + PONG[8:]
     return b""
 
 

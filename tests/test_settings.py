@@ -283,10 +283,12 @@ def refused() -> Cause:
 @given(st.sampled_from([PeerClosed(), PeerReset(), refused()]), DRAWS)
 def test_firstDrawOfAFleetIsSpread(cause: Cause, draw: float) -> None:
     """
-    After a cause that a whole fleet sees in the same instant the first draw covers C{spread}.
+    After a cause that a whole fleet sees in the same instant the first draw covers C{spread}, but
+    for the tenth of C{initial} in which no peer is back.
     """
-    assert Backoff().delay(1, cause, lambda: draw) == pytest.approx(10.0 * draw)
-    assert Backoff(spread=25.0).delay(1, cause, lambda: draw) == pytest.approx(25.0 * draw)
+    assert Backoff().delay(1, cause, lambda: draw) == pytest.approx(0.1 + 9.9 * draw)
+    assert Backoff(spread=25.0).delay(1, cause, lambda: draw) == pytest.approx(0.1 + 24.9 * draw)
+    assert Backoff(spread=0.0).delay(1, cause, lambda: draw) == pytest.approx(1.0 * draw)
 
 
 def test_laterDrawsOfAFleetAreNoCloser() -> None:

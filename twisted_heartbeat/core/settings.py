@@ -247,15 +247,24 @@ class Backoff:
         ceiling = min(self.maximum, _grown(base, self.factor, attempt - 1))
         if self.jitter is None:
             return ceiling
-        # Slowly means never soon, so its draw keeps to the upper half. Of a fleet, who was refused
-        # leaves the spread to those who have not tried yet: else both would come at once.
+        # Slowly means never soon, so its draw keeps to the upper half.
         floor = ceiling / 2 if slowly else 0.0
-        if together and attempt > 1:
-            floor = max(floor, min(self.spread, ceiling / 2))
+        if together:
+            floor = max(floor, self._apart(attempt, ceiling))
         if self.jitter == "full":
             return floor + (ceiling - floor) * draw()
         varied = ceiling * (1 + self.jitter * (2 * draw() - 1))
         return min(self.maximum, max(floor, varied))
+
+    def _apart(self, attempt: int, ceiling: float) -> float:
+        """
+        The least wait of one of a fleet.  At first it is next to nothing, but no peer is back in
+        that.  Who was refused then leaves the spread to those who have not tried yet: else both
+        would come at once.
+        """
+        if attempt == 1:
+            return min(self.initial, self.spread) / 10
+        return min(self.spread, ceiling / 2)
 
     def exhausted(self, attempts: int, elapsed: float) -> bool:
         """
