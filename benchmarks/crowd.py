@@ -25,6 +25,9 @@ SPARE = 200
 AHEAD = 1000
 """So many connects may wait to be accepted: more would overflow the queue, and that is a storm."""
 
+UNHEARD = 5.0
+"""Seconds after which a connection on which the server has not said hello is tried anew."""
+
 SLOWEST = 60.0
 """Seconds in which all must be connected."""
 
@@ -64,6 +67,7 @@ class Crowd:
         self._sockets: dict[int, socket.socket] = {}
         self._silent: list[socket.socket] = []
         self._sentAt: dict[int, float] = {}
+        self._unheard: dict[int, float] = {}
         self.answered = 0
         self.lost = 0
 
@@ -79,6 +83,7 @@ class Crowd:
         while have < count:
             if monotonic() - began > SLOWEST:
                 raise SystemExit(f"only {have} of {count} were accepted in {SLOWEST:g} s")
+            self._giveUpUnheard(monotonic() - UNHEARD)
             for _ in range(min(count, have + AHEAD) - len(self._sockets)):
                 self._open()
             self.serve(0.005)
@@ -117,6 +122,19 @@ class Crowd:
             one.close()
         self._sockets.clear()
         self._silent.clear()
+        self._unheard.clear()
+
+    def _giveUpUnheard(self, before: float) -> None:
+        """
+        Whom the server has never accepted waits in vain.
+        """
+        for number in [number for number, at in self._unheard.items() if at < before]:
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._unheard.pop(number, None)
+        self._poller.unregister(number)
+        self._sockets.pop(number).close()
 
     def _open(self) -> None:
         one = socket.create_connection(self._to, timeout=SLOWEST)
@@ -124,7 +142,7 @@ class Crowd:
         number = one.fileno()
         # Each its own name: a server has one peer of a name.
         one.send(wire.encode(wire.Hello(f"peer {one.getsockname()[1]}")))
-        self._sentAt[number] = monotonic()
+        self._sentAt[number] = self._unheard[number] = monotonic()
         self._sockets[number] = one
         self._poller.register(one, select.EPOLLIN)
 
@@ -136,9 +154,9 @@ class Crowd:
             data = b""
         if not data:
             self.lost += 1
-            self._poller.unregister(number)
-            self._sockets.pop(number).close()
+            self._forget(number)
             return
+        self._unheard.pop(number, None)
         answer = pongOf(data)
         if answer:
             one.send(answer)

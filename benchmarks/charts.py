@@ -1,0 +1,382 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Draws what the benchmarks have measured: from the JSON files in a folder the charts of the
+documentation.
+
+Ours is blue and all else grey, so that no colour has to be told from another; what a mark is stands
+beside it.  The ground is white, in both themes of the documentation.
+
+Run it with C{python benchmarks/charts.py FOLDER [--into FOLDER]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+INTO = Path(__file__).resolve().parents[1] / "docs" / "_static" / "performance"
+
+OURS = "#0072B2"
+OTHER = "#9A9A9A"
+FLOOR = "#4D4D4D"
+GOAL = "#D55E00"
+INK = "#222222"
+FAINT = "#6B6B6B"
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    # Text as outlines: it looks the same wherever the picture is shown.
+    "svg.fonttype": "path",
+    # The same numbers give the same file.
+    "svg.hashsalt": "twisted_heartbeat",
+}
+
+SPOKEN = {
+    "twisted_heartbeat": "twisted_heartbeat",
+    "ours": "twisted_heartbeat",
+    "wrapped": "twisted_heartbeat, wrapped",
+    "epoll": "raw epoll loop, Python",
+    "C": "raw epoll loop, C",
+}
+"""What contestants are called in a chart, where that is not their name."""
+
+Rows = dict[str, dict[str, Any]]
+
+
+def isOurs(name: str) -> bool:
+    """
+    Whether a contestant is this package.
+    """
+    return SPOKEN.get(name, name).startswith("twisted_heartbeat") or name in ("mixin", "mixed in")
+
+
+def colour(name: str) -> str:
+    """
+    Of a contestant.
+    """
+    if isOurs(name):
+        return OURS
+    return FLOOR if name in ("epoll", "C") else OTHER
+
+
+def number(value: float) -> str:
+    """
+    As much of a figure as can be read in a chart.
+    """
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 20 else f"{value:.2g}"
+
+
+def bars(axes: Axes, rows: Rows, title: str, unit: str) -> None:
+    """
+    One bar for each contestant, from the least, with its quartiles, and its figure beside it.
+    """
+    names = sorted(rows, key=lambda name: rows[name]["median"])
+    most = max(row["high"] for row in rows.values()) or 1.0
+    for place, name in enumerate(names):
+        row = rows[name]
+        axes.barh(place, row["median"], color=colour(name), height=0.68)
+        if row["high"] > row["low"]:
+            axes.hlines(place, row["low"], row["high"], color=INK, linewidth=1)
+        told = number(row["median"])
+        if "ratio" in row:
+            told += f"   {row['ratio']:.2g} x"
+        axes.text(
+            max(row["high"], row["median"]) + 0.012 * most,
+            place,
+            told,
+            va="center",
+            color=INK if isOurs(name) else FAINT,
+            weight="bold" if isOurs(name) else "normal",
+        )
+    axes.set_yticks(range(len(names)), [SPOKEN.get(name, name) for name in names])
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_weight("bold" if isOurs(name) else "normal")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.18 * most)
+    axes.set_title(f"{title}, {unit}" if unit else title)
+    axes.xaxis.set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(left=False)
+
+
+def panels(count: int, heights: list[float], width: float = 7.6) -> tuple[Figure, list[Axes]]:
+    """
+    So many charts, one below the other.
+    """
+    figure, grid = pyplot.subplots(
+        count, 1, figsize=(width, sum(heights) + 0.2), height_ratios=heights, squeeze=False
+    )
+    return figure, list(grid[:, 0])
+
+
+# Each of them.
+
+
+def drawComparisons(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    All figures of a benchmark, as bars.
+    """
+    comparisons = {
+        title: comparison
+        for title, comparison in found["comparisons"].items()
+        if len(comparison["rows"]) > 1
+    }
+    heights = [0.55 + 0.3 * len(each["rows"]) for each in comparisons.values()]
+    if not heights:
+        return {}
+    figure, axes = panels(len(heights), heights)
+    for one, (title, comparison) in zip(axes, comparisons.items(), strict=True):
+        bars(one, comparison["rows"], title, comparison["unit"])
+    return {found["benchmark"]: figure}
+
+
+def drawStorm(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    The attempts in each second, simulated; and the same of the real one, with its phantoms.
+    """
+    drawn = {}
+    if "simulated" in found["curves"]:
+        drawn["storm"] = drawSimulated(found)
+    if "real" in found["curves"]:
+        drawn["phantoms"] = drawReal(found)
+    return drawn
+
+
+def medianOf(found: dict[str, Any], ending: str) -> dict[str, float]:
+    """
+    The medians of the one comparison whose title ends so.
+    """
+    [rows] = [
+        each["rows"]
+        for title, each in found["comparisons"].items()
+        if title.endswith(f": {ending}")
+    ]
+    return {name: row["median"] for name, row in rows.items()}
+
+
+def drawSimulated(found: dict[str, Any]) -> Figure:
+    """
+    One small chart for each policy, all to one scale; what would pass it is cut, and told.
+    """
+    curves = found["curves"]["simulated"]
+    recovery = medianOf(found, "99 % are back after")
+    top, down, until = 70.0, 120, 300
+    figure, axes = panels(len(curves), [0.92] * len(curves))
+    for one, (name, curve) in zip(axes, curves.items(), strict=True):
+        shown = [min(top, value) for value in curve["attempts"][:until]]
+        one.axvspan(0, down, color="#F0F0F0", linewidth=0)
+        one.fill_between(range(len(shown)), shown, step="post", color=colour(name), linewidth=0)
+        beside(one, name, 1.13, f"{number(max(curve['attempts']))} %")
+        beside(one, name, 1.31, f"{number(recovery[name])} s")
+        one.set_title(name, color=OURS if isOurs(name) else INK, pad=3)
+        one.set_ylim(0, top)
+        one.set_xlim(0, until)
+        one.set_yticks([0, 50], ["0", "50 %"])
+        one.tick_params(axis="y", colors=FAINT)
+        one.set_xticks([0, 60, 120, 180, 240, 300], [])
+    axes[-1].set_xticklabels(["broker dies", "60 s", "returns", "180 s", "240 s", "300 s"])
+    for place, head in ((1.13, "busiest\nsecond"), (1.31, "99 % back\nafter")):
+        axes[0].text(
+            place, 1.5, head, transform=axes[0].transAxes, ha="right", va="center", color=FAINT
+        )
+    figure.supylabel("attempts in each second, of the fleet", color=FAINT, fontsize=10)
+    return figure
+
+
+def beside(axes: Axes, name: str, place: float, words: str) -> None:
+    """
+    A figure in a column to the right of a small chart.
+    """
+    axes.text(
+        place,
+        0.35,
+        words,
+        transform=axes.transAxes,
+        ha="right",
+        va="center",
+        fontsize=12,
+        color=OURS if isOurs(name) else INK,
+        weight="bold" if isOurs(name) else "normal",
+    )
+
+
+def drawReal(found: dict[str, Any]) -> Figure:
+    """
+    How many were left in a connection that was none, and how they tried.
+    """
+    curves = found["curves"]["real"]
+    phantoms = medianOf(found, "phantoms at the end")
+    figure, axes = panels(len(curves), [1.15] * len(curves))
+    top = 10 * (1 + int(max(max(curve) for curve in curves.values()) / 10))
+    for one, (name, curve) in zip(axes, curves.items(), strict=True):
+        one.axvspan(0, 3, color="#F0F0F0", linewidth=0)
+        one.bar(
+            [second + 0.5 for second in range(len(curve))], curve, width=0.92, color=colour(name)
+        )
+        left = number(phantoms[name])
+        one.text(
+            0.995,
+            0.95,
+            f"{left} phantoms left" if phantoms[name] else "no phantom left",
+            transform=one.transAxes,
+            ha="right",
+            va="top",
+            fontsize=12,
+            color=OURS if isOurs(name) else INK,
+            weight="bold",
+        )
+        peak = max(range(len(curve)), key=curve.__getitem__)
+        one.text(peak + 1.15, 0.8 * top, f"{number(curve[peak])} % in one second", va="top")
+        one.set_title(name, color=OURS if isOurs(name) else INK, pad=3)
+        one.set_ylim(0, top)
+        one.set_xlim(0, 30)
+        one.set_yticks([0, 50], ["0", "50 %"])
+        one.tick_params(axis="y", colors=FAINT)
+        one.set_xticks([0, 3, 10, 20, 30], [])
+    axes[-1].set_xticklabels(["killed", "back", "10 s", "20 s", "30 s"])
+    figure.supylabel("attempts in each second, of the fleet", color=FAINT, fontsize=10)
+    return figure
+
+
+def drawVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    How many of the dead were found by when.
+    """
+    figure, [axes] = panels(1, [3.2])
+    latest = 0.0
+    for name, late in found["curves"].items():
+        real = "real" in name
+        shares = [100 * (rank + 1) / len(late) for rank in range(len(late))]
+        axes.step(
+            [late[0], *late],
+            [0, *shares],
+            where="post",
+            color=OURS if real else OTHER,
+            linewidth=2.2 if real else 1.6,
+        )
+        place = int(len(late) * (0.55 if real else 0.8))
+        axes.annotate(
+            f"{int(name.split()[0]):,} {'real links' if real else 'links in virtual time'}",
+            (late[place], shares[place]),
+            xytext=(7, -4),
+            textcoords="offset points",
+            va="top",
+            color=OURS if real else FAINT,
+            weight="bold" if real else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        )
+        latest = max(latest, late[-1])
+    axes.axvline(50, color=GOAL, linewidth=1.2)
+    axes.text(50, 101, " bound + 50 ms", color=GOAL, va="bottom", ha="center")
+    axes.set_xlim(-2, max(60.0, 1.05 * latest))
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 50, 100], ["0", "50 %", "100 %"])
+    axes.tick_params(axis="y", colors=FAINT)
+    axes.set_xlabel(f"milliseconds after the bound of {found['bound']:g} s")
+    axes.set_title("Dead peers found", pad=20)
+    return {"verdicts": figure}
+
+
+def drawFalseVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    Mistakes against the time that it takes to find a dead peer: for each trace and detector.
+    """
+    figure, grid = pyplot.subplots(1, 2, figsize=(7.6, 4.6), sharey=True)
+    curves = found["curves"]
+    heads = ["mistakes in 10,000 heartbeats", "a dead peer is found after, s"]
+    marks = {"twisted_heartbeat": "o", "fixed timeout": "s", "Chen": "^", "phi accrual (8)": "D"}
+    names = list(curves)
+    for column, (axes, head) in enumerate(zip(grid, heads, strict=True)):
+        for place, name in enumerate(names):
+            axes.axhline(place, color="#E6E6E6", linewidth=0.8, zorder=0)
+            for step, (detector, mark) in enumerate(marks.items()):
+                axes.plot(
+                    curves[name][detector][column],
+                    place + 0.17 * (step - 1.5),
+                    mark,
+                    color=colour(detector),
+                    markersize=7 if isOurs(detector) else 5.5,
+                    label=detector,
+                    clip_on=False,
+                )
+        axes.set_title(head, fontsize=10, pad=8)
+        axes.set_yticks(range(len(names)), names)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(left=False)
+        axes.set_xlim(0)
+        axes.set_ylim(len(names) - 0.5, -0.6)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles[: len(marks)],
+        labels[: len(marks)],
+        loc="lower center",
+        ncols=len(marks),
+        frameon=False,
+        handletextpad=0.2,
+        bbox_to_anchor=(0.5, -0.06),
+    )
+    return {"falseverdicts": figure}
+
+
+DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Figure]]] = {
+    "storm": drawStorm,
+    "verdicts": drawVerdicts,
+    "falseverdicts": drawFalseVerdicts,
+}
+"""By benchmark; all others are drawn as bars."""
+
+
+def main() -> None:
+    """
+    The command.
+    """
+    parser = argparse.ArgumentParser(description="Draw what the benchmarks have measured.")
+    parser.add_argument("folder", type=Path, help="where their JSON files are")
+    parser.add_argument("--into", type=Path, default=INTO, help="where to draw")
+    options = parser.parse_args()
+    options.into.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        for path in sorted(options.folder.glob("*.json")):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if "comparisons" not in found:
+                continue
+            draw = DRAWN.get(found["benchmark"], drawComparisons)
+            for name, figure in draw(found).items():
+                figure.tight_layout()
+                drawn = options.into / f"{name}.svg"
+                figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, metadata={"Date": None})
+                pyplot.close(figure)
+                print(drawn)
+
+
+if __name__ == "__main__":
+    main()
