@@ -8,6 +8,7 @@ and the reactor for is counted, and the kernel says what a test wants.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -122,14 +123,19 @@ class Scene:
     @ivar reactor: its reactor.
     """
 
-    def __init__(self, factory: Any, clock: Clock) -> None:
+    def __init__(
+        self, factory: Any, clock: Clock, above: Callable[[Scene], Any] | None = None
+    ) -> None:
+        """
+        @param above: makes what stands between the protocol and the connection.
+        """
         self.clock = clock
         self.reactor = CountedReactor(clock)
         self.socket = CountedSocket()
         self.protocol: Any = factory.buildProtocol(PEER)
         self.connection: Any = Connection(self.socket, self.protocol, self.reactor)
         self.connection.connected = True
-        self.protocol.makeConnection(self.connection)
+        self.protocol.makeConnection(self.connection if above is None else above(self))
 
     def flush(self) -> None:
         """

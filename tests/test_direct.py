@@ -35,7 +35,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net.transport import Witness, bearWitness
+from twisted_heartbeat.net.transport import Buffering, Witness, bearWitness
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, opened, wait, within
@@ -271,13 +271,35 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return Kernel(monkeypatch)
 
 
-def served(hooks: Recorder | None = None, **settings: Any) -> Scene:
+class Later(Buffering):
+    """
+    A layer that hands on what it is given a turn later.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.transport = scene.connection
+        self._clock = scene.clock
+
+    def write(self, data: bytes) -> None:
+        """
+        See C{ITransport}.
+        """
+        self.waiting += len(data)
+        self._clock.callLater(0.005, self._pass, data)
+
+    def _pass(self, data: bytes) -> None:
+        self.waiting -= len(data)
+        self.transport.write(data)
+
+
+def served(hooks: Recorder | None = None, above: Any = None, **settings: Any) -> Scene:
     """
     An accepted peer of the built-in protocol, in virtual time.
     """
     clock = Clock()
     settings = {"heartbeat": BEAT, "keepAlive": None, **settings}
-    scene = Scene(HeartbeatServerFactory(clock=clock, hooks=hooks, **settings), clock)
+    scene = Scene(HeartbeatServerFactory(clock=clock, hooks=hooks, **settings), clock, above)
+    clock.advance(0.01)
     scene.begin("a peer")
     return scene
 
@@ -372,6 +394,25 @@ def test_noFalseExcuse(kernel: Kernel) -> None:
     heardAt = scene.protocol.link.liveness.heardAt
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
+        assert scene.clock.seconds() < heardAt + 10
+    assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
+
+
+def test_aLateBeginningIsNoExcuse(kernel: Kernel) -> None:
+    """
+    Where a layer above hands a ping on a turn later, as TLS does, that the buffer then begins to
+    fill is no progress: a peer that is cut off is found within the bound (promise 3).
+    """
+    hooks = Recorder()
+    scene = served(hooks, above=Later, limits=Limits(sendStall=2.0))
+    for _ in range(3):
+        scene.forget()
+        scene.beat()
+    heardAt, arrived = scene.protocol.link.liveness.heardAt, scene.connection.sent
+    while not hooks.told("disconnected"):
+        scene.clock.advance(0.01)
+        scene.flush()
+        kernel.queued = scene.connection.sent - arrived
         assert scene.clock.seconds() < heardAt + 10
     assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
 

@@ -145,6 +145,7 @@ class Link:
         "_decidedAt",
         "_direct",
         "_door",
+        "_drainedAt",
         "_establishedAt",
         "_heartbeat",
         "_lastPingMark",
@@ -217,6 +218,7 @@ class Link:
         self._pingedAt = 0.0
         self._mark = 0
         self._markedAt = -inf
+        self._drainedAt = -inf
         self._lookedAt = -inf
         self._word = inf
         self._speakBy = inf
@@ -796,9 +798,9 @@ class Link:
         if witness.paused:
             return now
         waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
-        if waits and self._markedAt > self._pingedAt:
+        if waits and self._drainedAt > self._pingedAt:
             # The ping itself waits behind bulk data, and that has drained since.
-            return max(self._markedAt, witness.resumedAt)
+            return max(self._drainedAt, witness.resumedAt)
         return witness.resumedAt
 
     def _progressed(self, witness: Witness, now: float) -> int:
@@ -811,6 +813,7 @@ class Link:
             sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
             self._mark = delivered
             self._markedAt = max(self._markedAt, now - sinceAck)
+            self._drainedAt = max(self._drainedAt, now - sinceAck)
         return delivered
 
     def _sendPing(self, now: float) -> None:
@@ -911,7 +914,7 @@ class Link:
         delivered = self._progressed(witness, now)
         if delivered == witness.sent:
             # The kernel has room: it was this process that offered nothing.
-            self._markedAt = now
+            self._markedAt = self._drainedAt = now
         elif lateness > stall / _STALL_LOOKS:
             self._markedAt = min(now, self._markedAt + lateness)
         if not self._isWaiting(witness, delivered):
