@@ -267,12 +267,16 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
     As if the peer's kernel were so many seconds away.
     """
     history: list[tuple[float, int]] = []
-    send = Witness.writeSomeData
+    send, sendNow = Witness.writeSomeData, Witness.sendNow
 
     def writeSomeData(self: Witness, data: bytes) -> Any:
         size = send(self, data)
         history.append((time.monotonic(), self.sent))
         return size
+
+    def sentNow(self: Witness, data: bytes) -> None:
+        sendNow(self, data)
+        history.append((time.monotonic(), self.sent))
 
     def delivered(self: Witness) -> int:
         arrived = time.monotonic() - delay
@@ -286,6 +290,7 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
 
     monkeypatch.setattr("twisted_heartbeat.net.link.evidenceOf", lateEvidence)
     monkeypatch.setattr(Witness, "writeSomeData", writeSomeData)
+    monkeypatch.setattr(Witness, "sendNow", sentNow)
     monkeypatch.setattr(Witness, "delivered", delivered)
 
 

@@ -309,7 +309,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         # Not 0, which is the token of a pong that nobody has asked for.
         token = self.__token = self.__token % _LAST_TOKEN + 1
         self.__awaited = wire.barePong(token)
-        self.__write(wire.barePing(token, wire.tenthsOf(self.__said.offers)))
+        self.__beat(wire.barePing(token, wire.tenthsOf(self.__said.offers)))
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """
@@ -377,7 +377,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
                 return
         if link.overfull:
             raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
-        self.__write(wire.barePong(ping.token))
+        self.__beat(wire.barePong(ping.token))
         link.spokeAt = link.liveness.heardAt
         if ping.hold != self.__hold:
             self.__hold = ping.hold
@@ -419,7 +419,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         return min(wire.MAX_HOLD, (bound or 0.0) if self.offers is None else self.offers)
 
     def __speak(self) -> None:
-        self.__write(wire.barePong(0))
+        self.__beat(wire.barePong(0))
 
     def __sayClosing(self) -> None:
         self.sayGoodbye(wire.Goodbye("closing"))
@@ -428,6 +428,10 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         link = self.link
         assert link is not None, "there is no link before makeConnection"
         return link
+
+    def __beat(self, data: bytes) -> None:
+        if not self.__parted:
+            self.__link().sendNow(self.transport, data)
 
     def __write(self, data: bytes) -> None:
         if not self.__parted:

@@ -143,7 +143,9 @@ class Link:
         "_cleanups",
         "_deadline",
         "_decidedAt",
+        "_direct",
         "_door",
+        "_drainedAt",
         "_establishedAt",
         "_heartbeat",
         "_lastPingMark",
@@ -206,6 +208,7 @@ class Link:
         self._pulse = pulseFor(terms.clock)
         self._transport: Any = None
         self._witness: Witness | None = None
+        self._direct: Witness | None = None
         self._establishedAt = 0.0
         self._deadline = inf
         self._decidedAt: float | None = None
@@ -215,6 +218,7 @@ class Link:
         self._pingedAt = 0.0
         self._mark = 0
         self._markedAt = -inf
+        self._drainedAt = -inf
         self._lookedAt = -inf
         self._word = inf
         self._speakBy = inf
@@ -409,7 +413,12 @@ class Link:
         """
         The ping was answered in so many words.
         """
-        self.rtt = self.seconds() - self._pingedAt
+        now = self.seconds()
+        self.rtt = now - self._pingedAt
+        witness = self._direct
+        if witness is not None and witness.sent == self._lastPingMark:
+            # All of it has arrived, and nobody need ask the kernel.
+            self._mark, self._markedAt = witness.sent, now
 
     def lost(self, reason: Failure) -> Failure:
         """
@@ -573,6 +582,20 @@ class Link:
             return self.sendFailed(error)
         return self._handedOver()
 
+    def sendNow(self, transport: Any, data: bytes) -> None:
+        """
+        Write a ping, or the answer to one: a few bytes, and many links that have some.
+
+        @param transport: the protocol's own; if it is the connection itself, they go straight to
+            the kernel, unless something waits before them, there or here.  What waits has to be
+            looked at, and L{sendBegan} sees to that.
+        """
+        witness = self._direct
+        if transport is witness and witness is not None and self._allArrived(witness):
+            witness.sendNow(data)
+        else:
+            transport.write(data)
+
     def sendFailed(self, error: Exception) -> Deferred[None]:
         """
         A message could not be encoded: the stream has a hole, so the link ends.
@@ -714,12 +737,26 @@ class Link:
         self._establishedAt = now
         if self.watch == "keepalive":
             return
+        self._mayBeDirect()
         self._listenFrom(now)
 
     def _watchBy(self, heartbeat: Heartbeat | None) -> None:
         self._heartbeat = heartbeat
+        self._mayBeDirect()
         if self.usable:
             self._listenFrom(self.liveness.heardAt)
+
+    def _mayBeDirect(self) -> None:
+        """
+        Find out whether what waits in the kernel alone is no matter, see L{_isWaiting}.
+        """
+        before, self._direct = self._direct, None
+        if self.watch != "keepalive" and self._witness is self._transport:
+            self._direct = self._witness
+        elif before is not None and not before.watched:
+            # It was no matter until now.
+            before.watched = True
+            self.sendBegan()
 
     def _listenFrom(self, heardAt: float) -> None:
         draw = self._terms.phase
@@ -761,9 +798,9 @@ class Link:
         if witness.paused:
             return now
         waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
-        if waits and self._markedAt > self._pingedAt:
+        if waits and self._drainedAt > self._pingedAt:
             # The ping itself waits behind bulk data, and that has drained since.
-            return max(self._markedAt, witness.resumedAt)
+            return max(self._drainedAt, witness.resumedAt)
         return witness.resumedAt
 
     def _progressed(self, witness: Witness, now: float) -> int:
@@ -776,6 +813,7 @@ class Link:
             sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
             self._mark = delivered
             self._markedAt = max(self._markedAt, now - sinceAck)
+            self._drainedAt = max(self._drainedAt, now - sinceAck)
         return delivered
 
     def _sendPing(self, now: float) -> None:
@@ -876,7 +914,7 @@ class Link:
         delivered = self._progressed(witness, now)
         if delivered == witness.sent:
             # The kernel has room: it was this process that offered nothing.
-            self._markedAt = now
+            self._markedAt = self._drainedAt = now
         elif lateness > stall / _STALL_LOOKS:
             self._markedAt = min(now, self._markedAt + lateness)
         if not self._isWaiting(witness, delivered):
@@ -885,6 +923,17 @@ class Link:
             waiting = witness.sent - delivered + witness.unsent()
             words = f"{waiting} bytes wait, and none was taken for {now - self._markedAt:.3f} s"
             self.abort(SendStalled(words, evidence=self._evidence()))
+
+    def _allArrived(self, witness: Witness) -> bool:
+        """
+        Whether the peer's kernel has all that was sent.  After a pong there is no need to ask.
+        """
+        if witness.sent != self._mark:
+            delivered = witness.delivered()
+            if delivered != witness.sent:
+                return False
+            self._mark, self._markedAt = delivered, self.seconds()
+        return True
 
     def _isWaiting(self, witness: Witness, delivered: int) -> bool:
         """

@@ -1,0 +1,232 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Twisted's own connection on a socket that leads nowhere, in virtual time: what it asks the kernel
+and the reactor for is counted, and the kernel says what a test wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from twisted_heartbeat.core import wire
+from twisted_heartbeat.core.causes import Evidence, Fall
+
+PEER = IPv4Address("TCP", "192.0.2.1", 1)
+
+
+class CountedSocket:
+    """
+    A socket to nowhere.
+
+    @ivar calls: what it was asked for.
+    @ivar arrived: what the next C{recv} gives.
+    @ivar sent: what it has taken.
+    @ivar answers: how many bytes the next C{send}s take, or what they raise; all of them, once
+        there are no more answers.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.arrived = b""
+        self.sent = b""
+        self.answers: list[int | OSError] = []
+
+    def recv(self, size: int) -> bytes:
+        """
+        See C{socket.socket}, and so the others.
+        """
+        self.calls.append("recv")
+        data, self.arrived = self.arrived, b""
+        return data
+
+    def send(self, data: bytes) -> int:
+        self.calls.append("send")
+        answer = self.answers.pop(0) if self.answers else len(data)
+        if isinstance(answer, OSError):
+            raise answer
+        self.sent += bytes(data[:answer])
+        return answer
+
+    def setblocking(self, blocking: bool) -> None:
+        pass
+
+    def shutdown(self, how: int) -> None:
+        self.calls.append("shutdown")
+
+    def setsockopt(self, *arguments: object) -> None:
+        pass
+
+    def getsockopt(self, *arguments: object) -> int:
+        raise OSError
+
+    def getsockname(self) -> object:
+        raise OSError
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def fileno(self) -> int:
+        return 0
+
+
+class CountedReactor:
+    """
+    One that is asked what to poll for, each of which is a system call.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.calls: list[str] = []
+        self.callLater = clock.callLater
+
+    def addReader(self, reader: Any) -> None:
+        """
+        See C{IReactorFDSet}, and so the others.
+        """
+        self.calls.append("addReader")
+
+    def removeReader(self, reader: Any) -> None:
+        self.calls.append("removeReader")
+
+    def addWriter(self, writer: Any) -> None:
+        self.calls.append("addWriter")
+
+    def removeWriter(self, writer: Any) -> None:
+        self.calls.append("removeWriter")
+
+
+class Connection(tcp.Connection):
+    """
+    What a port of Twisted's makes.
+    """
+
+    def getPeer(self) -> IPv4Address:
+        """
+        See C{ITransport}.
+        """
+        return PEER
+
+
+class Scene:
+    """
+    A protocol and its connection.
+
+    @ivar socket: its socket.
+    @ivar reactor: its reactor.
+    """
+
+    def __init__(
+        self, factory: Any, clock: Clock, above: Callable[[Scene], Any] | None = None
+    ) -> None:
+        """
+        @param above: makes what stands between the protocol and the connection.
+        """
+        self.clock = clock
+        self.reactor = CountedReactor(clock)
+        self.socket = CountedSocket()
+        self.protocol: Any = factory.buildProtocol(PEER)
+        self.connection: Any = Connection(self.socket, self.protocol, self.reactor)
+        self.connection.connected = True
+        self.protocol.makeConnection(self.connection if above is None else above(self))
+
+    def flush(self) -> None:
+        """
+        The reactor's turn to write.
+        """
+        connection = self.connection
+        while connection.connected and (connection.dataBuffer or connection._tempDataLen):
+            self.lose(connection.doWrite())
+
+    def receive(self, data: bytes) -> None:
+        """
+        The reactor's turn to read.
+        """
+        self.socket.arrived = data
+        self.lose(self.connection.doRead())
+
+    def lose(self, why: Any) -> None:
+        """
+        As the reactor, where reading or writing has come to an end.
+        """
+        if why is not None:
+            self.connection.connectionLost(Failure(why))
+
+    def begin(self, name: str = "") -> None:
+        """
+        Past what happens only once: hellos, and the first chunk.
+        """
+        self.flush()
+        self.receive(wire.encode(wire.Hello(name)))
+        self.forget()
+
+    def forget(self) -> None:
+        """
+        Count anew.
+        """
+        self.socket.calls.clear()
+        self.reactor.calls.clear()
+        self.socket.sent = b""
+
+    def answer(self) -> None:
+        """
+        The peer answers the last ping.
+        """
+        pings = [f for f in wire.Reader().receive(self.socket.sent) if isinstance(f, wire.Ping)]
+        self.socket.sent = b""
+        self.receive(wire.encodePong(pings[-1].token))
+
+    def untilSent(self) -> None:
+        """
+        Let time pass until something has been sent, or is to be.
+        """
+        for _ in range(600):
+            if self.socket.sent or "addWriter" in self.reactor.calls:
+                return
+            self.clock.advance(0.1)
+        raise AssertionError("nothing is ever sent")
+
+    def beat(self) -> None:
+        """
+        The peer is silent for an interval, is pinged, and answers.
+        """
+        self.untilSent()
+        self.flush()
+        self.answer()
+
+
+class Kernel:
+    """
+    What the kernel says of all connections.
+
+    @ivar queued: bytes that no peer has acknowledged.
+    @ivar sinceAck: seconds since the peer's kernel last did.
+    """
+
+    queued = 0
+    sinceAck = 100.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("twisted_heartbeat.net.transport._queued", lambda _: self.queued)
+        for module in ("link", "transport"):
+            monkeypatch.setattr(f"twisted_heartbeat.net.{module}.evidenceOf", self._evidence)
+
+    def _evidence(self, connection: Any, fall: Fall | None = None) -> Evidence:
+        return Evidence(
+            sinceAck=self.sinceAck,
+            sinceData=self.sinceAck,
+            unacknowledged=self.queued,
+            unanswered=int(self.queued > 0),
+            retransmits=0,
+            window=1000,
+            probes=0,
+            rtt=0.1,
+            _fall=fall or Fall(1),
+        )

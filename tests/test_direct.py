@@ -1,0 +1,673 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Pings and pongs that go straight to the kernel: only where nothing waits before them, and with the
+same ends and the same verdicts as by C{transport.write}.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+
+from twisted_heartbeat import (
+    Cause,
+    Heartbeat,
+    HeartbeatProtocol,
+    HeartbeatServerFactory,
+    KeepAliveExpired,
+    Limits,
+    PeerHung,
+    PeerReset,
+    PeerSilent,
+    SendFailed,
+    SendStalled,
+)
+from twisted_heartbeat.core import wire
+from twisted_heartbeat.core.liveness import Liveness
+from twisted_heartbeat.net.transport import Buffering, Witness, bearWitness
+
+from .fakes import Kept, KeptFactory, Recorder
+from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, opened, wait, within
+from .sockets import Kernel, Scene
+
+onLinux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells what its kernel knows"
+)
+
+PING = b"ping, 12 of it"
+FULL = [errno.EAGAIN, errno.ENOBUFS]
+ENDS = [
+    (errno.ECONNRESET, PeerReset),
+    (errno.EPIPE, SendFailed),
+    (errno.ETIMEDOUT, KeepAliveExpired),
+]
+
+
+def failure(number: int) -> OSError:
+    """
+    What the kernel says.
+    """
+    return OSError(number, os.strerror(number))
+
+
+class Told:
+    """
+    Counts how often something begins to wait.
+    """
+
+    began = 0
+
+    def sendBegan(self) -> None:
+        """
+        See C{Sender}, and so the others.
+        """
+        self.began += 1
+
+    def sendProgressed(self) -> None:
+        pass
+
+    def suspectSpoke(self) -> None:
+        pass
+
+    def peerFinished(self) -> None:
+        pass
+
+    def lostUnheard(self, reason: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def told() -> Told:
+    """
+    Who is told of sending.
+    """
+    return Told()
+
+
+@pytest.fixture
+def scene(told: Told) -> Scene:
+    """
+    A connection with a witness, and no link.
+    """
+    scene = Scene(Factory.forProtocol(Kept), Clock())
+    bearWitness(scene.connection, Liveness(None, 0.0), scene.clock.seconds, told)
+    scene.forget()
+    return scene
+
+
+# The witness.
+
+
+def test_straight(scene: Scene, told: Told) -> None:
+    """
+    Where nothing waits, it is one C{send}; it is counted, and nobody has to look at the buffer.
+    """
+    scene.connection.sendNow(PING)
+    assert scene.socket.calls == ["send"]
+    assert scene.socket.sent == PING
+    assert scene.reactor.calls == []
+    assert (scene.connection.sent, scene.connection.unsent(), told.began) == (len(PING), 0, 0)
+
+
+def test_partial(scene: Scene, told: Told) -> None:
+    """
+    What the kernel does not take waits as if written, once, and in order.
+    """
+    scene.socket.answers = [5]
+    scene.connection.sendNow(PING)
+    assert scene.socket.sent == PING[:5]
+    assert (scene.connection.sent, scene.connection.unsent()) == (5, len(PING) - 5)
+    assert told.began == 1
+    scene.connection.sendNow(b"more")
+    scene.flush()
+    assert scene.socket.sent == PING + b"more"
+    assert scene.connection.sent == len(PING) + 4
+
+
+@pytest.mark.parametrize("number", FULL)
+def test_full(scene: Scene, told: Told, number: int) -> None:
+    """
+    A kernel that takes nothing now is no error: all of it waits, and is looked at.
+    """
+    scene.socket.answers = [failure(number)]
+    scene.connection.sendNow(PING)
+    assert (scene.connection.unsent(), scene.connection.number, told.began) == (len(PING), 0, 1)
+    scene.flush()
+    assert scene.socket.sent == PING
+    assert scene.protocol.losses == 0
+
+
+@pytest.mark.parametrize("taken", [None, 3])
+def test_order(scene: Scene, taken: int | None) -> None:
+    """
+    Behind what waits, whole or in part, it waits too.
+    """
+    scene.connection.write(b"a message")
+    if taken is not None:
+        scene.socket.answers = [taken]
+        scene.connection.doWrite()
+    calls = len(scene.socket.calls)
+    scene.connection.sendNow(PING)
+    assert len(scene.socket.calls) == calls
+    scene.flush()
+    assert scene.socket.sent == b"a message" + PING
+
+
+@pytest.mark.parametrize("number", [number for number, _ in ENDS])
+def test_firstErrorIsKept(scene: Scene, number: int) -> None:
+    """
+    An error is not raised, and ends the connection at its next write; the errno is the first, not
+    the one with which the kernel answers the second time (promise 11).
+    """
+    scene.socket.answers = [failure(number), failure(errno.EPIPE)]
+    scene.connection.sendNow(PING)
+    assert scene.protocol.losses == 0
+    assert scene.reactor.calls == ["addWriter"]
+    scene.flush()
+    assert scene.protocol.losses == 1
+    assert scene.protocol.reason.check(ConnectionLost)
+    assert scene.connection.number == number
+    assert scene.socket.sent == b""
+
+
+@pytest.mark.parametrize(
+    ("number", "end", "finished"),
+    [
+        (errno.ECONNRESET, ConnectionLost, False),
+        (errno.EPIPE, ConnectionDone, True),
+        (None, ConnectionDone, True),
+    ],
+)
+def test_endAfterAnError(scene: Scene, number: int | None, end: Any, finished: bool) -> None:
+    """
+    The kernel tells an error once, and then the end of the stream: a reset that the send has met is
+    no FIN.  After a FIN it is C{EPIPE}, and that is one.
+    """
+    if number is not None:
+        scene.socket.answers = [failure(number)]
+        scene.connection.sendNow(PING)
+    scene.receive(b"")
+    assert scene.protocol.reason.check(end)
+    assert scene.connection.finished is finished
+
+
+def test_closing(scene: Scene) -> None:
+    """
+    Of a connection that is being closed politely what is written still goes out, before the end.
+    """
+    scene.connection.loseConnection()
+    scene.connection.sendNow(PING)
+    assert scene.socket.calls == []
+    scene.flush()
+    assert scene.socket.sent == PING
+    assert scene.protocol.reason.check(ConnectionDone)
+
+
+def test_halfClosing(scene: Scene) -> None:
+    """
+    Before a half-close has come to pass it goes out by C{write}; after that it goes nowhere.
+    """
+    scene.connection.loseWriteConnection()
+    scene.connection.sendNow(PING)
+    assert scene.socket.calls == []
+    scene.flush()
+    assert scene.socket.calls == ["send", "shutdown"]
+    scene.connection.sendNow(PING)
+    assert scene.socket.calls == ["send", "shutdown"]
+    assert scene.connection.unsent() == 0
+
+
+def test_over(scene: Scene) -> None:
+    """
+    After an abort, and after the end, nothing is sent.
+    """
+    scene.connection.abortConnection()
+    scene.connection.sendNow(PING)
+    scene.clock.advance(0)
+    assert scene.protocol.losses == 1
+    scene.connection.sendNow(PING)
+    assert "send" not in scene.socket.calls
+
+
+def test_secured(scene: Scene) -> None:
+    """
+    Once the connection has become TLS, it is for TLS to write.
+    """
+
+    class Layer(Kept):
+        written = b""
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+    scene.connection.protocol = layer = Layer()
+    scene.connection.TLS = True
+    scene.connection.sendNow(PING)
+    assert layer.written == PING
+    assert scene.socket.calls == []
+
+
+# The link, in virtual time.
+
+BEAT = Heartbeat(interval=2.0, timeout=2.0)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """
+    One that says what is wanted.
+    """
+    return Kernel(monkeypatch)
+
+
+class Later(Buffering):
+    """
+    A layer that hands on what it is given a turn later.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.transport = scene.connection
+        self._clock = scene.clock
+
+    def write(self, data: bytes) -> None:
+        """
+        See C{ITransport}.
+        """
+        self.waiting += len(data)
+        self._clock.callLater(0.005, self._pass, data)
+
+    def _pass(self, data: bytes) -> None:
+        self.waiting -= len(data)
+        self.transport.write(data)
+
+
+def served(hooks: Recorder | None = None, above: Any = None, **settings: Any) -> Scene:
+    """
+    An accepted peer of the built-in protocol, in virtual time.
+    """
+    clock = Clock()
+    settings = {"heartbeat": BEAT, "keepAlive": None, **settings}
+    scene = Scene(HeartbeatServerFactory(clock=clock, hooks=hooks, **settings), clock, above)
+    clock.advance(0.01)
+    scene.begin("a peer")
+    return scene
+
+
+def afterThat(scene: Scene, seconds: float) -> None:
+    """
+    Let time pass, with the reactor's turns to write.
+    """
+    for _ in range(round(seconds * 20)):
+        scene.clock.advance(0.05)
+        if scene.connection.connected:
+            scene.flush()
+
+
+def test_linkSendsStraight(kernel: Kernel) -> None:
+    """
+    Pings, and the answers to them, take the direct way, and the kernel is not asked how much
+    waits where a pong has told.
+    """
+    scene = served()
+    scene.beat()
+    for _ in range(3):
+        scene.beat()
+    assert "addWriter" not in scene.reactor.calls
+    assert scene.socket.calls == ["send", "recv"] * 4
+    scene.receive(wire.encodePing(7))
+    assert scene.socket.sent == wire.encodePong(7)
+    assert scene.reactor.calls == []
+
+
+def test_behindWhatTheKernelHolds(kernel: Kernel) -> None:
+    """
+    Where something waits in the kernel, before a closed window or on a slow net, a ping is written
+    as ever, so that it is known from when on the buffer drains (promise 6).
+    """
+    scene = served()
+    scene.beat()
+    scene.protocol.sendMessage(b"much")
+    scene.flush()
+    scene.forget()
+    kernel.queued = 16
+    scene.untilSent()
+    assert scene.reactor.calls == ["addWriter"]
+    assert scene.socket.sent == b""
+    assert scene.connection.watched
+    kernel.queued = 0
+    scene.flush()
+    scene.answer()
+    scene.forget()
+    scene.untilSent()
+    assert scene.reactor.calls == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_verdict(kernel: Kernel, answers: bool) -> None:
+    """
+    A peer that is cut off is C{PeerSilent}, and one whose kernel has taken the ping is C{PeerHung},
+    both within the bound after their last byte and the 50 ms (promise 3).
+    """
+    hooks = Recorder()
+    scene = served(hooks)
+    scene.beat()
+    scene.forget()
+    heardAt, arrived = scene.clock.seconds(), scene.connection.sent
+    kernel.sinceAck = 0.5 if answers else 3.5
+    while not hooks.told("disconnected"):
+        scene.clock.advance(0.01)
+        kernel.queued = 0 if answers else scene.connection.sent - arrived
+        assert scene.clock.seconds() < heardAt + 10
+    [cause] = hooks.told("disconnected")
+    assert type(cause) is (PeerHung if answers else PeerSilent)
+    assert BEAT.bound <= scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
+    # Only the second ping of the two waits behind another.
+    assert scene.reactor.calls.count("addWriter") == (0 if answers else 1)
+
+
+def test_noFalseExcuse(kernel: Kernel) -> None:
+    """
+    A kernel that acknowledges this and that but never the ping, as behind a closed window, buys its
+    process no time: nothing was before the ping that could have drained.
+    """
+    hooks = Recorder()
+    scene = served(hooks)
+    for _ in range(3):
+        # Until nobody looks at what was sent at the beginning.
+        scene.beat()
+    scene.receive(wire.encodePing(7))
+    scene.forget()
+    scene.untilSent()
+    assert scene.reactor.calls == []
+    kernel.queued, kernel.sinceAck = len(scene.socket.sent), 0.0
+    heardAt = scene.protocol.link.liveness.heardAt
+    while not hooks.told("disconnected"):
+        scene.clock.advance(0.01)
+        assert scene.clock.seconds() < heardAt + 10
+    assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
+
+
+def test_aLateBeginningIsNoExcuse(kernel: Kernel) -> None:
+    """
+    Where a layer above hands a ping on a turn later, as TLS does, that the buffer then begins to
+    fill is no progress: a peer that is cut off is found within the bound (promise 3).
+    """
+    hooks = Recorder()
+    scene = served(hooks, above=Later, limits=Limits(sendStall=2.0))
+    for _ in range(3):
+        scene.forget()
+        scene.beat()
+    heardAt, arrived = scene.protocol.link.liveness.heardAt, scene.connection.sent
+    while not hooks.told("disconnected"):
+        scene.clock.advance(0.01)
+        scene.flush()
+        kernel.queued = scene.connection.sent - arrived
+        assert scene.clock.seconds() < heardAt + 10
+    assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
+
+
+def test_watchedByProgressAlone(kernel: Kernel) -> None:
+    """
+    Where silence proves nothing, an answer that waits in the kernel alone is looked at: the link
+    ends with C{SendStalled}, which no ping would find.
+    """
+    hooks = Recorder()
+    scene = served(hooks, heartbeat=None, limits=Limits(sendStall=4.0))
+    assert scene.protocol.link.watch == "keepalive"
+    scene.receive(wire.encodePing(7))
+    assert scene.reactor.calls == ["addWriter"]
+    scene.flush()
+    kernel.queued = 12
+    afterThat(scene, 5.0)
+    [cause] = hooks.told("disconnected")
+    assert isinstance(cause, SendStalled)
+
+
+def test_wordTakenBack(kernel: Kernel) -> None:
+    """
+    The same holds for what went out while silence did prove something, once it does no more.
+    """
+    hooks = Recorder()
+    scene = served(hooks, heartbeat=None, limits=Limits(sendStall=4.0))
+    scene.receive(wire.encodePing(7, hold=60.0))
+    scene.flush()
+    assert scene.protocol.link.watch == "passive"
+    afterThat(scene, 1.0)
+    scene.forget()
+    scene.receive(wire.encodePing(8, hold=60.0))
+    assert scene.reactor.calls == []
+    kernel.queued = 12
+    assert not scene.connection.watched
+    scene.protocol.link.trust(None)
+    assert scene.protocol.link.watch == "keepalive"
+    afterThat(scene, 5.0)
+    [cause] = hooks.told("disconnected")
+    assert isinstance(cause, SendStalled)
+
+
+def test_anotherTransport(kernel: Kernel) -> None:
+    """
+    What a protocol's own transport is not the connection itself, it is written to.
+    """
+    scene = served()
+    scene.beat()
+
+    class Between:
+        written = b""
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+    scene.protocol.transport = between = Between()
+    scene.receive(wire.encodePing(7))
+    assert between.written == wire.encodePong(7)
+    assert scene.socket.sent == b""
+
+
+# On real sockets.
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
+        yield place
+
+
+@pytest.fixture
+def secured() -> Iterator[Loopback]:
+    """
+    Real sockets with TLS.
+    """
+    with opened(True) as place:
+        yield place
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """
+    What has been sent by the direct way.
+    """
+    sent: list[bytes] = []
+    sendNow = Witness.sendNow
+
+    def noted(self: Witness, data: bytes) -> None:
+        sent.append(data)
+        sendNow(self, data)
+
+    monkeypatch.setattr(Witness, "sendNow", noted)
+    return sent
+
+
+class BrokenSocket:
+    """
+    A socket whose first C{send} fails, and every later one with C{EPIPE}, as the kernel does it.
+    """
+
+    def __init__(self, real: Any, number: int) -> None:
+        self._real = real
+        self._number = number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def send(self, data: bytes) -> int:
+        number, self._number = self._number, errno.EPIPE
+        raise failure(number)
+
+
+@pytest.mark.parametrize(("number", "kind"), ENDS, ids=[kind.__name__ for _, kind in ENDS])
+@pytest_twisted.ensureDeferred
+async def test_errnoOfAPing(
+    plain: Loopback, direct: list[bytes], number: int, kind: type[Cause]
+) -> None:
+    """
+    The errno that a ping meets names the cause (promise 11).
+    """
+    hooks, factory = Recorder(), Factory.forProtocol(HeartbeatProtocol)
+    service, peer = await connectedPair(plain, hooks, factory)
+    await within(peer.heard.get())
+    assert service.link is not None
+    connection = service.link.protocol.transport
+    ended = hooks.next("disconnected")
+    connection.socket = BrokenSocket(connection.socket, number)
+    service.link.protocol.sendPing()
+    cause = await within(ended)
+    assert len(direct) == 1
+    assert type(cause) is kind
+    assert f"[errno {number}]" in str(cause)
+
+
+@pytest_twisted.ensureDeferred
+async def test_resetMetByAPing(plain: Loopback, direct: list[bytes]) -> None:
+    """
+    A reset that a ping meets first, in the same turn in which the reactor would read it, is
+    C{PeerReset} all the same, and no clean close.
+    """
+    hooks, factory = Recorder(), Factory.forProtocol(HeartbeatProtocol)
+    service, peer = await connectedPair(plain, hooks, factory)
+    await within(peer.heard.get())
+    assert service.link is not None
+    ended = hooks.next("disconnected")
+    # The socket is closed when the protocol hears of it.
+    peer.lost.addCallback(lambda _: service.link.protocol.sendPing())
+    peer.transport.abortConnection()
+    cause = await within(ended)
+    assert len(direct) == 1
+    assert type(cause) is PeerReset
+    assert f"[errno {errno.ECONNRESET}]" in str(cause)
+
+
+@onLinux
+@pytest_twisted.ensureDeferred
+async def test_hungPeer(plain: Loopback, direct: list[bytes]) -> None:
+    """
+    A peer that takes a ping and says nothing is C{PeerHung}, found by pings of the direct way.
+    """
+    hooks, factory = Recorder(), Factory.forProtocol(HeartbeatProtocol)
+    await connectedPair(plain, hooks, factory, heartbeat=QUICK)
+    assert type(await within(hooks.next("disconnected"))) is PeerHung
+    assert len(direct) >= 2
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest_twisted.ensureDeferred
+async def test_overTLS(
+    plain: Loopback, secured: Loopback, direct: list[bytes], secure: bool
+) -> None:
+    """
+    Two ends keep each other alive by the direct way; over TLS nothing takes it, and the heart beats
+    as well.
+    """
+    place, hooks = secured if secure else plain, Recorder()
+    endpoint = place.endpoint(place.listen(Factory.forProtocol(HeartbeatProtocol)))
+    connected = hooks.next("connected")
+    beating = Factory.forProtocol(HeartbeatProtocol)
+    place.service(endpoint, beating, hooks=hooks, heartbeat=Heartbeat(interval=0.2, timeout=10))
+    link = await within(connected)
+    for _ in range(500):
+        if link.rtt is not None:
+            break
+        await wait(0.01)
+    assert link.rtt is not None
+    assert bool(direct) is not secure
+
+
+class Turning(HeartbeatProtocol):
+    """
+    Becomes TLS under way, before it has said anything.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        See C{IProtocol}.
+        """
+        from .loopback import clientOptions
+
+        transport: Any = self.transport
+        transport.startTLS(clientOptions(), normal=True)
+        super().connectionMade()
+
+
+class TurningPeer(Peer):
+    """
+    The other end of it.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        See C{IProtocol}.
+        """
+        from .loopback import serverOptions
+
+        transport: Any = self.transport
+        transport.startTLS(serverOptions())
+
+
+@pytest_twisted.ensureDeferred
+async def test_afterStartTLS(plain: Loopback) -> None:
+    """
+    After C{startTLS} a ping is secret, too, and arrives.
+    """
+    peers = Peers()
+    peers.protocol = TurningPeer
+    endpoint = plain.endpoint(plain.listen(peers))
+    factory = Factory.forProtocol(Turning)
+    service = plain.service(endpoint, factory, heartbeat=Heartbeat(interval=0.2, timeout=10))
+    peer = await within(peers.accepted.get())
+    pings: list[wire.Frame] = []
+    reader = wire.Reader()
+    while not pings:
+        frames = reader.receive(await within(peer.heard.get()))
+        pings += [frame for frame in frames if isinstance(frame, wire.Ping)]
+    assert service.link is not None
+    assert isinstance(service.link.protocol.transport, Witness)
+    assert service.link.protocol.transport.TLS
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrappedIsNotDirect(plain: Loopback, direct: list[bytes]) -> None:
+    """
+    A user's own ping goes by the user's own way.
+    """
+    hooks = Recorder()
+
+    def ping(protocol: Any) -> None:
+        protocol.transport.write(b"?")
+
+    _, peer = await connectedPair(plain, hooks, KeptFactory(), heartbeat=QUICK, ping=ping)
+    assert await within(peer.heard.get()) == b"?"
+    assert direct == []
