@@ -966,8 +966,8 @@ def test_namelessPeers() -> None:
 
 def test_tooManyPings(events: list[LogEvent]) -> None:
     """
-    A peer that passes C{pingsPerSecond} in three seconds in a row is told goodbye with "too many
-    pings", and its link ends with C{ProtocolViolation}; the two before are forgiven, and logged.
+    A peer that passes C{pingsPerSecond} three times in a row is told goodbye with "too many pings",
+    and its link ends with C{ProtocolViolation}; the two before are forgiven, and logged.
     """
     place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
     guest = place.arrives("pump")
@@ -988,6 +988,20 @@ def test_tooManyPings(events: list[LogEvent]) -> None:
         "1 times in a row",
         "2 times in a row",
     ]
+
+
+def test_floodOfPings() -> None:
+    """
+    Three times too many at once are three times in a row: a flood is not answered for seconds.
+    """
+    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
+    guest = place.arrives("pump")
+    guest.say(*[wire.Ping(1)] * 32)
+    assert guest.parting is None
+    guest.say(*[wire.Ping(1)] * 1000)
+    assert guest.parting is wire.Parting.TOO_MANY_PINGS
+    assert len(guest.heard(wire.Pong)) <= 33
+    place.clock.advance(0)
 
 
 def test_pingsWithinTheLimit() -> None:

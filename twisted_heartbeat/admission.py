@@ -35,7 +35,7 @@ _OVERHEAD = 64
 """Bytes that anything takes which is kept, beside its own."""
 
 _STRIKES = 2
-"""Seconds in a row with too many pings that are forgiven."""
+"""How many times in a row too many pings in less than a second are forgiven."""
 
 _NOT_ADMITTED = "not admitted"
 

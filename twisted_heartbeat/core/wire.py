@@ -430,9 +430,8 @@ class Reader:
         elif kind not in self._most:
             words = _MISPLACED[self._stage][FrameType(kind)]
         else:
-            name = FrameType(kind).name if kind in _KNOWN else f"frame of type {kind}"
             most = self._most[kind]
-            words = f"a {name} has a body of {length} bytes: at most {most} are allowed"
+            words = f"{_named(kind)} has a body of {length} bytes: at most {most} are allowed"
         return ProtocolViolation(words)
 
 
@@ -543,6 +542,13 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
     if kind == FrameType.END:
         return End()
     return None
+
+
+def _named(kind: int) -> str:
+    if kind not in _KNOWN:
+        return f"a frame of type {kind}"
+    name = FrameType(kind).name
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _parting(token: int) -> Parting:
