@@ -283,7 +283,7 @@ def drawVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
             color=OURS if real else OTHER,
             linewidth=2.2 if real else 1.6,
         )
-        place = int(len(late) * (0.55 if real else 0.8))
+        place = int(len(late) * (0.55 if real else 0.93))
         axes.annotate(
             f"{int(name.split()[0]):,} {'real links' if real else 'links in virtual time'}",
             (late[place], shares[place]),
@@ -292,7 +292,6 @@ def drawVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
             va="top",
             color=OURS if real else FAINT,
             weight="bold" if real else "normal",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )
         latest = max(latest, late[-1])
     axes.axvline(50, color=GOAL, linewidth=1.2)
