@@ -678,6 +678,9 @@ def test_posting(loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ValueError)) == 1
     clock.advance(1.0)
     assert len(said) == 6
+    pulse.soon(lambda: pulse.postLater(Sender(pulse, said)))
+    clock.advance(0.0)
+    assert said[6:] == ["post"]
     assert clock.getDelayedCalls() == []
 
 

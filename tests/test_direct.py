@@ -446,6 +446,45 @@ def test_postedWithTheOthers(kernel: Kernel) -> None:
         assert scene.protocol.link.unsent == 0
 
 
+def test_otherLettersAreNoPing(kernel: Kernel) -> None:
+    """
+    A sign of life that leaves in a tick while a ping is out does not shorten what the ping took.
+    """
+    scene = served()
+    for _ in range(3):
+        scene.beat()
+    scene.forget()
+    scene.untilSent()
+    ping, scene.socket.sent = scene.socket.sent, b""
+    link = scene.protocol.link
+    scene.clock.advance(0.25)
+    link._pulse.ticking = True
+    link.sendNow(scene.connection, wire.encodePong(0))
+    link._pulse.ticking = False
+    link._pulse._post()
+    assert scene.socket.sent == wire.encodePong(0)
+    scene.socket.sent = ping
+    scene.clock.advance(0.25)
+    scene.answer()
+    assert link.rtt >= 0.5
+
+
+def test_unsentAfterStartTLS(kernel: Kernel) -> None:
+    """
+    What waits in a TLS that has come under way is counted as unsent.
+    """
+    scene = served()
+    link = scene.protocol.link
+    assert link.unsent == 0
+
+    class Waiting(Buffering):
+        waiting = 100
+
+    scene.connection.protocol = Waiting()
+    scene.connection.TLS = True
+    assert link.unsent == 100
+
+
 def test_nothingAfterAGoodbye(kernel: Kernel) -> None:
     """
     A ping that was to leave at the end of a tick does not, if its link has said goodbye in it.

@@ -499,6 +499,8 @@ class Pulse:
         self._post()
         for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
             self._run(self._errands.popleft())
+        # What an errand has to send does not wait for the next tick.
+        self._post()
         self.ticking = False
         self._setCall()
 

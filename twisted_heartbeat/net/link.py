@@ -607,9 +607,12 @@ class Link:
         """
         letter, self._letter = self._letter, b""
         # After a goodbye nothing follows.
-        if self._direct is not None and self.cause is None:
-            self._direct.sendNow(letter)
-            self._pingedAt = self.seconds()
+        witness = self._direct
+        if letter and witness is not None and self.cause is None:
+            witness.sendNow(letter)
+            if witness.sent == self._lastPingMark:
+                # It was the ping.
+                self._pingedAt = self.seconds()
 
     def sendFailed(self, error: Exception) -> Deferred[None]:
         """
@@ -662,7 +665,8 @@ class Link:
         witness = self._witness
         if witness is None:
             return 0
-        above = 0 if witness is self._direct else unsentAbove(self._transport)
+        plain = witness is self._direct and not witness.TLS
+        above = 0 if plain else unsentAbove(self._transport)
         return witness.unsent() + len(self._letter) + above
 
     @property
