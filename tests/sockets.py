@@ -208,15 +208,21 @@ class Kernel:
 
     @ivar queued: bytes that no peer has acknowledged.
     @ivar sinceAck: seconds since the peer's kernel last did.
+    @ivar asked: how often it was asked for the first.
     """
 
     queued = 0
     sinceAck = 100.0
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("twisted_heartbeat.net.transport._queued", lambda _: self.queued)
+        self.asked = 0
+        monkeypatch.setattr("twisted_heartbeat.net.transport._queued", self._queued)
         for module in ("link", "transport"):
             monkeypatch.setattr(f"twisted_heartbeat.net.{module}.evidenceOf", self._evidence)
+
+    def _queued(self, _: Any) -> int:
+        self.asked += 1
+        return self.queued
 
     def _evidence(self, connection: Any, fall: Fall | None = None) -> Evidence:
         return Evidence(

@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted_heartbeat import (
     Cause,
     Heartbeat,
+    HeartbeatFactory,
     HeartbeatProtocol,
     HeartbeatServerFactory,
     KeepAliveExpired,
@@ -415,6 +416,107 @@ def test_aLateBeginningIsNoExcuse(kernel: Kernel) -> None:
         kernel.queued = scene.connection.sent - arrived
         assert scene.clock.seconds() < heardAt + 10
     assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
+
+
+def test_postedWithTheOthers(kernel: Kernel) -> None:
+    """
+    The pings of one tick leave at its end, and until then they are counted as unsent.
+    """
+    clock = Clock()
+    factory = HeartbeatFactory(
+        Factory.forProtocol(HeartbeatProtocol), clock=clock, heartbeat=BEAT, keepAlive=None
+    )
+    scenes = [Scene(factory, clock) for _ in range(2)]
+    seen: list[tuple[int, bytes]] = []
+
+    class Watching(HeartbeatProtocol):
+        def sendPing(self) -> None:
+            super().sendPing()
+            assert self.link is not None
+            seen.append((self.link.unsent, b"".join(scene.socket.sent for scene in scenes)))
+
+    for scene in scenes:
+        scene.begin()
+        scene.protocol.__class__ = Watching
+        scene.protocol.link._ping = Watching.sendPing
+    clock.advance(BEAT.interval or 0.0)
+    assert seen == [(12, b"")] * 2
+    for scene in scenes:
+        assert len(scene.socket.sent) == 12
+        assert scene.protocol.link.unsent == 0
+
+
+def test_otherLettersAreNoPing(kernel: Kernel) -> None:
+    """
+    A sign of life that leaves in a tick while a ping is out does not shorten what the ping took.
+    """
+    scene = served()
+    for _ in range(3):
+        scene.beat()
+    scene.forget()
+    scene.untilSent()
+    ping, scene.socket.sent = scene.socket.sent, b""
+    link = scene.protocol.link
+    scene.clock.advance(0.25)
+    link._pulse.ticking = True
+    link.sendNow(scene.connection, wire.encodePong(0))
+    link._pulse.ticking = False
+    link._pulse._post()
+    assert scene.socket.sent == wire.encodePong(0)
+    scene.socket.sent = ping
+    scene.clock.advance(0.25)
+    scene.answer()
+    assert link.rtt >= 0.5
+
+
+def test_unsentAfterStartTLS(kernel: Kernel) -> None:
+    """
+    What waits in a TLS that has come under way is counted as unsent.
+    """
+    scene = served()
+    link = scene.protocol.link
+    assert link.unsent == 0
+
+    class Waiting(Buffering):
+        waiting = 100
+
+    scene.connection.protocol = Waiting()
+    scene.connection.TLS = True
+    assert link.unsent == 100
+
+
+def test_nothingAfterAGoodbye(kernel: Kernel) -> None:
+    """
+    A ping that was to leave at the end of a tick does not, if its link has said goodbye in it.
+    """
+    hooks = Recorder()
+    scene = served(hooks)
+    for _ in range(3):
+        scene.beat()
+    scene.forget()
+    hooks.then["suspected"] = lambda: scene.protocol.link.close() and None
+    while "suspected" not in hooks.names:
+        scene.clock.advance(0.05)
+    scene.flush()
+    frames = list(wire.Reader().receive(scene.socket.sent))
+    assert [type(frame) for frame in frames] == [wire.Ping, wire.Goodbye]
+
+
+def test_politeCloseIsNotOverlooked(kernel: Kernel) -> None:
+    """
+    Whoever closes the connection past its link, while the peer goes on speaking and takes nothing,
+    is found by a visit, and the close is bounded.
+    """
+    hooks = Recorder()
+    scene = served(hooks, limits=Limits(sendStall=None, closeTimeout=1.0))
+    for _ in range(3):
+        scene.beat()
+    scene.connection.loseConnection()
+    for _ in range(60):
+        scene.clock.advance(0.1)
+        if scene.connection.connected:
+            scene.protocol.link.liveness.heardAt = scene.clock.seconds()
+    assert hooks.names[-1] == "disconnected"
 
 
 def test_watchedByProgressAlone(kernel: Kernel) -> None:

@@ -170,6 +170,43 @@ def test_deadline() -> None:
     assert liveness.fresh
 
 
+@given(
+    st.sampled_from([None, 0.0, 0.3, 0.9]),
+    st.lists(st.floats(min_value=0.1, max_value=30.0), min_size=1, max_size=12),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_restsAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
+    """
+    What C{rests} says of a peer is what C{decide} would have said, and when to look again, too.
+    """
+    one, other = (Liveness(HEARTBEAT, 0.0, phase) for _ in range(2))
+    now = 0.0
+    for step, spoke in zip(steps, words, strict=False):
+        now += step
+        if spoke:
+            one.heardAt = other.heardAt = now - step / 2
+        rests = one.rests(now)
+        fresh, suspected = other.fresh, other.suspected
+        decision = other.decide(now)
+        assert rests is (fresh and not suspected and decision is NOTHING)
+        if not rests:
+            assert one.decide(now) is decision
+        assert (one.due, one.deadline) == (other.due, other.deadline)
+        if decision is VERDICT:
+            break
+
+
+def test_nobodyRestsWithoutAHeartbeat() -> None:
+    """
+    Where silence proves nothing, and once the peer is dead, there is no rest, either.
+    """
+    assert not Liveness(None, 0.0).rests(1.0)
+    dead = Liveness(HEARTBEAT, 0.0)
+    looks(dead, inf)
+    dead.heardAt = 40.0
+    assert not dead.rests(41.0)
+
+
 def test_deadIsDead() -> None:
     """
     After the verdict nothing is due, and nothing more is decided.

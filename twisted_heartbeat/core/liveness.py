@@ -135,6 +135,20 @@ class Liveness:
             return inf
         return self.heardAt + self._heartbeat.bound if self.fresh else self._deadline
 
+    def rests(self, now: float) -> bool:
+        """
+        Whether the peer has spoken, and not long ago, so that L{decide} has nothing to say; L{due}
+        says when it will.  Most looks come to this, and this is cheap.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or self.suspected or self.heardAt == self._silentSince:
+            return False
+        due = self._firstLook(heartbeat)
+        if now >= due or self._stage is _DEAD:
+            return False
+        self.due = due
+        return True
+
     def mute(self) -> None:
         """
         The peer has closed its half: from here on its silence proves nothing.

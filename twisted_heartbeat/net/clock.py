@@ -350,6 +350,15 @@ class Beating(Protocol):
         """
 
 
+class Posting(Protocol):
+    """
+    What has something to send at the end of a tick.
+    """
+
+    def post(self) -> None:
+        """Send it."""
+
+
 class Slot:
     """
     The visits that fall together.
@@ -371,6 +380,8 @@ class Pulse:
 
     Visits are kept in slots of 1/64 s, so that setting one costs a list's append and ten thousand
     of them cost one delayed call; a visit comes at most one slot late.
+
+    @ivar ticking: whether visits are being made.
     """
 
     PER_SECOND = 64
@@ -391,7 +402,8 @@ class Pulse:
         self._members = 0
         self._call: IDelayedCall | None = None
         self._calledFor = 0.0
-        self._ticking = False
+        self.ticking = False
+        self._letters: list[Posting] = []
         self._errands: deque[Callable[[], None]] = deque()
         self._fall = Fall()
         self._fell = -inf
@@ -413,7 +425,7 @@ class Pulse:
             slot.visits.append(one)
         if when > slot.latest:
             slot.latest = when
-        if not self._ticking:
+        if not self.ticking:
             self._setCall()
 
     def leave(self, one: Beating) -> None:
@@ -424,7 +436,7 @@ class Pulse:
             return
         one.slot = None
         self._members -= 1
-        if not self._members and not self._ticking:
+        if not self._members and not self.ticking:
             self._setCall()
 
     def soon(self, errand: Callable[[], None]) -> None:
@@ -432,8 +444,15 @@ class Pulse:
         Call it at the end of this tick or of one of the next, which follow at once.
         """
         self._errands.append(errand)
-        if not self._ticking:
+        if not self.ticking:
             self._setCall()
+
+    def postLater(self, one: Posting) -> None:
+        """
+        Have it send at the end of this tick, together with the others: a machine that is woken by
+        the first of many packets is awake for the next.
+        """
+        self._letters.append(one)
 
     def fall(self, now: float) -> Fall:
         """
@@ -468,7 +487,7 @@ class Pulse:
     def _tick(self) -> None:
         self._call = None
         now = self._clock.seconds()
-        self._ticking = True
+        self.ticking = True
         # All that are due, and before any is worked off: what that adds waits for the next tick.
         for slot in self._due(now):
             lateness = now - slot.latest
@@ -477,10 +496,21 @@ class Pulse:
                     one.slot = None
                     self._members -= 1
                     self._beat(one, now, lateness)
+        self._post()
         for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
             self._run(self._errands.popleft())
-        self._ticking = False
+        # What an errand has to send does not wait for the next tick.
+        self._post()
+        self.ticking = False
         self._setCall()
+
+    def _post(self) -> None:
+        letters, self._letters = self._letters, []
+        for one in letters:
+            try:
+                one.post()
+            except Exception:
+                _log.failure("{one} could not send its ping", one=one)
 
     def _due(self, now: float) -> list[Slot]:
         due = []

@@ -149,6 +149,7 @@ class Link:
         "_establishedAt",
         "_heartbeat",
         "_lastPingMark",
+        "_letter",
         "_lookedAt",
         "_mark",
         "_markedAt",
@@ -209,6 +210,7 @@ class Link:
         self._transport: Any = None
         self._witness: Witness | None = None
         self._direct: Witness | None = None
+        self._letter = b""
         self._establishedAt = 0.0
         self._deadline = inf
         self._decidedAt: float | None = None
@@ -591,10 +593,26 @@ class Link:
             looked at, and L{sendBegan} sees to that.
         """
         witness = self._direct
-        if transport is witness and witness is not None and self._allArrived(witness):
-            witness.sendNow(data)
-        else:
+        if transport is not witness or witness is None or not self._allArrived(witness):
             transport.write(data)
+        elif self._pulse.ticking:
+            self._letter += data
+            self._pulse.postLater(self)
+        else:
+            witness.sendNow(data)
+
+    def post(self) -> None:
+        """
+        See L{Posting<twisted_heartbeat.net.clock.Posting>}.
+        """
+        letter, self._letter = self._letter, b""
+        # After a goodbye nothing follows.
+        witness = self._direct
+        if letter and witness is not None and self.cause is None:
+            witness.sendNow(letter)
+            if witness.sent == self._lastPingMark:
+                # It was the ping.
+                self._pingedAt = self.seconds()
 
     def sendFailed(self, error: Exception) -> Deferred[None]:
         """
@@ -645,7 +663,11 @@ class Link:
         Bytes that wait in this process to be sent; 0 where the transport does not say.
         """
         witness = self._witness
-        return 0 if witness is None else witness.unsent() + unsentAbove(self._transport)
+        if witness is None:
+            return 0
+        plain = witness is self._direct and not witness.TLS
+        above = 0 if plain else unsentAbove(self._transport)
+        return witness.unsent() + len(self._letter) + above
 
     @property
     def delivered(self) -> int:
@@ -668,6 +690,12 @@ class Link:
         """
         See L{Beating<twisted_heartbeat.net.clock.Beating>}.
         """
+        witness = self._direct
+        if witness is not None and not witness.watched and self.state == "alive":
+            # Whoever closes it politely writes, and is not overlooked.
+            liveness = self.liveness
+            if now < self._speakBy and liveness.rests(now):
+                return min(liveness.due, self._speakBy)
         if self.state == "gone":
             return None
         if now >= self._deadline:

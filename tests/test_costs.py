@@ -1,0 +1,381 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What a link may cost, counted in what does not depend on the machine: system calls, calls of
+functions, wakeups, bytes.  C{benchmarks/} measures the time.
+
+The ceilings are a little above what it is now.  Whoever passes one has made each of ten thousand
+links dearer, and raises it knowingly or not at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+
+from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin, HeartbeatServerFactory
+from twisted_heartbeat.core import wire
+from twisted_heartbeat.core.liveness import Liveness
+from twisted_heartbeat.net import link as linkModule
+from twisted_heartbeat.net.clock import pulseFor
+from twisted_heartbeat.net.link import Link
+from twisted_heartbeat.net.transport import Witness
+
+from .sockets import Kernel, Scene
+
+SETTINGS: dict[str, Any] = {"heartbeat": Heartbeat(interval=20, timeout=15), "keepAlive": None}
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """
+    One that counts how often it is asked.
+    """
+    return Kernel(monkeypatch)
+
+
+@pytest.fixture
+def byWrite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    No ping goes straight to the kernel.
+    """
+    monkeypatch.setattr(Link, "sendNow", lambda self, transport, data: transport.write(data))
+
+
+def builtIn(clock: Clock) -> Any:
+    """
+    A server of the built-in protocol.
+    """
+    return HeartbeatServerFactory(clock=clock, **SETTINGS)
+
+
+class Bare(Protocol):
+    """
+    A protocol to which nothing matters.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Nothing.
+        """
+
+
+class Mixed(HeartbeatMixin, Bare):
+    """
+    Door 1.
+    """
+
+    def sendPing(self) -> None:
+        """
+        See L{HeartbeatMixin}.
+        """
+        self.transport.write(wire.encodePing(7))
+
+
+def mixed(clock: Clock) -> Any:
+    """
+    A protocol with the mix-in.
+    """
+    return HeartbeatFactory(Factory.forProtocol(Mixed), clock=clock, **SETTINGS)
+
+
+def wrapped(clock: Clock) -> Any:
+    """
+    Door 2.
+    """
+    ping = wire.encodePing(7)
+    return HeartbeatFactory(
+        Factory.forProtocol(Bare),
+        clock=clock,
+        ping=lambda protocol: protocol.transport.write(ping),
+        **SETTINGS,
+    )
+
+
+def bare(clock: Clock) -> Any:
+    """
+    No door at all.
+    """
+    return Factory.forProtocol(Bare)
+
+
+def sceneOf(make: Callable[[Clock], Any]) -> Scene:
+    """
+    An idle peer, past the beginning.
+    """
+    clock = Clock()
+    scene = Scene(make(clock), clock)
+    scene.begin()
+    if make is builtIn:
+        for _ in range(2):
+            # Until nobody looks at what was sent at the beginning.
+            scene.forget()
+            scene.beat()
+        scene.forget()
+    return scene
+
+
+def callsOf(action: Callable[[], object]) -> int:
+    """
+    How many functions are called, Python's and C's.
+    """
+    counted = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal counted
+        if event in ("call", "c_call"):
+            counted += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(before)
+    # Switching it off is counted, too.
+    return counted - 1
+
+
+# System calls.
+
+
+def test_systemCallsOfAPing(kernel: Kernel) -> None:
+    """
+    A ping and its pong are one C{send} and one C{recv}; they change nothing that the reactor polls,
+    and the kernel is asked nothing.
+    """
+    scene = sceneOf(builtIn)
+    kernel.asked = 0
+    for _ in range(3):
+        scene.beat()
+    assert scene.socket.calls == ["send", "recv"] * 3
+    assert scene.reactor.calls == []
+    assert kernel.asked == 0
+
+
+def test_systemCallsOfAnAnswer(kernel: Kernel) -> None:
+    """
+    To answer a ping costs the same, and one question whether anything waits, unless a pong has just
+    said so.
+    """
+    scene = sceneOf(builtIn)
+    for token in (7, 8):
+        kernel.asked = 0
+        scene.forget()
+        scene.receive(wire.encodePing(token))
+        assert scene.socket.calls == ["recv", "send"]
+        assert scene.socket.sent == wire.encodePong(token)
+        assert scene.reactor.calls == []
+        assert kernel.asked == token - 7
+
+
+@pytest.mark.usefixtures("byWrite")
+def test_systemCallsAreSeen(kernel: Kernel) -> None:
+    """
+    The two checks above can fail: a pong by way of the transport's buffer is counted.
+    """
+    scene = sceneOf(builtIn)
+    scene.receive(wire.encodePing(7))
+    scene.flush()
+    assert scene.socket.calls == ["recv", "send"]
+    assert scene.reactor.calls == ["addWriter", "removeWriter"]
+
+
+# Calls of functions.
+
+
+def callsOfAChunk(make: Callable[[Clock], Any]) -> int:
+    """
+    What a received chunk costs.
+    """
+    scene = sceneOf(make)
+    scene.socket.arrived = b"x"
+    return callsOf(scene.connection.doRead)
+
+
+@pytest.mark.parametrize(("make", "most"), [(mixed, 1), (wrapped, 2)], ids=["mixed", "wrapped"])
+def test_callsOfAChunk(kernel: Kernel, make: Callable[[Clock], Any], most: int) -> None:
+    """
+    Over bare Twisted, a received chunk costs the mix-in no more calls than the clock's, and a
+    wrapped protocol one more.
+    """
+    assert callsOfAChunk(make) - callsOfAChunk(bare) <= most
+
+
+def test_callsOfAChunkAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The check above can fail.
+    """
+    usual = callsOfAChunk(mixed)
+    doRead = Witness.doRead
+    monkeypatch.setattr(Witness, "doRead", lambda self: doRead(self))
+    assert callsOfAChunk(mixed) == usual + 1
+
+
+def callsOfABeat() -> int:
+    """
+    What an interval costs an idle link: the ping, the pong, and the look that finds it.
+    """
+    scene = sceneOf(builtIn)
+    pulse = pulseFor(scene.clock)
+    pulse._setCall = lambda: None  # type: ignore[method-assign]
+
+    def beat() -> None:
+        while not scene.socket.sent:
+            scene.clock.rightNow = pulse._slots[pulse._order[0]].latest
+            pulse._tick()
+        scene.socket.arrived = wire.barePong(int.from_bytes(scene.socket.sent[4:8], "big"))
+        scene.socket.sent = b""
+        scene.connection.doRead()
+
+    beat()
+    return callsOf(beat)
+
+
+MOST_CALLS_OF_A_BEAT = 106
+
+
+def test_callsOfABeat(kernel: Kernel) -> None:
+    """
+    A ping, its pong and the looks at both stay below a ceiling of calls.
+    """
+    assert callsOfABeat() <= MOST_CALLS_OF_A_BEAT
+
+
+def test_callsOfABeatAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The check above can fail: to look closely at each visit is counted, and so is to take each pong
+    apart.
+    """
+    usual = callsOfABeat()
+    with monkeypatch.context() as patch:
+        patch.setattr(Liveness, "rests", lambda self, now: False)
+        closely = callsOfABeat()
+    monkeypatch.setattr(wire.Reader, "between", False)
+    assert closely > usual + 5
+    assert callsOfABeat() > usual + 5
+
+
+# Wakeups.
+
+
+def wakeupsOf(scenes: list[Scene], clock: Clock, seconds: float) -> int:
+    """
+    How often the clock wakes an idle process.
+    """
+    woken = 0
+    until = clock.seconds() + seconds
+    while (call := min(clock.getDelayedCalls(), key=lambda c: c.getTime())).getTime() <= until:
+        woken += 1
+        clock.advance(max(0.0, call.getTime() - clock.seconds()))
+        assert woken < 10_000, "it never comes to rest"
+        for scene in scenes:
+            scene.flush()
+            if scene.socket.sent:
+                scene.answer()
+    return woken
+
+
+INTERVALS = 10
+
+
+@pytest.mark.parametrize(("links", "most"), [(1, 2), (500, 64 * 20)])
+def test_wakeups(kernel: Kernel, links: int, most: int) -> None:
+    """
+    An idle process wakes no more than twice in an interval for one link, to ping and to see that
+    the pong has come; for many, whose pings are kept apart, no more than once in each slot.
+    """
+    clock = Clock()
+    factory = builtIn(clock)
+    scenes = [Scene(factory, clock) for _ in range(links)]
+    for scene in scenes:
+        scene.begin()
+    # What was written at the beginning is looked after, for a while.
+    wakeupsOf(scenes, clock, 2 * 20)
+    intervals = INTERVALS if links == 1 else 1
+    assert wakeupsOf(scenes, clock, intervals * 20) <= most * intervals + 1
+
+
+@pytest.mark.usefixtures("byWrite")
+def test_wakeupsAreSeen(kernel: Kernel) -> None:
+    """
+    The check above can fail: pings that go through the buffer have it looked after.
+    """
+    clock = Clock()
+    scene = Scene(builtIn(clock), clock)
+    scene.begin()
+    wakeupsOf([scene], clock, 2 * 20)
+    assert wakeupsOf([scene], clock, INTERVALS * 20) > 2 * INTERVALS + 1
+
+
+# Bytes.
+
+
+def bytesOf(make: Callable[[Clock], Any], links: int = 200) -> float:
+    """
+    Bytes for each idle link, its connection and its protocol included.
+    """
+    clock = Clock()
+    factory = make(clock)
+
+    def more(count: int) -> list[Scene]:
+        scenes = [Scene(factory, clock) for _ in range(count)]
+        for scene in scenes:
+            scene.begin()
+        return scenes
+
+    kept = more(50)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept += more(links)
+        if make is not bare:
+            wakeupsOf(kept, clock, 45)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / links
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """
+    Nothing of other tests is freed meanwhile.
+    """
+    gc.collect()
+    yield
+
+
+@pytest.mark.usefixtures("collected")
+@pytest.mark.parametrize(
+    ("make", "most"), [(builtIn, 3000), (wrapped, 3000)], ids=["builtIn", "wrapped"]
+)
+def test_bytesOfALink(kernel: Kernel, make: Callable[[Clock], Any], most: int) -> None:
+    """
+    Memory for each idle link, over a bare protocol on the same connection, stays below a ceiling.
+    """
+    assert bytesOf(make) - bytesOf(bare) <= most
+
+
+@pytest.mark.usefixtures("collected")
+def test_bytesAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The check above can fail.
+    """
+    usual = bytesOf(builtIn)
+    init = linkModule.Link.__init__
+
+    def larger(self: Any, *arguments: Any, **keywords: Any) -> None:
+        init(self, *arguments, **keywords)
+        self.keepAlive = bytearray(1000)
+
+    monkeypatch.setattr(linkModule.Link, "__init__", larger)
+    assert bytesOf(builtIn) > usual + 500
