@@ -212,6 +212,16 @@ def test_pongTellsTheRoundTrip() -> None:
     transport.lose()
 
 
+def test_unaskedPongTellsNoRoundTrip() -> None:
+    """
+    A pong that nobody has asked for answers no ping, not even where none was sent yet.
+    """
+    protocol, transport, _, _ = connected(Talker)
+    transport.deliver(wire.encodePong(0))
+    assert protocol.link.rtt is None
+    transport.lose()
+
+
 def test_everyFrameIsSeen() -> None:
     """
     A class that overrides C{frameReceived} sees the pong of its own ping, too, and what it passes

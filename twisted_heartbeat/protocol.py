@@ -355,7 +355,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         @raise ProtocolViolation: if it has no place here; the link ends.
         """
         if isinstance(frame, wire.Pong):
-            if frame.token == self.__token:
+            if frame.token and frame.token == self.__token:
                 self.__link().ponged()
         elif isinstance(frame, wire.Data):
             self.messageReceived(frame.message)
