@@ -473,12 +473,6 @@ class Pieces(Stream):
         """
         return not self._due and super().between
 
-    def whole(self, data: bytes) -> Ping | Pong | Data | None:
-        """
-        See L{Reader.whole}.
-        """
-        return None if self._due else super().whole(data)
-
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
         See L{Reader.receive}.
