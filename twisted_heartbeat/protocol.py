@@ -8,6 +8,7 @@ Door 1: mix L{HeartbeatMixin} into a protocol of your own, or build on L{Heartbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from time import monotonic
 from typing import Any
@@ -120,37 +121,45 @@ class HeartbeatMixin(TimeoutMixin):
         """
         # What an earlier connection of the same instance may have left.
         for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
-            self.__dict__.pop(name, None)
-        deliver = self.dataReceived
-        completed = self.handshakeCompleted
-        lost = self.connectionLost
-
-        def dataReceived(data: bytes) -> None:
-            link.heard()
-            if link.hearsByItself:
-                # It sees the chunks on the socket from here on.
-                self.__dict__.pop("dataReceived", None)
-            deliver(data)
-
-        def handshakeCompleted() -> None:
-            link.handshaken()
-            completed()
-
-        def connectionLost(reason: Failure = connectionDone) -> None:
-            if link.state == "gone":
-                # A transport that was done without lets go after all.
-                return
-            self.__cancelTimeout()
-            reason = link.lost(reason)
-            try:
-                lost(reason)
-            finally:
-                link.ended()
-
-        self.dataReceived = dataReceived
-        self.connectionLost = connectionLost
+            self.__forget(name)
+        # Bound methods, for functions of each instance would cost each link half a kilobyte.
+        self.dataReceived = self.__dataReceived
+        self.connectionLost = self.__connectionLost
         if link.state == "handshaking":
-            self.handshakeCompleted = handshakeCompleted  # type: ignore[method-assign]
+            self.handshakeCompleted = self.__handshakeCompleted  # type: ignore[method-assign]
+
+    def __forget(self, name: str) -> None:
+        """
+        Uncover the class's method.  Not by way of C{__dict__}, which would have Python make one.
+        """
+        with suppress(AttributeError):
+            delattr(self, name)
+
+    def __dataReceived(self, data: bytes) -> None:
+        link = self.link
+        assert link is not None
+        link.heard()
+        if link.hearsByItself:
+            # It sees the chunks on the socket from here on.
+            self.__forget("dataReceived")
+        type(self).dataReceived(self, data)  # type: ignore[call-arg, arg-type]
+
+    def __handshakeCompleted(self) -> None:
+        if self.link is not None:
+            self.link.handshaken()
+        type(self).handshakeCompleted(self)
+
+    def __connectionLost(self, reason: Failure = connectionDone) -> None:
+        link = self.link
+        if link is None or link.state == "gone":
+            # A transport that was done without lets go after all.
+            return
+        self.__cancelTimeout()
+        reason = link.lost(reason)
+        try:
+            type(self).connectionLost(self, reason)
+        finally:
+            link.ended()
 
     # The TimeoutMixin's part.
 
@@ -261,7 +270,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         self.__hold, self.__parted = 0.0, False
         self.__reader = self._newReader()
         link = self.__link()
-        link.farewell = self.__sayClosing
+        link.farewell = HeartbeatProtocol.__sayClosing
         self.__said, hello = _hello(self.name, link.bound or 0.0, self.__offered(link))
         self.__write(hello)
         if self.__said.offers:

@@ -57,6 +57,9 @@ from .transport import (
 
 _log = Logger()
 
+_NEVER = -inf
+"""Before all time.  One object for all links, where an expression would make each its own."""
+
 _TURNS_TO_LET_GO = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
 
@@ -128,7 +131,7 @@ class Link:
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
-    @ivar farewell: says goodbye to the peer, in a protocol that has such a thing.
+    @ivar farewell: takes the protocol and says goodbye to the peer, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
     @ivar refused: whether a server did not admit the peer.
     @ivar pingsLeft: counts the peer's pings down; C{pingsSpent} is called at 0.
@@ -219,18 +222,18 @@ class Link:
         self._lastPingMark = 0
         self._pingedAt = 0.0
         self._mark = 0
-        self._markedAt = -inf
-        self._drainedAt = -inf
-        self._lookedAt = -inf
+        self._markedAt = _NEVER
+        self._drainedAt = _NEVER
+        self._lookedAt = _NEVER
         self._word = inf
         self._speakBy = inf
         self._speak: Callable[[Any], object] | None = None
-        self._sends: list[tuple[int | None, Deferred[None]]] = []
-        self._cleanups: list[Callable[[], object]] | None = []
+        self._sends: list[tuple[int | None, Deferred[None]]] | None = None
+        self._cleanups: list[Callable[[], object]] | tuple[()] | None = ()
         self._cleaned = False
-        self._waiters: list[Deferred[Cause]] = []
+        self._waiters: list[Deferred[Cause]] | tuple[()] = ()
         self._asks: list[Deferred[bool]] | None = None
-        self._answeredAt = -inf
+        self._answeredAt = _NEVER
         self.slot: Slot | None = None
         self.seconds = terms.clock.seconds
         self.generation = next(terms.generations)
@@ -241,12 +244,12 @@ class Link:
         self.rtt: float | None = None
         self.keepAlive: Applied | None = None
         self.agreement: Agreement | None = None
-        self.farewell: Callable[[], None] | None = None
+        self.farewell: Callable[[Any], None] | None = None
         self.name = ""
         self.refused = False
         self.pingsLeft = -1
         self.pingsSpent: Callable[[], None] | None = None
-        self.spokeAt = -inf
+        self.spokeAt = _NEVER
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
 
@@ -450,8 +453,8 @@ class Link:
             self.sendProgressed()
             witness.sender = None
             witness.awaited = False
-        sends, self._sends = self._sends, []
-        for _, waiting in sends:
+        sends, self._sends = self._sends, None
+        for _, waiting in sends or ():
             _failQuietly(waiting, self.cause)
         self._tellAsking(False)
         self._owner.linkLost(self, self.cause)
@@ -538,6 +541,7 @@ class Link:
         Fires with the cause once the link has ended and been cleaned up.
         """
         gone: Deferred[Cause] = Deferred()
+        self._waiters = self._waiters or []
         self._waiters.append(gone)
         if self._cleaned:
             self._tellWaiters()
@@ -560,6 +564,7 @@ class Link:
         if self._cleanups is None:
             self._runSteps([cleanup])
         else:
+            self._cleanups = self._cleanups or []
             self._cleanups.append(cleanup)
 
     def send(self, data: bytes) -> Deferred[None]:
@@ -978,6 +983,9 @@ class Link:
         # What a layer above the connection makes of the message, and when, is not known yet.
         above = isSecured(self._transport) or unsentAbove(self._transport)
         mark = None if above else witness.sent + witness.unsent()
+        if self._sends is None:
+            # Few links ever have one, so none has an empty list.
+            self._sends = []
         self._sends.append((mark, waiting))
         witness.awaited = True
         return waiting
@@ -986,13 +994,15 @@ class Link:
         """
         Take out the sends that have been handed to the kernel.
         """
-        if self._sends and self._sends[-1][0] is None and not unsentAbove(self._transport):
+        sends = self._sends or []
+        if sends and sends[-1][0] is None and not unsentAbove(self._transport):
             whole = witness.sent + witness.unsent()
-            self._sends = [(whole if mark is None else mark, d) for mark, d in self._sends]
+            sends = [(whole if mark is None else mark, d) for mark, d in sends]
         settled = []
-        while self._sends and (mark := self._sends[0][0]) is not None and mark <= witness.sent:
-            settled.append(self._sends.pop(0)[1])
-        witness.awaited = bool(self._sends)
+        while sends and (mark := sends[0][0]) is not None and mark <= witness.sent:
+            settled.append(sends.pop(0)[1])
+        self._sends = sends or None
+        witness.awaited = bool(sends)
         return settled
 
     # Ending.
@@ -1066,7 +1076,7 @@ class Link:
     def _sayGoodbye(self) -> None:
         if self.farewell is not None:
             try:
-                self.farewell()
+                self.farewell(self.protocol)
             except Exception:
                 _log.failure("{link} could not say goodbye", link=self)
 
@@ -1083,7 +1093,7 @@ class Link:
 
     def _tellWaiters(self) -> None:
         self._cleaned = True
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, ()
         assert self.cause is not None
         for waiter in waiters:
             waiter.callback(self.cause)
