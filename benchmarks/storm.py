@@ -74,7 +74,7 @@ def simulate(
         Comparison(f"{words}: {what}", unit, goals=goals)
         for what, unit, goals in [
             ("attempts in the first second", "% of the fleet", {OURS: Goal(10)}),
-            ("busiest second while down", "% of the fleet", {}),
+            ("busiest second", "% of the fleet", {OURS: Goal(10)}),
             ("busiest second after the return", "% of the fleet", {OURS: Goal(3.5)}),
             ("99 % are back after", "s", {OURS: Goal(55)}),
             ("attempts of each client", "", {}),

@@ -99,7 +99,7 @@ def test_wrongValues(kind: type, field: str) -> None:
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_defaults(kind: type) -> None:
     """
-    The defaults are the ones that the design states.
+    The defaults are the ones that the manual states.
     """
     stated = {
         Heartbeat: {"interval": 20.0, "timeout": 15.0},
@@ -109,7 +109,7 @@ def test_defaults(kind: type) -> None:
             "maximum": 60.0,
             "factor": 2.0,
             "jitter": "full",
-            "spread": 10.0,
+            "spread": 12.0,
             "stableAfter": 10.0,
             "maxAttempts": None,
             "maxElapsed": None,
@@ -286,7 +286,7 @@ def test_firstDrawOfAFleetIsSpread(cause: Cause, draw: float) -> None:
     After a cause that a whole fleet sees in the same instant the first draw covers C{spread}, but
     for the tenth of C{initial} in which no peer is back.
     """
-    assert Backoff().delay(1, cause, lambda: draw) == pytest.approx(0.1 + 9.9 * draw)
+    assert Backoff().delay(1, cause, lambda: draw) == pytest.approx(0.1 + 11.9 * draw)
     assert Backoff(spread=25.0).delay(1, cause, lambda: draw) == pytest.approx(0.1 + 24.9 * draw)
     assert Backoff(spread=0.0).delay(1, cause, lambda: draw) == pytest.approx(1.0 * draw)
 
@@ -296,7 +296,7 @@ def test_laterDrawsOfAFleetAreNoCloser() -> None:
     The spread is where the growth begins, so that the second draws do not meet either.
     """
     ceilings = [Backoff().delay(n, PeerReset(), lambda: 1.0) for n in range(1, 6)]
-    assert ceilings == [10, 20, 40, 60, 60]
+    assert ceilings == [12, 24, 48, 60, 60]
 
 
 @given(st.integers(min_value=2, max_value=50), DRAWS)
@@ -304,7 +304,7 @@ def test_laterDrawsLeaveTheSpreadToTheFirst(attempt: int, draw: float) -> None:
     """
     Who has tried in vain does not come again while the rest of the fleet makes its first attempt.
     """
-    assert 10.0 <= Backoff().delay(attempt, refused(), lambda: draw) <= 60.0
+    assert 12.0 <= Backoff().delay(attempt, refused(), lambda: draw) <= 60.0
     assert Backoff(spread=0.0).delay(attempt, refused(), lambda: 0.0) == 0.0
     assert Backoff(maximum=4.0).delay(attempt, refused(), lambda: 0.0) == 2.0
 
@@ -330,7 +330,7 @@ def test_slowlyIsNeverSoon(attempt: int, draw: float) -> None:
     What will not be gone in a second (a route, a name, a certificate) is never tried again soon.
     """
     delay = Backoff().delay(attempt, HostUnreachable(), lambda: draw)
-    assert 5.0 <= delay <= 60.0
+    assert 6.0 <= delay <= 60.0
 
 
 @given(st.sampled_from([None, 0.0, 0.5, 1.0]), ATTEMPTS, DRAWS)
@@ -339,7 +339,7 @@ def test_slowlyIsNeverSoonWithOtherJitter(jitter: float | None, attempt: int, dr
     So it is with every kind of jitter.
     """
     delay = Backoff(jitter=jitter).delay(attempt, HostUnreachable(), lambda: draw)
-    assert 5.0 <= delay <= 60.0
+    assert 6.0 <= delay <= 60.0
 
 
 def test_causeThatSaysNothingChangesNothing() -> None:

@@ -456,7 +456,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     initialDelay = 1.0
     factor = 2.0
     jitter: Any = "full"
-    spread = 10.0
+    spread = 12.0
     stableAfter = 10.0
     delay = initialDelay
 

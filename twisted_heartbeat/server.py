@@ -153,7 +153,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self,
         *,
         comeBackAfter: float = 1.0,
-        spread: float = 10.0,
+        spread: float = 12.0,
         grace: float = 0.5,
         reason: str = "closing",
     ) -> Deferred[Any]:

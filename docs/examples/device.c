@@ -30,7 +30,7 @@ enum {
     EVERY = 10 * SECOND,    /* between two readings */
     PATIENCE = 30 * SECOND, /* for a connection, for room to write, and for the server's hello */
     FIRST = SECOND, WIDEST = 60 * SECOND, /* how wide a wait is drawn; each failure doubles it */
-    SPREAD = 10 * SECOND,   /* at least so wide if all devices have lost the server together */
+    SPREAD = 12 * SECOND,   /* at least so wide if all devices have lost the server together */
     SLOWLY = 30 * SECOND,   /* the shortest wait of one who is not welcome */
     HOUR = 3600000          /* the longest wait that it can be told, in ms */
 };

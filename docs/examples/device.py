@@ -34,7 +34,7 @@ PATIENCE = 30
 FIRST, WIDEST = 1, 60
 """How wide a wait is drawn; each failure doubles it."""
 
-SPREAD = 10
+SPREAD = 12
 """At least so wide if all devices have lost the server together."""
 
 SLOWLY = 30

@@ -159,7 +159,8 @@ class Backoff:
     @ivar jitter: C{"full"}; or a fraction from 0 to 1 by which the ceiling is varied either way;
         or L{None} to wait for the ceiling itself.
     @ivar spread: seconds; the first ceiling after a cause that a whole fleet sees in one instant,
-        and the least wait after the next such ones, if no more than half of their ceiling.
+        and the least wait after the next such ones, if no more than half of their ceiling.  A whole
+        fleet in ten seconds is ten percent of it in each; chance needs room.
     @ivar stableAfter: seconds after which a link is proven even if the peer has not spoken.
     @ivar maxAttempts: failed attempts in a row after which it gives up; L{None} for never.
     @ivar maxElapsed: seconds since the first of them after which it gives up; L{None} for never.
@@ -170,7 +171,7 @@ class Backoff:
     maximum: float = 60.0
     factor: float = 2.0
     jitter: Literal["full"] | float | None = "full"
-    spread: float = 10.0
+    spread: float = 12.0
     stableAfter: float = 10.0
     maxAttempts: int | None = None
     maxElapsed: float | None = None
