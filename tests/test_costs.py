@@ -356,7 +356,7 @@ def collected() -> Iterator[None]:
 
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize(
-    ("make", "most"), [(builtIn, 3000), (wrapped, 1700)], ids=["builtIn", "wrapped"]
+    ("make", "most"), [(builtIn, 2300), (wrapped, 1400)], ids=["builtIn", "wrapped"]
 )
 def test_bytesOfALink(kernel: Kernel, make: Callable[[Clock], Any], most: int) -> None:
     """
