@@ -2,13 +2,15 @@
 # See LICENSE for details.
 
 """
-The servers that C{heartbeat.py} compares.  Each pings whoever connects, once a second, and hears
-the answers; each runs in a process of its own and prints the port that it listens on.
+The servers that C{heartbeat.py} and C{footprint.py} compare.  Each pings whoever connects, once a
+second where nothing else is asked for, and hears the answers; each runs in a process of its own and
+prints the port that it listens on.
 
 Those that keep one timer for all their links keep them in slots, as the pulse does, so that the
 pings of all contestants are spread over the second as the connections were.
 
-Run by C{heartbeat.py}, as C{python benchmarks/contestants.py NAME}.
+Run by these, as C{python benchmarks/contestants.py NAME}; those that take an interval and a timeout
+have them after the name, in seconds.
 """
 
 from __future__ import annotations
@@ -182,7 +184,7 @@ def callLaterEach() -> None:
     serveTwisted(Factory.forProtocol(Timed))
 
 
-def timeoutMixin() -> None:
+def timeoutMixin(interval: float = 1, timeout: float = 9) -> None:
     """
     The idiom: TimeoutMixin, and a LoopingCall for each connection.
     """
@@ -192,8 +194,8 @@ def timeoutMixin() -> None:
 
     class Timed(Protocol, TimeoutMixin):
         def connectionMade(self) -> None:
-            self.setTimeout(10)
-            LoopingCall(self.ping).start(1, now=False)
+            self.setTimeout(interval + timeout)
+            LoopingCall(self.ping).start(interval, now=False)
 
         def ping(self) -> None:
             self.transport.write(PING)
@@ -204,13 +206,13 @@ def timeoutMixin() -> None:
     serveTwisted(Factory.forProtocol(Timed))
 
 
-def ours() -> None:
+def ours(interval: float = 1, timeout: float = 1.5) -> None:
     """
     L{HeartbeatProtocol} under L{HeartbeatServerFactory}.
     """
     from twisted_heartbeat import Heartbeat, HeartbeatServerFactory
 
-    serveTwisted(HeartbeatServerFactory(heartbeat=Heartbeat(interval=1, timeout=1.5)))
+    serveTwisted(HeartbeatServerFactory(heartbeat=Heartbeat(interval=interval, timeout=timeout)))
 
 
 def oursWrapped() -> None:
@@ -234,7 +236,7 @@ def oursWrapped() -> None:
     )
 
 
-def autobahnPing() -> None:
+def autobahnPing(interval: float = 1, timeout: float = 9) -> None:
     """
     autobahn, with its automatic ping.
     """
@@ -242,7 +244,7 @@ def autobahnPing() -> None:
 
     factory = WebSocketServerFactory()
     factory.protocol = WebSocketServerProtocol
-    factory.setProtocolOptions(autoPingInterval=1, autoPingTimeout=9, autoPingSize=12)
+    factory.setProtocolOptions(autoPingInterval=interval, autoPingTimeout=timeout, autoPingSize=12)
     serveTwisted(factory)
 
 
@@ -287,7 +289,7 @@ def onUvloop() -> None:
     uvloop.run(serveAsyncio())
 
 
-def websocketsPing() -> None:
+def websocketsPing(interval: float = 1, timeout: float = 9) -> None:
     """
     websockets, with its keepalive.
     """
@@ -299,7 +301,13 @@ def websocketsPing() -> None:
 
     async def run() -> None:
         serving = serve(
-            listen, HOST, 0, ping_interval=1, ping_timeout=9, compression=None, backlog=BACKLOG
+            listen,
+            HOST,
+            0,
+            ping_interval=interval,
+            ping_timeout=timeout,
+            compression=None,
+            backlog=BACKLOG,
         )
         async with serving as server:
             tell(next(iter(server.sockets)).getsockname()[1])
@@ -308,7 +316,7 @@ def websocketsPing() -> None:
     asyncio.run(run())
 
 
-CONTESTANTS: dict[str, Callable[[], None]] = {
+CONTESTANTS: dict[str, Callable[..., None]] = {
     "epoll": epollFloor,
     "silent": silentTwisted,
     "bare": bareTwisted,
@@ -324,4 +332,4 @@ CONTESTANTS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    CONTESTANTS[sys.argv[1]]()
+    CONTESTANTS[sys.argv[1]](*map(float, sys.argv[2:]))

@@ -89,9 +89,12 @@ class Peers:
         self._pinged: set[int] = set()
         self.answered = 0
 
-    def connect(self, count: int, *, pings: bool) -> None:
+    def connect(self, count: int, *, pings: bool, aSecond: float = CONNECTS_A_SECOND) -> None:
         """
-        Connect so many more, answering meanwhile, until each has been pinged once.
+        Connect so many more, answering meanwhile.
+
+        @param pings: whether to go on until each has been pinged once.
+        @param aSecond: how many to connect in a second.
         """
         began = monotonic()
         whole = len(self._sockets) + count
@@ -99,7 +102,7 @@ class Peers:
             passed = monotonic() - began
             if passed > SLOWEST:
                 raise SystemExit(f"only {len(self._pinged)} of {whole} were pinged in time")
-            due = min(whole, whole - count + int(passed * CONNECTS_A_SECOND))
+            due = min(whole, whole - count + int(passed * aSecond))
             for _ in range(due - len(self._sockets)):
                 self._open()
             self._serve(0.002)
@@ -159,14 +162,17 @@ def ownMemory(pid: int) -> int:
 
 
 @contextmanager
-def serving(command: list[str], core: int) -> Iterator[tuple[int, int]]:
+def serving(command: list[str], core: int | None = None) -> Iterator[tuple[int, int]]:
     """
     A server, and the port that it listens on.
+
+    @param core: the only one that it may use; any if L{None}.
     """
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
-        os.sched_setaffinity(server.pid, {core})
+        if core is not None:
+            os.sched_setaffinity(server.pid, {core})
         yield server.pid, int(server.stdout.readline())
     finally:
         server.kill()

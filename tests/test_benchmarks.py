@@ -2,14 +2,17 @@
 # See LICENSE for details.
 
 """
-The pure parts of the benchmarks compute what they say, and the default settings reach the goals
-that are computed with them.
+The pure parts of the benchmarks compute what they say, the default settings reach the goals that
+are computed with them, and what reads the kernel's own figures reads the right ones.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import random
+import signal
+import subprocess
 import sys
 from collections import Counter
 from math import e, inf
@@ -29,6 +32,7 @@ detectors: Any = importlib.import_module("detectors")
 arrivals: Any = importlib.import_module("arrivals")
 virtual: Any = importlib.import_module("virtual")
 crowd: Any = importlib.import_module("crowd")
+footprint: Any = importlib.import_module("footprint")
 
 OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
 SEEDS = range(5)
@@ -231,3 +235,121 @@ def test_verdictsInVirtualTime() -> None:
     assert min(silences) >= heartbeat.bound - 1e-6
     assert max(silences) <= heartbeat.bound + 0.05
     assert disturbed == 0
+
+
+# The footprint.
+
+onLinux = pytest.mark.skipif(sys.platform != "linux", reason="it reads proc(5), which is Linux's")
+
+
+@onLinux
+def test_importIsMeasured(tmp_path: Path) -> None:
+    """
+    What a fresh interpreter imports is counted, and takes memory; the byte code goes where it is
+    told to go.
+    """
+    _, bare, few = footprint.imported("", str(tmp_path))
+    spent, memory, modules = footprint.imported("import json, asyncio", str(tmp_path))
+    assert spent > 0
+    assert memory > bare + 1_000_000
+    assert modules > few + 50
+    assert list(tmp_path.rglob("*.pyc"))
+
+
+def test_importThatFailsIsNotMeasured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    No figure is made of what could not be imported.
+    """
+    with pytest.raises(SystemExit, match="nowhere"):
+        footprint.imported("import nowhere", str(tmp_path))
+    assert "ModuleNotFoundError" in capfd.readouterr().err
+
+
+DOZING = """
+import threading, time
+
+def doze():
+    for _ in range(20):
+        time.sleep(0.001)
+
+def other():
+    doze()
+    dozed.set()
+    threading.Event().wait()
+
+dozed = threading.Event()
+input()
+threading.Thread(target=other, daemon=True).start()
+doze()
+dozed.wait()
+print(flush=True)
+input()
+"""
+
+
+@onLinux
+def test_wakeupsAreThoseOfAllThreads() -> None:
+    """
+    Each sleep of a process ends in one wakeup, in whichever of its threads, and there are few more.
+    """
+    pipe = subprocess.PIPE
+    child = subprocess.Popen([sys.executable, "-c", DOZING], stdin=pipe, stdout=pipe)
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        before = footprint.wakeupsOf(child.pid)
+        child.stdin.write(b"now\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert 40 <= footprint.wakeupsOf(child.pid) - before < 80
+
+
+def test_webSocketIsAnswered() -> None:
+    """
+    The other end of a WebSocket's client says what RFC 6455 asks for: section 1.3 has the upgrade,
+    section 5.7 the ping that is masked and the pong that is not.
+    """
+    upgrade = b"GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHost: a\r\n\r\n"
+    accepted = footprint.serverAnswer(upgrade)
+    assert accepted.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in accepted
+    ping = bytes.fromhex("89 85 37fa213d 7f9f4d5158")
+    assert footprint.serverAnswer(ping) == b"\x8a\x05Hello"
+    assert footprint.serverAnswer(b"\x81\x80\0\0\0\0") == b""
+
+
+@onLinux
+def test_idleProcessesAreCompared() -> None:
+    """
+    In a run that is short, those that ping are woken at least for each ping, and it is answered;
+    one that has nothing to say sleeps.
+    """
+    found = footprint.compareWakeups(3, 1, 2, 0.4, 0.4, ["silent", "ours", "TimeoutMixin"])
+    figures = {each.title: each.rows() for each in found}
+    for role in (footprint.ONE_LINK, "a server with 3 links"):
+        woken, pings = (figures[f"{role}: {figure}"] for figure in footprint.FIGURES)
+        assert set(pings) == {"ours", "TimeoutMixin"}
+        for name, row in pings.items():
+            assert 60 < row["median"] < 240
+            assert woken[name]["median"] > row["median"] / 2
+        assert woken["silent"]["median"] < 10
+    assert figures[f"{footprint.ONE_LINK}: wakeups"][footprint.TO_OURS]["median"] > 60
+
+
+@onLinux
+def test_lostLinkIsSeen() -> None:
+    """
+    A process that has lost its link is not taken for an idle one, whoever is at the other end.
+    """
+    with footprint.Scene(0.4, 0.4) as scene:
+        scene.addClient("TimeoutMixin")
+        scene.wait()
+        os.kill(scene.idle[0].pid, signal.SIGKILL)
+        with pytest.raises(SystemExit, match="closed its connection"):
+            scene.wait()
+    with footprint.Scene(0.4, 0.4) as scene:
+        scene.addClientOfOurs()
+        scene.wait()
+        os.kill(scene.idle[0].pid, signal.SIGKILL)
+        with pytest.raises(SystemExit, match="lost its connection"):
+            scene.wait()
