@@ -61,20 +61,37 @@ STYLE = {
 SPOKEN = {
     "twisted_heartbeat": "twisted_heartbeat",
     "ours": "twisted_heartbeat",
+    "mixin": "twisted_heartbeat, mixed in",
     "wrapped": "twisted_heartbeat, wrapped",
+    "heartbeat:": "twisted_heartbeat, heartbeat:",
+    "keepalive:": "twisted_heartbeat, keepalive:",
     "epoll": "raw epoll loop, Python",
     "C": "raw epoll loop, C",
+    "bare": "bare Twisted",
+    "silent": "bare Twisted, no pings",
+    "direct": "bare Twisted, to the sockets",
+    "callLater": "Twisted, callLater each",
+    "autobahn": "autobahn, automatic ping",
+    "websockets": "websockets, keepalive",
+    "uvloop": "asyncio on uvloop",
 }
 """What contestants are called in a chart, where that is not their name."""
 
 Rows = dict[str, dict[str, Any]]
 
 
+def spoken(name: str) -> str:
+    """
+    What a contestant is called.
+    """
+    return SPOKEN.get(name, name)
+
+
 def isOurs(name: str) -> bool:
     """
     Whether a contestant is this package.
     """
-    return SPOKEN.get(name, name).startswith("twisted_heartbeat") or name in ("mixin", "mixed in")
+    return spoken(name).startswith("twisted_heartbeat")
 
 
 def colour(name: str) -> str:
@@ -108,7 +125,7 @@ def bars(axes: Axes, rows: Rows, title: str, unit: str) -> None:
             axes.hlines(place, row["low"], row["high"], color=INK, linewidth=1)
         told = number(row["median"])
         if "ratio" in row:
-            told += f"   {row['ratio']:.2g} x"
+            told += f"   {row['ratio']:.2f} x"
         axes.text(
             max(row["high"], row["median"]) + 0.012 * most,
             place,
@@ -117,7 +134,7 @@ def bars(axes: Axes, rows: Rows, title: str, unit: str) -> None:
             color=INK if isOurs(name) else FAINT,
             weight="bold" if isOurs(name) else "normal",
         )
-    axes.set_yticks(range(len(names)), [SPOKEN.get(name, name) for name in names])
+    axes.set_yticks(range(len(names)), [spoken(name) for name in names])
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_weight("bold" if isOurs(name) else "normal")
     axes.invert_yaxis()
@@ -139,6 +156,114 @@ def panels(count: int, heights: list[float], width: float = 7.6) -> tuple[Figure
 
 
 # Each of them.
+
+
+def drawHeartbeat(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    What a ping costs, in floors, and what a link holds.  Who did not keep the rate, so that its
+    figures are not those of one ping a second, is marked.
+    """
+    slow = {
+        name: f"{spoken(name)}, at {row['median']:.2f} Hz"
+        for comparison in byLinks(found, "pings for each in a second").values()
+        for name, row in comparison["rows"].items()
+        if not row["met"]
+    }
+    called = {"TimeoutMixin": "TimeoutMixin + LoopingCall"} | slow
+    cost = drawByLinks(byLinks(found, "a ping and its pong"), "ratio", "us", called)
+    cost.axes[0].set_title("Processor time of a ping and its pong, beside the floor's", pad=32)
+    memory = drawByLinks(byLinks(found, "memory of one"), "median", "bytes", called)
+    memory.axes[0].set_title("Memory of a link", pad=32)
+    return {"heartbeat": cost, "memory": memory}
+
+
+def byLinks(found: dict[str, Any], ending: str) -> dict[int, dict[str, Any]]:
+    """
+    The comparisons whose titles end so, by the number of links, from the most.
+    """
+    each = {
+        int(title.split()[0]): comparison
+        for title, comparison in found["comparisons"].items()
+        if title.endswith(f": {ending}")
+    }
+    return dict(sorted(each.items(), reverse=True))
+
+
+def drawByLinks(
+    each: dict[int, dict[str, Any]], of: str, unit: str, called: dict[str, str]
+) -> Figure:
+    """
+    A bar for each contestant and number of links, a line at the goal, and the figures in columns
+    beside them, where no line crosses them.
+
+    @param of: what the bars show, C{"ratio"} to the base, or C{"median"}.
+    @param called: what contestants are called here, where that is another name.
+    """
+    first = next(iter(each.values()))
+    names = sorted(first["rows"], key=lambda name: extent(first["rows"][name], of)[1])
+    figure, [axes] = panels(1, [0.8 + 0.33 * len(names)], width=8.4)
+    thickness = 0.76 / len(each)
+    edge = 10
+    for level, (links, comparison) in enumerate(each.items()):
+        edge += 105 if of == "ratio" else 85
+        inColumn(axes, edge, -1, f"{links:,} links", FAINT)
+        for place, name in enumerate(names):
+            row = comparison["rows"][name]
+            low, middle, high = extent(row, of)
+            at = place - 0.38 + thickness * (level + 0.5)
+            axes.barh(at, middle, thickness, color=colour(name), alpha=0.45 if level else 1.0)
+            if high > low:
+                axes.hlines(at, low, high, color=INK, linewidth=0.8)
+            ink = OURS if isOurs(name) else INK
+            inColumn(axes, edge, place, f"{row['median']:,.0f} {unit}", ink)
+            if of == "ratio":
+                inColumn(axes, edge - 50, place, f"{middle:.1f} x", ink)
+    base = first["rows"][first["base"]]["median"]
+    goals = {
+        row["goal"] + (base if row["goalOf"] == "over" else 0.0)
+        for row in first["rows"].values()
+        if "goal" in row
+    }
+    for goal in goals:
+        axes.axvline(goal, color=GOAL, linewidth=1.2)
+        words = f"goal: {goal:g} x" if of == "ratio" else f"goal: {goal:,.0f} {unit}"
+        axes.text(goal, -1, words, color=GOAL, ha="center", va="center")
+    axes.set_ylim(len(names) - 0.5, -0.6)
+    axes.set_xlim(0)
+    axes.set_yticks(range(len(names)), [called.get(name, spoken(name)) for name in names])
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(OURS if isOurs(name) else INK)
+        label.set_weight("bold" if isOurs(name) else "normal")
+    axes.xaxis.set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(left=False)
+    return figure
+
+
+def extent(row: dict[str, Any], of: str) -> tuple[float, float, float]:
+    """
+    From the lower quartile by way of the median to the upper; the base is once itself.
+    """
+    if of == "median":
+        return row["low"], row["median"], row["high"]
+    return row.get("ratioLow", 1.0), row.get("ratio", 1.0), row.get("ratioHigh", 1.0)
+
+
+def inColumn(axes: Axes, edge: float, place: float, words: str, ink: str) -> None:
+    """
+    Words beside a bar, that end so many points to the right of the chart.
+    """
+    axes.annotate(
+        words,
+        (1, place),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(edge, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=ink,
+        annotation_clip=False,
+    )
 
 
 def drawComparisons(found: dict[str, Any]) -> dict[str, Figure]:
@@ -347,11 +472,29 @@ def drawFalseVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
 
 
 DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Figure]]] = {
+    "heartbeat": drawHeartbeat,
+    "datapath": drawComparisons,
     "storm": drawStorm,
     "verdicts": drawVerdicts,
     "falseverdicts": drawFalseVerdicts,
 }
-"""By benchmark; all others are drawn as bars."""
+"""By benchmark; what the documentation shows of the others is words and tables."""
+
+
+def draw(found: dict[str, Any], into: Path) -> list[Path]:
+    """
+    What one benchmark has found.
+
+    @return: where its charts are.
+    """
+    drawn = []
+    with matplotlib.rc_context(STYLE):
+        for name, figure in DRAWN[found["benchmark"]](found).items():
+            figure.tight_layout()
+            drawn.append(into / f"{name}.svg")
+            figure.savefig(drawn[-1], bbox_inches="tight", pad_inches=0.15, metadata={"Date": None})
+            pyplot.close(figure)
+    return drawn
 
 
 def main() -> None:
@@ -363,18 +506,14 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=INTO, help="where to draw")
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        for path in sorted(options.folder.glob("*.json")):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if "comparisons" not in found:
-                continue
-            draw = DRAWN.get(found["benchmark"], drawComparisons)
-            for name, figure in draw(found).items():
-                figure.tight_layout()
-                drawn = options.into / f"{name}.svg"
-                figure.savefig(drawn, bbox_inches="tight", pad_inches=0.15, metadata={"Date": None})
-                pyplot.close(figure)
-                print(drawn)
+    drawn = []
+    for path in sorted(options.folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["benchmark"] in DRAWN:
+            drawn += draw(found, options.into)
+    if not drawn:
+        raise SystemExit(f"nothing to draw is in {options.folder}")
+    print(*drawn, sep="\n")
 
 
 if __name__ == "__main__":

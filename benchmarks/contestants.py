@@ -215,6 +215,26 @@ def ours(interval: float = 1, timeout: float = 1.5) -> None:
     serveTwisted(HeartbeatServerFactory(heartbeat=Heartbeat(interval=interval, timeout=timeout)))
 
 
+def oursMixedIn() -> None:
+    """
+    L{HeartbeatMixin} in a bare protocol, with a C{sendPing} of its own.
+    """
+    from twisted.internet.protocol import Factory, Protocol
+
+    from twisted_heartbeat import Heartbeat, HeartbeatMixin
+
+    class Mixed(HeartbeatMixin, Protocol):
+        heartbeat = Heartbeat(interval=1, timeout=1.5)
+
+        def sendPing(self) -> None:
+            self.transport.write(PING)
+
+        def dataReceived(self, data: bytes) -> None:
+            pass
+
+    serveTwisted(Factory.forProtocol(Mixed))
+
+
 def oursWrapped() -> None:
     """
     A bare protocol under L{HeartbeatServerFactory}, with a C{ping} of its own.
@@ -322,6 +342,7 @@ CONTESTANTS: dict[str, Callable[..., None]] = {
     "bare": bareTwisted,
     "direct": partial(bareTwisted, direct=True),
     "ours": ours,
+    "mixin": oursMixedIn,
     "wrapped": oursWrapped,
     "callLater": callLaterEach,
     "TimeoutMixin": timeoutMixin,

@@ -291,7 +291,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, seconds=1.0)
     parser.add_argument("--seconds", type=float, default=18.0, help="how long to measure in all")
     options = parser.parse_args()
     if not 0 < options.seconds <= 600:

@@ -55,7 +55,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, count=2000, seeds=1)
     parser.add_argument("--bound", type=float, default=3.0, help="seconds; a heartbeat takes one")
     parser.add_argument("--count", type=int, default=20_000, help="heartbeats of each trace")
     parser.add_argument("--seeds", type=int, default=3)

@@ -400,7 +400,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, links=100, imports=3, turns=1, interval=2.0, timeout=1.5)
     parser.add_argument("--links", type=int, default=1000, help="of those that have many")
     parser.add_argument("--imports", type=int, default=9, metavar="TURNS")
     parser.add_argument("--turns", type=int, default=3, help="of counting wakeups")

@@ -6,11 +6,14 @@ What a heartbeat costs the side that pings: processor time for each ping and its
 for each link.
 
 The contestants are servers, see C{contestants.py}, each in a process of its own on one core.  This
-process is the load, on another core: it connects so many idle peers, answers each ping, and reads
-the server's processor clock before and after a few seconds of that.  The floor is a raw epoll loop
-in Python that sends and receives the same bytes; and one in C, where there is a compiler.
+process is the load, on another core: it connects so many idle peers, spread over whole seconds,
+answers each ping, and reads the server's processor clock before and after a few seconds of that.
+The floor is a raw epoll loop in Python that sends and receives the same bytes; and one in C, where
+there is a compiler.  The load tells how busy it was itself, and gives up when that was too much.
 
-Memory is what the server's own pages have grown by; what the kernel keeps is the same for all.
+Memory is what the private pages of the server have grown by since it had served a few peers, after
+all of them were pinged for a while; what the kernel keeps is the same for all.  It is compared with
+a server that never pings.
 
 Run it with C{python benchmarks/heartbeat.py [--links N ...] [--only NAME ...] [--json FILE]}.
 """
@@ -22,31 +25,41 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import clock_gettime, monotonic
+from time import clock_gettime, monotonic, process_time
 
-from contestants import CONTESTANTS, HOST
+from contestants import BACKLOG, CONTESTANTS, HOST
+from crowd import NEVER_LINGER, SLOWEST, most, pongOf
 from report import Comparison, Goal, inTurns, parserFor, report
 
 from twisted_heartbeat.core import wire
 
 BASE = "epoll"
 GOALS = {"ours": Goal(1.5, "ratio")}
-MEMORY_GOALS = {"ours": Goal(1024, "over"), "wrapped": Goal(1024, "over")}
+MEMORY_GOALS = {name: Goal(1024, "over") for name in ("ours", "mixin", "wrapped")}
+KEPT = Goal(0.9, least=True)
+"""Who pings less often than that does not keep the rate that is asked for."""
 
-SETTLE = 1.5
-"""Seconds, after the last connection, until measuring begins."""
+FEW = 50
+"""What so many bring with them is not counted as a link's memory."""
 
-SLOWEST = 60.0
-"""Seconds in which all must be connected."""
+SETTLE = 1.0
+"""Seconds, after the last peer was pinged first, until measuring begins."""
 
-CONNECTS_A_SECOND = 4000
+CONNECTS_A_SECOND = 3000
+
+AHEAD = BACKLOG - 500
+"""So many may not have been pinged yet: more could overflow the queue of who accepts slowly."""
+
+BUSIEST = 90.0
+"""Percent of its core that the load may take, lest it be what is measured."""
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -54,21 +67,14 @@ UPGRADE = (
 )
 HELLO = wire.encode(wire.Hello())
 
-NEVER_LINGER = struct.pack("ii", 1, 0)
-
-
-def pongOf(data: bytes) -> bytes:
-    """
-    The answer to what a server of the built-in protocol sent, which has no other length.
-    """
-    return b"\1\3\0\0" + data[4:] if len(data) == 12 and data[1] == 2 else b""
-
 
 def pongFrameOf(data: bytes) -> bytes:
     """
     The answer to a ping of a WebSocket: the same bytes, masked with nothing.
     """
-    if data[0] != 0x89:
+    if data.startswith(b"HTTP/"):
+        data = data.partition(b"\r\n\r\n")[2]
+    if data[:1] != b"\x89":
         return b""
     return bytes([0x8A, 0x80 | data[1], 0, 0, 0, 0]) + data[2:]
 
@@ -93,16 +99,23 @@ class Peers:
         """
         Connect so many more, answering meanwhile.
 
+        Pings follow the connections, so these take whole seconds: no part of the second is fuller
+        than another.
+
         @param pings: whether to go on until each has been pinged once.
-        @param aSecond: how many to connect in a second.
+        @param aSecond: how many to connect in a second, at most.
         """
         began = monotonic()
-        whole = len(self._sockets) + count
+        before = len(self._sockets)
+        whole = before + count
+        rate = count / ceil(count / aSecond)
         while len(self._pinged if pings else self._sockets) < whole:
             passed = monotonic() - began
             if passed > SLOWEST:
                 raise SystemExit(f"only {len(self._pinged)} of {whole} were pinged in time")
-            due = min(whole, whole - count + int(passed * aSecond))
+            due = min(whole, before + int(passed * rate))
+            if pings:
+                due = min(due, len(self._pinged) + AHEAD)
             for _ in range(due - len(self._sockets)):
                 self._open()
             self._serve(0.002)
@@ -161,6 +174,23 @@ def ownMemory(pid: int) -> int:
     return 1024 * sum(kilobytes)
 
 
+@dataclass
+class Turn:
+    """
+    What one turn of one contestant came to.
+
+    @ivar cost: microseconds of processor time for each ping and its pong; 0 if none was sent.
+    @ivar size: bytes of memory for each link.
+    @ivar rate: pings for each link and second.
+    @ivar load: percent of its core that the load took.
+    """
+
+    cost: float
+    size: float
+    rate: float
+    load: float
+
+
 @contextmanager
 def serving(command: list[str], core: int | None = None) -> Iterator[tuple[int, int]]:
     """
@@ -173,41 +203,44 @@ def serving(command: list[str], core: int | None = None) -> Iterator[tuple[int, 
     try:
         if core is not None:
             os.sched_setaffinity(server.pid, {core})
-        yield server.pid, int(server.stdout.readline())
+        port = server.stdout.readline()
+        if not port:
+            raise SystemExit(f"{' '.join(command[-2:])} did not start")
+        yield server.pid, int(port)
     finally:
         server.kill()
         server.wait()
         server.stdout.close()
 
 
-def measure(command: list[str], name: str, links: int, window: float, core: int) -> list[float]:
+def measure(command: list[str], name: str, links: int, window: int, core: int) -> Turn:
     """
-    @return: microseconds of processor time for each ping and pong, bytes for each link, and pings
-        for each link and second.
+    Start it, connect, let it ping for so many seconds, and end it.
     """
     pings = name != "silent"
     with serving(command, core) as (pid, port):
         peers = Peers(port, name)
         try:
-            # What the first few bring with them is not theirs.
-            peers.connect(50, pings=pings)
+            peers.connect(FEW, pings=pings)
             before = ownMemory(pid)
             peers.connect(links, pings=pings)
-            peers.serve(SETTLE if pings else 0.2)
-            began, used, answered = monotonic(), processorClock(pid), peers.answered
+            peers.serve(SETTLE)
+            began, used = monotonic(), processorClock(pid)
+            own, answered = process_time(), peers.answered
             peers.serve(window if pings else 0)
             used, answered = processorClock(pid) - used, peers.answered - answered
-            passed = monotonic() - began
+            own, passed = process_time() - own, monotonic() - began
             grown = ownMemory(pid) - before
         finally:
             # First, lest it complain of the others.
             os.kill(pid, signal.SIGKILL)
             peers.close()
-    return [
-        used / answered * 1e6 if pings else 0.0,
-        grown / links,
-        answered / passed / (links + 50),
-    ]
+    if not pings:
+        return Turn(0, grown / links, 0, 0)
+    if not answered:
+        raise SystemExit(f"{name} has stopped pinging")
+    rate = answered / passed / (links + FEW)
+    return Turn(used / answered * 1e6, grown / links, rate, 100 * own / passed)
 
 
 @contextmanager
@@ -223,41 +256,62 @@ def commands(only: list[str] | None) -> Iterator[dict[str, list[str]]]:
             floor = Path(folder) / "floor"
             subprocess.run([compiler, "-O2", "-o", floor, here / "floor.c"], check=True)
             found["C"] = [str(floor)]
+        elif only is None or "C" in only:
+            print("without the floor in C: there is no cc", file=sys.stderr)
         yield {name: found[name] for name in found if only is None or name in only}
 
 
-def compare(links: int, turns: int, window: float, only: list[str] | None) -> list[Comparison]:
+def compare(links: int, turns: int, window: int, only: list[str] | None) -> list[Comparison]:
     """
     All of them, at one number of links.
     """
-    cost = Comparison(f"{links} links: a ping and its pong", "us of CPU", BASE, GOALS)
-    memory = Comparison(f"{links} links: memory of one", "bytes", "silent", MEMORY_GOALS)
-    rate = Comparison(f"{links} links: pings for each in a second", "Hz")
+    if most(links + FEW) < links + FEW:
+        raise SystemExit(f"{links} links need more descriptors than a process may have here")
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
+    if len(cores) < 2:
+        raise SystemExit("the server and the load need a core each, and there is only one")
     with commands(only) as found:
+        words = f"{links} links"
+        cost = Comparison(f"{words}: a ping and its pong", "us of CPU", BASE, GOALS)
+        memory = Comparison(f"{words}: memory of one", "bytes", "silent", MEMORY_GOALS)
+        kept = dict.fromkeys(found, KEPT)
+        rate = Comparison(f"{words}: pings for each in a second", "Hz", goals=kept)
+        load = Comparison(f"{words}: how busy the load was", "% of its core")
+        os.sched_setaffinity(0, {cores[-1]})
         for name in inTurns(list(found), turns=turns):
-            spent, size, pinged = measure(found[name], name, links, window, cores[0])
-            memory.add(name, size)
+            turn = measure(found[name], name, links, window, cores[0])
+            print(f"{links} {name}: {turn}", file=sys.stderr, flush=True)
+            if turn.load > BUSIEST:
+                raise SystemExit(f"the load was {turn.load:.0f} % busy: {name} was not measured")
+            memory.add(name, turn.size)
             if name != "silent":
-                cost.add(name, spent)
-                rate.add(name, pinged)
-            print(f"{links} {name}: {spent:.1f} us, {size:.0f} bytes", file=sys.stderr, flush=True)
-    os.sched_setaffinity(0, cores)
-    return [cost, memory, rate]
+                cost.add(name, turn.cost)
+                rate.add(name, turn.rate)
+                load.add(name, turn.load)
+        os.sched_setaffinity(0, cores)
+    return [cost, memory, rate, load]
 
 
 def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, links=[500], turns=1)
     parser.add_argument("--links", type=int, nargs="+", default=[2000, 8000])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument(
-        "--window", type=float, default=3.0, help="seconds of each turn's measuring"
+        "--window",
+        type=int,
+        default=2,
+        help="seconds of each turn's measuring; whole ones, for some ping in bursts",
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these contestants")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=[*CONTESTANTS, "C"],
+        help=f"only these of {', '.join(CONTESTANTS)}, C",
+    )
     options = parser.parse_args()
     found = []
     for links in options.links:

@@ -44,12 +44,27 @@ class Goal:
     """
     What a figure may come to.
 
-    @ivar most: the highest value that will do.
+    @ivar limit: the highest value that will do.
     @ivar of: what it holds for: C{"median"}, C{"ratio"} to the base, or what is C{"over"} the base.
+    @ivar least: whether it is the lowest value that will do, instead.
     """
 
-    most: float
+    limit: float
     of: str = "median"
+    least: bool = False
+
+    def met(self, value: float) -> bool:
+        """
+        Whether a value will do.
+        """
+        return value >= self.limit if self.least else value <= self.limit
+
+    @property
+    def sign(self) -> str:
+        """
+        How a value that will do compares with the limit.
+        """
+        return ">=" if self.least else "<="
 
 
 class Comparison:
@@ -97,7 +112,8 @@ class Comparison:
                 row |= _spread("ratio", [value / other for value, other in pairs])
         goal = self.goals.get(name)
         if goal is not None and goal.of in row:
-            row |= {"goal": goal.most, "goalOf": goal.of, "met": row[goal.of] <= goal.most}
+            row |= {"goal": goal.limit, "goalOf": goal.of, "goalSign": goal.sign}
+            row["met"] = goal.met(row[goal.of])
         return row
 
     def table(self) -> str:
@@ -114,10 +130,11 @@ class Comparison:
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
     low, _, high = quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    # Of two values the quartiles would lie outside of them.
     return {
         name or "median": round(median(values), 4),
-        f"{name}Low" if name else "low": round(low, 4),
-        f"{name}High" if name else "high": round(high, 4),
+        f"{name}Low" if name else "low": round(max(low, min(values)), 4),
+        f"{name}High" if name else "high": round(min(high, max(values)), 4),
     }
 
 
@@ -127,7 +144,7 @@ def _told(row: dict[str, Any]) -> list[str]:
             return ""
         return f"{row[middle]:{form}} ({row[low]:{form}} .. {row[high]:{form}})"
 
-    goal = f"{row['goalOf']} <= {row['goal']:g}" if "goal" in row else ""
+    goal = f"{row['goalOf']} {row['goalSign']} {row['goal']:g}" if "goal" in row else ""
     return [
         spread("median", "low", "high", ",.4g" if row["median"] < 1000 else ",.0f"),
         spread("ratio", "ratioLow", "ratioHigh", ".2f"),
@@ -167,13 +184,43 @@ def report(benchmark: str, found: Iterable[Comparison], path: Path | None, **abo
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
-def parserFor(description: str | None) -> argparse.ArgumentParser:
+class Quick(argparse.Action):
+    """
+    C{--quick}: sets other options, which may be given after it.
+    """
+
+    def __init__(self, *, quick: dict[str, Any], **keywords: Any) -> None:
+        super().__init__(nargs=0, **keywords)
+        self._quick = quick
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """
+        See C{argparse.Action}.
+        """
+        for name, value in self._quick.items():
+            setattr(namespace, name, value)
+
+
+def parserFor(description: str | None, **quick: Any) -> argparse.ArgumentParser:
     """
     What all of the commands take.
 
     @param description: the first sentence of it is shown.
+    @param quick: the options that make it a matter of seconds.
     """
     words = (description or "").strip().partition("\n\n")[0]
     parser = argparse.ArgumentParser(description=words)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    told = " ".join(f"--{name} {_option(value)}" for name, value in quick.items())
+    parser.add_argument(
+        "--quick",
+        action=Quick,
+        quick=quick,
+        dest=argparse.SUPPRESS,
+        help=f"only to see that it runs: {told}",
+    )
     return parser
+
+
+def _option(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -92,7 +92,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, links=[500])
     parser.add_argument("--links", type=int, nargs="+", default=[2000, 10_000])
     parser.add_argument("--turns", type=int, default=1)
     options = parser.parse_args()

@@ -242,7 +242,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, clients=300, simulated=1000, seeds=1)
     parser.add_argument("--clients", type=int, default=8000, help="of the real storm")
     parser.add_argument("--turns", type=int, default=1, help="real storms of each kind")
     parser.add_argument("--simulated", type=int, default=10_000, help="clients of the simulated")

@@ -146,7 +146,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, turns=1, window=0.5)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument(
         "--window", type=float, default=2.0, help="seconds of each turn's measuring"

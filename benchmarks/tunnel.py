@@ -320,7 +320,7 @@ def main(arguments: list[str]) -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, seconds=1.0)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to measure in all")
     options = parser.parse_args(arguments)
     if not 0 < options.seconds <= 600:

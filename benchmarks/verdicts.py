@@ -153,7 +153,7 @@ def main() -> None:
     """
     The command.
     """
-    parser = parserFor(__doc__)
+    parser = parserFor(__doc__, links=500)
     parser.add_argument("--links", type=int, default=10_000)
     options = parser.parse_args()
     real = most(options.links)

@@ -3,7 +3,8 @@
 
 """
 The pure parts of the benchmarks compute what they say, the default settings reach the goals that
-are computed with them, and what reads the kernel's own figures reads the right ones.
+are computed with them, the contestants do the same work, and what reads the kernel's own figures
+reads the right ones.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from math import e, inf
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,10 @@ detectors: Any = importlib.import_module("detectors")
 arrivals: Any = importlib.import_module("arrivals")
 virtual: Any = importlib.import_module("virtual")
 crowd: Any = importlib.import_module("crowd")
+contestants: Any = importlib.import_module("contestants")
 footprint: Any = importlib.import_module("footprint")
+heartbeat: Any = importlib.import_module("heartbeat")
+report: Any = importlib.import_module("report")
 
 OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
 SEEDS = range(5)
@@ -235,6 +242,187 @@ def test_verdictsInVirtualTime() -> None:
     assert min(silences) >= heartbeat.bound - 1e-6
     assert max(silences) <= heartbeat.bound + 0.05
     assert disturbed == 0
+
+
+# The cost of a heartbeat.
+
+NEEDS = {"autobahn": "autobahn", "uvloop": "uvloop", "websockets": "websockets"}
+"""Packages that not everybody has, by contestant."""
+
+PINGED = [name for name in contestants.CONTESTANTS if name != "silent"]
+
+
+def missing(name: str) -> str | None:
+    """
+    Why a contestant can not start here.
+    """
+    if name == "C":
+        return None if shutil.which("cc") else "there is no C compiler"
+    package = NEEDS.get(name)
+    return f"{package} is not installed" if package and not find_spec(package) else None
+
+
+@pytest.fixture(scope="module")
+def turns() -> Any:
+    """
+    One short turn of all contestants that can start here, all at once, by name.
+    """
+    core = min(os.sched_getaffinity(0))
+    names = [name for name in (*contestants.CONTESTANTS, "C") if not missing(name)]
+    with pytest.MonkeyPatch.context() as patch, heartbeat.commands(names) as found:
+        patch.setattr(heartbeat, "FEW", 3)
+        patch.setattr(heartbeat, "SETTLE", 0.2)
+        with ThreadPoolExecutor(len(names)) as threads:
+            return {
+                name: threads.submit(heartbeat.measure, command, name, 5, 2, core)
+                for name, command in found.items()
+            }
+
+
+@pytest.mark.parametrize("name", [*PINGED, "C"])
+def test_contestantsPing(name: str, turns: Any) -> None:
+    """
+    Each contestant starts, and pings each of its links about once a second: what is compared is
+    the same work.
+    """
+    reason = missing(name)
+    if reason is not None:
+        pytest.skip(reason)
+    turn = turns[name].result()
+    assert 0.4 <= turn.rate <= 2.1
+    assert turn.cost > 0
+
+
+def test_silentOneDoesNotPing(turns: Any) -> None:
+    """
+    That which memory is compared with accepts its links and sends nothing.
+    """
+    turn = turns["silent"].result()
+    assert (turn.cost, turn.rate) == (0, 0)
+
+
+def test_contestantThatDoesNotStartFailsTheRun(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    No figures are made up for one that can not run here.
+    """
+    command = [sys.executable, "-c", "import nowhere"]
+    with pytest.raises(SystemExit, match="did not start"):
+        heartbeat.measure(command, "bare", 1, 1, min(os.sched_getaffinity(0)))
+    assert "nowhere" in capfd.readouterr().err
+
+
+def test_busyLoadFailsTheRun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A load that is the bottleneck measures nothing.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("the server and the load need a core each")
+    turn = heartbeat.Turn(cost=1.0, size=1.0, rate=1.0, load=95.0)
+    monkeypatch.setattr(heartbeat, "measure", lambda *arguments: turn)
+    with pytest.raises(SystemExit, match="95 % busy"):
+        heartbeat.compare(10, 1, 1, ["epoll"])
+
+
+def test_answersOfWebSockets() -> None:
+    """
+    The load answers a ping of a WebSocket with its bytes, also one that comes together with the
+    handshake's end, and nothing else.
+    """
+    pong = b"\x8a\x82\0\0\0\0ab"
+    assert heartbeat.pongFrameOf(b"\x89\x02ab") == pong
+    assert heartbeat.pongFrameOf(b"HTTP/1.1 101 Yes\r\n\r\n\x89\x02ab") == pong
+    assert heartbeat.pongFrameOf(b"HTTP/1.1 101 Yes\r\n\r\n") == b""
+    assert heartbeat.pongFrameOf(b"\x81\x02ab") == b""
+
+
+# What is told.
+
+
+def compared() -> Any:
+    """
+    Two contestants, of which one misses its goal and one its rate.
+    """
+    cost = report.Comparison(
+        "10 links: a ping and its pong", "us", "epoll", {"ours": report.Goal(1.5, "ratio")}
+    )
+    memory = report.Comparison(
+        "10 links: memory of one", "bytes", "epoll", {"ours": report.Goal(1024, "over")}
+    )
+    kept = dict.fromkeys(["epoll", "ours"], report.Goal(0.9, least=True))
+    rate = report.Comparison("10 links: pings for each in a second", "Hz", goals=kept)
+    for comparison, floor, ours in ((cost, 10.0, 20.0), (memory, 100.0, 200.0), (rate, 1.0, 0.5)):
+        for _ in range(2):
+            comparison.add("epoll", floor)
+            comparison.add("ours", ours)
+    return [cost, memory, rate]
+
+
+def test_goalsAreTold() -> None:
+    """
+    Goals are an upper limit or, where that is said, a lower one; what is missed is told.
+    """
+    cost, memory, rate = (comparison.rows()["ours"]["met"] for comparison in compared())
+    assert (cost, memory, rate) == (False, True, False)
+    assert "ratio <= 1.5  MISSED" in compared()[0].table()
+    assert "median >= 0.9  MISSED" in compared()[2].table()
+
+
+def test_quartilesAreAmongTheValues() -> None:
+    """
+    However few turns there were, none came to less than the lower quartile tells, or to more than
+    the upper.
+    """
+    comparison = report.Comparison("two turns", "us")
+    comparison.add("ours", 8.0)
+    comparison.add("ours", 12.0)
+    row = comparison.rows()["ours"]
+    assert (row["low"], row["median"], row["high"]) == (8.0, 10.0, 12.0)
+
+
+def test_quickOptionsGiveWay() -> None:
+    """
+    C{--quick} sets what makes a benchmark short; what is given after it holds.
+    """
+    parser = report.parserFor("A benchmark.", turns=1, window=1)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--window", type=int, default=2)
+    quick = parser.parse_args(["--quick", "--window", "5"])
+    assert (quick.turns, quick.window) == (1, 5)
+    assert parser.parse_args([]).turns == 3
+
+
+def test_chartsAreDrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The charts of the heartbeat and of the data path come from the JSON alone, the same each time;
+    and a folder without any fails.
+    """
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts: Any = importlib.import_module("charts")
+    monkeypatch.setattr(sys, "argv", ["charts.py", str(tmp_path), "--into", str(tmp_path)])
+    with pytest.raises(SystemExit, match="nothing to draw"):
+        charts.main()
+    for benchmark in ("heartbeat", "datapath"):
+        report.report(benchmark, compared(), tmp_path / f"{benchmark}.json")
+    charts.main()
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    assert sorted(drawn) == ["datapath.svg", "heartbeat.svg", "memory.svg"]
+    charts.main()
+    assert drawn == {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+
+
+def test_slowContestantIsMarked() -> None:
+    """
+    Who did not keep the rate is marked in the chart, and nobody else.
+    """
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts: Any = importlib.import_module("charts")
+    found = {
+        "comparisons": {each.title: {"base": each.base, "rows": each.rows()} for each in compared()}
+    }
+    cost = charts.drawHeartbeat(found)["heartbeat"]
+    labels = [label.get_text() for label in cost.axes[0].get_yticklabels()]
+    charts.pyplot.close("all")
+    assert labels == ["raw epoll loop, Python", "twisted_heartbeat, at 0.50 Hz"]
 
 
 # The footprint.
