@@ -429,6 +429,9 @@ def test_slowContestantIsMarked() -> None:
 
 onLinux = pytest.mark.skipif(sys.platform != "linux", reason="it reads proc(5), which is Linux's")
 
+PATIENT = 20.0
+"""Seconds for the answer to a ping, so that no process is found dead on a machine that is busy."""
+
 
 @onLinux
 def test_importIsMeasured(tmp_path: Path) -> None:
@@ -512,16 +515,16 @@ def test_idleProcessesAreCompared() -> None:
     In a run that is short, those that ping are woken at least for each ping, and it is answered;
     one that has nothing to say sleeps.
     """
-    found = footprint.compareWakeups(3, 1, 2, 0.4, 0.4, ["silent", "ours", "TimeoutMixin"])
+    found = footprint.compareWakeups(3, 1, 5, 0.4, PATIENT, ["silent", "ours", "TimeoutMixin"])
     figures = {each.title: each.rows() for each in found}
     for role in (footprint.ONE_LINK, "a server with 3 links"):
         woken, pings = (figures[f"{role}: {figure}"] for figure in footprint.FIGURES)
         assert set(pings) == {"ours", "TimeoutMixin"}
         for name, row in pings.items():
-            assert 60 < row["median"] < 240
+            assert 30 < row["median"] < 300
             assert woken[name]["median"] > row["median"] / 2
-        assert woken["silent"]["median"] < 10
-    assert figures[f"{footprint.ONE_LINK}: wakeups"][footprint.TO_OURS]["median"] > 60
+            assert woken["silent"]["median"] < woken[name]["median"] / 2
+    assert figures[f"{footprint.ONE_LINK}: wakeups"][footprint.TO_OURS]["median"] > 30
 
 
 @onLinux
@@ -529,13 +532,13 @@ def test_lostLinkIsSeen() -> None:
     """
     A process that has lost its link is not taken for an idle one, whoever is at the other end.
     """
-    with footprint.Scene(0.4, 0.4) as scene:
+    with footprint.Scene(0.4, PATIENT) as scene:
         scene.addClient("TimeoutMixin")
         scene.wait()
         os.kill(scene.idle[0].pid, signal.SIGKILL)
         with pytest.raises(SystemExit, match="closed its connection"):
             scene.wait()
-    with footprint.Scene(0.4, 0.4) as scene:
+    with footprint.Scene(0.4, PATIENT) as scene:
         scene.addClientOfOurs()
         scene.wait()
         os.kill(scene.idle[0].pid, signal.SIGKILL)
