@@ -735,6 +735,29 @@ def test_protocolOfItsOwn() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_methodsThatAreNoFunctions() -> None:
+    """
+    What a class has in place of these methods is called as Python would call it: one that is no
+    function is not given the protocol.
+    """
+    received: list[bytes] = []
+    reasons: list[Failure] = []
+
+    class Recording(HeartbeatMixin, Protocol):
+        dataReceived = received.append
+        connectionLost = staticmethod(reasons.append)  # type: ignore[assignment]
+
+    protocol, transport, clock, hooks = connected(Recording)
+    transport.deliver(b"one")
+    transport.deliver(b"two")
+    transport.lose()
+    protocol.connectionLost(Failure(ConnectionLost()))
+    assert received == [b"one", b"two"]
+    assert [type(reason.value) for reason in reasons] == [PeerClosed]
+    assert hooks.names == ["connected", "disconnected"]
+    assert clock.getDelayedCalls() == []
+
+
 def test_connectionLostWithoutSuper() -> None:
     """
     A C{connectionLost} that does not call its super, as most of Twisted's need not, keeps nothing

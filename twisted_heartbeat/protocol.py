@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
@@ -122,11 +122,13 @@ class HeartbeatMixin(TimeoutMixin):
         # What an earlier connection of the same instance may have left.
         for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
             self.__forget(name)
-        # Bound methods, for functions of each instance would cost each link half a kilobyte.
-        self.dataReceived = self.__dataReceived
-        self.connectionLost = self.__connectionLost
+        self.dataReceived = partial(self.__firstHeard, link, self.dataReceived)
+        # This one stays for as long as the link does, where a partial would cost each a third of a
+        # kilobyte.
+        self.connectionLost = self.__lost
         if link.state == "handshaking":
-            self.handshakeCompleted = self.__handshakeCompleted  # type: ignore[method-assign]
+            completed = partial(self.__handshaken, link, self.handshakeCompleted)
+            self.handshakeCompleted = completed  # type: ignore[method-assign]
 
     def __forget(self, name: str) -> None:
         """
@@ -135,29 +137,30 @@ class HeartbeatMixin(TimeoutMixin):
         with suppress(AttributeError):
             delattr(self, name)
 
-    def __dataReceived(self, data: bytes) -> None:
-        link = self.link
-        assert link is not None
+    def __firstHeard(self, link: Link, deliver: Callable[[bytes], None], data: bytes) -> None:
         link.heard()
         if link.hearsByItself:
             # It sees the chunks on the socket from here on.
             self.__forget("dataReceived")
-        type(self).dataReceived(self, data)  # type: ignore[call-arg, arg-type]
+        deliver(data)
 
-    def __handshakeCompleted(self) -> None:
-        if self.link is not None:
-            self.link.handshaken()
-        type(self).handshakeCompleted(self)
+    @staticmethod
+    def __handshaken(link: Link, completed: Callable[[], None]) -> None:
+        link.handshaken()
+        completed()
 
-    def __connectionLost(self, reason: Failure = connectionDone) -> None:
+    def __lost(self, reason: Failure = connectionDone) -> None:
         link = self.link
         if link is None or link.state == "gone":
             # A transport that was done without lets go after all.
             return
         self.__cancelTimeout()
         reason = link.lost(reason)
+        covering = self.connectionLost
+        self.__forget("connectionLost")
         try:
-            type(self).connectionLost(self, reason)
+            lost, self.connectionLost = self.connectionLost, covering
+            lost(reason)
         finally:
             link.ended()
 
