@@ -466,7 +466,7 @@ def test_otherLettersAreNoPing(kernel: Kernel) -> None:
     scene.socket.sent = ping
     scene.clock.advance(0.25)
     scene.answer()
-    assert link.rtt >= 0.5
+    assert link.rtt == pytest.approx(0.5)
 
 
 def test_unsentAfterStartTLS(kernel: Kernel) -> None:
