@@ -228,7 +228,8 @@ class Link:
         self._word = inf
         self._speakBy = inf
         self._speak: Callable[[Any], object] | None = None
-        self._sends: list[tuple[int | None, Deferred[None]]] | None = None
+        # Few links ever have one of these, so none has a list for them until then.
+        self._sends: list[tuple[int | None, Deferred[None]]] | tuple[()] = ()
         self._cleanups: list[Callable[[], object]] | tuple[()] | None = ()
         self._cleaned = False
         self._waiters: list[Deferred[Cause]] | tuple[()] = ()
@@ -453,8 +454,8 @@ class Link:
             self.sendProgressed()
             witness.sender = None
             witness.awaited = False
-        sends, self._sends = self._sends, None
-        for _, waiting in sends or ():
+        sends, self._sends = self._sends, ()
+        for _, waiting in sends:
             _failQuietly(waiting, self.cause)
         self._tellAsking(False)
         self._owner.linkLost(self, self.cause)
@@ -983,9 +984,7 @@ class Link:
         # What a layer above the connection makes of the message, and when, is not known yet.
         above = isSecured(self._transport) or unsentAbove(self._transport)
         mark = None if above else witness.sent + witness.unsent()
-        if self._sends is None:
-            # Few links ever have one, so none has an empty list.
-            self._sends = []
+        self._sends = self._sends or []
         self._sends.append((mark, waiting))
         witness.awaited = True
         return waiting
@@ -1001,7 +1000,7 @@ class Link:
         settled = []
         while sends and (mark := sends[0][0]) is not None and mark <= witness.sent:
             settled.append(sends.pop(0)[1])
-        self._sends = sends or None
+        self._sends = sends or ()
         witness.awaited = bool(sends)
         return settled
 

@@ -321,7 +321,7 @@ def bearWitness(
     connection.sender = sender if below is None else _Senders(connection, below, sender)
     connection.seconds = seconds
     # Python lays the fields of a class out by its first instances: a name that comes later costs
-    # each of them a dictionary of its own, four times as large.
+    # each of them a dictionary of its own, more than twice as large.
     for name in _LATER:
         setattr(connection, name, getattr(connection, name))
     return connection
