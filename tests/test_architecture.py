@@ -11,7 +11,6 @@ planted fault shows that each rule can fail.
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from .interpreter import loadedBy
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = "twisted_heartbeat"
@@ -358,21 +359,11 @@ def test_everyFileSaysWhoseItIs(path: Path) -> None:
     assert silent == []
 
 
-def loadedBy(statements: str) -> list[str]:
+def watchedOf(loaded: set[str]) -> list[str]:
     """
-    The modules of interest that a fresh interpreter has loaded after these statements.
+    The modules of interest among them.
     """
-    program = f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')"
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    names = answer.stdout.split()
-    return [n for n in names if n == "twisted.internet.reactor" or n.split(".")[0] == PACKAGE]
+    return [n for n in loaded if n == "twisted.internet.reactor" or n.split(".")[0] == PACKAGE]
 
 
 def test_thePluginIsLight() -> None:
@@ -380,7 +371,7 @@ def test_thePluginIsLight() -> None:
     Everybody's C{twist} imports the plugin, before it chooses a reactor: that loads neither the
     reactor nor anything of this package.
     """
-    assert loadedBy("import twisted.plugins.twisted_heartbeat_plugin") == []
+    assert watchedOf(loadedBy("import twisted.plugins.twisted_heartbeat_plugin")) == []
 
 
 def test_noModuleLoadsTheReactor() -> None:
@@ -388,7 +379,7 @@ def test_noModuleLoadsTheReactor() -> None:
     Whoever imports this package, all of it, may still choose a reactor.
     """
     statements = "\n".join(f"import {name}" for name in packageSources())
-    loaded = loadedBy(statements)
+    loaded = watchedOf(loadedBy(statements))
     assert PACKAGE in loaded
     assert "twisted.internet.reactor" not in loaded
 
@@ -397,4 +388,5 @@ def test_aLoadedReactorIsSeen() -> None:
     """
     The check above can fail.
     """
-    assert loadedBy("import twisted.internet.reactor") == ["twisted.internet.reactor"]
+    loaded = loadedBy("import twisted.internet.reactor")
+    assert watchedOf(loaded) == ["twisted.internet.reactor"]

@@ -8,13 +8,10 @@ own service has loaded.  What that takes of time and memory, C{benchmarks/footpr
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-CHECKOUT = Path(__file__).parent.parent
+from .interpreter import loadedBy
+
 PACKAGE = "twisted_heartbeat"
 
 TWISTED = [
@@ -30,25 +27,12 @@ MOST_MODULES = 22
 """Of the package's own.  Each is a file to find and to read; one more needs a reason."""
 
 
-def loadedBy(statement: str) -> set[str]:
+def addedBy(statement: str) -> set[str]:
     """
     The modules that a statement loads over those of L{TWISTED}.
     """
-    program = (
-        f"import sys, {', '.join(TWISTED)}\n"
-        "before = set(sys.modules)\n"
-        f"{statement}\n"
-        "print(*(set(sys.modules) - before), sep='\\n')"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return set(answer.stdout.split())
+    before = f"import {', '.join(TWISTED)}"
+    return loadedBy(f"{before}\n{statement}") - loadedBy(before)
 
 
 def burdens(loaded: set[str]) -> list[str]:
@@ -72,7 +56,7 @@ def test_importIsLight() -> None:
     To import the package loads its own modules and nothing else that a client of Twisted's own has
     not loaded, nor those that serve the command line, endpoint strings, or tests.
     """
-    loaded = loadedBy(f"import {PACKAGE}")
+    loaded = addedBy(f"import {PACKAGE}")
     assert PACKAGE in loaded
     assert burdens(loaded) == []
 
@@ -89,14 +73,14 @@ def test_burdenIsSeen(statement: str, burden: str) -> None:
     """
     The check above can fail: what comes from elsewhere is found, and what is not for all.
     """
-    assert burden in burdens(loadedBy(statement))
+    assert burden in burdens(addedBy(statement))
 
 
 def test_oneModuleMoreIsSeen() -> None:
     """
     The check above can fail: more modules than there are now are found.
     """
-    loaded = loadedBy(f"import {PACKAGE}")
+    loaded = addedBy(f"import {PACKAGE}")
     grown = loaded | {f"{PACKAGE}.more{number}" for number in range(MOST_MODULES)}
     assert burdens(loaded) == []
     assert burdens(grown) == [f"{len(grown)} modules are more than {MOST_MODULES}"]

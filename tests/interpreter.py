@@ -1,0 +1,30 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+A fresh interpreter, which has loaded nothing that other tests have.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def loadedBy(statements: str) -> set[str]:
+    """
+    The modules that it has loaded after these statements, those of its own start included.
+    """
+    program = f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')"
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return set(answer.stdout.split())
