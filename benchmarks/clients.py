@@ -16,22 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 # It finds the checkout, too.
-from contestants import HOST, PING
-
-
-def runTwisted(start: Callable[[Any], object]) -> None:
-    """
-    Run the reactor, logging to nobody as a quiet service does.
-
-    @param start: what to do with it before.
-    """
-    from twisted.internet import reactor
-    from twisted.logger import globalLogBeginner
-
-    running: Any = reactor
-    globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
-    start(running)
-    running.run()
+from contestants import HOST, runTwisted, timed
 
 
 def underClientService(protocol: Any, port: int) -> None:
@@ -60,24 +45,9 @@ def silent(port: int) -> None:
 
 def timeoutMixin(port: int, interval: float, timeout: float) -> None:
     """
-    The idiom: TimeoutMixin, and a LoopingCall.
+    TimeoutMixin, and a LoopingCall.
     """
-    from twisted.internet.protocol import Protocol
-    from twisted.internet.task import LoopingCall
-    from twisted.protocols.policies import TimeoutMixin
-
-    class Timed(Protocol, TimeoutMixin):
-        def connectionMade(self) -> None:
-            self.setTimeout(interval + timeout)
-            LoopingCall(self.ping).start(interval, now=False)
-
-        def ping(self) -> None:
-            self.transport.write(PING)
-
-        def dataReceived(self, data: bytes) -> None:
-            self.resetTimeout()
-
-    underClientService(Timed, port)
+    underClientService(timed(interval, timeout), port)
 
 
 def ours(port: int, interval: float, timeout: float) -> None:

@@ -107,9 +107,11 @@ def epollFloor() -> None:
 # On Twisted's reactor.
 
 
-def serveTwisted(factory: Any) -> None:
+def runTwisted(start: Callable[[Any], object]) -> None:
     """
-    Listen and run, logging to nobody as a quiet service does.
+    Run the reactor, logging to nobody as a quiet service does.
+
+    @param start: what to do with it before.
     """
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
@@ -117,9 +119,20 @@ def serveTwisted(factory: Any) -> None:
     running: Any = reactor
     # Until somebody listens, Twisted keeps 65,536 events.
     globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
-    port = running.listenTCP(0, factory, backlog=BACKLOG, interface=HOST)
-    tell(port.getHost().port)
+    start(running)
     running.run()
+
+
+def serveTwisted(factory: Any) -> None:
+    """
+    Listen and run.
+    """
+
+    def start(reactor: Any) -> None:
+        port = reactor.listenTCP(0, factory, backlog=BACKLOG, interface=HOST)
+        tell(port.getHost().port)
+
+    runTwisted(start)
 
 
 def bareTwisted(direct: bool = False) -> None:
@@ -184,11 +197,11 @@ def callLaterEach() -> None:
     serveTwisted(Factory.forProtocol(Timed))
 
 
-def timeoutMixin(interval: float = 1, timeout: float = 9) -> None:
+def timed(interval: float, timeout: float) -> Any:
     """
     The idiom: TimeoutMixin, and a LoopingCall for each connection.
     """
-    from twisted.internet.protocol import Factory, Protocol
+    from twisted.internet.protocol import Protocol
     from twisted.internet.task import LoopingCall
     from twisted.protocols.policies import TimeoutMixin
 
@@ -203,7 +216,16 @@ def timeoutMixin(interval: float = 1, timeout: float = 9) -> None:
         def dataReceived(self, data: bytes) -> None:
             self.resetTimeout()
 
-    serveTwisted(Factory.forProtocol(Timed))
+    return Timed
+
+
+def timeoutMixin(interval: float = 1, timeout: float = 9) -> None:
+    """
+    That, for each who connects.
+    """
+    from twisted.internet.protocol import Factory
+
+    serveTwisted(Factory.forProtocol(timed(interval, timeout)))
 
 
 def ours(interval: float = 1, timeout: float = 1.5) -> None:

@@ -39,8 +39,8 @@ from threading import Event
 from time import monotonic, sleep
 
 from contestants import HOST
-from crowd import most
-from heartbeat import HELLO, SLOWEST, Peers, ownMemory, pongOf, serving
+from crowd import SLOWEST, most, pongOf
+from heartbeat import HELLO, Peers, ownMemory, serving
 from report import Comparison, inTurns, parserFor, report
 
 CHECKOUT = Path(__file__).resolve().parents[1]
