@@ -21,7 +21,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_heartbeat import HeartbeatClientService
+from twisted_heartbeat import Backoff, HeartbeatClientService
 
 from .fakes import FakeAttempt, FakeNetwork, FakeTransport, Kept, KeptFactory
 
@@ -80,7 +80,7 @@ class Scene:
         """
         One new attempt has been made, it connects, and is in use: nothing is wedged.
         """
-        self.wait(10)
+        self.wait(Backoff().spread)
         transport = self.connect()
         assert self.network.openTransports == [transport]
         connected = self.service.whenConnected()

@@ -263,7 +263,7 @@ def test_turnedAwayComesBackSlowly(kind: type[Client], parting: Parting) -> None
     """
     Who is not welcome, or whose name is taken, comes back slowly, and knows why.
     """
-    client = kind(retryPolicy=Backoff(jitter=None))
+    client = kind(retryPolicy=Backoff(jitter=None, spread=10))
     retry = client.partWith(wire.Goodbye("no", parting=parting))
     assert type(retry.cause) is PeerClosed
     assert (retry.cause.parting, retry.cause.pace) == (parting, Pace.SLOWLY)
@@ -277,7 +277,7 @@ def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     To be turned away proves no link, so each wait is longer than the last; one that has been up for
     C{stableAfter} seconds was proven, whatever its end.
     """
-    client = kind(retryPolicy=Backoff(jitter=None))
+    client = kind(retryPolicy=Backoff(jitter=None, spread=10))
     delays = []
     for _ in range(5):
         delays.append(client.partWith(wire.Goodbye("no", parting=Parting.REFUSED)).delay)
