@@ -78,6 +78,29 @@ class CountedSocket:
         return 0
 
 
+class CountedPoll:
+    """
+    What reads the connections that are in a round.
+
+    @ivar quiet: these.
+    """
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.quiet: list[Any] = []
+
+    def add(self, one: Any) -> None:
+        """
+        See L{NestedPoll<twisted_heartbeat.net.nestedpoll.NestedPoll>}, and so the other.
+        """
+        self.calls.append("nest")
+        self.quiet.append(one)
+
+    def remove(self, one: Any) -> None:
+        self.calls.append("leaveNest")
+        self.quiet.remove(one)
+
+
 class CountedReactor:
     """
     One that is asked what to poll for, each of which is a system call.
@@ -86,6 +109,8 @@ class CountedReactor:
     def __init__(self, clock: Clock) -> None:
         self.calls: list[str] = []
         self.callLater = clock.callLater
+        # What a reactor that uses epoll has, see nestedPollFor.
+        self._twistedHeartbeatPoll = CountedPoll(self.calls)
 
     def addReader(self, reader: Any) -> None:
         """
@@ -150,7 +175,14 @@ class Scene:
         The reactor's turn to read.
         """
         self.socket.arrived = data
-        self.lose(self.connection.doRead())
+        self.read()
+
+    def read(self) -> None:
+        """
+        The same, by whoever reads it now.
+        """
+        quiet = self.connection in self.reactor._twistedHeartbeatPoll.quiet
+        self.lose(self.connection.readQuietly() if quiet else self.connection.doRead())
 
     def lose(self, why: Any) -> None:
         """

@@ -29,7 +29,17 @@ PACKAGE = "twisted_heartbeat"
 # needs neither. A module that is not here needs a reason, and a line here.
 FLOORS = {
     "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
-    "net": ["clock", "keepalive", "transport", "hooks", "terms", "link", "driver"],
+    "net": [
+        "round",
+        "clock",
+        "keepalive",
+        "nestedpoll",
+        "transport",
+        "hooks",
+        "terms",
+        "link",
+        "driver",
+    ],
     "testing": [
         "checks",
         "faults",

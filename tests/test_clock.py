@@ -639,51 +639,6 @@ def test_visitorThatFails(loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
 
 
-class Sender(Visitor):
-    """
-    Posts at each beat.
-    """
-
-    def __init__(self, pulse: Pulse, said: list[Any], fails: bool = False) -> None:
-        super().__init__(self._leave)
-        self._pulse = pulse
-        self._said = said
-        self._fails = fails
-
-    def _leave(self, now: float) -> None:
-        self._said.append("beat")
-        self._pulse.postLater(self)
-
-    def post(self) -> None:
-        """
-        See L{Posting}.
-        """
-        self._said.append("post")
-        if self._fails:
-            raise ValueError("no stamp")
-
-
-def test_posting(loggedErrors: Any) -> None:
-    """
-    What is to be sent in a tick is sent after all its visits, each once; one that fails is logged
-    and takes nothing from the others.
-    """
-    clock = Clock()
-    pulse = Pulse(clock)
-    said: list[Any] = []
-    for fails in (False, True, False):
-        pulse.visit(Sender(pulse, said, fails), 1.0)
-    clock.advance(1.0)
-    assert said == ["beat"] * 3 + ["post"] * 3
-    assert len(loggedErrors.flush(ValueError)) == 1
-    clock.advance(1.0)
-    assert len(said) == 6
-    pulse.soon(lambda: pulse.postLater(Sender(pulse, said)))
-    clock.advance(0.0)
-    assert said[6:] == ["post"]
-    assert clock.getDelayedCalls() == []
-
-
 def test_fallsTogether() -> None:
     """
     Verdicts that follow each other closely belong to one fall; a later one begins another.

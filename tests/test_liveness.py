@@ -175,9 +175,9 @@ def test_deadline() -> None:
     st.lists(st.floats(min_value=0.1, max_value=30.0), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),
 )
-def test_restsAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
+def test_glancesAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
     """
-    What C{rests} says of a peer is what C{decide} would have said, and when to look again, too.
+    What C{glance} says of a peer is what C{decide} would have said, and when to look again, too.
     """
     one, other = (Liveness(HEARTBEAT, 0.0, phase) for _ in range(2))
     now = 0.0
@@ -185,26 +185,91 @@ def test_restsAsItDecides(phase: float | None, steps: list[float], words: list[b
         now += step
         if spoke:
             one.heardAt = other.heardAt = now - step / 2
-        rests = one.rests(now)
-        fresh, suspected = other.fresh, other.suspected
+        pings = one.glance(now)
+        plain = other.fresh and not other.suspected
         decision = other.decide(now)
-        assert rests is (fresh and not suspected and decision is NOTHING)
-        if not rests:
+        assert pings is ((decision is PING) if plain else None)
+        if pings is None:
             assert one.decide(now) is decision
-        assert (one.due, one.deadline) == (other.due, other.deadline)
+        assert (one.due, one.deadline) == pytest.approx((other.due, other.deadline))
         if decision is VERDICT:
             break
 
 
-def test_nobodyRestsWithoutAHeartbeat() -> None:
+def test_noGlanceWithoutAHeartbeat() -> None:
     """
-    Where silence proves nothing, and once the peer is dead, there is no rest, either.
+    Where silence proves nothing, once the peer is dead, and to one who comes late, a glance says
+    nothing.
     """
-    assert not Liveness(None, 0.0).rests(1.0)
+    assert Liveness(None, 0.0).glance(1.0) is None
     dead = Liveness(HEARTBEAT, 0.0)
     looks(dead, inf)
     dead.heardAt = 40.0
-    assert not dead.rests(41.0)
+    assert dead.glance(41.0) is None
+    late = Liveness(HEARTBEAT, 0.0)
+    assert late.glance(21.0, 1.0) is None
+    assert late.decide(21.0, 1.0) is PING
+
+
+def oneAmongMany() -> Liveness:
+    """
+    Pinged at 10 s, its place, and at rest 20 s later.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0, 0.5)
+    assert liveness.decide(10.0) is PING
+    liveness.heardAt = 10.1
+    assert liveness.rest(30.0)
+    return liveness
+
+
+def test_rests() -> None:
+    """
+    One among many rests when its place has come again and it has only answered: not where it is
+    alone, was not asked, has not answered, has spoken since, or is suspected.
+    """
+    assert oneAmongMany().due == inf
+    alone = Liveness(HEARTBEAT, 0.0)
+    alone.decide(20.0)
+    alone.heardAt = 20.1
+    assert not alone.rest(40.0)
+    other = Liveness(HEARTBEAT, 0.0, 0.5)
+    assert not other.rest(10.0)
+    other.decide(10.0)
+    assert not other.rest(30.0)
+    other.heardAt = 20.0
+    assert not other.rest(30.0)
+    other.heardAt = 10.1
+    other.suspected = True
+    assert not other.rest(30.0)
+    assert other.due < inf
+
+
+@pytest.mark.parametrize("late", [0.0, 4.0])
+def test_resumes(late: float) -> None:
+    """
+    One that was at rest, and does not answer, is as one that was asked then: it has its whole
+    timeout, and the bound, too.
+    """
+    liveness = oneAmongMany()
+    liveness.heardAt = 190.1
+    liveness.resume(210.0, 210.0 + late, answered=False)
+    deadline = max(190.1 + HEARTBEAT.bound, 210.0 + late + HEARTBEAT.timeout)
+    assert liveness.deadline == pytest.approx(deadline)
+    assert liveness.decide(liveness.deadline - HEARTBEAT.timeout / 2) is SUSPECT
+    assert liveness.decide(liveness.deadline) is LOOK
+    assert liveness.decide(liveness.deadline) is VERDICT
+
+
+def test_resumesAfterAnAnswer() -> None:
+    """
+    One that was at rest, and has answered, is pinged when its place comes again.
+    """
+    liveness = oneAmongMany()
+    liveness.heardAt = 210.1
+    liveness.resume(210.0, 210.0, answered=True)
+    assert liveness.fresh and liveness.due == 230.0
+    assert liveness.decide(229.9) is NOTHING
+    assert liveness.decide(230.0) is PING
 
 
 def test_deadIsDead() -> None:

@@ -236,9 +236,10 @@ def test_everyFrameIsSeen() -> None:
 
     protocol, transport, clock, _ = introduced(Seeing)
     protocol.sendPing()
+    pong = protocol.link.pong
     clock.advance(0.5)
-    transport.deliver(wire.encodePong(1))
-    assert seen == [wire.Hello("peer"), wire.Pong(1)]
+    transport.deliver(pong)
+    assert seen == [wire.Hello("peer"), *wire.Reader().receive(pong)]
     assert protocol.link.rtt == 0.5
     transport.lose()
 

@@ -250,7 +250,7 @@ def test_offersDoNotPutAPingOff() -> None:
         end.hear(wire.Pong(0))
     assert not [frame for frame in end.written() if isinstance(frame, wire.Ping)]
     run(clock, 4 + SLOT)
-    assert wire.Ping(1, 8) in end.written()
+    assert [frame.hold for frame in end.written() if isinstance(frame, wire.Ping)] == [8]
     part(end)
 
 
@@ -266,22 +266,12 @@ def test_pingCarriesHold() -> None:
     end = End(clock, Heartbeat(interval=4, timeout=3.33)).connect()
     end.written()
     run(clock, 4.1)
-    assert end.written() == [wire.Ping(1, 7.4)]
+    [first] = end.written()
     run(clock, 1.9)
-    assert end.written() == [wire.Ping(2, 7.4)]
-    part(end)
-
-
-def test_tokensGoRound() -> None:
-    """
-    After the last token comes the first, and never 0, which is that of a pong nobody asked for.
-    """
-    end = End(Clock(), EVEN).connect()
-    end.protocol._HeartbeatProtocol__token = 2**32 - 2
-    end.written()
-    for _ in range(3):
-        end.protocol.sendPing()
-    assert [frame.token for frame in end.written()] == [2**32 - 1, 1, 2]  # type: ignore[union-attr]
+    [second] = end.written()
+    assert isinstance(first, wire.Ping) and isinstance(second, wire.Ping)
+    assert first.hold == second.hold == 7.4
+    assert first.token != second.token
     part(end)
 
 

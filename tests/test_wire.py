@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import ProtocolViolation
 from twisted_heartbeat.core.wire import (
     HEADER_SIZE,
@@ -551,3 +552,43 @@ def test_manySmallFramesInOneChunk() -> None:
         assert sum(1 for _ in Reader().receive(chunk[:-1])) == len(chunk) // HEADER_SIZE - 1
 
     assert secondsOf(feed) < 10
+
+
+# Beats.
+
+
+def test_beats() -> None:
+    """
+    Each instant has a ping of its own, which tells the hold, and the pong that repeats its token.
+    """
+    beats = wire.Beats(7.35)
+    tokens = []
+    for _ in range(2):
+        beats.advance()
+        [ping] = wire.Reader().receive(beats.ping)
+        assert isinstance(ping, wire.Ping) and ping.hold == 7.4
+        assert list(wire.Reader().receive(beats.pong)) == [wire.Pong(ping.token)]
+        tokens.append(ping.token)
+    assert tokens == [1, 2]
+
+
+def test_tokensGoRound() -> None:
+    """
+    After the last token comes the first, and never 0, which is that of a pong nobody asked for.
+    """
+    beats = wire.Beats(0.0)
+    beats._token = 2**32 - 2
+    pongs = []
+    for _ in range(3):
+        beats.advance()
+        pongs.append(beats.pong)
+    assert pongs == [wire.encodePong(token) for token in (2**32 - 1, 1, 2)]
+
+
+def test_sameHelloIsOne() -> None:
+    """
+    Thousands of peers that say the same are kept one hello.
+    """
+    data = wire.encode(wire.Hello("peer", 1.5, 2.5))
+    first, second = (next(wire.Reader().receive(data)) for _ in range(2))
+    assert first is second

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -317,7 +318,9 @@ class Admission:
         held, self._held = self._held, None
         protocol, door = self.link.protocol, self.link.door
         if isinstance(protocol, HeartbeatProtocol):
-            protocol.__dict__.pop("frameReceived", None)
+            # Not by way of __dict__, which would have Python make one.
+            with suppress(AttributeError):
+                del protocol.frameReceived
         elif self._opener is not None:
             door.dataReceived, self._opener = self._opener, None  # type: ignore[attr-defined]
         if held is not None:
@@ -394,7 +397,7 @@ class Admission:
         if most is not None:
             # So many take a second at least, from one who keeps to the limit.
             self.link.pingsLeft = most + 1
-            self.link.pingsSpent = self._pingsSpent
+            self.link.pingsSpent = Admission._pingsSpent
             self._pingsFrom = self.link.seconds()
 
     def _pingsSpent(self) -> None:

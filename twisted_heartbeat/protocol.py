@@ -30,6 +30,9 @@ from .net.link import Link, Unowned
 from .net.terms import Ping, Terms
 from .net.transport import abort
 
+_UNOWNED = Unowned()
+_NO_HOOKS = LinkHooks()
+
 
 @implementer(IHandshakeListener)
 class HeartbeatMixin(TimeoutMixin):
@@ -89,7 +92,7 @@ class HeartbeatMixin(TimeoutMixin):
         See C{IProtocol}.
         """
         if self.link is None or self.link.state == "gone":
-            self.link = Link(self.__terms(), Unowned(), self, self, self.ping())
+            self.link = Link(self.__terms(), _UNOWNED, self, self, self.ping())
         link = self.link
         link.established(transport)
         self.__listen(link)
@@ -107,7 +110,7 @@ class HeartbeatMixin(TimeoutMixin):
             heartbeat=self.heartbeat,
             keepAlive=self.keepAlive,
             limits=self.limits or Limits.off(),
-            hooks=self.hooks or LinkHooks(),
+            hooks=self.hooks or _NO_HOOKS,
             name=type(self).__name__,
         )
 
@@ -230,21 +233,32 @@ class HeartbeatMixin(TimeoutMixin):
 _OVER = ("closing", "gone")
 """States of a link of which nothing is heard any more."""
 
-_LAST_TOKEN = 2**32 - 1
-
 _SOON_ENOUGH = 0.75
 """Of the time within which this side has to say something, for the network takes some as well."""
 
 
-@lru_cache(maxsize=256)
-def _hello(name: str, needs: float, offers: float) -> tuple[wire.Hello, bytes]:
+class _Said:
     """
-    What to say, and its bytes: one for all the links of a factory.
+    What this side says, alike on all the links of a factory.
 
-    @return: the hello as the other side has it, for both have to come to the same agreement.
+    @ivar hello: as the other side has it, for both have to come to the same agreement.
+    @ivar frame: its bytes.
+    @ivar beats: what to ping with.
+    @ivar within: seconds within which to say something.
     """
-    hello = wire.Hello(name, needs, offers).rounded
-    return hello, wire.encode(hello)
+
+    __slots__ = ("beats", "frame", "hello", "within")
+
+    def __init__(self, hello: wire.Hello) -> None:
+        self.hello = hello
+        self.frame = wire.encode(hello)
+        self.beats = wire.Beats(hello.offers)
+        self.within = hello.offers * _SOON_ENOUGH
+
+
+@lru_cache(maxsize=256)
+def _said(name: str, needs: float, offers: float) -> _Said:
+    return _Said(wire.Hello(name, needs, offers).rounded)
 
 
 class HeartbeatProtocol(HeartbeatMixin, Protocol):
@@ -269,15 +283,14 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         Say hello.
         """
         self.hello = None
-        self.__token, self.__awaited = 0, b""
         self.__hold, self.__parted = 0.0, False
         self.__reader = self._newReader()
         link = self.__link()
         link.farewell = HeartbeatProtocol.__sayClosing
-        self.__said, hello = _hello(self.name, link.bound or 0.0, self.__offered(link))
-        self.__write(hello)
-        if self.__said.offers:
-            link.giveWord(self.__said.offers * _SOON_ENOUGH, HeartbeatProtocol.__speak)
+        said = self.__said = _said(self.name, link.bound or 0.0, self.__offered(link))
+        self.__write(said.frame)
+        if said.within:
+            link.giveWord(said.within, HeartbeatProtocol.__speak)
 
     def _newReader(self) -> wire.Reader:
         return wire.Stream(self.maxMessage)
@@ -318,10 +331,10 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         See L{HeartbeatMixin.sendPing}.
         """
-        # Not 0, which is the token of a pong that nobody has asked for.
-        token = self.__token = self.__token % _LAST_TOKEN + 1
-        self.__awaited = wire.barePong(token)
-        self.__beat(wire.barePing(token, wire.tenthsOf(self.__said.offers)))
+        link, beats = self.__link(), self.__said.beats
+        beats.advance()
+        self.__beat(beats.ping)
+        link.pong = beats.pong
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """
@@ -338,16 +351,15 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         See C{IProtocol}.
         """
         link = self.__link()
-        if data == self.__awaited and self.__reader.between and self.__hidesPongs():
-            # As frameReceived would; but it is most of what comes from idle peers.
-            link.ponged()
-            return
         try:
             frame = self.__reader.whole(data)
             for one in self.__reader.receive(data) if frame is None else (frame,):
                 if link.state in _OVER:
                     break
                 self.frameReceived(one)
+            if frame is None:
+                plain = self.__reader.between and self.__hidesPongs()
+                link.beatsWith(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
         except ProtocolViolation as violation:
             # Its traceback would keep what came for as long as the cause is known.
             link.abort(violation.with_traceback(None))
@@ -357,7 +369,8 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         """
         Whether nobody else wants to see them.
         """
-        return cls.frameReceived is HeartbeatProtocol.frameReceived
+        seen = cls.frameReceived, cls.dataReceived
+        return seen == (HeartbeatProtocol.frameReceived, HeartbeatProtocol.dataReceived)
 
     def frameReceived(self, frame: wire.Frame) -> None:
         """
@@ -367,8 +380,9 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         @raise ProtocolViolation: if it has no place here; the link ends.
         """
         if isinstance(frame, wire.Pong):
-            if frame.token and frame.token == self.__token:
-                self.__link().ponged()
+            link = self.__link()
+            if wire.barePong(frame.token) == link.pong:
+                link.ponged()
         elif isinstance(frame, wire.Data):
             self.messageReceived(frame.message)
         elif isinstance(frame, wire.Ping):
@@ -382,11 +396,9 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()
-        link.pingsLeft -= 1
-        if not link.pingsLeft and link.pingsSpent is not None:
-            link.pingsSpent()
-            if link.state == "closing":
-                return
+        link.spendPing()
+        if link.state == "closing":
+            return
         if link.overfull:
             raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
         self.__beat(wire.barePong(ping.token))
@@ -397,8 +409,8 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()
-        link.agreement = agreement = Agreement.of(self.__said, hello)
-        if not self.__said.needs:
+        link.agreement = agreement = Agreement.of(self.__said.hello, hello)
+        if not self.__said.hello.needs:
             self.__watchBack(link)
         elif link.watch == "passive" and agreement.incoming.pinged:
             link.distrust()
@@ -410,7 +422,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         Whoever has no bound of its own goes by the other's word: that of its last ping, or else
         that of its hello, for to one who talks no ping ever comes.
         """
-        if not self.__said.needs:
+        if not self.__said.hello.needs:
             offers = self.hello.offers if self.hello is not None else 0.0
             link.trust(self.__hold or offers or None)
 

@@ -231,8 +231,10 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
     def _limitMessages(self, protocol: Any) -> None:
         most = self.serverLimits.maxMessage
-        if most is not None and isinstance(protocol, HeartbeatProtocol):
-            protocol.maxMessage = min(most, protocol.maxMessage)
+        if most is None or not isinstance(protocol, HeartbeatProtocol):
+            return
+        if most < protocol.maxMessage:
+            protocol.maxMessage = most
 
 
 def networkOf(address: Any) -> str | None:

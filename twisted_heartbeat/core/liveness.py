@@ -52,7 +52,7 @@ class _Stage(Enum):
 
 _FRESH, _PINGED, _LOOKING, _DEAD = _Stage
 
-_PUNCTUAL = 0.025
+PUNCTUAL = 0.025
 """Seconds.  A look that comes no later than this after its time is not late."""
 
 _AWAY = 1.0
@@ -63,6 +63,10 @@ _FRESH_FOR = 0.75
 Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
 left of the interval is the room in which the pings to many peers are kept apart.
 """
+
+
+_NEVER = -inf
+"""Before all time.  One object for all, where an expression would make each its own."""
 
 
 class Liveness:
@@ -77,11 +81,11 @@ class Liveness:
 
     __slots__ = (
         "_askedAgain",
-        "_beginning",
+        "_askedFor",
         "_deadline",
         "_heartbeat",
         "_inStep",
-        "_phase",
+        "_place",
         "_silentSince",
         "_stage",
         "due",
@@ -108,11 +112,11 @@ class Liveness:
             which is pinged when the interval is over.
         """
         self._heartbeat = heartbeat
-        self._phase = phase
-        self._beginning = now
+        interval = None if heartbeat is None else heartbeat.interval
+        self._place = None if phase is None or interval is None else now + phase * interval
         self._inStep = phase is None
         self._stage = _FRESH
-        self._silentSince = -inf
+        self._silentSince = self._askedFor = _NEVER
         self._askedAgain = False
         self.suspected = False
         self._deadline = inf
@@ -135,19 +139,86 @@ class Liveness:
             return inf
         return self.heardAt + self._heartbeat.bound if self.fresh else self._deadline
 
-    def rests(self, now: float) -> bool:
+    def glance(self, now: float, lateness: float = 0.0) -> bool | None:
         """
-        Whether the peer has spoken, and not long ago, so that L{decide} has nothing to say; L{due}
-        says when it will.  Most looks come to this, and this is cheap.
+        What L{decide} comes to where a peer has spoken since it was last asked and the look is
+        punctual.  Most looks are such, and of ten thousand links each second has as many: so all of
+        it stands here in one piece, and says again what C{_decideFresh} says.
+
+        @return: whether to ping; L{None} if it is not so plain, and L{decide} has to be asked.
+        """
+        heartbeat, heardAt = self._heartbeat, self.heardAt
+        if heartbeat is None or self.suspected or heardAt == self._silentSince:
+            return None
+        interval, place = heartbeat.interval, self._askedFor
+        if interval is None or self._stage is _DEAD:
+            return None
+        if self._place is None:
+            due = heardAt + interval
+        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FOR):
+            # Its place in the interval that follows.
+            due = place + interval
+        else:
+            due = self._firstLook(heartbeat)
+        if now < due:
+            self.due = due
+            return False
+        if lateness > PUNCTUAL:
+            return None
+        timeout = heartbeat.timeout
+        self._stage = _PINGED
+        self._inStep = True
+        self._askedFor = due
+        self._silentSince = heardAt
+        self._askedAgain = False
+        self._deadline = deadline = heardAt + (interval + timeout)
+        suspicion, again = deadline - timeout / 2, due + interval
+        self.due = suspicion if suspicion < again else again
+        return True
+
+    def rest(self, due: float) -> bool:
+        """
+        Find out whether the peer only answers, as most of many do: it has answered the last ping,
+        has said nothing since, and its place in the interval has come again.  Then it is to be
+        pinged, and whoever sees to that, interval after interval, need not ask again before
+        L{resume}.
+
+        @param due: its place, in seconds.
         """
         heartbeat = self._heartbeat
-        if heartbeat is None or self.suspected or self.heardAt == self._silentSince:
+        if heartbeat is None or heartbeat.interval is None or self._place is None:
             return False
-        due = self._firstLook(heartbeat)
-        if now >= due or self._stage is _DEAD:
+        if self._stage is not _PINGED or self.suspected or self.heardAt == self._silentSince:
             return False
-        self.due = due
+        if not self._firstLook(heartbeat) - PUNCTUAL < due <= self.heardAt + heartbeat.interval:
+            return False
+        self.due = self._deadline = inf
+        self._silentSince = self._askedFor = _NEVER
         return True
+
+    def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
+        """
+        It no longer only answers.
+
+        @param due: its last place, in seconds.
+        @param askedAt: when it was pinged, if that was late; else the same.
+        @param answered: whether it has spoken since.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or heartbeat.interval is None:
+            return
+        self._stage = _PINGED
+        self._askedFor = due
+        self._askedAgain = False
+        if answered:
+            self._silentSince = _NEVER
+            self.due = due + heartbeat.interval
+        else:
+            self._silentSince = self.heardAt
+            # One that was asked late has its whole timeout all the same.
+            deadline = max(self.heardAt + heartbeat.bound, askedAt + heartbeat.timeout)
+            self._expectBy(deadline, heartbeat.timeout)
+            self._lookBy(due + heartbeat.interval)
 
     def mute(self) -> None:
         """
@@ -202,6 +273,7 @@ class Liveness:
         if now < self.due:
             return Decision.NOTHING
         self._inStep = True
+        self._askedFor = self.due
         self._silentSince = self.heardAt
         self._askedAgain = False
         bound = self.heardAt + heartbeat.bound
@@ -210,7 +282,7 @@ class Liveness:
             return self._decideSilent(heartbeat, now, lateness)
         # A peer that was asked late has its whole timeout all the same; but a timer that is late
         # by a little does not move the bound.
-        late = lateness > _PUNCTUAL
+        late = lateness > PUNCTUAL
         again = self.due + heartbeat.interval
         self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
         self._lookBy(again)
@@ -220,12 +292,11 @@ class Liveness:
         if heartbeat.interval is None:
             return self.heardAt + heartbeat.timeout / 2
         latest = self.heardAt + heartbeat.interval
-        if self._phase is None:
+        if self._place is None:
             return latest
-        place = self._beginning + self._phase * heartbeat.interval
         if not self._inStep:
-            return place
-        return latest - (latest - place) % (heartbeat.interval * (1 - _FRESH_FOR))
+            return self._place
+        return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
 
     def _expectBy(self, deadline: float, timeout: float) -> None:
         self._stage = _PINGED
@@ -279,4 +350,4 @@ class Liveness:
         """
         if self._askedAgain:
             return lateness > max(heartbeat.bound, _AWAY)
-        return lateness > max(_PUNCTUAL, heartbeat.timeout / 8)
+        return lateness > max(PUNCTUAL, heartbeat.timeout / 8)

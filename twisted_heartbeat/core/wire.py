@@ -227,6 +227,35 @@ def barePong(token: int) -> bytes:
     return _pack(VERSION, _PONG, 0, token, 0)
 
 
+class Beats:
+    """
+    What links ping with that promise the same: all pings of one instant are the same bytes, and so
+    are the pongs that they ask for.
+
+    @ivar ping: the bytes of the ping; none before the first instant.
+    @ivar pong: those of its pong.
+    """
+
+    __slots__ = ("_tenths", "_token", "ping", "pong")
+
+    def __init__(self, hold: float) -> None:
+        """
+        @param hold: as L{Ping.hold}.
+        """
+        self._tenths = tenthsOf(hold)
+        self._token = 0
+        self.ping = self.pong = b""
+
+    def advance(self) -> None:
+        """
+        Go on to another instant.
+        """
+        # Never 0, which is the token of a pong that nobody has asked for.
+        token = self._token = self._token % _U32 + 1
+        self.ping = barePing(token, self._tenths)
+        self.pong = barePong(token)
+
+
 def encodeDataHeader(length: int) -> bytes:
     """
     What goes before the body of a data frame, for those who would not copy the body.
@@ -528,14 +557,22 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
     if kind == _PING:
         return Ping(token, hold / 10)
     if kind == FrameType.HELLO:
-        needs, offers, name = _splitBody(_HELLO, body, "HELLO")
-        return Hello(name, needs, offers)
+        return _hello(body)
     if kind == FrameType.GOODBYE:
         comeBackAfter, spread, reason = _splitBody(_GOODBYE, body, "GOODBYE")
         return Goodbye(reason, comeBackAfter, spread, _parting(token))
     if kind == FrameType.END:
         return End()
     return None
+
+
+@lru_cache(maxsize=256)
+def _hello(body: bytes) -> Hello:
+    """
+    One for all the peers that say the same.
+    """
+    needs, offers, name = _splitBody(_HELLO, body, "HELLO")
+    return Hello(name, needs, offers)
 
 
 def _named(kind: int) -> str:

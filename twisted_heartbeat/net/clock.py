@@ -38,6 +38,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.causes import Fall
+from ..core.settings import Heartbeat
+from ..core.wire import Beats
+from .round import Round, lastPlace
 
 _log = Logger()
 
@@ -350,28 +353,21 @@ class Beating(Protocol):
         """
 
 
-class Posting(Protocol):
-    """
-    What has something to send at the end of a tick.
-    """
-
-    def post(self) -> None:
-        """Send it."""
-
-
 class Slot:
     """
     The visits that fall together.
 
     @ivar latest: the latest of their times: when it comes, all of them are due, so that one alone
         is visited on its exact instant, and none is ever visited early.
+    @ivar unless: those that are visited as well, unless they have been taken out by then.
     """
 
-    __slots__ = ("latest", "visits")
+    __slots__ = ("latest", "unless", "visits")
 
     def __init__(self) -> None:
         self.latest = 0.0
         self.visits: list[Beating] = []
+        self.unless: list[dict[Any, Any]] = []
 
 
 class Pulse:
@@ -403,7 +399,8 @@ class Pulse:
         self._call: IDelayedCall | None = None
         self._calledFor = 0.0
         self.ticking = False
-        self._letters: list[Posting] = []
+        self.seconds = clock.seconds
+        self._rounds: list[Round] = []
         self._errands: deque[Callable[[], None]] = deque()
         self._fall = Fall()
         self._fell = -inf
@@ -412,21 +409,25 @@ class Pulse:
         """
         Visit it then, and not when it was to be visited before.
         """
-        number = int(when * self.PER_SECOND)
-        slot = self._slots.get(number)
-        if slot is None:
-            slot = self._slots[number] = Slot()
-            heappush(self._order, number)
+        slot = self._slotFor(when)
         if one.slot is not slot:
             if one.slot is None:
                 self._members += 1
             # Its place in the slot that it leaves stays, and is passed over.
             one.slot = slot
             slot.visits.append(one)
-        if when > slot.latest:
-            slot.latest = when
         if not self.ticking:
             self._setCall()
+
+    def _slotFor(self, when: float) -> Slot:
+        number = int(when * self.PER_SECOND)
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = Slot()
+            heappush(self._order, number)
+        if when > slot.latest:
+            slot.latest = when
+        return slot
 
     def leave(self, one: Beating) -> None:
         """
@@ -447,12 +448,28 @@ class Pulse:
         if not self.ticking:
             self._setCall()
 
-    def postLater(self, one: Posting) -> None:
+    def begin(self, round: Round, suspicious: float) -> None:
         """
-        Have it send at the end of this tick, together with the others: a machine that is woken by
-        the first of many packets is awake for the next.
+        Have a round send its pings at the end of the tick that is under way, one right after the
+        other: a machine that is woken by the first of many packets is awake for the next.
+
+        @param suspicious: when to visit those who wait then.
         """
-        self._letters.append(one)
+        self._rounds.append(round)
+        self._slotFor(suspicious).unless.append(round.waiting)
+
+    def roundFor(self, beats: Beats, heartbeat: Heartbeat, due: float, now: float) -> Round:
+        """
+        The round of this tick for those who were due about then.
+        """
+        due, askedAt = lastPlace(heartbeat, due, now)
+        for round in self._rounds:
+            alike = round.beats is beats and round.heartbeat is heartbeat
+            if alike and abs(round.due - due) * self.PER_SECOND <= 1:
+                return round
+        round = Round(self, beats, heartbeat, due, askedAt)
+        self.visit(round, round.again)
+        return round
 
     def fall(self, now: float) -> Fall:
         """
@@ -471,7 +488,7 @@ class Pulse:
         if self._errands:
             when = self._clock.seconds()
         elif self._members:
-            when = self._slots[self._order[0]].latest
+            when = self._first().latest
         else:
             if self._call is not None:
                 call, self._call = self._call, None
@@ -484,33 +501,35 @@ class Pulse:
             self._call.reset(delay)
         self._calledFor = when
 
+    def _first(self) -> Slot:
+        """
+        The first slot that has somebody to be visited.
+        """
+        while True:
+            slot = self._slots[self._order[0]]
+            if slot.visits or any(slot.unless):
+                return slot
+            del self._slots[heappop(self._order)]
+
     def _tick(self) -> None:
         self._call = None
         now = self._clock.seconds()
         self.ticking = True
         # All that are due, and before any is worked off: what that adds waits for the next tick.
-        for slot in self._due(now):
-            lateness = now - slot.latest
-            for one in slot.visits:
-                if one.slot is slot:
-                    one.slot = None
-                    self._members -= 1
-                    self._beat(one, now, lateness)
+        due = self._due(now)
+        self._visitLeft(due, now)
+        for slot in due:
+            self._visit(slot, now)
         self._post()
         for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
             self._run(self._errands.popleft())
-        # What an errand has to send does not wait for the next tick.
-        self._post()
         self.ticking = False
         self._setCall()
 
     def _post(self) -> None:
-        letters, self._letters = self._letters, []
-        for one in letters:
-            try:
-                one.post()
-            except Exception:
-                _log.failure("{one} could not send its ping", one=one)
+        rounds, self._rounds = self._rounds, []
+        for round in rounds:
+            round.post()
 
     def _due(self, now: float) -> list[Slot]:
         due = []
@@ -524,15 +543,53 @@ class Pulse:
         except Exception:
             _log.failure("An errand of the pulse failed")
 
-    def _beat(self, one: Beating, now: float, lateness: float) -> None:
-        try:
-            again = one.beat(now, lateness)
-        except Exception:
-            # One that fails must not take the pulse from all others.
-            _log.failure("{one} failed at its beat, and is not visited again", one=one)
-        else:
-            if again is not None:
+    def _visitLeft(self, slots: list[Slot], now: float) -> None:
+        """
+        They come before all others, and so are not among these: none may be visited twice in one
+        tick, for between two looks at a silent peer its socket has to be polled.
+        """
+        left = {
+            id(one): (one, slot.latest)
+            for slot in slots
+            for some in slot.unless
+            for one in some.values()
+        }
+        for one, latest in left.values():
+            self.leave(one)
+            own = one.slot = Slot()
+            own.latest = latest
+            own.visits.append(one)
+            self._members += 1
+            self._visit(own, now)
+
+    def _visit(self, slot: Slot, now: float) -> None:
+        lateness = now - slot.latest
+        # Those who share a slot mostly share the next one as well.
+        number = -1
+        following: Slot | None = None
+        for one in slot.visits:
+            if one.slot is not slot:
+                continue
+            one.slot = None
+            self._members -= 1
+            try:
+                again = one.beat(now, lateness)
+            except Exception:
+                # One that fails must not take the pulse from all others.
+                _log.failure("{one} failed at its beat, and is not visited again", one=one)
+                continue
+            if again is None:
+                continue
+            if one.slot is None and following and int(again * self.PER_SECOND) == number:
+                # As visit does.
+                self._members += 1
+                one.slot = following
+                following.visits.append(one)
+                if again > following.latest:
+                    following.latest = again
+            else:
                 self.visit(one, again)
+                number, following = int(again * self.PER_SECOND), one.slot
 
 
 def pulseFor(clock: IReactorTime) -> Pulse:

@@ -30,6 +30,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from twisted.logger import Logger
@@ -212,7 +213,15 @@ def _apply(sock: socket.socket, keepAlive: KeepAlive, platform: Platform) -> App
                 f"There is no {option.name} on {platform.name}, so {option.field}={asked} "
                 f"is not set: {option.otherwise}."
             )
-    return Applied(enabled=enabled, missing=tuple(missing), **held)
+    return _shared(Applied(enabled=enabled, missing=tuple(missing), **held))
+
+
+@lru_cache(maxsize=64)
+def _shared(applied: Applied) -> Applied:
+    """
+    One for all links on which it is the same.
+    """
+    return applied
 
 
 def _enable(sock: socket.socket, missing: list[str]) -> bool:

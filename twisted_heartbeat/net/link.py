@@ -33,11 +33,13 @@ from ..core.causes import (
     causeOfSilence,
     inWords,
 )
-from ..core.liveness import Decision, Liveness
+from ..core.liveness import PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
-from .clock import Slot, pulseFor
+from ..core.wire import Beats
+from .clock import Pulse, Slot, pulseFor
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
+from .round import commonPhase
 from .terms import Ping, Terms, peerName
 from .transport import (
     Witness,
@@ -122,19 +124,20 @@ class Link:
     One connection to one peer, from established to gone.
 
     @ivar generation: its number among the links of its factory or service; never reused.
-    @ivar peer: the peer's address.
     @ivar protocol: the protocol that speaks over it.
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar cause: why it ended; L{None} until it is known.
     @ivar spoken: whether the peer has said anything to the protocol.
-    @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
+    @ivar pong: the bytes that answer the last ping, in a protocol that has such a thing; L{None}
+        once they have come.
     @ivar farewell: takes the protocol and says goodbye to the peer, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
     @ivar refused: whether a server did not admit the peer.
-    @ivar pingsLeft: counts the peer's pings down; C{pingsSpent} is called at 0.
+    @ivar pingsLeft: counts the peer's pings down.
+    @ivar pingsSpent: takes the owner; is called when it comes to 0.
     @ivar spokeAt: when this end has last said something that counts as kept word.
     """
 
@@ -142,6 +145,7 @@ class Link:
         "__weakref__",
         "_answeredAt",
         "_asks",
+        "_beats",
         "_cleaned",
         "_cleanups",
         "_deadline",
@@ -152,7 +156,6 @@ class Link:
         "_establishedAt",
         "_heartbeat",
         "_lastPingMark",
-        "_letter",
         "_lookedAt",
         "_mark",
         "_markedAt",
@@ -160,10 +163,10 @@ class Link:
         "_ping",
         "_pingMark",
         "_pingedAt",
-        "_pulse",
+        "_rtt",
         "_sends",
         "_speak",
-        "_speakBy",
+        "_steady",
         "_terms",
         "_transport",
         "_trusted",
@@ -178,13 +181,11 @@ class Link:
         "keepAlive",
         "liveness",
         "name",
-        "peer",
         "pingsLeft",
         "pingsSpent",
+        "pong",
         "protocol",
         "refused",
-        "rtt",
-        "seconds",
         "slot",
         "spokeAt",
         "spoken",
@@ -209,11 +210,11 @@ class Link:
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
         self._trusted = False
-        self._pulse = pulseFor(terms.clock)
         self._transport: Any = None
         self._witness: Witness | None = None
         self._direct: Witness | None = None
-        self._letter = b""
+        self._steady: Witness | None = None
+        self._beats: Beats | None = None
         self._establishedAt = 0.0
         self._deadline = inf
         self._decidedAt: float | None = None
@@ -226,7 +227,6 @@ class Link:
         self._drainedAt = _NEVER
         self._lookedAt = _NEVER
         self._word = inf
-        self._speakBy = inf
         self._speak: Callable[[Any], object] | None = None
         # Few links ever have one of these, so none has a list for them until then.
         self._sends: list[tuple[int | None, Deferred[None]]] | tuple[()] = ()
@@ -236,20 +236,19 @@ class Link:
         self._asks: list[Deferred[bool]] | None = None
         self._answeredAt = _NEVER
         self.slot: Slot | None = None
-        self.seconds = terms.clock.seconds
         self.generation = next(terms.generations)
         self.protocol = protocol
-        self.peer: Any = None
         self.state = "new"
         self.cause: Cause | None = None
-        self.rtt: float | None = None
+        self._rtt: float | None = None
+        self.pong: bytes | None = None
         self.keepAlive: Applied | None = None
         self.agreement: Agreement | None = None
         self.farewell: Callable[[Any], None] | None = None
         self.name = ""
         self.refused = False
         self.pingsLeft = -1
-        self.pingsSpent: Callable[[], None] | None = None
+        self.pingsSpent: Callable[[Any], None] | None = None
         self.spokeAt = _NEVER
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
@@ -258,6 +257,25 @@ class Link:
         return f"<Link {self.generation} to {peerName(self.peer)} {self.state}>"
 
     # What is known of it.
+
+    @property
+    def peer(self) -> Any:
+        """
+        The peer's address; L{None} before there is a connection.
+        """
+        getPeer = getattr(self._transport, "getPeer", None)
+        return None if getPeer is None else getPeer()
+
+    @property
+    def seconds(self) -> Callable[[], float]:
+        """
+        Its clock's.
+        """
+        return self._terms.clock.seconds
+
+    @property
+    def _pulse(self) -> Pulse:
+        return pulseFor(self._terms.clock)
 
     @property
     def silence(self) -> float:
@@ -294,6 +312,14 @@ class Link:
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
 
     @property
+    def rtt(self) -> float | None:
+        """
+        Seconds that the last ping took to be answered; L{None} before the first.
+        """
+        witness = self._direct
+        return self._rtt if witness is None or witness.round is None else witness.rtt
+
+    @property
     def certificate(self) -> Any:
         """
         The peer's TLS certificate, as an C{OpenSSL.crypto.X509}; L{None} without one, and once the
@@ -309,7 +335,6 @@ class Link:
         """
         now = self._establishedAt = self.seconds()
         self._transport = transport
-        self.peer = _peerOf(transport)
         self.liveness = Liveness(None, now)
         declareForwarded(transport, self._door)
         self._witness = bearWitness(transport, self.liveness, self.seconds, self)
@@ -410,17 +435,37 @@ class Link:
             L{spokeAt} says otherwise.
         @param speak: takes the protocol, and says something.
         """
+        self.leaveRound()
         self._word = within
         self._speak = speak
-        self._speakBy = self.seconds() + within
+        self.spokeAt = self.seconds()
         self._revisit()
+
+    def spendPing(self) -> None:
+        """
+        The peer has pinged.
+        """
+        self.pingsLeft -= 1
+        if not self.pingsLeft and self.pingsSpent is not None:
+            self.pingsSpent(self._owner)
+
+    def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
+        """
+        How to ping without the protocol, which need not see the pongs.
+
+        @param beats: L{None} while the protocol is in the middle of something, and has to see all.
+        @param inPlaceOf: the protocol's own ping, which does the same.
+        """
+        if self._ping is inPlaceOf:
+            self._beats = beats
 
     def ponged(self) -> None:
         """
         The ping was answered in so many words.
         """
         now = self.seconds()
-        self.rtt = now - self._pingedAt
+        self.pong = None
+        self._rtt = now - self._pingedAt
         witness = self._direct
         if witness is not None and witness.sent == self._lastPingMark:
             # All of it has arrived, and nobody need ask the kernel.
@@ -510,6 +555,7 @@ class Link:
             nothing for the C{timeout} of the heartbeat, if not before.
         """
         now = self.seconds()
+        self.leaveRound()
         if not self.usable:
             return succeed(False)
         if self.liveness.deadline == inf or now < self._answeredAt + _LIFE_LASTS:
@@ -598,27 +644,12 @@ class Link:
             the kernel, unless something waits before them, there or here.  What waits has to be
             looked at, and L{sendBegan} sees to that.
         """
+        self.leaveRound()
         witness = self._direct
         if transport is not witness or witness is None or not self._allArrived(witness):
             transport.write(data)
-        elif self._pulse.ticking:
-            self._letter += data
-            self._pulse.postLater(self)
         else:
             witness.sendNow(data)
-
-    def post(self) -> None:
-        """
-        See L{Posting<twisted_heartbeat.net.clock.Posting>}.
-        """
-        letter, self._letter = self._letter, b""
-        # After a goodbye nothing follows.
-        witness = self._direct
-        if letter and witness is not None and self.cause is None:
-            witness.sendNow(letter)
-            if witness.sent == self._lastPingMark:
-                # It was the ping.
-                self._pingedAt = self.seconds()
 
     def sendFailed(self, error: Exception) -> Deferred[None]:
         """
@@ -640,6 +671,7 @@ class Link:
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
+            self.leaveRound()
             self._sayGoodbye()
             self.blame(cause or ClosedHere())
             self._closeWithin(within or self._terms.limits.closeTimeout)
@@ -654,6 +686,7 @@ class Link:
         """
         if self.state in ("new", "gone"):
             return
+        self.leaveRound()
         self.blame(cause)
         self.state = "closing"
         if self._turnsLeft is not None:
@@ -673,7 +706,7 @@ class Link:
             return 0
         plain = witness is self._direct and not witness.TLS
         above = 0 if plain else unsentAbove(self._transport)
-        return witness.unsent() + len(self._letter) + above
+        return witness.unsent() + above
 
     @property
     def delivered(self) -> int:
@@ -696,12 +729,21 @@ class Link:
         """
         See L{Beating<twisted_heartbeat.net.clock.Beating>}.
         """
-        witness = self._direct
-        if witness is not None and not witness.watched and self.state == "alive":
-            # Whoever closes it politely writes, and is not overlooked.
-            liveness = self.liveness
-            if now < self._speakBy and liveness.rests(now):
-                return min(liveness.due, self._speakBy)
+        steady = self._steady
+        if steady is not None and self.state == "alive":
+            # Nothing but heartbeats goes on, as on most of many links.
+            self.leaveRound()
+            if self._joinsRound(steady, now, now - lateness):
+                return None
+            pings = self.liveness.glance(now, lateness)
+            if pings is False and self._word == inf:
+                return self.liveness.due
+            if pings is not None:
+                if pings:
+                    self._sendPing(now)
+                elif now >= self._speakBy:
+                    self._keepWord(now)
+                return self._next()
         if self.state == "gone":
             return None
         if now >= self._deadline:
@@ -715,10 +757,59 @@ class Link:
                 self._keepWord(now)
         return self._next()
 
+    def _joinsRound(self, steady: Witness, now: float, due: float) -> bool:
+        """
+        @return: whether it has, and is visited no more, for its peer only answers.
+        """
+        beats, heartbeat = self._beats, self._heartbeat
+        if beats is None or heartbeat is None or self.pong is not None:
+            return False
+        if not steady.sent == self._lastPingMark == self._mark or not steady.mayRest:
+            return False
+        if self._word < (heartbeat.interval or 0.0) + PUNCTUAL or not self.liveness.rest(due):
+            return False
+        round = self._pulse.roundFor(beats, heartbeat, due, now)
+        if not steady.rest(round):
+            self.liveness.resume(round.before, round.before, answered=True)
+            return False
+        steady.rtt, steady.pingedAt = self._rtt, self._pingedAt
+        # What each holds of its own here, thousands need not.
+        self._rtt, self._pingedAt, self.spokeAt, self._markedAt = None, 0.0, _NEVER, _NEVER
+        round.join(steady, self)
+        return True
+
+    def leaveRound(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}, and L{Round}.
+        """
+        witness = self._direct
+        round = None if witness is None else witness.round
+        if witness is None or round is None:
+            return
+        answered = witness not in round.waiting
+        round.leave(witness)
+        witness.rouse()
+        self._rtt, self._pingedAt = witness.rtt, witness.pingedAt
+        # What waits, if anything, is what has ended its rest; or a part of the ping.
+        waits = self.unsent if round.pinging is witness else 0
+        self._pingMark = self._lastPingMark = witness.sent + waits
+        self._mark, self._markedAt = self._lastPingMark, self.liveness.heardAt
+        if not round.sent:
+            # It is due yet.
+            self.liveness.resume(round.before, round.before, answered=True)
+        else:
+            self.liveness.resume(round.due, round.askedAt, answered=answered)
+            if not answered:
+                self._mark -= round.size
+                self.pong = round.pong
+        self._revisit()
+
     def sendBegan(self) -> None:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
         """
+        self.leaveRound()
+        self._steady = None
         witness = self._witness
         if witness is not None and self.state != "closing":
             self._mark = witness.delivered()
@@ -749,6 +840,7 @@ class Link:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
         """
+        self.leaveRound()
         self.liveness.mute()
         if self.state == "suspected":
             self._recover()
@@ -775,6 +867,7 @@ class Link:
         self._listenFrom(now)
 
     def _watchBy(self, heartbeat: Heartbeat | None) -> None:
+        self.leaveRound()
         self._heartbeat = heartbeat
         self._mayBeDirect()
         if self.usable:
@@ -791,23 +884,40 @@ class Link:
             # It was no matter until now.
             before.watched = True
             self.sendBegan()
+        self._maySteady()
+
+    def _maySteady(self) -> None:
+        """
+        Find out whether nothing but heartbeats goes on.  It stays so until something is written
+        through the transport's buffer, as whoever closes it politely does, too.
+        """
+        witness = self._direct
+        isSteady = witness is not None and not witness.watched and witness.plainlyOpen
+        self._steady = witness if isSteady else None
 
     def _listenFrom(self, heardAt: float) -> None:
-        draw = self._terms.phase
-        phase = None if draw is None else draw()
+        draw, heartbeat = self._terms.phase, self._heartbeat
+        phase = None
+        if draw is not None and heartbeat is not None and heartbeat.interval is not None:
+            phase = commonPhase(draw(), heardAt, heartbeat.interval)
         # The same object, for it is the one that the witness tells.
-        self.liveness.begin(self._heartbeat, heardAt, phase)
+        self.liveness.begin(heartbeat, heardAt, phase)
         self._revisit()
 
     def _keepWord(self, now: float) -> None:
         """
-        Say something, unless that was done.
+        Say something.
         """
-        if self.spokeAt + self._word <= now:
-            self.spokeAt = now
-            if self.usable and self._speak is not None:
-                self._speak(self.protocol)
-        self._speakBy = self.spokeAt + self._word
+        self.spokeAt = now
+        if self.usable and self._speak is not None:
+            self._speak(self.protocol)
+
+    @property
+    def _speakBy(self) -> float:
+        """
+        When this end has to say something, if it is to keep its word.
+        """
+        return max(self._pingedAt, self.spokeAt) + self._word
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness
@@ -855,14 +965,17 @@ class Link:
             self._ask(now, self._ping)
 
     def _ask(self, now: float, ping: Ping) -> None:
+        steady = self._steady
         try:
-            answer = ping(self.protocol)
+            if steady is not None and self._allArrived(steady):
+                answer = steady.sendsNow(ping, self.protocol)
+            else:
+                answer = ping(self.protocol)
         except Exception as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
             return
         self._pingedAt = self.seconds()
-        self._speakBy = self._pingedAt + self._word
         if self._witness is not None:
             self._lastPingMark = self._witness.sent + self.unsent
             if self.state != "suspected":
@@ -873,7 +986,7 @@ class Link:
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
         if self.state in ("alive", "suspected") and self.liveness.heardAt > pingedAt:
-            self.rtt = self.seconds() - pingedAt
+            self._rtt = self.seconds() - pingedAt
 
     def _suspect(self, now: float) -> None:
         self.state = "suspected"
@@ -953,6 +1066,7 @@ class Link:
             self._markedAt = min(now, self._markedAt + lateness)
         if not self._isWaiting(witness, delivered):
             witness.watched = False
+            self._maySteady()
         elif now >= self._markedAt + stall:
             waiting = witness.sent - delivered + witness.unsent()
             words = f"{waiting} bytes wait, and none was taken for {now - self._markedAt:.3f} s"
@@ -1136,11 +1250,6 @@ class Link:
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):
             self._pulse.visit(self, when)
-
-
-def _peerOf(transport: Any) -> Any:
-    getPeer = getattr(transport, "getPeer", None)
-    return None if getPeer is None else getPeer()
 
 
 def _failed(cause: Cause) -> Deferred[None]:

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Callable
 from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
 from math import inf
+from time import monotonic
+from types import MethodType
 from typing import Any, Protocol, cast
 
 from twisted.internet import tcp
@@ -31,18 +33,28 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from twisted.python.log import callWithContext
 from twisted.python.util import untilConcludes
 from zope.interface import alsoProvides
 
 from ..core.causes import Evidence, Fall
 from ..core.liveness import Liveness
+from .nestedpoll import nestedPollFor
+from .round import Round
+
+_log = Logger()
 
 _MAX_WRAPPERS = 16
 
 _FULL = (EWOULDBLOCK, EAGAIN, ENOBUFS)
 """What the kernel says when it takes no more for now."""
+
+
+_FEW = 400
+"""Bytes: room for any pong, in what Python has at hand, where C{bufferSize} has it ask for more."""
 
 
 class Sender(Protocol):
@@ -58,6 +70,9 @@ class Sender(Protocol):
 
     def suspectSpoke(self) -> None:
         """The peer said something while L{Witness.suspected} was set."""
+
+    def leaveRound(self) -> None:
+        """Something else than a pong is about to happen while L{Witness.round} is set."""
 
     def peerFinished(self) -> None:
         """The peer has closed its half: it will not speak again, and is not dead for that."""
@@ -76,6 +91,10 @@ class Witness(tcp.Connection):
     @ivar refused: why the peer's certificate was, in words.
     @ivar raised: what the protocol raised, if it was lost for that; TLS keeps it to itself.
     @ivar sent: bytes handed to the kernel.
+    @ivar reading: whether it is read.
+    @ivar round: in which its link is, so that nothing but pongs is expected; L{None} if in none.
+    @ivar pingedAt: when that last pinged it, in the link's seconds.
+    @ivar rtt: seconds that the last pong there took; L{None} if there was none.
     @ivar suspected: whether the sender wants to know of the next chunk.
     @ivar watched: whether the sender is going to look at the progress anyway.
     @ivar awaited: whether the sender wants to know of every progress.
@@ -83,8 +102,8 @@ class Witness(tcp.Connection):
     @ivar resumedAt: when reading was last resumed, in the link's seconds.
     """
 
-    liveness: Liveness
-    seconds: Callable[[], float]
+    liveness = Liveness(None, 0.0)
+    seconds: Callable[[], float] = staticmethod(monotonic)
     sender: Sender | None = None
 
     number = 0
@@ -93,6 +112,10 @@ class Witness(tcp.Connection):
     refused = ""
     raised: BaseException | None = None
     sent = 0
+    reading = True
+    round: Round | None = None
+    pingedAt = 0.0
+    rtt: float | None = None
     suspected = False
     watched = False
     awaited = False
@@ -105,11 +128,50 @@ class Witness(tcp.Connection):
         try:
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
-            if error.errno in (EWOULDBLOCK, EAGAIN):
-                return None
-            self.number = self.number or error.errno or 0
-            return CONNECTION_LOST
+            return self._notRead(error)
         self.liveness.heardAt = self.seconds()
+        if self.suspected or not data:
+            return self._received(data)
+        self.protocol.dataReceived(data)
+        return None
+
+    def readQuietly(self) -> Any:
+        """
+        As C{doRead}, in a round: what comes is most likely a pong, and the protocol need not see
+        it.
+        """
+        round = self.round
+        try:
+            data = self.socket.recv(_FEW)
+        except OSError as error:
+            return self._notRead(error)
+        self.liveness.heardAt = now = self.seconds()
+        if round is not None:
+            if data == round.pong and round.waiting.pop(self, None) is not None:
+                self.rtt = now - self.pingedAt
+                return None
+            self._leaveRound()
+        if len(data) == _FEW:
+            data += self._readOn()
+        # As the reactor reads, for whoever looks into the log.
+        context = {"system": self.logPrefix()}
+        return callWithContext(context, self._received, data)
+
+    def _readOn(self) -> bytes:
+        try:
+            return self.socket.recv(self.bufferSize)
+        except OSError as error:
+            # What has come is delivered first; the next to read meets the end, if it is one.
+            self._notRead(error)
+            return b""
+
+    def _notRead(self, error: OSError) -> ConnectionLost | None:
+        if error.errno in (EWOULDBLOCK, EAGAIN):
+            return None
+        self.number = self.number or error.errno or 0
+        return CONNECTION_LOST
+
+    def _received(self, data: bytes) -> ConnectionLost | ConnectionDone | None:
         if self.suspected and self.sender is not None:
             self.suspected = False
             self.sender.suspectSpoke()
@@ -137,15 +199,20 @@ class Witness(tcp.Connection):
     def sendNow(self, data: bytes) -> None:
         """
         Write a few bytes: straight to the kernel where nothing waits before them, which saves two
-        changes of what the reactor polls for, and a turn.  In every other case, and for what the
-        kernel does not take, as C{write}.
-
-        After an error C{write} meets it again, or another, or none, and ends the connection as
-        ever; the first is the one that is kept.
+        changes of what the reactor polls for, and a turn.  In every other case as C{write}.
         """
-        if self._tempDataLen or self.dataBuffer or self.TLS or not self._isPlainlyOpen():
-            self.write(data)  # type: ignore[no-untyped-call]
-            return
+        if self._tempDataLen or self.dataBuffer or not self.plainlyOpen:
+            self._writeAsEver(data)
+        else:
+            self.sendPlainly(data)
+
+    def sendPlainly(self, data: bytes) -> None:
+        """
+        The same for whoever knows that nothing waits, and that the connection is plainly open.
+
+        What the kernel does not take goes as C{write}.  After an error this meets it again, or
+        another, or none, and ends the connection as ever; the first is the one that is kept.
+        """
         try:
             size = self.socket.send(data)
         except OSError as error:
@@ -154,11 +221,32 @@ class Witness(tcp.Connection):
             size = 0
         self.sent += size
         if size < len(data):
-            self.write(data[size:])  # type: ignore[no-untyped-call]
+            self._writeAsEver(data[size:])
 
-    def _isPlainlyOpen(self) -> bool:
+    def _writeAsEver(self, data: bytes) -> None:
+        # By the class, for on the instance it may be sendNow.
+        type(self).write(self, data)  # type: ignore[no-untyped-call]
+
+    def sendsNow(self, act: Callable[[Any], object], argument: Any) -> object:
+        """
+        Call something whose C{write}s here are to be L{sendNow}: a ping of the user's own.
+        """
+        if self.write != MethodType(type(self).write, self):
+            # Somebody stands before it.
+            return act(argument)
+        self.write = self.sendNow  # type: ignore[method-assign]
+        try:
+            return act(argument)
+        finally:
+            del self.write
+
+    @property
+    def plainlyOpen(self) -> bool:
+        """
+        Whether what is written goes to the kernel as it is.
+        """
         closing = self.disconnecting or self._writeDisconnecting or self._writeDisconnected
-        return bool(self.connected and not closing and not self._aborting)
+        return bool(self.connected and not closing and not self._aborting and not self.TLS)
 
     def doWrite(self) -> Any:
         result = FileDescriptor.doWrite(self)
@@ -171,6 +259,64 @@ class Witness(tcp.Connection):
             self.watched = True
             self.sender.sendBegan()
         self.reactor.addWriter(self)
+
+    def startReading(self) -> None:
+        if not self.reading:
+            self.reading = True
+        if self.round is None:
+            self.reactor.addReader(self)
+
+    def stopReading(self) -> None:
+        self.reading = False
+        self._leaveRound()
+        self.reactor.removeReader(self)
+
+    def startTLS(self, ctx: object, normal: bool = True) -> None:
+        self._leaveRound()
+        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
+
+    def _leaveRound(self) -> None:
+        if self.round is not None and self.sender is not None:
+            self.sender.leaveRound()
+
+    @property
+    def mayRest(self) -> bool:
+        """
+        Whether it can be in a round.
+        """
+        if self.watched or not self.reading or self.finished or not self.plainlyOpen:
+            return False
+        return nestedPollFor(self.reactor) is not None
+
+    def rest(self, round: Round) -> bool:
+        """
+        Be in a round from here on, and be read in the reactor's place.
+
+        @return: whether the system has a descriptor to spare for that.
+        """
+        poll = nestedPollFor(self.reactor)
+        assert poll is not None
+        try:
+            poll.add(self)
+        except OSError as error:
+            _log.warn("{one} can not be in a round: {error}", one=self, error=error)
+            return False
+        self.reactor.removeReader(self)
+        self.round = round
+        return True
+
+    def rouse(self) -> None:
+        """
+        Be in none, and be read by the reactor itself.  So is whoever writes by way of it: where one
+        descriptor reads and another writes, whoever comes first meets the end, and what was
+        received before it would be lost.
+        """
+        poll = nestedPollFor(self.reactor)
+        assert poll is not None
+        self.round = None
+        poll.remove(self)
+        if self.reading:
+            self.reactor.addReader(self)
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -256,6 +402,10 @@ class _Senders:
         self._below.suspectSpoke()
         self._above.suspectSpoke()
 
+    def leaveRound(self) -> None:
+        self._below.leaveRound()
+        self._above.leaveRound()
+
     def peerFinished(self) -> None:
         self._below.peerFinished()
         self._above.peerFinished()
@@ -280,7 +430,7 @@ def connectionUnder(transport: object) -> tcp.Connection | None:
     return None
 
 
-_LATER = ("sent", "watched", "dataBuffer", "offset")
+_LATER = ("sent", "round", "pingedAt", "rtt", "watched", "dataBuffer", "offset")
 """What every connection comes to have once it has written."""
 
 _witnesses: dict[type[tcp.Connection], type[Witness] | None] = {}
@@ -293,6 +443,17 @@ def _witnessing(kind: type[tcp.Connection]) -> type[Witness] | None:
         names = {"__module__": kind.__module__}
         _witnesses[kind] = type(kind.__name__, (Witness, kind), names) if usual else None
     return _witnesses[kind]
+
+
+def _bearNextOnes(connection: tcp.Connection, kind: type[Witness]) -> None:
+    """
+    Have the port that accepted a connection make the next ones such from the start.  A class that
+    is assigned has Python give each a dictionary in place of plain fields, which makes every look
+    at a field slower, and each connection larger.
+    """
+    port = getattr(connection, "server", None)
+    if isinstance(port, tcp.Port) and port.transport is type(connection):
+        port.transport = cast(Any, kind)
 
 
 def bearWitness(
@@ -312,9 +473,12 @@ def bearWitness(
         kind = _witnessing(type(connection))
         if kind is None:
             return None
+        _bearNextOnes(connection, kind)
         connection.__class__ = kind
     assert isinstance(connection, Witness)
     below = connection.sender
+    if below is not None:
+        below.leaveRound()
     connection.liveness = cast(
         Liveness, liveness if below is None else _Hearers(connection.liveness, liveness)
     )

@@ -1,0 +1,199 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Round}: the links that are pinged together, interval after interval.
+
+Of thousands of idle peers almost all do nothing but answer.  What they have in common is kept once,
+and an interval of one of them costs a C{send}, a C{recv}, and its name in a dictionary: nothing is
+looked at that lies elsewhere in memory.  Whoever does anything else, or does not answer, leaves its
+round, and is watched by itself until it has come to rest again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import floor
+from typing import Any, Protocol
+
+from ..core.liveness import PUNCTUAL
+from ..core.settings import Heartbeat
+from ..core.wire import Beats
+
+PLACES = 64
+"""In an interval."""
+
+_INSIDE = 1 / 128
+"""Seconds: half of a slot of the pulse."""
+
+
+class Timing(Protocol):
+    """
+    Who has a round's pings sent, and has a look at those who do not answer: the pulse.
+    """
+
+    seconds: Callable[[], float]
+
+    def begin(self, round: Round, suspicious: float) -> None:
+        """Send at the end of this tick, and look then."""
+
+
+class Pinged(Protocol):
+    """
+    The connection of a member.
+    """
+
+    pingedAt: float
+
+    def sendPlainly(self, data: bytes) -> None:
+        """Send a ping."""
+
+
+class Member(Protocol):
+    """
+    A link in a round.
+    """
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """See L{Beating<twisted_heartbeat.net.clock.Beating>}."""
+
+    def leaveRound(self) -> None:
+        """L{Round.leave}, and be visited by itself."""
+
+
+class Round:
+    """
+    Links that are due in one instant and ping alike.
+
+    @ivar beats: what they ping with.
+    @ivar heartbeat: how they are watched.
+    @ivar due: when they were last due, in seconds of their clock.
+    @ivar askedAt: when they were asked, if that was late; else the same.
+    @ivar pong: the bytes that answer the ping of then.
+    @ivar waiting: those who have not answered, each by the connection that hears it.
+    @ivar sent: whether the pings of then have been.
+    @ivar pinging: whose connection's ping is being sent.
+    """
+
+    __slots__ = (
+        "_members",
+        "_ping",
+        "_pulse",
+        "askedAt",
+        "beats",
+        "due",
+        "heartbeat",
+        "pinging",
+        "pong",
+        "sent",
+        "slot",
+        "waiting",
+    )
+
+    def __init__(
+        self, pulse: Timing, beats: Beats, heartbeat: Heartbeat, due: float, askedAt: float
+    ) -> None:
+        self._pulse = pulse
+        self._members: dict[Pinged, Member] = {}
+        self.beats = beats
+        self.heartbeat = heartbeat
+        self.slot: Any = None
+        self.pinging: Pinged | None = None
+        self._begin(due, askedAt)
+
+    @property
+    def size(self) -> int:
+        """
+        Bytes of its ping.
+        """
+        return len(self._ping)
+
+    def join(self, connection: Pinged, link: Member) -> None:
+        """
+        Take in one that is due now, for as long as it only answers.
+        """
+        self._members[connection] = self.waiting[connection] = link
+
+    def leave(self, connection: Pinged) -> None:
+        """
+        It no longer is in it.
+        """
+        del self._members[connection]
+        self.waiting.pop(connection, None)
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        See L{Beating<twisted_heartbeat.net.clock.Beating>}.
+        """
+        for link in list(self.waiting.values()):
+            link.leaveRound()
+        if not self._members:
+            return None
+        # Not by its slot, which others may have made later.
+        self._begin(*lastPlace(self.heartbeat, self.again, now))
+        return self.again
+
+    @property
+    def before(self) -> float:
+        """
+        When they were due before that.
+        """
+        return self.due - (self.heartbeat.interval or 0.0)
+
+    @property
+    def again(self) -> float:
+        """
+        When they are due next.
+        """
+        return self.due + (self.heartbeat.interval or 0.0)
+
+    def post(self) -> None:
+        """
+        Ping all.
+        """
+        self.sent = True
+        ping, seconds = self._ping, self._pulse.seconds
+        for connection in list(self.waiting):
+            if connection in self.waiting:
+                connection.pingedAt = seconds()
+                self.pinging = connection
+                connection.sendPlainly(ping)
+        self.pinging = None
+
+    def _begin(self, due: float, askedAt: float) -> None:
+        self.beats.advance()
+        self._ping, self.pong = self.beats.ping, self.beats.pong
+        self.due, self.askedAt = due, askedAt
+        self.sent = False
+        self.waiting: dict[Pinged, Member] = self._members.copy()
+        # Nobody's silence is suspicious sooner, for each was due within an interval of its word.
+        self._pulse.begin(self, askedAt + self.heartbeat.timeout / 2)
+
+
+def commonPhase(drawn: float, now: float, interval: float) -> float:
+    """
+    The phase nearest to one that was drawn that has its place in common with others: there are
+    L{PLACES} in each interval, so that those who share one are pinged together, and wake a sleeping
+    machine once.
+
+    @param drawn: from 0 to 1.
+    @param now: seconds of the clock of all.
+    """
+    step = interval / PLACES
+    # Where slots begin, an error in the last digit would tear one apart.
+    place = floor((now + drawn * interval) / step) * step + _INSIDE
+    if place <= now:
+        place += step
+    elif place > now + interval:
+        place -= step
+    return min(1.0, max(0.0, (place - now) / interval))
+
+
+def lastPlace(heartbeat: Heartbeat, due: float, now: float) -> tuple[float, float]:
+    """
+    When those were last due who once were, and when they are asked: at the same time, as far as
+    their bound goes, unless it is late.
+    """
+    assert heartbeat.interval is not None
+    due += (now - due) // heartbeat.interval * heartbeat.interval
+    return due, now if now - due > PUNCTUAL else due
