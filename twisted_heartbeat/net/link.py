@@ -732,9 +732,10 @@ class Link:
         steady = self._steady
         if steady is not None and self.state == "alive":
             # Nothing but heartbeats goes on, as on most of many links.
-            self.leaveRound()
-            if self._joinsRound(steady, now, now - lateness):
-                return None
+            if self._beats is not None:
+                self.leaveRound()
+                if self._joinsRound(steady, now, now - lateness):
+                    return None
             pings = self.liveness.glance(now, lateness)
             if pings is False and self._word == inf:
                 return self.liveness.due
