@@ -287,7 +287,7 @@ def wakeupsOf(scenes: list[Scene], clock: Clock, seconds: float) -> int:
 INTERVALS = 10
 
 
-@pytest.mark.parametrize(("links", "most"), [(1, 2), (500, 64)])
+@pytest.mark.parametrize(("links", "most"), [(1, 2), (500, 32)])
 def test_wakeups(kernel: Kernel, links: int, most: int) -> None:
     """
     An idle process wakes no more than twice in an interval for one link, for its ping and its pong;
@@ -305,10 +305,12 @@ def test_wakeups(kernel: Kernel, links: int, most: int) -> None:
 
 
 @pytest.mark.usefixtures("byWrite")
-def test_wakeupsAreSeen(kernel: Kernel) -> None:
+def test_wakeupsAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The check above can fail: pings that go through the buffer have it looked after.
+    The check above can fail: pings that go through the buffer have it looked after, unless their
+    pongs tell that it is empty.
     """
+    monkeypatch.setattr(Link, "ponged", lambda self: None)
     clock = Clock()
     scene = Scene(builtIn(clock), clock)
     scene.begin()

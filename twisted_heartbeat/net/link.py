@@ -470,6 +470,9 @@ class Link:
         if witness is not None and witness.sent == self._lastPingMark:
             # All of it has arrived, and nobody need ask the kernel.
             self._mark, self._markedAt = witness.sent, now
+            if witness.watched and not self.unsent:
+                witness.watched = False
+                self._maySteady()
 
     def lost(self, reason: Failure) -> Failure:
         """

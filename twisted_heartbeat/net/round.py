@@ -20,7 +20,7 @@ from ..core.liveness import PUNCTUAL
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 
-PLACES = 64
+PLACES = 32
 """In an interval."""
 
 _INSIDE = 1 / 128
