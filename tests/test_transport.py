@@ -24,11 +24,13 @@ import pytest
 import pytest_twisted
 from twisted.internet import abstract, tcp
 from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from twisted_heartbeat import (
     Cause,
+    HeartbeatFactory,
     HostUnreachable,
     KeepAliveExpired,
     NetworkUnreachable,
@@ -268,6 +270,44 @@ async def test_witnessTwice(loopback: Loopback) -> None:
     bearWitness(connection, connection.liveness, connection.seconds, sender)
     assert type(connection) is kind
     assert kind.__mro__.count(Witness) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_portMakesWitnesses() -> None:
+    """
+    From its second connection on a port makes witnesses from the start; one of them that nobody
+    watches is as any other connection.
+    """
+    from twisted.internet import reactor
+
+    kept = KeptFactory()
+    watched = HeartbeatFactory(kept)
+    turns = iter([watched, kept, watched])
+    both = Factory()
+    both.buildProtocol = lambda addr: next(turns).buildProtocol(addr)  # type: ignore[method-assign]
+    listening: Any = reactor
+    port = listening.listenTCP(0, both, interface="127.0.0.1")
+    peers = []
+    try:
+        for number in (1, 2, 3):
+            peers.append(socket.create_connection(("127.0.0.1", port.getHost().port)))
+            peers[-1].sendall(b"a word")
+            while len(kept.built) < number or not kept.built[-1].received:
+                await wait(0.01)
+        connections = [connectionUnder(one.transport) for one in kept.built]
+        assert all(isinstance(one, Witness) for one in connections)
+        assert [getattr(one, "sender", None) is None for one in connections] == [False, True, False]
+        assert [one.received for one in kept.built] == [b"a word"] * 3
+        kept.built[1].transport.write(b"and back")
+        peers[1].settimeout(0.01)
+        await wait(0.02)
+        assert peers[1].recv(100) == b"and back"
+    finally:
+        for peer in peers:
+            peer.close()
+        await port.stopListening()
+        while any(not one.losses for one in kept.built):
+            await wait(0.01)
 
 
 @pytest_twisted.ensureDeferred
@@ -568,10 +608,11 @@ def test_overridesNothingUnknown() -> None:
     Between C{Witness} and the classes whose methods it takes the place of stands no other that has
     a word in it.
     """
-    for name in ("doWrite", "startWriting", "pauseProducing", "resumeProducing"):
+    ofDescriptors = ("doWrite", "startWriting", "pauseProducing", "resumeProducing")
+    for name in (*ofDescriptors, "startReading", "stopReading"):
         for kind in (tcp.Client, tcp.Server):
             assert getattr(kind, name) is getattr(abstract.FileDescriptor, name), (kind, name)
-    for name in ("doRead", "writeSomeData"):
+    for name in ("doRead", "writeSomeData", "startTLS"):
         for kind in (tcp.Client, tcp.Server):
             assert getattr(kind, name) is getattr(tcp.Connection, name), (kind, name)
 
