@@ -63,6 +63,8 @@ SPOKEN = {
     "ours": "twisted_heartbeat",
     "mixin": "twisted_heartbeat, mixed in",
     "wrapped": "twisted_heartbeat, wrapped",
+    "mixin, client": "twisted_heartbeat, mixed in, client",
+    "wrapped, client": "twisted_heartbeat, wrapped, client",
     "heartbeat:": "twisted_heartbeat, heartbeat:",
     "keepalive:": "twisted_heartbeat, keepalive:",
     "epoll": "raw epoll loop, Python",

@@ -156,12 +156,16 @@ class PretendedConnection(tcp.Connection):
         return IPv4Address("TCP", "192.0.2.1", 1)
 
 
-def connectionOf(factory: Any, reactor: Any) -> tcp.Connection:
+def connectionOf(
+    factory: Any, reactor: Any, kind: type[tcp.Connection] = PretendedConnection
+) -> tcp.Connection:
     """
     A connection to nowhere, past its first chunk, which is the only one that is told and not seen.
+
+    @param kind: what a port would make.
     """
     protocol = factory.buildProtocol(None)
-    connection = PretendedConnection(PretendedSocket(), protocol, reactor)
+    connection = kind(PretendedSocket(), protocol, reactor)
     connection.connected = True
     protocol.makeConnection(connection)
     connection.doRead()
@@ -182,12 +186,16 @@ def sampleCalls(connection: tcp.Connection) -> float:
 
 async def measureCalls(reactor: Any, seconds: float) -> Comparison:
     """
-    Measure C{doRead}.
+    Measure C{doRead}: of a port's first connection, which is also as a client's, and of those that
+    it accepts after that, which it makes as that one has become.
     """
     found = Comparison("The reactor's call for a chunk", "ns", "bare", GOALS)
-    connections = {
-        name: connectionOf(factory, reactor) for name, factory in factories(Sink).items()
-    }
+    connections = {}
+    for name, factory in factories(Sink).items():
+        first = connectionOf(factory, reactor)
+        connections[name] = connectionOf(factory, reactor, type(first))
+        if type(first) is not PretendedConnection:
+            connections[f"{name}, client"] = first
     for name in inTurns(list(connections), turns=FEWEST_TURNS, seconds=seconds):
         found.add(name, sampleCalls(connections[name]))
     for connection in connections.values():
