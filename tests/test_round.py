@@ -263,6 +263,17 @@ class Server:
             assert self.clock.seconds() < 1000
             self.wait(STEP)
 
+    def answerLate(self, seconds: float) -> None:
+        """
+        Let time pass until the first of them is pinged, and answers so much later.
+        """
+        first = self.peers[0]
+        first.answers = False
+        self.untilPinged()
+        self.wait(seconds)
+        first.answers = True
+        self.turn()
+
     def forget(self) -> None:
         """
         Count anew.
@@ -513,11 +524,7 @@ def test_slowAnswer() -> None:
     server = settled(1, heartbeat=Heartbeat(interval=2.0, timeout=6.0))
     [peer] = server.peers
     for _ in range(3):
-        peer.answers = False
-        server.untilPinged()
-        server.wait(1.75)
-        peer.answers = True
-        server.turn()
+        server.answerLate(1.75)
         assert peer.link.rtt == 1.75
     assert server.hooks.names == []
 
@@ -1021,21 +1028,13 @@ def test_rtt() -> None:
     peer = server.peers[0]
     assert peer.link.rtt == 0.0
     for rtt in (0.25, 0.125):
-        peer.answers = False
-        server.untilPinged()
-        server.wait(rtt)
-        peer.answers = True
-        server.turn()
+        server.answerLate(rtt)
         assert inRound(peer)
         assert peer.link.rtt == rtt
     peer.say(b"a message")
     assert not inRound(peer)
     assert peer.link.rtt == 0.125
-    peer.answers = False
-    server.untilPinged()
-    server.wait(0.5)
-    peer.answers = True
-    server.turn()
+    server.answerLate(0.5)
     assert peer.link.rtt == 0.5
 
 
