@@ -4,10 +4,9 @@
 """
 L{NestedPoll}: one descriptor for the reactor, behind which are the quiet connections.
 
-Of what Twisted does with an event (it looks up the descriptor, copies the log's context, and calls
-through seven functions), a pong needs nothing; with eight thousand peers that is a quarter of what
-a server does.  An epoll is itself a descriptor that can be polled, so those of whom nothing but
-pongs is expected are in one of their own.
+Of what Twisted does with an event before it reads (it looks up the descriptor, copies the log's
+context, and calls eleven functions), a pong needs nothing.  An epoll is itself a descriptor that
+can be polled, so those of whom nothing but pongs is expected are in one of their own.
 """
 
 from __future__ import annotations
