@@ -37,6 +37,8 @@ FLOORS = {
         "transport",
         "hooks",
         "terms",
+        "ending",
+        "sending",
         "link",
         "driver",
     ],

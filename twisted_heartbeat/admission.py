@@ -350,8 +350,7 @@ class Admission:
             # Over TLS what it has said already would still be delivered.
             self._shutDoor()
         if link.usable:
-            link.refused = True
-            link.blame(ClosedHere(f"refused: {why}"))
+            link.refuse(ClosedHere(f"refused: {why}"))
             sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
             link.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -32,6 +33,14 @@ from .net.transport import abort
 
 _UNOWNED = Unowned()
 _NO_HOOKS = LinkHooks()
+
+
+def _forget(one: object, name: str) -> None:
+    """
+    Uncover what its class has.  Not by way of C{__dict__}, which would have Python make one.
+    """
+    with suppress(AttributeError):
+        delattr(one, name)
 
 
 @implementer(IHandshakeListener)
@@ -124,7 +133,7 @@ class HeartbeatMixin(TimeoutMixin):
         """
         # What an earlier connection of the same instance may have left.
         for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
-            self.__forget(name)
+            _forget(self, name)
         self.dataReceived = partial(self.__firstHeard, link, self.dataReceived)
         # This one stays for as long as the link does, where a partial would cost each a third of a
         # kilobyte.
@@ -133,18 +142,11 @@ class HeartbeatMixin(TimeoutMixin):
             completed = partial(self.__handshaken, link, self.handshakeCompleted)
             self.handshakeCompleted = completed  # type: ignore[method-assign]
 
-    def __forget(self, name: str) -> None:
-        """
-        Uncover the class's method.  Not by way of C{__dict__}, which would have Python make one.
-        """
-        with suppress(AttributeError):
-            delattr(self, name)
-
     def __firstHeard(self, link: Link, deliver: Callable[[bytes], None], data: bytes) -> None:
         link.heard()
         if link.hearsByItself:
             # It sees the chunks on the socket from here on.
-            self.__forget("dataReceived")
+            _forget(self, "dataReceived")
         deliver(data)
 
     @staticmethod
@@ -160,7 +162,7 @@ class HeartbeatMixin(TimeoutMixin):
         self.__cancelTimeout()
         reason = link.lost(reason)
         covering = self.connectionLost
-        self.__forget("connectionLost")
+        _forget(self, "connectionLost")
         try:
             lost, self.connectionLost = self.connectionLost, covering
             lost(reason)
@@ -237,6 +239,10 @@ _SOON_ENOUGH = 0.75
 """Of the time within which this side has to say something, for the network takes some as well."""
 
 
+_Act = Callable[[Any], object]
+"""Takes the protocol."""
+
+
 class _Said:
     """
     What this side says, alike on all the links of a factory.
@@ -244,21 +250,20 @@ class _Said:
     @ivar hello: as the other side has it, for both have to come to the same agreement.
     @ivar frame: its bytes.
     @ivar beats: what to ping with.
-    @ivar within: seconds within which to say something.
+    @ivar within: see L{Manner<twisted_heartbeat.net.link.Manner>}.
+    @ivar speak: see there, too.
+    @ivar sayClosing: and this.
     """
 
-    __slots__ = ("beats", "frame", "hello", "within")
+    __slots__ = ("beats", "frame", "hello", "sayClosing", "speak", "within")
 
-    def __init__(self, hello: wire.Hello) -> None:
+    def __init__(self, hello: wire.Hello, speak: _Act, sayClosing: _Act) -> None:
         self.hello = hello
         self.frame = wire.encode(hello)
         self.beats = wire.Beats(hello.offers)
-        self.within = hello.offers * _SOON_ENOUGH
-
-
-@lru_cache(maxsize=256)
-def _said(name: str, needs: float, offers: float) -> _Said:
-    return _Said(wire.Hello(name, needs, offers).rounded)
+        self.within = hello.offers * _SOON_ENOUGH or inf
+        self.speak = speak
+        self.sayClosing = sayClosing
 
 
 class HeartbeatProtocol(HeartbeatMixin, Protocol):
@@ -278,19 +283,27 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
     hello: wire.Hello | None = None
     maxMessage = wire.MAX_MESSAGE
 
+    __hold = 0.0
+    __parted = False
+
     def connectionMade(self) -> None:
         """
         Say hello.
         """
-        self.hello = None
-        self.__hold, self.__parted = 0.0, False
+        # What an earlier connection may have left; most have none, and keep none for it.
+        for name in ("hello", "_HeartbeatProtocol__hold", "_HeartbeatProtocol__parted"):
+            _forget(self, name)
         self.__reader = self._newReader()
         link = self.__link()
-        link.farewell = HeartbeatProtocol.__sayClosing
-        said = self.__said = _said(self.name, link.bound or 0.0, self.__offered(link))
+        said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link))
         self.__write(said.frame)
-        if said.within:
-            link.giveWord(said.within, HeartbeatProtocol.__speak)
+        link.behave(said)
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def __saying(name: str, needs: float, offers: float) -> _Said:
+        hello = wire.Hello(name, needs, offers).rounded
+        return _Said(hello, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
 
     def _newReader(self) -> wire.Reader:
         return wire.Stream(self.maxMessage)

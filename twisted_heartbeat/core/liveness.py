@@ -65,7 +65,7 @@ left of the interval is the room in which the pings to many peers are kept apart
 """
 
 
-_NEVER = -inf
+NEVER = -inf
 """Before all time.  One object for all, where an expression would make each its own."""
 
 
@@ -77,6 +77,8 @@ class Liveness:
         assigns it; that is all a received chunk costs.
     @ivar due: when L{decide} next has something to say.
     @ivar suspected: whether it has said that the peer is suspected, and not yet that it recovered.
+    @ivar pingedAt: when the last ping was sent.
+    @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
     """
 
     __slots__ = (
@@ -90,6 +92,8 @@ class Liveness:
         "_stage",
         "due",
         "heardAt",
+        "pingedAt",
+        "rtt",
         "suspected",
     )
 
@@ -97,11 +101,13 @@ class Liveness:
         """
         @param heartbeat: as for L{begin}, and so the others.
         """
+        self.pingedAt = 0.0
+        self.rtt: float | None = None
         self.begin(heartbeat, now, phase)
 
     def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
-        Forget all, and expect the peer to speak from now on.
+        Forget what was due, and expect the peer to speak from now on.
 
         @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
         @param now: when the link was established: the bound runs from here.
@@ -116,7 +122,7 @@ class Liveness:
         self._place = None if phase is None or interval is None else now + phase * interval
         self._inStep = phase is None
         self._stage = _FRESH
-        self._silentSince = self._askedFor = _NEVER
+        self._silentSince = self._askedFor = NEVER
         self._askedAgain = False
         self.suspected = False
         self._deadline = inf
@@ -193,7 +199,7 @@ class Liveness:
         if not self._firstLook(heartbeat) - PUNCTUAL < due <= self.heardAt + heartbeat.interval:
             return False
         self.due = self._deadline = inf
-        self._silentSince = self._askedFor = _NEVER
+        self._silentSince = self._askedFor = NEVER
         return True
 
     def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
@@ -211,7 +217,7 @@ class Liveness:
         self._askedFor = due
         self._askedAgain = False
         if answered:
-            self._silentSince = _NEVER
+            self._silentSince = NEVER
             self.due = due + heartbeat.interval
         else:
             self._silentSince = self.heardAt

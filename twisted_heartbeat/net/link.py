@@ -33,13 +33,15 @@ from ..core.causes import (
     causeOfSilence,
     inWords,
 )
-from ..core.liveness import PUNCTUAL, Decision, Liveness
+from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
+from .ending import Ending
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
 from .round import commonPhase
+from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
 from .transport import (
     Witness,
@@ -59,17 +61,11 @@ from .transport import (
 
 _log = Logger()
 
-_NEVER = -inf
-"""Before all time.  One object for all links, where an expression would make each its own."""
-
 _TURNS_TO_LET_GO = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
 
 _LIFE_LASTS = 1.0
 """Seconds for which a peer that has answered need not be asked again."""
-
-_STALL_LOOKS = 8
-"""A send buffer is looked at so many times in C{sendStall}."""
 
 
 class Owner(Protocol):
@@ -110,6 +106,45 @@ class Unowned:
         link.cleanUp()
 
 
+class Manner(Protocol):
+    """
+    How a protocol speaks by itself: alike on all links of a factory.
+
+    @ivar within: seconds after which it has to, to keep this end's word, unless it has sent a ping
+        by then, or L{Link.spokeAt} says otherwise; C{inf} if no word was given.
+    """
+
+    @property
+    def within(self) -> float:
+        """See above."""
+
+    def speak(self, protocol: Any) -> object:
+        """Say something."""
+
+    def sayClosing(self, protocol: Any) -> object:
+        """Say goodbye to the peer."""
+
+
+class _Asking:
+    """
+    Those who want to know whether the peer lives, and when one was last told that it does.
+    """
+
+    __slots__ = ("answeredAt", "asked")
+
+    def __init__(self) -> None:
+        self.answeredAt = NEVER
+        self.asked: list[Deferred[bool]] = []
+
+    def tell(self, lives: bool) -> None:
+        """
+        Tell all.
+        """
+        asked, self.asked = self.asked, []
+        for one in asked:
+            one.callback(lives)
+
+
 class Door(Protocol):
     """
     Through which a link's protocol hears that it is lost.
@@ -126,16 +161,14 @@ class Link:
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
-    @ivar cause: why it ended; L{None} until it is known.
     @ivar spoken: whether the peer has said anything to the protocol.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
     @ivar pong: the bytes that answer the last ping, in a protocol that has such a thing; L{None}
         once they have come.
-    @ivar farewell: takes the protocol and says goodbye to the peer, where there is such a thing.
+    @ivar manner: how the protocol speaks by itself, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
-    @ivar refused: whether a server did not admit the peer.
     @ivar pingsLeft: counts the peer's pings down.
     @ivar pingsSpent: takes the owner; is called when it comes to 0.
     @ivar spokeAt: when this end has last said something that counts as kept word.
@@ -143,49 +176,35 @@ class Link:
 
     __slots__ = (
         "__weakref__",
-        "_answeredAt",
-        "_asks",
+        "_asking",
         "_beats",
-        "_cleaned",
-        "_cleanups",
         "_deadline",
-        "_decidedAt",
         "_direct",
         "_door",
-        "_drainedAt",
+        "_ending",
         "_establishedAt",
         "_heartbeat",
         "_lastPingMark",
-        "_lookedAt",
         "_mark",
-        "_markedAt",
         "_owner",
         "_ping",
         "_pingMark",
-        "_pingedAt",
-        "_rtt",
-        "_sends",
-        "_speak",
+        "_sending",
         "_steady",
         "_terms",
         "_transport",
         "_trusted",
-        "_turnsLeft",
-        "_waiters",
         "_witness",
-        "_word",
         "agreement",
-        "cause",
-        "farewell",
         "generation",
         "keepAlive",
         "liveness",
+        "manner",
         "name",
         "pingsLeft",
         "pingsSpent",
         "pong",
         "protocol",
-        "refused",
         "slot",
         "spokeAt",
         "spoken",
@@ -217,39 +236,25 @@ class Link:
         self._beats: Beats | None = None
         self._establishedAt = 0.0
         self._deadline = inf
-        self._decidedAt: float | None = None
-        self._turnsLeft: int | None = None
         self._pingMark = 0
         self._lastPingMark = 0
-        self._pingedAt = 0.0
         self._mark = 0
-        self._markedAt = _NEVER
-        self._drainedAt = _NEVER
-        self._lookedAt = _NEVER
-        self._word = inf
-        self._speak: Callable[[Any], object] | None = None
-        # Few links ever have one of these, so none has a list for them until then.
-        self._sends: list[tuple[int | None, Deferred[None]]] | tuple[()] = ()
-        self._cleanups: list[Callable[[], object]] | tuple[()] | None = ()
-        self._cleaned = False
-        self._waiters: list[Deferred[Cause]] | tuple[()] = ()
-        self._asks: list[Deferred[bool]] | None = None
-        self._answeredAt = _NEVER
+        # What few links have at a time, none has a place for until then.
+        self._sending: Sending | None = None
+        self._ending: Ending | None = None
+        self._asking: _Asking | None = None
+        self.manner: Manner | None = None
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
         self.state = "new"
-        self.cause: Cause | None = None
-        self._rtt: float | None = None
         self.pong: bytes | None = None
         self.keepAlive: Applied | None = None
         self.agreement: Agreement | None = None
-        self.farewell: Callable[[Any], None] | None = None
         self.name = ""
-        self.refused = False
         self.pingsLeft = -1
         self.pingsSpent: Callable[[Any], None] | None = None
-        self.spokeAt = _NEVER
+        self.spokeAt = NEVER
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
 
@@ -278,11 +283,26 @@ class Link:
         return pulseFor(self._terms.clock)
 
     @property
+    def cause(self) -> Cause | None:
+        """
+        Why it ended; L{None} until it is known.
+        """
+        return None if self._ending is None else self._ending.cause
+
+    @property
+    def refused(self) -> bool:
+        """
+        Whether a server did not admit the peer.
+        """
+        return self._ending is not None and self._ending.refused
+
+    @property
     def silence(self) -> float:
         """
         Seconds since the last byte was received from the peer; at its end, once it has a cause.
         """
-        until = self.seconds() if self._decidedAt is None else self._decidedAt
+        decidedAt = None if self._ending is None else self._ending.decidedAt
+        until = self.seconds() if decidedAt is None else decidedAt
         return max(0.0, until - self.liveness.heardAt)
 
     @property
@@ -316,8 +336,7 @@ class Link:
         """
         Seconds that the last ping took to be answered; L{None} before the first.
         """
-        witness = self._direct
-        return self._rtt if witness is None or witness.round is None else witness.rtt
+        return self.liveness.rtt
 
     @property
     def certificate(self) -> Any:
@@ -390,7 +409,7 @@ class Link:
         """
         Whether it has ended, and its cleanups have run.
         """
-        return self._cleaned
+        return self._ending is not None and self._ending.cleaned
 
     @property
     def door(self) -> Door:
@@ -427,17 +446,12 @@ class Link:
             self._trusted = False
             self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
 
-    def giveWord(self, within: float, speak: Callable[[Any], object]) -> None:
+    def behave(self, manner: Manner) -> None:
         """
-        This end has given its word to speak by itself.
-
-        @param within: seconds after which it has to, unless it has sent a ping by then, or
-            L{spokeAt} says otherwise.
-        @param speak: takes the protocol, and says something.
+        This end has said how it will speak by itself.
         """
         self.leaveRound()
-        self._word = within
-        self._speak = speak
+        self.manner = manner
         self.spokeAt = self.seconds()
         self._revisit()
 
@@ -465,14 +479,13 @@ class Link:
         """
         now = self.seconds()
         self.pong = None
-        self._rtt = now - self._pingedAt
+        self.liveness.rtt = now - self.liveness.pingedAt
         witness = self._direct
         if witness is not None and witness.sent == self._lastPingMark:
             # All of it has arrived, and nobody need ask the kernel.
-            self._mark, self._markedAt = witness.sent, now
+            self._arrived(witness, now)
             if witness.watched and not self.unsent:
-                witness.watched = False
-                self._maySteady()
+                self._unwatch(witness)
 
     def lost(self, reason: Failure) -> Failure:
         """
@@ -502,10 +515,11 @@ class Link:
             self.sendProgressed()
             witness.sender = None
             witness.awaited = False
-        sends, self._sends = self._sends, ()
-        for _, waiting in sends:
+        sending, self._sending = self._sending, None
+        for waiting in () if sending is None else sending.givenUp():
             _failQuietly(waiting, self.cause)
-        self._tellAsking(False)
+        if self._asking is not None:
+            self._asking.tell(False)
         self._owner.linkLost(self, self.cause)
 
     # What its owner does.
@@ -524,14 +538,15 @@ class Link:
 
         @return: fires when they have run, or their time is over.
         """
-        cleanups, self._cleanups = self._cleanups, None
+        ending = self._end
+        cleanups, ending.cleanups = ending.cleanups, None
         if cleanups is None:
             return succeed(None)
         # A wrapper and its link refer to each other: no collector shall be needed for them.
         del self._door
-        cause = self.cause
+        cause = ending.cause
         assert cause is not None
-        name = "refused" if self.refused else "disconnected"
+        name = "refused" if ending.refused else "disconnected"
         hook = getattr(self._terms.hooks, name)
         self._announceEnd(name, cause)
 
@@ -540,7 +555,7 @@ class Link:
 
         lastHook.__qualname__ = f"{name} hook"
         done = self._runSteps([lastHook, *reversed(cleanups)])
-        return done.addCallback(lambda _: self._tellWaiters())
+        return done.addCallback(lambda _: ending.tell())
 
     def _announceEnd(self, event: str, cause: Cause) -> None:
         if self.refused:
@@ -561,10 +576,11 @@ class Link:
         self.leaveRound()
         if not self.usable:
             return succeed(False)
-        if self.liveness.deadline == inf or now < self._answeredAt + _LIFE_LASTS:
+        asking = self._asking = self._asking or _Asking()
+        if self.liveness.deadline == inf or now < asking.answeredAt + _LIFE_LASTS:
             return succeed(True)
         asked: Deferred[bool] = Deferred()
-        self._asks = [*(self._asks or ()), asked]
+        asking.asked.append(asked)
         if self._witness is not None:
             self._witness.suspected = True
         heartbeat = self._terms.heartbeat
@@ -590,12 +606,7 @@ class Link:
         """
         Fires with the cause once the link has ended and been cleaned up.
         """
-        gone: Deferred[Cause] = Deferred()
-        self._waiters = self._waiters or []
-        self._waiters.append(gone)
-        if self._cleaned:
-            self._tellWaiters()
-        return gone
+        return self._end.whenCleaned()
 
     # What the user does.
 
@@ -611,11 +622,11 @@ class Link:
             return f(*arguments, **keywords)
 
         cleanup.__qualname__ = getattr(f, "__qualname__", repr(f))
-        if self._cleanups is None:
+        ending = self._end
+        if ending.cleanups is None:
             self._runSteps([cleanup])
         else:
-            self._cleanups = self._cleanups or []
-            self._cleanups.append(cleanup)
+            ending.cleanups = [*ending.cleanups, cleanup]
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -692,9 +703,10 @@ class Link:
         self.leaveRound()
         self.blame(cause)
         self.state = "closing"
-        if self._turnsLeft is not None:
+        ending = self._end
+        if ending.turnsLeft is not None:
             return
-        self._turnsLeft = _TURNS_TO_LET_GO
+        ending.turnsLeft = _TURNS_TO_LET_GO
         self._deadline = self.seconds()
         self._revisit()
         abort(self._transport)
@@ -740,7 +752,7 @@ class Link:
                 if self._joinsRound(steady, now, now - lateness):
                     return None
             pings = self.liveness.glance(now, lateness)
-            if pings is False and self._word == inf:
+            if pings is False and self.manner is None:
                 return self.liveness.due
             if pings is not None:
                 if pings:
@@ -770,15 +782,16 @@ class Link:
             return False
         if not steady.sent == self._lastPingMark == self._mark or not steady.mayRest:
             return False
-        if self._word < (heartbeat.interval or 0.0) + PUNCTUAL or not self.liveness.rest(due):
+        word = inf if self.manner is None else self.manner.within
+        if word < (heartbeat.interval or 0.0) + PUNCTUAL or not self.liveness.rest(due):
             return False
         round = self._pulse.roundFor(beats, heartbeat, due, now)
         if not steady.rest(round):
             self.liveness.resume(round.before, round.before, answered=True)
             return False
-        steady.rtt, steady.pingedAt = self._rtt, self._pingedAt
         # What each holds of its own here, thousands need not.
-        self._rtt, self._pingedAt, self.spokeAt, self._markedAt = None, 0.0, _NEVER, _NEVER
+        self.spokeAt = NEVER
+        self._pingMark = self._lastPingMark = self._mark = steady.sent
         round.join(steady, self)
         return True
 
@@ -793,11 +806,10 @@ class Link:
         answered = witness not in round.waiting
         round.leave(witness)
         witness.rouse()
-        self._rtt, self._pingedAt = witness.rtt, witness.pingedAt
         # What waits, if anything, is what has ended its rest; or a part of the ping.
         waits = self.unsent if round.pinging is witness else 0
         self._pingMark = self._lastPingMark = witness.sent + waits
-        self._mark, self._markedAt = self._lastPingMark, self.liveness.heardAt
+        self._mark = self._lastPingMark
         if not round.sent:
             # It is due yet.
             self.liveness.resume(round.before, round.before, answered=True)
@@ -817,7 +829,7 @@ class Link:
         witness = self._witness
         if witness is not None and self.state != "closing":
             self._mark = witness.delivered()
-            self._markedAt = self._lookedAt = self.seconds()
+            self._sends.begin(self.seconds())
             if self._terms.limits.sendStall is not None:
                 self._revisit()
 
@@ -836,9 +848,9 @@ class Link:
         """
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
-        if self._asks is not None:
-            self._answeredAt = self.seconds()
-            self._tellAsking(True)
+        if self._asking is not None and self._asking.asked:
+            self._asking.answeredAt = self.seconds()
+            self._asking.tell(True)
 
     def peerFinished(self) -> None:
         """
@@ -913,15 +925,16 @@ class Link:
         Say something.
         """
         self.spokeAt = now
-        if self.usable and self._speak is not None:
-            self._speak(self.protocol)
+        if self.usable and self.manner is not None:
+            self.manner.speak(self.protocol)
 
     @property
     def _speakBy(self) -> float:
         """
         When this end has to say something, if it is to keep its word.
         """
-        return max(self._pingedAt, self.spokeAt) + self._word
+        manner = self.manner
+        return inf if manner is None else max(self.liveness.pingedAt, self.spokeAt) + manner.within
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness
@@ -946,9 +959,10 @@ class Link:
         if witness.paused:
             return now
         waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
-        if waits and self._drainedAt > self._pingedAt:
+        drainedAt = NEVER if self._sending is None else self._sending.drainedAt
+        if waits and drainedAt > self.liveness.pingedAt:
             # The ping itself waits behind bulk data, and that has drained since.
-            return max(self._drainedAt, witness.resumedAt)
+            return max(drainedAt, witness.resumedAt)
         return witness.resumedAt
 
     def _progressed(self, witness: Witness, now: float) -> int:
@@ -960,8 +974,7 @@ class Link:
             evidence = evidenceOf(witness.socket)
             sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
             self._mark = delivered
-            self._markedAt = max(self._markedAt, now - sinceAck)
-            self._drainedAt = max(self._drainedAt, now - sinceAck)
+            self._sends.moved(now - sinceAck)
         return delivered
 
     def _sendPing(self, now: float) -> None:
@@ -979,7 +992,7 @@ class Link:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
             return
-        self._pingedAt = self.seconds()
+        self.liveness.pingedAt = self.seconds()
         if self._witness is not None:
             self._lastPingMark = self._witness.sent + self.unsent
             if self.state != "suspected":
@@ -990,7 +1003,7 @@ class Link:
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
         if self.state in ("alive", "suspected") and self.liveness.heardAt > pingedAt:
-            self._rtt = self.seconds() - pingedAt
+            self.liveness.rtt = self.seconds() - pingedAt
 
     def _suspect(self, now: float) -> None:
         self.state = "suspected"
@@ -1009,10 +1022,10 @@ class Link:
     def _verdict(self, now: float) -> None:
         heartbeat = self._heartbeat
         assert heartbeat is not None
-        self._decidedAt = now
+        self._end.decidedAt = now
         silence = now - self.liveness.heardAt
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
-        if self._asks is not None:
+        if self._asking is not None and self._asking.asked:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
         evidence = self._evidence(self._pulse.fall(now))
         if evidence is None or self._witness is None:
@@ -1056,24 +1069,24 @@ class Link:
         witness, stall = self._witness, self._terms.limits.sendStall
         if witness is None or stall is None or not witness.watched:
             return inf
-        return min(self._lookedAt + stall / _STALL_LOOKS, self._markedAt + stall)
+        return self._sends.nextLook(stall)
 
     def _lookAtSending(self, now: float, lateness: float) -> None:
         witness, stall = self._witness, self._terms.limits.sendStall
         assert witness is not None and stall is not None
-        self._lookedAt = now
+        sending = self._sends
+        sending.lookedAt = now
         delivered = self._progressed(witness, now)
         if delivered == witness.sent:
             # The kernel has room: it was this process that offered nothing.
-            self._markedAt = self._drainedAt = now
-        elif lateness > stall / _STALL_LOOKS:
-            self._markedAt = min(now, self._markedAt + lateness)
+            sending.movedAt = sending.drainedAt = now
+        elif lateness > stall / STALL_LOOKS:
+            sending.movedAt = min(now, sending.movedAt + lateness)
         if not self._isWaiting(witness, delivered):
-            witness.watched = False
-            self._maySteady()
-        elif now >= self._markedAt + stall:
+            self._unwatch(witness)
+        elif now >= sending.movedAt + stall:
             waiting = witness.sent - delivered + witness.unsent()
-            words = f"{waiting} bytes wait, and none was taken for {now - self._markedAt:.3f} s"
+            words = f"{waiting} bytes wait, and none was taken for {now - sending.movedAt:.3f} s"
             self.abort(SendStalled(words, evidence=self._evidence()))
 
     def _allArrived(self, witness: Witness) -> bool:
@@ -1084,8 +1097,17 @@ class Link:
             delivered = witness.delivered()
             if delivered != witness.sent:
                 return False
-            self._mark, self._markedAt = delivered, self.seconds()
+            self._arrived(witness, self.seconds())
         return True
+
+    def _arrived(self, witness: Witness, now: float) -> None:
+        """
+        The peer's kernel has all that was sent.
+        """
+        self._mark = witness.sent
+        if self._sending is not None:
+            self._sending.movedAt = now
+            self._restSending(witness)
 
     def _isWaiting(self, witness: Witness, delivered: int) -> bool:
         """
@@ -1098,29 +1120,53 @@ class Link:
         witness = self._witness
         if witness is None:
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
         # What a layer above the connection makes of the message, and when, is not known yet.
         above = isSecured(self._transport) or unsentAbove(self._transport)
-        mark = None if above else witness.sent + witness.unsent()
-        self._sends = self._sends or []
-        self._sends.append((mark, waiting))
         witness.awaited = True
-        return waiting
+        return self._sends.wait(None if above else witness.sent + witness.unsent())
 
     def _settleSends(self, witness: Witness) -> list[Deferred[None]]:
         """
         Take out the sends that have been handed to the kernel.
         """
-        sends = self._sends or []
-        if sends and sends[-1][0] is None and not unsentAbove(self._transport):
-            whole = witness.sent + witness.unsent()
-            sends = [(whole if mark is None else mark, d) for mark, d in sends]
-        settled = []
-        while sends and (mark := sends[0][0]) is not None and mark <= witness.sent:
-            settled.append(sends.pop(0)[1])
-        self._sends = sends or ()
-        witness.awaited = bool(sends)
+        sending = self._sending
+        if sending is None:
+            witness.awaited = False
+            return []
+        if sending.unmarked and not unsentAbove(self._transport):
+            sending.mark(witness.sent + witness.unsent())
+        settled = sending.settled(witness.sent)
+        witness.awaited = sending.awaited
+        self._restSending(witness)
         return settled
+
+    @property
+    def _sends(self) -> Sending:
+        """
+        The L{Sending}, which is there from now on.
+        """
+        if self._sending is None:
+            self._sending = Sending(self.seconds())
+        return self._sending
+
+    def _unwatch(self, witness: Witness) -> None:
+        """
+        Nothing waits any more.
+        """
+        witness.watched = False
+        self._restSending(witness)
+        self._maySteady()
+
+    def _restSending(self, witness: Witness) -> None:
+        """
+        Forget the L{Sending} until something waits again.  Not before all has arrived: what has
+        drained may yet excuse the peer.
+        """
+        sending = self._sending
+        if sending is None or witness.watched or sending.awaited:
+            return
+        if self._mark == witness.sent:
+            self._sending = None
 
     # Ending.
 
@@ -1152,25 +1198,37 @@ class Link:
             limit = self._terms.limits.connectTimeout
             self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
             return
-        assert self.cause is not None
-        if self._turnsLeft is None:
-            self.abort(self.cause)
-        elif self._turnsLeft > 1:
-            self._turnsLeft -= 1
+        ending = self._end
+        assert ending.cause is not None
+        if ending.turnsLeft is None:
+            self.abort(ending.cause)
+        elif ending.turnsLeft > 1:
+            ending.turnsLeft -= 1
         else:
             self._deadline = inf
-            self._door.connectionLost(Failure(self.cause))
+            self._door.connectionLost(Failure(ending.cause))
+
+    @property
+    def _end(self) -> Ending:
+        """
+        The L{Ending}, which is there from now on.
+        """
+        if self._ending is None:
+            self._ending = Ending()
+        return self._ending
 
     def blame(self, cause: Cause) -> None:
         """
         The first cause wins; a later one is chained to it.
         """
-        if self.cause is None:
-            self.cause = cause
-            if self._decidedAt is None:
-                self._decidedAt = self.seconds()
-        elif self.cause is not cause and self.cause.__cause__ is None:
-            self.cause.__cause__ = cause
+        self._end.blame(cause, self.seconds())
+
+    def refuse(self, cause: Cause) -> None:
+        """
+        L{blame} a server that does not admit the peer.
+        """
+        self._end.refused = True
+        self.blame(cause)
 
     def _causeOf(self, reason: Failure) -> Cause:
         witness = self._witness
@@ -1191,29 +1249,17 @@ class Link:
         return cause
 
     def _sayGoodbye(self) -> None:
-        if self.farewell is not None:
+        if self.manner is not None:
             try:
-                self.farewell(self.protocol)
+                self.manner.sayClosing(self.protocol)
             except Exception:
                 _log.failure("{link} could not say goodbye", link=self)
-
-    def _tellAsking(self, lives: bool) -> None:
-        asks, self._asks = self._asks, None
-        for asked in asks or ():
-            asked.callback(lives)
 
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
         limits = self._terms.limits
         running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
         return running
-
-    def _tellWaiters(self) -> None:
-        self._cleaned = True
-        waiters, self._waiters = self._waiters, ()
-        assert self.cause is not None
-        for waiter in waiters:
-            waiter.callback(self.cause)
 
     def _connectedFailed(self, failure: Failure) -> None:
         if self.state == "gone":

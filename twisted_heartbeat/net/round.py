@@ -16,7 +16,7 @@ from collections.abc import Callable
 from math import floor
 from typing import Any, Protocol
 
-from ..core.liveness import PUNCTUAL
+from ..core.liveness import PUNCTUAL, Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 
@@ -43,7 +43,7 @@ class Pinged(Protocol):
     The connection of a member.
     """
 
-    pingedAt: float
+    liveness: Liveness
 
     def sendPlainly(self, data: bytes) -> None:
         """Send a ping."""
@@ -155,7 +155,7 @@ class Round:
         ping, seconds = self._ping, self._pulse.seconds
         for connection in list(self.waiting):
             if connection in self.waiting:
-                connection.pingedAt = seconds()
+                connection.liveness.pingedAt = seconds()
                 self.pinging = connection
                 connection.sendPlainly(ping)
         self.pinging = None
