@@ -115,7 +115,7 @@ class Place:
         """
         End all.
         """
-        for one in list(self.poll._quiet.values()):
+        for one in self.poll.quiet:
             self.poll.remove(one)
         for one in self.made:
             one.socket.close()
@@ -247,7 +247,7 @@ def test_end(place: Place, why: Exception) -> None:
     one.peer.close()
     place.poll.doRead()
     assert place.reactor.ended == [(one, why, True)]
-    assert one.fileno() not in place.poll._quiet
+    assert one not in place.poll.quiet
     two.peer.send(b"x")
     place.poll.doRead()
     assert two.heard == [b"x"]
@@ -310,7 +310,7 @@ def test_allLeaveInTheBatch(place: Place) -> None:
     some = place.add(4)
 
     def leave() -> None:
-        for one in list(place.poll._quiet.values()):
+        for one in place.poll.quiet:
             place.poll.remove(one)
 
     for one in some:

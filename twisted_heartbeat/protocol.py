@@ -266,6 +266,14 @@ class _Said:
         self.sayClosing = sayClosing
 
 
+@lru_cache(maxsize=256)
+def _resting(maxMessage: int) -> wire.Stream:
+    """
+    One for all, to be asked for a L{whole<wire.Reader.whole>} frame, which changes nothing in it.
+    """
+    return wire.Stream.opened(maxMessage)
+
+
 class HeartbeatProtocol(HeartbeatMixin, Protocol):
     """
     Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
@@ -293,7 +301,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         # What an earlier connection may have left; most have none, and keep none for it.
         for name in ("hello", "_HeartbeatProtocol__hold", "_HeartbeatProtocol__parted"):
             _forget(self, name)
-        self.__reader = self._newReader()
+        self.__reader: wire.Reader | None = self._newReader()
         link = self.__link()
         said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link))
         self.__write(said.frame)
@@ -364,18 +372,31 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         See C{IProtocol}.
         """
         link = self.__link()
+        reader = self.__reader
         try:
-            frame = self.__reader.whole(data)
-            for one in self.__reader.receive(data) if frame is None else (frame,):
+            frame = (reader or _resting(self.maxMessage)).whole(data)
+            if frame is not None:
+                if link.state not in _OVER:
+                    self.frameReceived(frame)
+                return
+            reader = self.__reader = reader or wire.Stream.opened(self.maxMessage)
+            for one in reader.receive(data):
                 if link.state in _OVER:
                     break
                 self.frameReceived(one)
-            if frame is None:
-                plain = self.__reader.between and self.__hidesPongs()
-                link.beatsWith(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
+            self.__restReader(link, reader)
         except ProtocolViolation as violation:
             # Its traceback would keep what came for as long as the cause is known.
             link.abort(violation.with_traceback(None))
+
+    def __restReader(self, link: Link, reader: wire.Reader) -> None:
+        """
+        Between two frames a reader has nothing of its own, and most of many are there.
+        """
+        plain = reader.between and self.__hidesPongs()
+        link.beatsWith(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
+        if type(reader) is wire.Stream and reader.resting:
+            self.__reader = None
 
     @classmethod
     def __hidesPongs(cls) -> bool:

@@ -474,6 +474,22 @@ class Stream(Reader):
 
     _first = _Stage.NEW
 
+    @classmethod
+    def opened(cls, maxMessage: int = MAX_MESSAGE) -> Stream:
+        """
+        One that goes on where another was L{resting}.
+        """
+        stream = cls(maxMessage)
+        stream._enter(_Stage.OPEN)
+        return stream
+
+    @property
+    def resting(self) -> bool:
+        """
+        Whether it is L{between} two frames, and after the hello: there all are alike.
+        """
+        return self.between and self._stage is _Stage.OPEN
+
     def _passed(self, kind: int) -> None:
         if kind == FrameType.HELLO:
             self._enter(_Stage.OPEN)

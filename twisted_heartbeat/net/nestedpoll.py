@@ -59,11 +59,20 @@ class NestedPoll:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._quiet: dict[int, Quiet] = {}
+        # By descriptor, which are small numbers: a dictionary would keep each of them as an object.
+        self._read: list[Quiet | None] = []
+        self._count = 0
         self._epoll: Any = None
 
     def __repr__(self) -> str:
-        return f"<NestedPoll of {list(self._quiet.values())}>"
+        return f"<NestedPoll of {self.quiet}>"
+
+    @property
+    def quiet(self) -> list[Quiet]:
+        """
+        Those that it reads.
+        """
+        return [one for one in self._read if one is not None]
 
     def add(self, one: Quiet) -> None:
         """
@@ -74,9 +83,12 @@ class NestedPoll:
         if self._epoll is None:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
+        number = one.fileno()
         try:
-            self._epoll.register(one.fileno(), _IN)
-            self._quiet[one.fileno()] = one
+            self._epoll.register(number, _IN)
+            self._read += [None] * (number + 1 - len(self._read))
+            self._read[number] = one
+            self._count += 1
         finally:
             self._closeUnlessUsed()
 
@@ -84,12 +96,13 @@ class NestedPoll:
         """
         Do not read it any more.
         """
-        del self._quiet[one.fileno()]
+        self._read[one.fileno()] = None
+        self._count -= 1
         self._epoll.unregister(one.fileno())
         self._closeUnlessUsed()
 
     def _closeUnlessUsed(self) -> None:
-        if not self._quiet:
+        if not self._count:
             self._reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
@@ -110,10 +123,9 @@ class NestedPoll:
         """
         @return: how many had something to read.
         """
-        quiet = self._quiet
-        ready = self._epoll.poll(0, len(quiet))
+        ready = self._epoll.poll(0, self._count)
         for number, event in ready:
-            one = quiet.get(number)
+            one = self._read[number]
             if one is None:
                 # It has left since.
                 continue
@@ -134,7 +146,7 @@ class NestedPoll:
         self._reactor._disconnectSelectable(one, why, True)
 
     def connectionLost(self, reason: Failure) -> None:
-        for one in list(self._quiet.values()):
+        for one in self.quiet:
             try:
                 one.connectionLost(reason)
             except Exception:
