@@ -59,6 +59,7 @@ FLOORS = {
         "attempt",
         "client",
         "admission",
+        "roll",
         "server",
         "datagram",
         "checkin",

@@ -86,6 +86,9 @@ class Owner(Protocol):
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
 
+    def pingsSpent(self, link: Link) -> None:
+        """The peer has sent as many pings as it had left, and one more."""
+
 
 class Unowned:
     """
@@ -108,6 +111,12 @@ class Unowned:
         Nothing follows but the cleanups.
         """
         link.cleanUp()
+
+    def pingsSpent(self, link: Link) -> None:
+        """
+        It may ping as often as it likes.
+        """
+        link.pingsLeft = -1
 
 
 class Door(Protocol):
@@ -136,8 +145,9 @@ class Link:
     @ivar farewell: takes the protocol and says goodbye to the peer, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
     @ivar refused: whether a server did not admit the peer.
-    @ivar pingsLeft: counts the peer's pings down.
-    @ivar pingsSpent: takes the owner; is called when it comes to 0.
+    @ivar owner: who hears of its turns; may be handed on.
+    @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
+        next; below that nobody counts.
     @ivar spokeAt: when this end has last said something that counts as kept word.
     """
 
@@ -159,7 +169,6 @@ class Link:
         "_lookedAt",
         "_mark",
         "_markedAt",
-        "_owner",
         "_ping",
         "_pingMark",
         "_pingedAt",
@@ -181,8 +190,8 @@ class Link:
         "keepAlive",
         "liveness",
         "name",
+        "owner",
         "pingsLeft",
-        "pingsSpent",
         "pong",
         "protocol",
         "refused",
@@ -205,7 +214,7 @@ class Link:
         @param ping: in place of the terms' own.
         """
         self._terms = terms
-        self._owner = owner
+        self.owner = owner
         self._door = door
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
@@ -247,8 +256,7 @@ class Link:
         self.farewell: Callable[[Any], None] | None = None
         self.name = ""
         self.refused = False
-        self.pingsLeft = -1
-        self.pingsSpent: Callable[[Any], None] | None = None
+        self.pingsLeft = 0
         self.spokeAt = _NEVER
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
@@ -355,7 +363,7 @@ class Link:
         The protocol has been told, too.
         """
         if self.state == "alive":
-            self._owner.linkReady(self)
+            self.owner.linkReady(self)
 
     def handshaken(self) -> None:
         """
@@ -365,7 +373,7 @@ class Link:
             self._deadline = inf
             sendHeldBack(self._transport)
             self._live(self.seconds())
-            self._owner.linkReady(self)
+            self.owner.linkReady(self)
 
     def heard(self) -> None:
         """
@@ -375,7 +383,7 @@ class Link:
         self.liveness.heardAt = self.seconds()
         if not self.spoken:
             self.spoken = True
-            self._owner.linkSpoke(self)
+            self.owner.linkSpoke(self)
         self.suspectSpoke()
 
     @property
@@ -445,9 +453,10 @@ class Link:
         """
         The peer has pinged.
         """
-        self.pingsLeft -= 1
-        if not self.pingsLeft and self.pingsSpent is not None:
-            self.pingsSpent(self._owner)
+        if self.pingsLeft:
+            self.pingsLeft -= 1
+        else:
+            self.owner.pingsSpent(self)
 
     def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
         """
@@ -506,7 +515,7 @@ class Link:
         for _, waiting in sends:
             _failQuietly(waiting, self.cause)
         self._tellAsking(False)
-        self._owner.linkLost(self, self.cause)
+        self.owner.linkLost(self, self.cause)
 
     # What its owner does.
 
