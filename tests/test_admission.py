@@ -7,6 +7,7 @@ A peer's way into a server, in virtual time: hello, decision, name; refused, rep
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -34,6 +35,7 @@ from twisted_heartbeat import (
     ProtocolViolation,
     ServerLimits,
 )
+from twisted_heartbeat.admission import Admission
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.server import networkOf
 
@@ -222,6 +224,23 @@ def certificates() -> tuple[Any, Any, Any]:
     return one, renewed, other
 
 
+def kept(server: HeartbeatServerFactory) -> dict[str, Any]:
+    """
+    What a server keeps of its peers, those of its tables that are not empty.
+    """
+    tables = {name: one for name, one in vars(server._roll).items() if isinstance(one, dict | set)}
+    assert "peers" in tables
+    return {name: table for name, table in tables.items() if table}
+
+
+def admissions(guest: Guest) -> list[Any]:
+    """
+    What is left of a peer's way in.
+    """
+    found = [one for one in gc.get_objects() if type(one) is Admission]
+    return [one for one in found if one.link is guest.link]
+
+
 # Hello.
 
 
@@ -242,6 +261,33 @@ def test_admittedWithItsHello() -> None:
     guest.say(wire.Data(b"three"))
     assert guest.protocol.told[-1] == b"three"
     guest.transport.lose()
+
+
+def test_admittedAndForgotten() -> None:
+    """
+    Of a peer that is in, its server keeps the link, in one table, and whose its name is; of its way
+    in nothing is left, also if it was decided on, or had to wait for its name.
+    """
+    decisions: list[Deferred[Any]] = []
+
+    def admit(*facts: Any) -> Deferred[Any]:
+        decisions.append(Deferred())
+        return decisions[-1]
+
+    place = Place(admit=admit)
+    ghost, guest = place.arrives("pump"), place.arrives("pump")
+    assert len(admissions(ghost)) == len(admissions(guest)) == 1
+    for decision in decisions:
+        decision.callback(None)
+    assert admissions(ghost) == []
+    assert len(admissions(guest)) == 1
+    ghost.transport.lose()
+    place.clock.advance(0)
+    assert place.server.named("pump") is guest.link
+    assert admissions(guest) == []
+    assert kept(place.server) == {"peers": {2: guest.link}, "claims": {"pump": guest.link}}
+    guest.transport.lose()
+    assert kept(place.server) == {}
 
 
 def test_helloIsThereWhenConnected() -> None:
@@ -351,7 +397,25 @@ def test_peersPerAddress(events: list[LogEvent]) -> None:
     assert guests[-1].transport.open
     for guest in guests:
         guest.transport.lose()
-    assert place.server._networks == {}
+    assert kept(place.server) == {}
+
+
+@pytest.mark.parametrize("name", ["friend", "foe", None])
+def test_leavesRoomAtItsAddress(name: str | None) -> None:
+    """
+    However far a peer has come, admitted, refused or before its hello, when it has gone it is no
+    longer counted where it came from; nor is one for whom there was no room.
+    """
+    limits = ServerLimits(peersPerAddress=2)
+    place = Place(serverLimits=limits, admit=lambda address, shown, hello: hello.name != "foe")
+    for _ in range(3):
+        guests = [place.arrives("other"), place.arrives(name), place.arrives("one more")]
+        assert guests[0].transport.open
+        assert guests[2].parting is wire.Parting.REFUSED
+        for guest in guests:
+            guest.transport.lose()
+        place.clock.advance(0)
+        assert kept(place.server) == {}
 
 
 def test_crowd(events: list[LogEvent]) -> None:
@@ -374,7 +438,7 @@ def test_crowd(events: list[LogEvent]) -> None:
     place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
     place.server.peers[1].abort(ClosedHere())
     place.clock.advance(0)
-    assert place.server._crowding == 1
+    assert len(place.server._roll.crowd) == 1
 
 
 ADDRESSES = {
@@ -639,6 +703,25 @@ def test_withoutAHello(factory: Any) -> None:
     guest.transport.deliver(b"one\r\n")
     assert linesOf(guest.link.protocol) == [b"one"]
     guest.transport.lose()
+
+
+def test_forgottenWithoutAHello(factory: Any) -> None:
+    """
+    Of its way in, too, nothing is left, whether it was decided on or not.
+    """
+    place = Place(factory)
+    guest = place.arrives()
+    assert admissions(guest) == []
+    assert kept(place.server) == {"peers": {1: guest.link}}
+    decision: Deferred[Any] = Deferred()
+    place.server.admit = lambda *facts: decision
+    other = place.arrives()
+    assert len(admissions(other)) == 1
+    decision.callback(None)
+    assert admissions(other) == []
+    for one in (guest, other):
+        one.transport.lose()
+    assert kept(place.server) == {}
 
 
 def test_decidedWithoutAHello(factory: Any) -> None:
@@ -1004,6 +1087,45 @@ def test_floodOfPings() -> None:
     place.clock.advance(0)
 
 
+def test_pingsAreCountedFromTheFirst(events: list[LogEvent]) -> None:
+    """
+    The count begins with a peer's first ping, however long it has been there, and is forgotten with
+    its link; who never pings is not counted.
+    """
+    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
+    guest, quiet = place.arrives("pump"), place.arrives("valve")
+    place.passes(5)
+    assert set(kept(place.server)) == {"peers", "claims"}
+    guest.say(*[wire.Ping(1)] * 10)
+    place.passes(1)
+    guest.say(wire.Ping(1))
+    assert [event for event in events if "words" in event] == []
+    guest.say(*[wire.Ping(1)] * 11)
+    assert len([event for event in events if "words" in event]) == 1
+    guest.transport.lose()
+    assert set(kept(place.server)) == {"peers", "claims"}
+    quiet.transport.lose()
+    assert kept(place.server) == {}
+
+
+def test_pingsBeforeTheHello() -> None:
+    """
+    They are counted, too, and the count goes on when the peer is admitted.
+    """
+    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
+    flood, guest = place.arrives(), place.arrives()
+    flood.say(*[wire.Ping(1)] * 33)
+    assert flood.parting is wire.Parting.TOO_MANY_PINGS
+    guest.say(*[wire.Ping(1)] * 20)
+    guest.say(wire.Hello("pump"), *[wire.Ping(1)] * 12)
+    assert place.server.named("pump") is guest.link
+    assert guest.parting is None
+    guest.say(wire.Ping(1))
+    assert guest.parting is wire.Parting.TOO_MANY_PINGS
+    place.clock.advance(0)
+    assert kept(place.server) == {}
+
+
 def test_pingsWithinTheLimit() -> None:
     """
     A peer that keeps to the limit, or passes it now and then, as after a stall of the network, is
@@ -1100,6 +1222,21 @@ def test_drain() -> None:
     assert {type(cause) for cause in place.hooks.told("disconnected")} == {ClosedHere}
     assert len(staying.heard(wire.Goodbye)) == 1
     assert place.clock.getDelayedCalls() == []
+
+
+def test_closedInTheOrderOfArrival() -> None:
+    """
+    Whether it is admitted or not, who came first is closed first.
+    """
+    place = Place()
+    guests = [place.arrives(name) for name in ("a", None, "b", None)]
+    ended: list[int] = []
+    for guest in guests:
+        guest.link.addCleanup(ended.append, guest.link.generation)
+    place.server.close()
+    place.clock.advance(0)
+    assert ended == [1, 2, 3, 4]
+    assert kept(place.server) == {}
 
 
 def test_drainEndsAsSoonAsAllAreGone() -> None:

@@ -61,6 +61,7 @@ FLOORS = {
         "attempt",
         "client",
         "admission",
+        "roll",
         "server",
         "datagram",
         "checkin",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import inf, nan
 from time import monotonic, sleep
 from typing import Any
+from weakref import ref
 
 import pytest
 import pytest_twisted
@@ -537,7 +538,26 @@ def test_leave() -> None:
     assert one.beats == other.beats == []
 
 
-def test_leaveWithinABeat() -> None:
+def test_forget() -> None:
+    """
+    Who leaves and is to be forgotten is kept nowhere, and the others of its slot are visited on
+    their instant.
+    """
+    clock = Clock()
+    pulse = Pulse(clock)
+    one, other = visitorsAt(pulse, [1.0, 1.0])
+    gone = ref(one)
+    pulse.forget(one)
+    pulse.forget(one)
+    del one
+    assert gone() is None
+    advanceTo(clock, 2.0)
+    assert len(other.beats) == 1
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("leave", [Pulse.leave, Pulse.forget])
+def test_leaveWithinABeat(leave: Callable[[Pulse, Visitor], None]) -> None:
     """
     A visitor may send others away, itself too, while it is visited.
     """
@@ -546,7 +566,7 @@ def test_leaveWithinABeat() -> None:
 
     def leaveAll(now: float) -> None:
         for one in visitors:
-            pulse.leave(one)
+            leave(pulse, one)
 
     visitors = [Visitor(leaveAll) for _ in range(3)]
     for one in visitors:

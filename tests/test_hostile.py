@@ -345,9 +345,9 @@ async def test_hostilePeers(plain: Loopback) -> None:
     await wait(0.1)
     assert friend.answers > answers > 50
     assert friend.longest < HEARTBEAT.bound
-    while len(server._links) > 1 and time.monotonic() < began + PATIENCE + 10:
+    while server._roll.others and time.monotonic() < began + PATIENCE + 10:
         await wait(0.1)
-    assert list(server._links.values()) == [link]
+    assert server._roll.links == [link]
     assert server.peers == {link.generation: link}
     causes = hooks.told("disconnected")
     words = " ".join({str(cause) for cause in causes if isinstance(cause, ProtocolViolation)})
@@ -386,13 +386,13 @@ async def test_slowPeers(plain: Loopback) -> None:
     plain.service(plain.endpoint(port), Factory.forProtocol(Friend), heartbeat=HEARTBEAT)
     link = await within(connected)
     index = 0
-    while len(server._links) > 1 and time.monotonic() < began + 20:
+    while server._roll.others and time.monotonic() < began + 20:
         for hostile in crowd[::2]:
             for one in hostile.open:
                 one.transport.write(HELLO[index : index + 1])  # type: ignore[union-attr]
         index = min(index + 1, len(HELLO) - 2)
         await wait(0.1)
-    assert list(server._links.values()) == [link]
+    assert server._roll.links == [link]
     assert {str(cause) for cause in hooks.told("disconnected")} == {"no hello within 1 s"}
     assert len(hooks.told("disconnected")) == 50
     assert time.monotonic() - began >= 1.0

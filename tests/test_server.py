@@ -371,7 +371,7 @@ async def test_cutOff(loopback: Loopback) -> None:
     loopback.service(way, clients, retryPolicy=lambda attempt: 60.0)
     client = await within(clients.accepted.get())
     await within(client.lost)
-    assert server._links == {}
+    assert server._roll.links == []
 
 
 @pytest_twisted.ensureDeferred

@@ -2,8 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Admission}: a peer's way into a server, from its connection to admitted or refused; and its place
-there, for as long as it has one.
+L{Admission}: a peer's way into a server, from its connection to admitted or refused.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -27,6 +26,9 @@ from .net.terms import Terms
 from .net.transport import publicKeyOf
 from .protocol import HeartbeatProtocol
 
+if TYPE_CHECKING:
+    from .roll import Roll
+
 _log = Logger()
 
 Admit = Callable[[Any, Any, wire.Hello | None], object]
@@ -34,9 +36,6 @@ Admit = Callable[[Any, Any, wire.Hello | None], object]
 
 _OVERHEAD = 64
 """Bytes that anything takes which is kept, beside its own."""
-
-_STRIKES = 2
-"""How many times in a row too many pings in less than a second are forgiven."""
 
 _NOT_ADMITTED = "not admitted"
 
@@ -47,22 +46,14 @@ class Admitting(Protocol):
 
     @ivar serverLimits: what a peer may take.
     @ivar admit: who decides; L{None} if all are welcome.
-    @ivar claims: who came last of those who want a name, by name.
     """
 
     serverLimits: ServerLimits
     admit: Admit | None
-    claims: dict[str, Admission]
 
     @property
     def terms(self) -> Terms:
         """What its links have in common."""
-
-    def linkAdmitted(self, link: Link) -> None:
-        """The peer is in."""
-
-    def linkEnded(self, admission: Admission, link: Link) -> None:
-        """The link has ended, and is being cleaned up."""
 
 
 class Held:
@@ -104,14 +95,13 @@ class Held:
 
 class Admission:
     """
-    One peer's way in, and its place there.  It owns the peer's link.
+    One peer's way in.  It owns the peer's link until that is admitted, and is then forgotten.
 
-    First the hello, if the protocol has one; then whoever decides; then the name.  Those who want
-    one name stand in a row, in which each settles it with the one ahead.
+    First the hello, if the protocol has one; then whoever decides; then the name, which each of
+    those who want it settles with the one ahead.
 
     @ivar state: C{"arriving"}, C{"greeting"}, C{"deciding"}, C{"claiming"}, C{"admitted"},
         C{"refused"} or C{"over"}.
-    @ivar network: where the peer is, for L{ServerLimits.peersPerAddress}.
     @ivar full: why there is no room for it, in words; nothing if there is.
     """
 
@@ -121,14 +111,10 @@ class Admission:
         "_lastLook",
         "_limit",
         "_opener",
-        "_pingsFrom",
+        "_roll",
         "_server",
-        "_strikes",
-        "ahead",
-        "behind",
         "full",
         "link",
-        "network",
         "slot",
         "state",
     )
@@ -136,20 +122,19 @@ class Admission:
     link: Link
     """Assigned by whoever makes it, for a link is made with its owner."""
 
-    def __init__(self, server: Admitting, network: str | None = None, full: str = "") -> None:
+    def __init__(self, server: Admitting, roll: Roll, full: str = "") -> None:
+        """
+        @param roll: where it is, and who owns its link once it is admitted.
+        """
         self._server = server
+        self._roll = roll
         self._deciding: Deferred[Any] | None = None
         self._held: Held | None = None
         self._opener: Callable[[bytes], None] | None = None
         self._limit = 0.0
         self._lastLook = False
-        self._strikes = 0
-        self._pingsFrom = 0.0
-        self.ahead: Admission | None = None
-        self.behind: Admission | None = None
         self.slot: Slot | None = None
         self.state = "arriving"
-        self.network = network
         self.full = full
 
     # What the link tells its owner.
@@ -160,7 +145,6 @@ class Admission:
         """
         self._held = Held(link, self._server.serverLimits.maxHeld)
         if isinstance(link.protocol, HeartbeatProtocol):
-            self._countPings()
             # An attribute of the instance for as long as it takes: later it costs nothing.
             link.protocol.frameReceived = self._frameHeard  # type: ignore[method-assign]
             self._wait("greeting", self._server.serverLimits.helloTimeout)
@@ -178,15 +162,16 @@ class Admission:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
-        wasAdmitted = self.state == "admitted"
         self._enter("over")
-        self._server.linkEnded(self, link)
-        if not wasAdmitted:
-            self._leaveRow()
+        self._roll.forget(link)
+        self._roll.leaveRow(link)
         link.cleanUp()
-        if wasAdmitted and link.name:
-            # Whoever is to have its name has to wait for its cleanups.
-            link.whenGone().addCallback(lambda _: self._leaveRow())
+
+    def pingsSpent(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        self._roll.pingsSpent(link)
 
     # What comes before it is admitted.
 
@@ -265,56 +250,36 @@ class Admission:
 
     def _claim(self) -> None:
         self.state = "claiming"
-        name, claims = self.link.name, self._server.claims
-        if name:
-            self.ahead = claims.get(name)
-            if self.ahead is not None:
-                self.ahead.behind = self
-            claims[name] = self
-        self._settle()
+        self._roll.claim(self)
+        self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """
         Settle it with the one ahead, who may be the same peer's ghost.
         """
-        ahead = self.ahead
         if self.state != "claiming":
             return
+        ahead = self._roll.ahead.get(self.link.generation)
         if ahead is None:
             self._admit()
-        elif ahead.link.usable:
-            if _sameHolder(ahead.link, self.link):
+        elif ahead.usable:
+            if _sameHolder(ahead, self.link):
                 words = f"replaced by generation {self.link.generation}, with the same certificate"
-                ahead.link.abort(ClosedHere(words))
+                ahead.abort(ClosedHere(words))
             else:
-                ahead.link.ask().addCallback(self._settled, ahead)
+                ahead.ask().addCallback(self._settled, ahead)
 
-    def _settled(self, lives: bool, ahead: Admission) -> None:
-        if lives and self.state == "claiming" and self.ahead is ahead:
-            link = ahead.link
-            words = f"the name {link.name!r} is in use by generation {link.generation}"
+    def _settled(self, lives: bool, ahead: Link) -> None:
+        isAhead = self._roll.ahead.get(self.link.generation) is ahead
+        if lives and self.state == "claiming" and isAhead:
+            words = f"the name {ahead.name!r} is in use by generation {ahead.generation}"
             self._refuse(f"{words}, which answers", wire.Parting.NAME_IN_USE)
-
-    def _leaveRow(self) -> None:
-        ahead, behind, claims = self.ahead, self.behind, self._server.claims
-        self.ahead = self.behind = None
-        if ahead is not None:
-            ahead.behind = behind
-        if behind is not None:
-            behind.ahead = ahead
-            # Not from here: those who stand in one row may be many.
-            pulseFor(self._server.terms.clock).soon(behind._settle)
-        elif claims.get(self.link.name) is self:
-            if ahead is None:
-                del claims[self.link.name]
-            else:
-                claims[self.link.name] = ahead
 
     # In, or not.
 
     def _admit(self) -> None:
         self._enter("admitted")
-        self._server.linkAdmitted(self.link)
+        self._roll.admit(self.link)
         held, self._held = self._held, None
         protocol, door = self.link.protocol, self.link.door
         if isinstance(protocol, HeartbeatProtocol):
@@ -344,7 +309,7 @@ class Admission:
     def _refuse(self, why: str, parting: wire.Parting = wire.Parting.REFUSED) -> None:
         link = self.link
         self._enter("refused")
-        self._leaveRow()
+        self._roll.leaveRow(link)
         self._held = None
         if not isinstance(link.protocol, HeartbeatProtocol):
             # Over TLS what it has said already would still be delivered.
@@ -385,33 +350,9 @@ class Admission:
         self.state = state
         deciding, self._deciding = self._deciding, None
         if self.slot is not None:
-            pulseFor(self._server.terms.clock).leave(self)
+            pulseFor(self._server.terms.clock).forget(self)
         if deciding is not None:
             cancel(deciding)
-
-    # How often it may ping.
-
-    def _countPings(self) -> None:
-        most = self._server.serverLimits.pingsPerSecond
-        if most is not None:
-            # So many take a second at least, from one who keeps to the limit.
-            self.link.pingsLeft = most + 1
-            self.link.pingsSpent = Admission._pingsSpent
-            self._pingsFrom = self.link.seconds()
-
-    def _pingsSpent(self) -> None:
-        most = self._server.serverLimits.pingsPerSecond
-        tooSoon = self.link.seconds() - self._pingsFrom < 1.0
-        self._strikes = self._strikes + 1 if tooSoon else 0
-        self._countPings()
-        words = f"the peer sent more than {most} pings in a second, {self._strikes} times in a row"
-        if self._strikes > _STRIKES:
-            parting = wire.Parting.TOO_MANY_PINGS
-            self.link.blame(ProtocolViolation(words))
-            sayGoodbye(self.link, wire.Goodbye("too many pings", parting=parting))
-            self.link.close()
-        elif self._strikes:
-            _log.warn("{link}: {words}", link=self.link, words=words)
 
 
 def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:

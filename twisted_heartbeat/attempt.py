@@ -143,6 +143,12 @@ class EndpointAttempt:
         link.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
 
+    def pingsSpent(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        link.pingsLeft = -1
+
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:
             cancel(self._connecting)

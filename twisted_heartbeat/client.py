@@ -367,6 +367,12 @@ class _FactoryDriver(Driver):
         self.link = link
         link.cleanUp()
 
+    def pingsSpent(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        link.pingsLeft = -1
+
     def connecting(self) -> None:
         """
         The connector is connecting, on whoever's behest.

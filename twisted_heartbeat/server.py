@@ -25,6 +25,7 @@ from .net.link import Link
 from .net.terms import peerName
 from .net.transport import abort
 from .protocol import HeartbeatProtocol
+from .roll import Roll
 from .wrapping import HeartbeatFactory, withLink
 
 _POLITELY = 32
@@ -77,11 +78,9 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._settings["phase"] = random.random
         self.serverLimits = serverLimits or ServerLimits.off()
         self.admit = admit
-        self.claims: dict[str, Admission] = {}
-        self.peers: dict[int, Link] = {}
-        self._links: dict[int, Link] = {}
-        self._networks: dict[str, int] = {}
-        self._crowding = 0
+        self._roll = Roll(self)
+        self.claims = self._roll.claims
+        self.peers = self._roll.peers
         self._draining = False
         self._toldAt: float | None = None
         self._untold = 0
@@ -92,11 +91,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
         @return: one of the L{peers}; L{None} if there is none of that name.
         """
-        claimant = self.claims.get(name)
-        while claimant is not None and claimant.ahead is not None:
-            claimant = claimant.ahead
-        link = None if claimant is None else claimant.link
-        return link if link is not None and link.generation in self.peers else None
+        return self._roll.named(name)
 
     def doStart(self) -> None:
         """
@@ -109,36 +104,21 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         See C{IProtocolFactory}.
         """
-        network = networkOf(addr)
+        counted = self.serverLimits.peersPerAddress is not None
+        network = networkOf(addr) if counted else None
         full = self._full(network)
-        if self._draining or (full and self._crowding >= _POLITELY):
+        if self._draining or (full and len(self._roll.crowd) >= _POLITELY):
             return self._cutOff(addr, full or "the server is closing")
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
-        admission = Admission(self, network, full)
+        admission = Admission(self, self._roll, full)
         linked = withLink(protocol, self.terms, admission)
         admission.link = linked.link
         self._limitMessages(protocol)
-        self._count(admission, 1)
         # Known from here, so that a link whose handshake hangs is closed with the others.
-        self._links[linked.link.generation] = linked.link
+        self._roll.add(linked.link, network, crowds=bool(full))
         return linked  # type: ignore[no-any-return]
-
-    def linkAdmitted(self, link: Link) -> None:
-        """
-        See L{Admitting<twisted_heartbeat.admission.Admitting>}.
-        """
-        self.peers[link.generation] = link
-        link.announceConnected()
-
-    def linkEnded(self, admission: Admission, link: Link) -> None:
-        """
-        See L{Admitting<twisted_heartbeat.admission.Admitting>}.
-        """
-        self._count(admission, -1)
-        self._links.pop(link.generation, None)
-        self.peers.pop(link.generation, None)
 
     def close(self) -> Deferred[Any]:
         """
@@ -188,7 +168,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return gone
 
     def _established(self) -> list[Link]:
-        return [link for link in self._links.values() if link.state != "new"]
+        return [link for link in self._roll.links if link.state != "new"]
 
     # How many there may be.
 
@@ -196,24 +176,13 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         Why there is no room for one more.
         """
-        limits = self.serverLimits
-        here, there = len(self._links) - self._crowding, self._networks.get(network or "", 0)
+        limits, here, there = self.serverLimits, self._roll.here, self._roll.there(network)
         if limits.peers is not None and here >= limits.peers:
             return f"{here} peers are connected, and no more than {limits.peers} may be"
         if limits.peersPerAddress is not None and there >= limits.peersPerAddress:
             most = limits.peersPerAddress
             return f"{there} peers are connected from {network}, and no more than {most} may be"
         return ""
-
-    def _count(self, admission: Admission, more: int) -> None:
-        network = admission.network
-        if admission.full:
-            self._crowding += more
-        elif network is not None:
-            there = self._networks.get(network, 0) + more
-            self._networks[network] = there
-            if not there:
-                del self._networks[network]
 
     def _cutOff(self, addr: Any, why: str) -> _CutOff:
         """

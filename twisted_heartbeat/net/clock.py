@@ -440,6 +440,15 @@ class Pulse:
         if not self._members and not self.ticking:
             self._setCall()
 
+    def forget(self, one: Beating) -> None:
+        """
+        As L{leave}, and do not keep it until its slot is due.  That is a look through the slot: for
+        those who leave soon, and so find few there.
+        """
+        if one.slot is not None:
+            one.slot.visits.remove(one)
+            self.leave(one)
+
     def soon(self, errand: Callable[[], None]) -> None:
         """
         Call it at the end of this tick or of one of the next, which follow at once.

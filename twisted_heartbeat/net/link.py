@@ -82,6 +82,9 @@ class Owner(Protocol):
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
 
+    def pingsSpent(self, link: Link) -> None:
+        """The peer has sent as many pings as it had left, and one more."""
+
 
 class Unowned:
     """
@@ -104,6 +107,12 @@ class Unowned:
         Nothing follows but the cleanups.
         """
         link.cleanUp()
+
+    def pingsSpent(self, link: Link) -> None:
+        """
+        It may ping as often as it likes.
+        """
+        link.pingsLeft = -1
 
 
 class Manner(Protocol):
@@ -169,8 +178,9 @@ class Link:
         once they have come.
     @ivar manner: how the protocol speaks by itself, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
-    @ivar pingsLeft: counts the peer's pings down.
-    @ivar pingsSpent: takes the owner; is called when it comes to 0.
+    @ivar owner: who hears of its turns; may be handed on.
+    @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
+        next; below that nobody counts.
     @ivar spokeAt: when this end has last said something that counts as kept word.
     """
 
@@ -186,7 +196,6 @@ class Link:
         "_heartbeat",
         "_lastPingMark",
         "_mark",
-        "_owner",
         "_ping",
         "_pingMark",
         "_sending",
@@ -201,8 +210,8 @@ class Link:
         "liveness",
         "manner",
         "name",
+        "owner",
         "pingsLeft",
-        "pingsSpent",
         "pong",
         "protocol",
         "slot",
@@ -224,7 +233,7 @@ class Link:
         @param ping: in place of the terms' own.
         """
         self._terms = terms
-        self._owner = owner
+        self.owner = owner
         self._door = door
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
@@ -252,8 +261,7 @@ class Link:
         self.keepAlive: Applied | None = None
         self.agreement: Agreement | None = None
         self.name = ""
-        self.pingsLeft = -1
-        self.pingsSpent: Callable[[Any], None] | None = None
+        self.pingsLeft = 0
         self.spokeAt = NEVER
         self.spoken = False
         self.liveness = Liveness(None, 0.0)
@@ -374,7 +382,7 @@ class Link:
         The protocol has been told, too.
         """
         if self.state == "alive":
-            self._owner.linkReady(self)
+            self.owner.linkReady(self)
 
     def handshaken(self) -> None:
         """
@@ -384,7 +392,7 @@ class Link:
             self._deadline = inf
             sendHeldBack(self._transport)
             self._live(self.seconds())
-            self._owner.linkReady(self)
+            self.owner.linkReady(self)
 
     def heard(self) -> None:
         """
@@ -394,7 +402,7 @@ class Link:
         self.liveness.heardAt = self.seconds()
         if not self.spoken:
             self.spoken = True
-            self._owner.linkSpoke(self)
+            self.owner.linkSpoke(self)
         self.suspectSpoke()
 
     @property
@@ -459,9 +467,10 @@ class Link:
         """
         The peer has pinged.
         """
-        self.pingsLeft -= 1
-        if not self.pingsLeft and self.pingsSpent is not None:
-            self.pingsSpent(self._owner)
+        if self.pingsLeft:
+            self.pingsLeft -= 1
+        else:
+            self.owner.pingsSpent(self)
 
     def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
         """
@@ -520,7 +529,7 @@ class Link:
             _failQuietly(waiting, self.cause)
         if self._asking is not None:
             self._asking.tell(False)
-        self._owner.linkLost(self, self.cause)
+        self.owner.linkLost(self, self.cause)
 
     # What its owner does.
 

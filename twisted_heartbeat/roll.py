@@ -1,0 +1,206 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Roll}: who is in a server, and who is on the way in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from twisted.logger import Logger
+
+from .admission import Admission, Admitting, sayGoodbye
+from .core import wire
+from .core.causes import Cause, ProtocolViolation
+from .net.clock import pulseFor
+from .net.link import Link
+
+_log = Logger()
+
+_STRIKES = 2
+"""How many times in a row too many pings in less than a second are forgiven."""
+
+
+class Roll:
+    """
+    Who is in a server, and who is on the way in.  It owns the links of those who are in.
+
+    They may be many, so what only some have is kept in tables, by generation: a place in a row, a
+    count of their pings, where they are.
+
+    Those who want one name stand in a row, of which the first alone may be in.
+
+    @ivar peers: the links of those who are in, by generation.
+    @ivar others: the links of those who are not: not yet, or refused and not yet gone.
+    @ivar crowd: the generations of those for whom there is no room.
+    @ivar claims: the last of those who want a name, by name.
+    @ivar ahead: the one right ahead in the row, by generation.
+    """
+
+    def __init__(self, server: Admitting) -> None:
+        self._server = server
+        self.peers: dict[int, Link] = {}
+        self.others: dict[int, Link] = {}
+        self.crowd: set[int] = set()
+        self.claims: dict[str, Link] = {}
+        self.ahead: dict[int, Link] = {}
+        self._behind: dict[int, Admission] = {}
+        self._networks: dict[int, str] = {}
+        self._there: Counter[str] = Counter()
+        self._pingsFrom: dict[int, float] = {}
+        self._strikes: dict[int, int] = {}
+
+    # Who is there.
+
+    def add(self, link: Link, network: str | None, *, crowds: bool) -> None:
+        """
+        One more is on the way in.
+
+        @param network: where the peer is, if those who are there are counted.
+        @param crowds: whether there is no room for it.
+        """
+        self.others[link.generation] = link
+        if crowds:
+            self.crowd.add(link.generation)
+        elif network is not None:
+            self._networks[link.generation] = network
+            self._there[network] += 1
+
+    def admit(self, link: Link) -> None:
+        """
+        It is in, and its way in is behind it.
+        """
+        self.peers[link.generation] = self.others.pop(link.generation)
+        link.owner = self
+        link.announceConnected()
+
+    def forget(self, link: Link) -> None:
+        """
+        It is gone, and only its place in the row is left.
+        """
+        generation = link.generation
+        self.peers.pop(generation, None)
+        self.others.pop(generation, None)
+        self.crowd.discard(generation)
+        self._pingsFrom.pop(generation, None)
+        self._strikes.pop(generation, None)
+        network = self._networks.pop(generation, None)
+        if network is not None:
+            self._there[network] -= 1
+            if not self._there[network]:
+                del self._there[network]
+
+    @property
+    def links(self) -> list[Link]:
+        """
+        All of them, the first that came first.
+        """
+        links = self.peers | self.others
+        return [links[generation] for generation in sorted(links)]
+
+    @property
+    def here(self) -> int:
+        """
+        How many there are, without those for whom there is no room.
+        """
+        return len(self.peers) + len(self.others) - len(self.crowd)
+
+    def there(self, network: str | None) -> int:
+        """
+        How many of them are in a network.
+        """
+        return 0 if network is None else self._there[network]
+
+    # Whose a name is.
+
+    def named(self, name: str) -> Link | None:
+        """
+        Who is in, and has that name.
+        """
+        link = self.claims.get(name)
+        while link is not None and link.generation in self.ahead:
+            link = self.ahead[link.generation]
+        return None if link is None else self.peers.get(link.generation)
+
+    def claim(self, claimant: Admission) -> None:
+        """
+        One more wants its name, if it has one.
+        """
+        link = claimant.link
+        if link.name:
+            ahead = self.claims.get(link.name)
+            if ahead is not None:
+                self._stand(claimant, ahead)
+            self.claims[link.name] = link
+
+    def leaveRow(self, link: Link) -> None:
+        """
+        It wants its name no more.
+        """
+        ahead = self.ahead.pop(link.generation, None)
+        behind = self._behind.pop(link.generation, None)
+        if ahead is not None:
+            del self._behind[ahead.generation]
+        if behind is not None:
+            del self.ahead[behind.link.generation]
+            if ahead is not None:
+                self._stand(behind, ahead)
+            # Not from here: those who stand in one row may be many.
+            pulseFor(self._server.terms.clock).soon(behind.settle)
+        elif ahead is not None:
+            self.claims[link.name] = ahead
+        elif self.claims.get(link.name) is link:
+            del self.claims[link.name]
+
+    def _stand(self, claimant: Admission, ahead: Link) -> None:
+        self.ahead[claimant.link.generation] = ahead
+        self._behind[ahead.generation] = claimant
+
+    # What the links of those who are in tell their owner.
+
+    def linkReady(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
+    def linkSpoke(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        self.forget(link)
+        link.cleanUp()
+        if link.name:
+            # Whoever is to have its name has to wait for its cleanups.
+            link.whenGone().addCallback(lambda _: self.leaveRow(link))
+
+    def pingsSpent(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.  The first comes here, too: those who never
+        ping are not counted.
+        """
+        most = self._server.serverLimits.pingsPerSecond
+        if most is None:
+            link.pingsLeft = -1
+            return
+        generation, now = link.generation, link.seconds()
+        since, self._pingsFrom[generation] = self._pingsFrom.get(generation), now
+        # So many, and one more, take a second at least, from one who keeps to the limit.
+        link.pingsLeft = most - 1 if since is None else most
+        strikes = self._strikes.pop(generation, 0) + 1
+        if since is None or now - since >= 1.0:
+            return
+        self._strikes[generation] = strikes
+        words = f"the peer sent more than {most} pings in a second, {strikes} times in a row"
+        if strikes > _STRIKES:
+            link.blame(ProtocolViolation(words))
+            sayGoodbye(link, wire.Goodbye("too many pings", parting=wire.Parting.TOO_MANY_PINGS))
+            link.close()
+        else:
+            _log.warn("{link}: {words}", link=link, words=words)
