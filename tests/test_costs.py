@@ -242,7 +242,7 @@ def callsOfABeat() -> int:
     return callsOf(beat)
 
 
-MOST_CALLS_OF_A_BEAT = 64
+MOST_CALLS_OF_A_BEAT = 65
 
 
 def test_callsOfABeat(kernel: Kernel) -> None:

@@ -33,6 +33,7 @@ from .net.transport import abort
 
 _UNOWNED = Unowned()
 _NO_HOOKS = LinkHooks()
+_NO_LIMITS = Limits.off()
 
 
 def _forget(one: object, name: str) -> None:
@@ -71,6 +72,8 @@ class HeartbeatMixin(TimeoutMixin):
     clock: IReactorTime | None = None
 
     link: Link | None = None
+
+    __last: tuple[object, Terms] | None = None
 
     dataReceived: Callable[[bytes], None]
     connectionLost: Callable[..., None]
@@ -114,14 +117,28 @@ class HeartbeatMixin(TimeoutMixin):
         """
 
     def __terms(self) -> Terms:
-        return Terms(
-            clock=clockFor(self.clock),
-            heartbeat=self.heartbeat,
-            keepAlive=self.keepAlive,
-            limits=self.limits or Limits.off(),
-            hooks=self.hooks or _NO_HOOKS,
-            name=type(self).__name__,
+        """
+        Those of the class's last link, where nothing else is said here: most often all are alike.
+        """
+        last, kind = self.__last, type(self)
+        clock, limits, hooks = (
+            clockFor(self.clock),
+            self.limits or _NO_LIMITS,
+            self.hooks or _NO_HOOKS,
         )
+        said = (kind.__name__, self.heartbeat, self.keepAlive, limits, id(clock), id(hooks))
+        if last is None or said != last[0]:
+            terms = Terms(
+                clock=clock,
+                heartbeat=self.heartbeat,
+                keepAlive=self.keepAlive,
+                limits=limits,
+                hooks=hooks,
+                name=kind.__name__,
+            )
+            # Held by the terms, the clock and the hooks are no others as long as this is here.
+            last = kind.__last = (said, terms)
+        return last[1]
 
     def __listen(self, link: Link) -> None:
         """

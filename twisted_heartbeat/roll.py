@@ -73,6 +73,9 @@ class Roll:
         It is in, and its way in is behind it.
         """
         self.peers[link.generation] = self.others.pop(link.generation)
+        if not self.others:
+            # An empty dictionary keeps its room, and a crowd needs much.
+            self.others.clear()
         link.owner = self
         link.announceConnected()
 

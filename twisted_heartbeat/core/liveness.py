@@ -86,7 +86,6 @@ class Liveness:
         "_askedFor",
         "_deadline",
         "_heartbeat",
-        "_inStep",
         "_place",
         "_silentSince",
         "_stage",
@@ -120,7 +119,6 @@ class Liveness:
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
         self._place = None if phase is None or interval is None else now + phase * interval
-        self._inStep = phase is None
         self._stage = _FRESH
         self._silentSince = self._askedFor = NEVER
         self._askedAgain = False
@@ -173,7 +171,6 @@ class Liveness:
             return None
         timeout = heartbeat.timeout
         self._stage = _PINGED
-        self._inStep = True
         self._askedFor = due
         self._silentSince = heardAt
         self._askedAgain = False
@@ -199,7 +196,7 @@ class Liveness:
         if not self._firstLook(heartbeat) - PUNCTUAL < due <= self.heardAt + heartbeat.interval:
             return False
         self.due = self._deadline = inf
-        self._silentSince = self._askedFor = NEVER
+        self._silentSince = self._askedFor = self._place = NEVER
         return True
 
     def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
@@ -214,7 +211,7 @@ class Liveness:
         if heartbeat is None or heartbeat.interval is None:
             return
         self._stage = _PINGED
-        self._askedFor = due
+        self._askedFor = self._place = due
         self._askedAgain = False
         if answered:
             self._silentSince = NEVER
@@ -278,7 +275,6 @@ class Liveness:
             return self._recovered()
         if now < self.due:
             return Decision.NOTHING
-        self._inStep = True
         self._askedFor = self.due
         self._silentSince = self.heardAt
         self._askedAgain = False
@@ -300,7 +296,7 @@ class Liveness:
         latest = self.heardAt + heartbeat.interval
         if self._place is None:
             return latest
-        if not self._inStep:
+        if self._askedFor == NEVER:
             return self._place
         return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
 

@@ -17,7 +17,7 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf, nextafter
@@ -367,7 +367,8 @@ class Slot:
     def __init__(self) -> None:
         self.latest = 0.0
         self.visits: list[Beating] = []
-        self.unless: list[dict[Any, Any]] = []
+        # Few have any.
+        self.unless: Sequence[dict[Any, Any]] = ()
 
 
 class Pulse:
@@ -442,11 +443,15 @@ class Pulse:
 
     def forget(self, one: Beating) -> None:
         """
-        As L{leave}, and do not keep it until its slot is due.  That is a look through the slot: for
-        those who leave soon, and so find few there.
+        As L{leave}, and keep neither it nor an empty slot until that is due.  That is a look
+        through the slot: for those who leave soon, and so find few there.
         """
-        if one.slot is not None:
-            one.slot.visits.remove(one)
+        slot = one.slot
+        if slot is not None:
+            slot.visits.remove(one)
+            if not slot.visits and not slot.unless:
+                # Its number stays in the order, and is passed over.
+                self._slots.pop(int(slot.latest * self.PER_SECOND), None)
             self.leave(one)
 
     def soon(self, errand: Callable[[], None]) -> None:
@@ -465,7 +470,8 @@ class Pulse:
         @param suspicious: when to visit those who wait then.
         """
         self._rounds.append(round)
-        self._slotFor(suspicious).unless.append(round.waiting)
+        slot = self._slotFor(suspicious)
+        slot.unless = [*slot.unless, round.waiting]
 
     def roundFor(self, beats: Beats, heartbeat: Heartbeat, due: float, now: float) -> Round:
         """
@@ -515,10 +521,10 @@ class Pulse:
         The first slot that has somebody to be visited.
         """
         while True:
-            slot = self._slots[self._order[0]]
-            if slot.visits or any(slot.unless):
+            slot = self._slots.get(self._order[0])
+            if slot is not None and (slot.visits or any(slot.unless)):
                 return slot
-            del self._slots[heappop(self._order)]
+            self._slots.pop(heappop(self._order), None)
 
     def _tick(self) -> None:
         self._call = None
@@ -542,8 +548,13 @@ class Pulse:
 
     def _due(self, now: float) -> list[Slot]:
         due = []
-        while self._order and self._slots[self._order[0]].latest <= now:
-            due.append(self._slots.pop(heappop(self._order)))
+        while self._order:
+            slot = self._slots.get(self._order[0])
+            if slot is not None:
+                if slot.latest > now:
+                    break
+                due.append(slot)
+            self._slots.pop(heappop(self._order), None)
         return due
 
     def _run(self, errand: Callable[[], None]) -> None:

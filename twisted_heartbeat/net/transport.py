@@ -144,8 +144,12 @@ class Witness(tcp.Connection):
         liveness = self.liveness
         liveness.heardAt = now = self.seconds()
         if round is not None:
-            if data == round.pong and round.waiting.pop(self, None) is not None:
+            waiting = round.waiting
+            if data == round.pong and waiting.pop(self, None) is not None:
                 liveness.rtt = now - liveness.pingedAt
+                if not waiting:
+                    # An empty dictionary keeps its room, and the next round has use for that.
+                    waiting.clear()
                 return None
             self._leaveRound()
         if len(data) == _FEW:
