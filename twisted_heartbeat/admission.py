@@ -7,7 +7,6 @@ L{Admission}: a peer's way into a server, from its connection to admitted or ref
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +68,8 @@ class Held:
         """
         self._link = link
         self._most = most
-        self._pieces: deque[Any] = deque()
+        # No deque: that has room for 64 from the first one on, and a crowd may come in.
+        self._pieces: list[Any] = []
         self._size = 0
         self._paused = False
 
@@ -88,7 +88,7 @@ class Held:
         Deliver all, in order, and read on.
         """
         while self._pieces and self._link.usable:
-            deliver(self._pieces.popleft())
+            deliver(self._pieces.pop(0))
         if self._paused and self._link.usable:
             self._link.resume()
 

@@ -104,7 +104,7 @@ class HeartbeatMixin(TimeoutMixin):
         See C{IProtocol}.
         """
         if self.link is None or self.link.state == "gone":
-            self.link = Link(self.__terms(), _UNOWNED, self, self, self.ping())
+            self.link = MixedInLink(self.__terms(), _UNOWNED, self, self, self.ping())
         link = self.link
         link.established(transport)
         self.__listen(link)
@@ -151,19 +151,30 @@ class HeartbeatMixin(TimeoutMixin):
         # What an earlier connection of the same instance may have left.
         for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
             _forget(self, name)
-        self.dataReceived = partial(self.__firstHeard, link, self.dataReceived)
-        # This one stays for as long as the link does, where a partial would cost each a third of a
-        # kilobyte.
-        self.connectionLost = self.__lost
+        # A method, for a partial would cost each link a third of a kilobyte, until the first word.
+        self.dataReceived = self.__firstHeard
+        if not link.endsByItself:
+            self.__coverEnd()
         if link.state == "handshaking":
             completed = partial(self.__handshaken, link, self.handshakeCompleted)
             self.handshakeCompleted = completed  # type: ignore[method-assign]
 
-    def __firstHeard(self, link: Link, deliver: Callable[[bytes], None], data: bytes) -> None:
+    def __coverEnd(self) -> None:
+        """
+        Hear of the end, before the protocol does.
+        """
+        self.connectionLost = self.__lost
+
+    def __firstHeard(self, data: bytes) -> None:
+        link = self.link
+        assert link is not None
         link.heard()
-        if link.hearsByItself:
-            # It sees the chunks on the socket from here on.
-            _forget(self, "dataReceived")
+        covering = self.dataReceived
+        _forget(self, "dataReceived")
+        deliver = self.dataReceived
+        if not link.hearsByItself:
+            # Else it sees the chunks on the socket from here on.
+            self.dataReceived = covering
         deliver(data)
 
     @staticmethod
@@ -249,6 +260,21 @@ class HeartbeatMixin(TimeoutMixin):
             self.timeoutConnection()
 
 
+class MixedInLink(Link):
+    """
+    The link of a protocol that has a place for it.
+    """
+
+    __slots__ = ()
+
+    def connectionEnds(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.  Until then the protocol need not
+        keep for it what each of many would keep.
+        """
+        self.protocol._HeartbeatMixin__coverEnd()
+
+
 _OVER = ("closing", "gone")
 """States of a link of which nothing is heard any more."""
 
@@ -321,7 +347,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         self.__reader: wire.Reader | None = self._newReader()
         link = self.__link()
         said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link))
-        self.__write(said.frame)
+        self.__beat(said.frame)
         link.behave(said)
 
     @staticmethod

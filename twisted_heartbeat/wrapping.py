@@ -23,7 +23,7 @@ from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Owner, Unowned
 from .net.terms import Ping, Terms
-from .protocol import HeartbeatMixin
+from .protocol import HeartbeatMixin, MixedInLink
 
 
 class WrappedProtocol:
@@ -118,7 +118,7 @@ def withLink(protocol: Any, terms: Terms, owner: Owner) -> Any:
     """
     if isinstance(protocol, HeartbeatMixin):
         ping = terms.ping or protocol.ping()
-        protocol.link = Link(terms, owner, protocol, protocol, ping)
+        protocol.link = MixedInLink(terms, owner, protocol, protocol, ping)
         return protocol
     return WrappedProtocol(protocol, terms, owner)
 

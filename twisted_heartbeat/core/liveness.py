@@ -172,6 +172,9 @@ class Liveness:
         timeout = heartbeat.timeout
         self._stage = _PINGED
         self._askedFor = due
+        if self._place is not None:
+            # As good as its first one, and no number of its own.
+            self._place = due
         self._silentSince = heardAt
         self._askedAgain = False
         self._deadline = deadline = heardAt + (interval + timeout)

@@ -433,6 +433,13 @@ class Link:
         """
         return self._witness is not None
 
+    @property
+    def endsByItself(self) -> bool:
+        """
+        Whether L{connectionEnds} is called before the door hears of it.
+        """
+        return self._witness is not None and self._witness is self._transport
+
     # What a protocol that has such things tells it.
 
     def trust(self, within: float | None) -> None:
@@ -661,7 +668,7 @@ class Link:
 
     def sendNow(self, transport: Any, data: bytes) -> None:
         """
-        Write a ping, or the answer to one: a few bytes, and many links that have some.
+        Write a hello, a ping, or the answer to one: a few bytes, and many links that have some.
 
         @param transport: the protocol's own; if it is the connection itself, they go straight to
             the kernel, unless something waits before them, there or here.  What waits has to be
@@ -869,6 +876,11 @@ class Link:
         self.liveness.mute()
         if self.state == "suspected":
             self._recover()
+
+    def connectionEnds(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
 
     def lostUnheard(self, reason: Failure) -> None:
         """
@@ -1215,6 +1227,7 @@ class Link:
             ending.turnsLeft -= 1
         else:
             self._deadline = inf
+            self.connectionEnds()
             self._door.connectionLost(Failure(ending.cause))
 
     @property

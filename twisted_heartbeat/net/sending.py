@@ -31,7 +31,8 @@ class Sending:
     def __init__(self, now: float) -> None:
         self.begin(now)
         self.drainedAt = NEVER
-        self._waiting: list[tuple[int | None, Deferred[None]]] = []
+        # No list before anybody waits.
+        self._waiting: list[tuple[int | None, Deferred[None]]] | None = None
 
     def begin(self, now: float) -> None:
         """
@@ -68,6 +69,7 @@ class Sending:
         @return: fires when they have been.
         """
         waiting: Deferred[None] = Deferred()
+        self._waiting = self._waiting or []
         self._waiting.append((mark, waiting))
         return waiting
 
@@ -76,7 +78,7 @@ class Sending:
         """
         Whether it is not known of somebody what he waits for.
         """
-        return bool(self._waiting) and self._waiting[-1][0] is None
+        return bool(self._waiting and self._waiting[-1][0] is None)
 
     def mark(self, whole: int) -> None:
         """
@@ -84,20 +86,20 @@ class Sending:
 
         @param whole: bytes that were handed to the connection.
         """
-        self._waiting = [(whole if mark is None else mark, d) for mark, d in self._waiting]
+        self._waiting = [(whole if mark is None else mark, d) for mark, d in self._waiting or ()]
 
     def settled(self, sent: int) -> list[Deferred[None]]:
         """
         Take out those who have waited for no more than has been sent.
         """
-        settled = []
-        while self._waiting and (mark := self._waiting[0][0]) is not None and mark <= sent:
-            settled.append(self._waiting.pop(0)[1])
+        settled, waiting = [], self._waiting
+        while waiting and (mark := waiting[0][0]) is not None and mark <= sent:
+            settled.append(waiting.pop(0)[1])
         return settled
 
     def givenUp(self) -> list[Deferred[None]]:
         """
         Take out all.
         """
-        waiting, self._waiting = self._waiting, []
-        return [one for _, one in waiting]
+        waiting, self._waiting = self._waiting, None
+        return [one for _, one in waiting or ()]

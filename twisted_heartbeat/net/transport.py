@@ -77,6 +77,9 @@ class Sender(Protocol):
     def peerFinished(self) -> None:
         """The peer has closed its half: it will not speak again, and is not dead for that."""
 
+    def connectionEnds(self) -> None:
+        """The connection is about to say that it is lost."""
+
     def lostUnheard(self, reason: Failure) -> None:
         """The connection was lost, and whoever should have said so had handed it to another."""
 
@@ -345,6 +348,8 @@ class Witness(tcp.Connection):
             self.refused = certificateRefused(self)
             if not isinstance(reason.value, ConnectionClosed):
                 self.raised = reason.value
+        if self.sender is not None:
+            self.sender.connectionEnds()
         super().connectionLost(reason)
         if self.sender is not None:
             self.sender.lostUnheard(reason)
@@ -413,6 +418,10 @@ class _Senders:
     def peerFinished(self) -> None:
         self._below.peerFinished()
         self._above.peerFinished()
+
+    def connectionEnds(self) -> None:
+        self._below.connectionEnds()
+        self._above.connectionEnds()
 
     def lostUnheard(self, reason: Failure) -> None:
         self._above.lostUnheard(reason)
