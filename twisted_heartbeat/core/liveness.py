@@ -46,11 +46,12 @@ class Decision(Enum):
 class _Stage(Enum):
     FRESH = 0
     PINGED = 1
-    LOOKING = 2
-    DEAD = 3
+    PINGED_AGAIN = 2
+    LOOKING = 3
+    DEAD = 4
 
 
-_FRESH, _PINGED, _LOOKING, _DEAD = _Stage
+_FRESH, _PINGED, _PINGED_AGAIN, _LOOKING, _DEAD = _Stage
 
 PUNCTUAL = 0.025
 """Seconds.  A look that comes no later than this after its time is not late."""
@@ -82,7 +83,6 @@ class Liveness:
     """
 
     __slots__ = (
-        "_askedAgain",
         "_askedFor",
         "_deadline",
         "_heartbeat",
@@ -121,7 +121,6 @@ class Liveness:
         self._place = None if phase is None or interval is None else now + phase * interval
         self._stage = _FRESH
         self._silentSince = self._askedFor = NEVER
-        self._askedAgain = False
         self.suspected = False
         self._deadline = inf
         self.heardAt = now
@@ -176,7 +175,6 @@ class Liveness:
             # As good as its first one, and no number of its own.
             self._place = due
         self._silentSince = heardAt
-        self._askedAgain = False
         self._deadline = deadline = heardAt + (interval + timeout)
         suspicion, again = deadline - timeout / 2, due + interval
         self.due = suspicion if suspicion < again else again
@@ -215,7 +213,6 @@ class Liveness:
             return
         self._stage = _PINGED
         self._askedFor = self._place = due
-        self._askedAgain = False
         if answered:
             self._silentSince = NEVER
             self.due = due + heartbeat.interval
@@ -248,7 +245,6 @@ class Liveness:
         deadline = min(self.deadline, now + within)
         # Where time is coarse, the answer may come in the instant of the word before it.
         self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
-        self._askedAgain = False
         self._expectBy(deadline, self._heartbeat.timeout)
         self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
         return Decision.PING
@@ -280,7 +276,6 @@ class Liveness:
             return Decision.NOTHING
         self._askedFor = self.due
         self._silentSince = self.heardAt
-        self._askedAgain = False
         bound = self.heardAt + heartbeat.bound
         if heartbeat.interval is None:
             self._expectBy(bound, heartbeat.timeout)
@@ -319,7 +314,10 @@ class Liveness:
         return Decision.RECOVERED
 
     def _postpone(self, deadline: float, timeout: float) -> Decision:
+        stage = self._stage
         self._expectBy(deadline, timeout)
+        if stage is _PINGED_AGAIN:
+            self._stage = stage
         return self._recovered() if self.suspected else Decision.NOTHING
 
     def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
@@ -331,8 +329,8 @@ class Liveness:
         if now >= self._deadline:
             if self._wasAway(heartbeat, lateness):
                 # By no more than this was the ping late to leave.
-                self._askedAgain = True
                 self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat.timeout)
+                self._stage = _PINGED_AGAIN
                 return Decision.PING_AGAIN
             self._stage = _LOOKING
             self.due = now
@@ -353,6 +351,6 @@ class Liveness:
         or its answer found nobody.  A process that is always a little late is told so once in a
         silence only, lest it never find a dead peer.
         """
-        if self._askedAgain:
+        if self._stage is _PINGED_AGAIN:
             return lateness > max(heartbeat.bound, _AWAY)
         return lateness > max(PUNCTUAL, heartbeat.timeout / 8)

@@ -807,7 +807,7 @@ class Link:
             return False
         # What each holds of its own here, thousands need not.
         self.spokeAt = NEVER
-        self._pingMark = self._lastPingMark = self._mark = steady.sent
+        self._pingMark = self._lastPingMark = self._mark = 0
         round.join(steady, self)
         return True
 
@@ -1015,7 +1015,9 @@ class Link:
             return
         self.liveness.pingedAt = self.seconds()
         if self._witness is not None:
-            self._lastPingMark = self._witness.sent + self.unsent
+            sent, unsent = self._witness.sent, self.unsent
+            # No sum where there is nothing to add: the same number serves both.
+            self._lastPingMark = sent + unsent if unsent else sent
             if self.state != "suspected":
                 self._pingMark = self._lastPingMark
         if isinstance(answer, Deferred):
