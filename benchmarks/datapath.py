@@ -209,6 +209,7 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
+        link.leaveCrowd()
         link._pulse.leave(link)
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)

@@ -31,6 +31,7 @@ FLOORS = {
     "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
     "net": [
         "round",
+        "crowd",
         "clock",
         "keepalive",
         "nestedpoll",

@@ -23,7 +23,7 @@ TWISTED = [
 # What only some users have a use for, and load by its own name.
 LATER = ["__main__", "endpoints", "tap", "testing", "tunnel"]
 
-MOST_MODULES = 27
+MOST_MODULES = 28
 """Of the package's own.  Each is a file to find and to read; one more needs a reason."""
 
 

@@ -66,8 +66,20 @@ left of the interval is the room in which the pings to many peers are kept apart
 """
 
 
+_OFTEN = 0.5
+"""Of its L{patience}: a peer that speaks often has most likely spoken within that."""
+
 NEVER = -inf
 """Before all time.  One object for all, where an expression would make each its own."""
+
+
+def patience(heartbeat: Heartbeat) -> float:
+    """
+    Seconds for which a peer may be silent before anything can be due, whatever its place.
+    """
+    if heartbeat.interval is None:
+        return heartbeat.timeout / 2
+    return heartbeat.interval * _FRESH_FOR
 
 
 class Liveness:
@@ -222,6 +234,46 @@ class Liveness:
             deadline = max(self.heardAt + heartbeat.bound, askedAt + heartbeat.timeout)
             self._expectBy(deadline, heartbeat.timeout)
             self._lookBy(due + heartbeat.interval)
+
+    def speaksOften(self, now: float) -> bool:
+        """
+        Whether the peer's last word is so young that it may be one of those who need not be asked.
+        """
+        heartbeat = self._heartbeat
+        return heartbeat is not None and now - self.heardAt < patience(heartbeat) * _OFTEN
+
+    def settle(self, until: float) -> bool:
+        """
+        Find out whether nothing can be due before then, for the peer has spoken, and not long ago.
+        Then whoever sees to that, and comes back in time, need not ask again before L{unsettle}.
+
+        @param until: seconds.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or self.suspected or self._stage is _DEAD or not self.fresh:
+            return False
+        if self._place is not None and self._askedFor == NEVER:
+            # Its first ping comes with its place, whatever it says.
+            return False
+        if self.heardAt + patience(heartbeat) < until:
+            return False
+        self._stage = _FRESH
+        self.due = inf
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """
+        Whether nothing is due before L{unsettle}.
+        """
+        return self.due == inf and self._stage is _FRESH and self._heartbeat is not None
+
+    def unsettle(self) -> None:
+        """
+        It is looked at by itself again.
+        """
+        if self._heartbeat is not None and self.settled:
+            self.due = self._firstLook(self._heartbeat)
 
     def mute(self) -> None:
         """

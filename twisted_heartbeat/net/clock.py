@@ -38,8 +38,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.causes import Fall
+from ..core.liveness import Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
+from .crowd import Crowd
 from .round import Round, lastPlace
 
 _log = Logger()
@@ -402,6 +404,7 @@ class Pulse:
         self.ticking = False
         self.seconds = clock.seconds
         self._rounds: list[Round] = []
+        self._crowds: dict[int, Crowd] = {}
         self._errands: deque[Callable[[], None]] = deque()
         self._fall = Fall()
         self._fell = -inf
@@ -485,6 +488,26 @@ class Pulse:
         round = Round(self, beats, heartbeat, due, askedAt)
         self.visit(round, round.again)
         return round
+
+    def crowdFor(self, heartbeat: Heartbeat, now: float) -> Crowd:
+        """
+        The crowd for those who are watched so, and have just spoken.
+        """
+        # Not by its value, which takes long to hash.
+        crowd = self._crowds.get(id(heartbeat))
+        if crowd is None or crowd.slot is None:
+            # Those that are empty are visited no more.
+            self._crowds = {at: one for at, one in self._crowds.items() if one.slot is not None}
+            crowd = self._crowds[id(heartbeat)] = Crowd(heartbeat, now)
+            self.visit(crowd, crowd.due)
+        return crowd
+
+    def leaveCrowd(self, heartbeat: Heartbeat, liveness: Liveness) -> bool:
+        """
+        @return: whether it was in one.
+        """
+        crowd = self._crowds.get(id(heartbeat))
+        return crowd is not None and crowd.leave(liveness)
 
     def fall(self, now: float) -> Fall:
         """

@@ -510,6 +510,7 @@ class Link:
         @return: what to tell the protocol.
         """
         cause = self._causeOf(reason)
+        self.leaveCrowd()
         self.state = "gone"
         self._pulse.leave(self)
         told = reason.value
@@ -590,6 +591,7 @@ class Link:
         """
         now = self.seconds()
         self.leaveRound()
+        self.leaveCrowd()
         if not self.usable:
             return succeed(False)
         asking = self._asking = self._asking or _Asking()
@@ -767,9 +769,13 @@ class Link:
                 self.leaveRound()
                 if self._joinsRound(steady, now, now - lateness):
                     return None
-            pings = self.liveness.glance(now, lateness)
-            if pings is False and self.manner is None:
-                return self.liveness.due
+            liveness = self.liveness
+            pings = False if liveness.settled else liveness.glance(now, lateness)
+            if pings is False:
+                if liveness.speaksOften(now):
+                    self._joinCrowd(now)
+                if self.manner is None:
+                    return None if liveness.settled else liveness.due
             if pings is not None:
                 if pings:
                     self._sendPing(now)
@@ -811,6 +817,29 @@ class Link:
         round.join(steady, self)
         return True
 
+    def _joinCrowd(self, now: float) -> None:
+        """
+        Be looked at with others, if nothing but words of the peer is to be expected.
+        """
+        heartbeat = self._heartbeat
+        # What a peer's own word has come to, the others are not watched by.
+        if heartbeat is not None and heartbeat is self._terms.heartbeat:
+            self._pulse.crowdFor(heartbeat, now).join(self.liveness, self)
+
+    def leaveCrowd(self) -> None:
+        """
+        Be in none from here on.
+        """
+        if self._heartbeat is not None and self.liveness.settled:
+            if self._pulse.leaveCrowd(self._heartbeat, self.liveness):
+                self._revisit()
+
+    def leftCrowd(self) -> None:
+        """
+        See L{Crowd<twisted_heartbeat.net.crowd.Crowd>}.
+        """
+        self._revisit()
+
     def leaveRound(self) -> None:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}, and L{Round}.
@@ -841,6 +870,7 @@ class Link:
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
         """
         self.leaveRound()
+        self.leaveCrowd()
         self._steady = None
         witness = self._witness
         if witness is not None and self.state != "closing":
@@ -873,6 +903,7 @@ class Link:
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
         """
         self.leaveRound()
+        self.leaveCrowd()
         self.liveness.mute()
         if self.state == "suspected":
             self._recover()
@@ -905,6 +936,7 @@ class Link:
 
     def _watchBy(self, heartbeat: Heartbeat | None) -> None:
         self.leaveRound()
+        self.leaveCrowd()
         self._heartbeat = heartbeat
         self._mayBeDirect()
         if self.usable:
