@@ -770,12 +770,14 @@ class Link:
                 if self._joinsRound(steady, now, now - lateness):
                     return None
             liveness = self.liveness
-            pings = False if liveness.settled else liveness.glance(now, lateness)
+            # In a crowd nothing of it is due, and it is here for its own word.
+            crowded = liveness.due == inf and liveness.settled
+            pings = False if crowded else liveness.glance(now, lateness)
             if pings is False:
-                if liveness.speaksOften(now):
+                if not crowded and liveness.speaksOften(now):
                     self._joinCrowd(now)
                 if self.manner is None:
-                    return None if liveness.settled else liveness.due
+                    return liveness.due if liveness.due < inf else None
             if pings is not None:
                 if pings:
                     self._sendPing(now)
