@@ -486,7 +486,7 @@ class Stream(Reader):
     @property
     def resting(self) -> bool:
         """
-        Whether it is L{between} two frames, and after the hello: there all are alike.
+        Whether it is L{between<Reader.between>} two frames, after the hello: there all are alike.
         """
         return self.between and self._stage is _Stage.OPEN
 

@@ -44,9 +44,8 @@ class Ending:
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
         self.refused = False
-        # Few ever have one of these, so none has a list for them until then.
-        self.cleanups: list[Callable[[], object]] | tuple[()] | None = ()
-        self._waiters: list[Deferred[Cause]] | tuple[()] = ()
+        self.cleanups: list[Callable[[], object]] | None = []
+        self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False
 
     def blame(self, cause: Cause, now: float) -> None:
@@ -65,7 +64,7 @@ class Ending:
         Fires with the cause once the cleanups have run.
         """
         waiter: Deferred[Cause] = Deferred()
-        self._waiters = [*self._waiters, waiter]
+        self._waiters.append(waiter)
         if self.cleaned:
             self.tell()
         return waiter
@@ -75,7 +74,7 @@ class Ending:
         The cleanups have run.
         """
         self.cleaned = True
-        waiters, self._waiters = self._waiters, ()
+        waiters, self._waiters = self._waiters, []
         assert self.cause is not None
         for waiter in waiters:
             waiter.callback(self.cause)

@@ -640,11 +640,11 @@ class Link:
             return f(*arguments, **keywords)
 
         cleanup.__qualname__ = getattr(f, "__qualname__", repr(f))
-        ending = self._end
-        if ending.cleanups is None:
+        cleanups = self._end.cleanups
+        if cleanups is None:
             self._runSteps([cleanup])
         else:
-            ending.cleanups = [*ending.cleanups, cleanup]
+            cleanups.append(cleanup)
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -824,7 +824,7 @@ class Link:
         Be looked at with others, if nothing but words of the peer is to be expected.
         """
         heartbeat = self._heartbeat
-        # What a peer's own word has come to, the others are not watched by.
+        # One that is watched by its peer's own word is watched like no other.
         if heartbeat is not None and heartbeat is self._terms.heartbeat:
             self._pulse.crowdFor(heartbeat, now).join(self.liveness, self)
 
