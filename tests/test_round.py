@@ -922,8 +922,25 @@ def test_allAreLost() -> None:
     server = settled(2)
     for peer in server.peers:
         peer.connection.connectionLost(Failure(ConnectionLost()))
-    server.wait(10.0)
     assert server.clock.getDelayedCalls() == []
+
+
+def test_joinedAgain() -> None:
+    """
+    A round that all have left is due again for whoever joins it in the same tick.
+    """
+    server = settled()
+    [peer] = server.peers
+    pulse = pulseFor(server.clock)
+    pulse.ticking = True
+    now, beats = server.clock.seconds(), wire.Beats(0.0)
+    round = pulse.roundFor(beats, BEAT, now, now)
+    assert round.slot is not None
+    round.join(peer.connection, peer.link)
+    round.leave(peer.connection)
+    assert round.slot is None
+    assert pulse.roundFor(beats, BEAT, now, now) is round
+    assert round.slot is not None
 
 
 @pytest.mark.parametrize("owing", [False, True])

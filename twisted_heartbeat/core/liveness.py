@@ -75,11 +75,10 @@ NEVER = -inf
 
 def patience(heartbeat: Heartbeat) -> float:
     """
-    Seconds for which a peer may be silent before anything can be due, whatever its place.
+    Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
+    one that is never pinged.
     """
-    if heartbeat.interval is None:
-        return heartbeat.timeout / 2
-    return heartbeat.interval * _FRESH_FOR
+    return (heartbeat.interval or 0.0) * _FRESH_FOR
 
 
 class Liveness:

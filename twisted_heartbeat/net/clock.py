@@ -484,9 +484,12 @@ class Pulse:
         for round in self._rounds:
             alike = round.beats is beats and round.heartbeat is heartbeat
             if alike and abs(round.due - due) * self.PER_SECOND <= 1:
-                return round
-        round = Round(self, beats, heartbeat, due, askedAt)
-        self.visit(round, round.again)
+                break
+        else:
+            round = Round(self, beats, heartbeat, due, askedAt)
+        if round.slot is None:
+            # It is new, or all have left it since.
+            self.visit(round, round.again)
         return round
 
     def crowdFor(self, heartbeat: Heartbeat, now: float) -> Crowd:
@@ -507,7 +510,11 @@ class Pulse:
         @return: whether it was in one.
         """
         crowd = self._crowds.get(id(heartbeat))
-        return crowd is not None and crowd.leave(liveness)
+        if crowd is None or not crowd.leave(liveness):
+            return False
+        if crowd.empty:
+            self.leave(crowd)
+        return True
 
     def fall(self, now: float) -> Fall:
         """

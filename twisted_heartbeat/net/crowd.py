@@ -58,6 +58,13 @@ class Crowd:
         self._joined += 1
         return True
 
+    @property
+    def empty(self) -> bool:
+        """
+        Whether nobody is in it.
+        """
+        return not self._members
+
     def leave(self, liveness: Liveness) -> bool:
         """
         It no longer is in it.

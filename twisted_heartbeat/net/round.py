@@ -37,6 +37,9 @@ class Timing(Protocol):
     def begin(self, round: Round, suspicious: float) -> None:
         """Send at the end of this tick, and look then."""
 
+    def leave(self, one: Any) -> None:
+        """Visit it no more."""
+
 
 class Pinged(Protocol):
     """
@@ -120,6 +123,8 @@ class Round:
         """
         del self._members[connection]
         self.waiting.pop(connection, None)
+        if not self._members:
+            self._pulse.leave(self)
 
     def beat(self, now: float, lateness: float) -> float | None:
         """
