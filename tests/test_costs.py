@@ -361,7 +361,7 @@ def collected() -> Iterator[None]:
 
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize(
-    ("make", "most"), [(builtIn, 2000), (wrapped, 1350)], ids=["builtIn", "wrapped"]
+    ("make", "most"), [(builtIn, 1500), (wrapped, 1350)], ids=["builtIn", "wrapped"]
 )
 def test_bytesOfALink(kernel: Kernel, make: Callable[[Clock], Any], most: int) -> None:
     """
