@@ -474,9 +474,9 @@ class Link:
         """
         The peer has pinged.
         """
-        if self.pingsLeft:
+        if self.pingsLeft > 0:
             self.pingsLeft -= 1
-        else:
+        elif not self.pingsLeft:
             self.owner.pingsSpent(self)
 
     def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
