@@ -140,8 +140,9 @@ class Accepting(Factory):
         """
         See C{IProtocolFactory}.
         """
-        protocol = super().buildProtocol(addr)
-        self.accepted.callback(protocol)
+        protocol: Any = super().buildProtocol(addr)
+        # Not before it has a transport.
+        protocol.connectionMade = lambda: self.accepted.callback(protocol)
         return protocol
 
 
