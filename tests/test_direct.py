@@ -794,6 +794,36 @@ def test_whoeverStandsBeforeAWriteIsAsked(kernel: Kernel) -> None:
     assert scene.connection.write is write
 
 
+def test_whoeverStoodThereBeforeTheLinkStays(kernel: Kernel) -> None:
+    """
+    A C{write} that somebody has put on a connection before there is a link on it stays there.
+    """
+    put: list[Any] = []
+
+    def above(scene: Scene) -> Any:
+        put.append(lambda data: None)
+        [scene.connection.write] = put
+        return scene.connection
+
+    clock = Clock()
+    factory = HeartbeatFactory(Factory.forProtocol(Protocol), clock=clock, keepAlive=None)
+    scene = Scene(factory, clock, above)
+    assert scene.connection.write is put[0]
+
+
+def test_endThatSomebodyElseHears(kernel: Kernel) -> None:
+    """
+    Whoever puts a C{connectionLost} of his own on a mixed-in protocol is called, once, and the link
+    ends all the same.
+    """
+    scene = served()
+    heard: list[Any] = []
+    scene.protocol.connectionLost = heard.append
+    scene.lose(ConnectionLost())
+    assert len(heard) == 1
+    assert scene.protocol.link.state == "gone"
+
+
 @pytest_twisted.ensureDeferred
 async def test_wrappedIsDirect(plain: Loopback, direct: list[bytes]) -> None:
     """

@@ -1018,6 +1018,8 @@ def test_watchedByAnother() -> None:
     peer.say(b"a message")
     assert liveness.heardAt == peer.link.liveness.heardAt == server.clock.seconds()
     assert peer.protocol.messages == [b"a message"]
+    server.wait(SETTLED)
+    assert not inRound(peer)
 
 
 def test_startTLS() -> None:

@@ -68,7 +68,7 @@ class Held:
         """
         self._link = link
         self._most = most
-        # No deque: that has room for 64 from the first one on, and a crowd may come in.
+        # No deque: that has room for 64 from the first one on, and many may come at once.
         self._pieces: list[Any] = []
         self._size = 0
         self._paused = False

@@ -272,7 +272,10 @@ class MixedInLink(Link):
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.  Until then the protocol need not
         keep for it what each of many would keep.
         """
-        self.protocol._HeartbeatMixin__coverEnd()
+        protocol = self.protocol
+        # Whoever has put something there himself keeps it, and the connection tells us.
+        if "connectionLost" not in vars(protocol):
+            protocol._HeartbeatMixin__coverEnd()
 
 
 _OVER = ("closing", "gone")

@@ -235,14 +235,20 @@ class Witness(tcp.Connection):
         """
         Call something whose C{write}s here are to be L{sendNow}: a ping of the user's own.
         """
-        if self.write != MethodType(type(self).write, self):
-            # Somebody stands before it.
+        if not self.writesItself:
             return act(argument)
         self.write = self.sendNow  # type: ignore[method-assign]
         try:
             return act(argument)
         finally:
             del self.write
+
+    @property
+    def writesItself(self) -> bool:
+        """
+        Whether nobody stands before its C{write}.
+        """
+        return bool(self.write == MethodType(type(self).write, self))
 
     @property
     def plainlyOpen(self) -> bool:
@@ -501,9 +507,10 @@ def bearWitness(
     # each of them a dictionary of its own, more than twice as large.
     for name in _LATER:
         setattr(connection, name, getattr(connection, name))
-    # This one comes and goes, see sendsNow.
-    connection.write = connection.write  # type: ignore[method-assign]
-    del connection.write
+    if connection.writesItself:
+        # This one comes and goes, see sendsNow.
+        connection.write = connection.write  # type: ignore[method-assign]
+        del connection.write
     return connection
 
 
