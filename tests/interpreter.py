@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-A fresh interpreter, which has loaded nothing that other tests have.
+A fresh interpreter, which has loaded nothing that other tests have, and in which nothing else runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ def loadedBy(statements: str) -> set[str]:
     """
     The modules that it has loaded after these statements, those of its own start included.
     """
-    program = f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')"
+    return set(_printedBy(f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')").split())
+
+
+def numberOf(module: str, expression: str) -> float:
+    """
+    What an expression is, made of the public names of a module.
+    """
+    return float(_printedBy(f"from {module} import *\nprint({expression})"))
+
+
+def _printedBy(program: str) -> str:
     answer = subprocess.run(
         [sys.executable, "-c", program],
         cwd=CHECKOUT,
@@ -27,4 +37,4 @@ def loadedBy(statements: str) -> set[str]:
         timeout=60,
     )
     assert answer.returncode == 0, answer.stderr
-    return set(answer.stdout.split())
+    return answer.stdout

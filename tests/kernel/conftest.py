@@ -79,6 +79,17 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
         run.close()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """
+    End the run with the last test of this folder: what its processes go on reporting is read by
+    threads of this one, whose memory the tests of other folders would count as theirs.
+    """
+    run = item.config.stash.get(_RUN, None)
+    if run is not None and (nextitem is None or nextitem.path.parent != item.path.parent):
+        run.close()
+
+
 def _begin(run: Kernel, session: pytest.Session) -> None:
     wantedRows, wantedExperiments = _wanted(session, "row"), _wanted(session, "experiment")
     rows = [row for row in ROWS if row in wantedRows]

@@ -62,6 +62,7 @@ class Kernel:
         self._lock = threading.Lock()
         self._processes: list[Process] = []
         self._results: dict[str, Future[Any]] = {}
+        self._closed = False
 
     def lanes(self, count: int) -> list[Lane]:
         """
@@ -138,8 +139,11 @@ class Kernel:
 
     def close(self) -> None:
         """
-        End all processes and remove the namespaces, whatever has happened.
+        End all processes and remove the namespaces, whatever has happened; once.
         """
+        if self._closed:
+            return
+        self._closed = True
         try:
             for process in self._processes:
                 process.end()
