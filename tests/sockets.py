@@ -149,16 +149,21 @@ class Scene:
     """
 
     def __init__(
-        self, factory: Any, clock: Clock, above: Callable[[Scene], Any] | None = None
+        self,
+        factory: Any,
+        clock: Clock,
+        above: Callable[[Scene], Any] | None = None,
+        kind: type[Connection] = Connection,
     ) -> None:
         """
         @param above: makes what stands between the protocol and the connection.
+        @param kind: the connection's class.
         """
         self.clock = clock
         self.reactor = CountedReactor(clock)
         self.socket = CountedSocket()
         self.protocol: Any = factory.buildProtocol(PEER)
-        self.connection: Any = Connection(self.socket, self.protocol, self.reactor)
+        self.connection: Any = kind(self.socket, self.protocol, self.reactor)
         self.connection.connected = True
         self.protocol.makeConnection(self.connection if above is None else above(self))
 

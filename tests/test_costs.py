@@ -31,7 +31,7 @@ from twisted_heartbeat.net.link import Link
 from twisted_heartbeat.net.transport import Witness
 
 from .interpreter import numberOf
-from .sockets import Kernel, Scene
+from .sockets import Connection, Kernel, Scene
 
 SETTINGS: dict[str, Any] = {"heartbeat": Heartbeat(interval=20, timeout=15), "keepAlive": None}
 
@@ -343,8 +343,8 @@ def bytesOf(make: Callable[[Clock], Any], links: int = 200) -> float:
     clock = Clock()
     factory = make(clock)
 
-    def more(count: int) -> list[Scene]:
-        scenes = [Scene(factory, clock) for _ in range(count)]
+    def more(count: int, kind: type[Connection] = Connection) -> list[Scene]:
+        scenes = [Scene(factory, clock, kind=kind) for _ in range(count)]
         for scene in scenes:
             scene.begin()
         return scenes
@@ -356,7 +356,8 @@ def bytesOf(make: Callable[[Clock], Any], links: int = 200) -> float:
     gc.collect()
     tracemalloc.start()
     try:
-        kept += more(links)
+        # A port makes them of the class that its first ones have got.
+        kept += more(links, type(kept[0].connection))
         if make is not bare:
             wakeupsOf(kept, clock, 45)
         gc.collect()
