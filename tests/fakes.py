@@ -251,6 +251,21 @@ class Recorder(LinkHooks):
         return self._heard("gaveUp", cause)
 
 
+class Timed(Recorder):
+    """
+    Notes when each hook was called, too.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        super().__init__()
+        self.moments: list[tuple[str, float]] = []
+        self._clock = clock
+
+    def _heard(self, name: str, value: Any) -> object:
+        self.moments.append((name, self._clock.seconds()))
+        return super()._heard(name, value)
+
+
 class Kept(Protocol):
     """
     An ordinary protocol that knows nothing of this package, and keeps what it hears.

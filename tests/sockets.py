@@ -140,6 +140,17 @@ class Connection(tcp.Connection):
         return PEER
 
 
+class Accepted(Connection, tcp.Server):
+    """
+    One that a port has accepted.
+    """
+
+    def __init__(self, skt: Any, protocol: Any, reactor: Any) -> None:
+        tcp.Connection.__init__(self, skt, protocol, reactor)
+        self.logstr = "Accepted,0,192.0.2.1"
+        self.server = None
+
+
 class Scene:
     """
     A protocol and its connection.
@@ -187,7 +198,7 @@ class Scene:
         The same, by whoever reads it now.
         """
         quiet = self.connection in self.reactor._twistedHeartbeatPoll.quiet
-        self.lose(self.connection.readQuietly() if quiet else self.connection.doRead())
+        self.lose(self.connection.readQuietly({}) if quiet else self.connection.doRead())
 
     def lose(self, why: Any) -> None:
         """

@@ -213,7 +213,8 @@ def test_restIsNotSettled() -> None:
     liveness = Liveness(LONG, 0.0, 0.25)
     liveness.decide(5.0)
     liveness.heardAt = 5.1
-    assert liveness.rest(25.0)
+    assert liveness.onlyAnswers(25.0) == 25.0
+    liveness.rest()
     assert not liveness.settled
     liveness.unsettle()
     assert liveness.due == inf

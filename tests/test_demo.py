@@ -128,7 +128,12 @@ def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
     """
     However the demo is ended, its peer ends with it, even a frozen one.
     """
-    process = start("-u", "-m", "twisted_heartbeat", "--within", "1")
+    # Where tests are run in the background they may ignore it, and so would their children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start("-u", "-m", "twisted_heartbeat", "--within", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
     with process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -174,12 +174,15 @@ def test_deadline() -> None:
     st.sampled_from([None, 0.0, 0.3, 0.9]),
     st.lists(st.floats(min_value=0.1, max_value=30.0), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),
+    st.booleans(),
 )
-def test_glancesAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
+def test_glancesAsItDecides(
+    phase: float | None, steps: list[float], words: list[bool], early: bool
+) -> None:
     """
     What C{glance} says of a peer is what C{decide} would have said, and when to look again, too.
     """
-    one, other = (Liveness(HEARTBEAT, 0.0, phase) for _ in range(2))
+    one, other = (Liveness(HEARTBEAT, 0.0, phase, early=early) for _ in range(2))
     now = 0.0
     for step, spoke in zip(steps, words, strict=False):
         now += step
@@ -218,7 +221,8 @@ def oneAmongMany() -> Liveness:
     liveness = Liveness(HEARTBEAT, 0.0, 0.5)
     assert liveness.decide(10.0) is PING
     liveness.heardAt = 10.1
-    assert liveness.rest(30.0)
+    assert liveness.onlyAnswers(30.0) == 30.0
+    liveness.rest()
     return liveness
 
 
@@ -231,17 +235,17 @@ def test_rests() -> None:
     alone = Liveness(HEARTBEAT, 0.0)
     alone.decide(20.0)
     alone.heardAt = 20.1
-    assert not alone.rest(40.0)
+    assert alone.onlyAnswers(40.0) is None
     other = Liveness(HEARTBEAT, 0.0, 0.5)
-    assert not other.rest(10.0)
+    assert other.onlyAnswers(10.0) is None
     other.decide(10.0)
-    assert not other.rest(30.0)
+    assert other.onlyAnswers(30.0) is None
     other.heardAt = 20.0
-    assert not other.rest(30.0)
+    assert other.onlyAnswers(30.0) is None
     other.heardAt = 10.1
+    assert other.onlyAnswers(30.0) == other.onlyAnswers(30.01) == 30.0
     other.suspected = True
-    assert not other.rest(30.0)
-    assert other.due < inf
+    assert other.onlyAnswers(30.0) is None
 
 
 @pytest.mark.parametrize("late", [0.0, 4.0])
@@ -371,17 +375,37 @@ def test_firstPingComesInItsPlace() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("phase", "first"),
+    [(0.0, 20.0), (0.2, 19.0), (0.25, 20.0), (0.5, 20.0), (0.8, 16.0), (1.0, 20.0)],
+)
+def test_firstPingComesAsTheOthers(phase: float, first: float) -> None:
+    """
+    Where the first ping is not to come early, it comes as the others do: at its place or a quarter
+    of the interval from there, after more than three quarters in silence.
+    """
+    liveness = Liveness(HEARTBEAT, 100.0, phase, early=False)
+    for turn in range(3):
+        [(now, decision)] = looks(liveness, liveness.due)
+        assert decision is PING
+        assert now == pytest.approx(100.0 + first + 20.0 * turn)
+        liveness.heardAt = now + 0.5
+        assert liveness.decide(now + 0.5) is NOTHING
+
+
 @given(
     phase=st.floats(min_value=0, max_value=1, exclude_max=True),
+    early=st.booleans(),
     words=st.lists(st.floats(min_value=0.01, max_value=60.0), max_size=20),
 )
-def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
+def test_placesKeepThePromises(phase: float, early: bool, words: list[float]) -> None:
     """
-    Wherever a peer's place is: but for the first, no ping comes before 0.75 of the interval is
-    silent, nor after the whole of it; and the verdict falls on the bound (promises 2 and 3).
+    Wherever a peer's place is: but for the first, if that may come early, no ping comes before 0.75
+    of the interval is silent, nor after the whole of it; and the verdict falls on the bound
+    (promises 2 and 3).
     """
-    liveness = Liveness(HEARTBEAT, 0.0, phase)
-    now, first = 0.0, True
+    liveness = Liveness(HEARTBEAT, 0.0, phase, early=early)
+    now, first = 0.0, early
     for pause in words:
         heardAt = now
         for at, decision in looks(liveness, now + min(pause, 35.9)):

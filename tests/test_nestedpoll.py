@@ -77,7 +77,7 @@ class Quiet:
         self.reason: Failure | None = None
         self.fileno = self.socket.fileno
 
-    def readQuietly(self) -> Any:
+    def readQuietly(self, context: dict[str, Any]) -> Any:
         """
         See C{Quiet}, and so the others.
         """

@@ -41,7 +41,7 @@ from twisted_heartbeat.net.link import Link
 from twisted_heartbeat.net.nestedpoll import nestedPollFor
 from twisted_heartbeat.net.transport import bearWitness
 
-from .fakes import Recorder
+from .fakes import Timed
 from .loopback import serverOptions
 from .sockets import Kernel, Scene
 
@@ -82,21 +82,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     One that says what is wanted.
     """
     return Kernel(monkeypatch)
-
-
-class Timed(Recorder):
-    """
-    Notes when each hook was called, too.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.moments: list[tuple[str, float]] = []
-        self._clock = clock
-
-    def _heard(self, name: str, value: Any) -> object:
-        self.moments.append((name, self._clock.seconds()))
-        return super()._heard(name, value)
 
 
 class Talker(HeartbeatProtocol):

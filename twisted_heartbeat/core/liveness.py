@@ -59,7 +59,7 @@ PUNCTUAL = 0.025
 _AWAY = 1.0
 """Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
 
-_FRESH_FOR = 0.75
+FRESH_FOR = 0.75
 """
 Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
 left of the interval is the room in which the pings to many peers are kept apart.
@@ -68,6 +68,9 @@ left of the interval is the room in which the pings to many peers are kept apart
 
 _OFTEN = 0.5
 """Of its L{patience}: a peer that speaks often has most likely spoken within that."""
+
+_ROUNDING = 1e-6
+"""Seconds: more than any sum of floats is wrong by."""
 
 NEVER = -inf
 """Before all time.  One object for all, where an expression would make each its own."""
@@ -78,7 +81,7 @@ def patience(heartbeat: Heartbeat) -> float:
     Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
     one that is never pinged.
     """
-    return (heartbeat.interval or 0.0) * _FRESH_FOR
+    return (heartbeat.interval or 0.0) * FRESH_FOR
 
 
 class Liveness:
@@ -107,15 +110,29 @@ class Liveness:
         "suspected",
     )
 
-    def __init__(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
+    def __init__(
+        self,
+        heartbeat: Heartbeat | None,
+        now: float,
+        phase: float | None = None,
+        *,
+        early: bool = True,
+    ) -> None:
         """
         @param heartbeat: as for L{begin}, and so the others.
         """
         self.pingedAt = 0.0
         self.rtt: float | None = None
-        self.begin(heartbeat, now, phase)
+        self.begin(heartbeat, now, phase, early=early)
 
-    def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
+    def begin(
+        self,
+        heartbeat: Heartbeat | None,
+        now: float,
+        phase: float | None = None,
+        *,
+        early: bool = True,
+    ) -> None:
         """
         Forget what was due, and expect the peer to speak from now on.
 
@@ -126,12 +143,18 @@ class Liveness:
             first comes as soon as its place does, the others after more than 0.75 of the interval
             in silence, and never after more than the whole.  L{None} for a peer that is alone,
             which is pinged when the interval is over.
+        @param early: whether the first ping comes so soon, lest those who have come in one instant
+            be pinged in a quarter of the interval; else it comes as the others do, for who does not
+            know what it says does not know either whether the peer is ready for it.
         """
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
         self._place = None if phase is None or interval is None else now + phase * interval
         self._stage = _FRESH
         self._silentSince = self._askedFor = NEVER
+        if self._place is not None and interval is not None and not early:
+            # As if it had been pinged at its place before.
+            self._askedFor = self._place - interval
         self.suspected = False
         self._deadline = inf
         self.heardAt = now
@@ -169,7 +192,7 @@ class Liveness:
             return None
         if self._place is None:
             due = heardAt + interval
-        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FOR):
+        elif 0.0 <= heardAt - place < interval * (1 - FRESH_FOR):
             # Its place in the interval that follows.
             due = place + interval
         else:
@@ -191,25 +214,31 @@ class Liveness:
         self.due = suspicion if suspicion < again else again
         return True
 
-    def rest(self, due: float) -> bool:
+    def onlyAnswers(self, due: float) -> float | None:
         """
-        Find out whether the peer only answers, as most of many do: it has answered the last ping,
-        has said nothing since, and its place in the interval has come again.  Then it is to be
-        pinged, and whoever sees to that, interval after interval, need not ask again before
-        L{resume}.
+        Find out whether the peer does nothing else, as most of many do: it has answered the last
+        ping, has said nothing since, and its place in the interval has come again.
 
-        @param due: its place, in seconds.
+        @param due: when it was to be looked at, in seconds.
+        @return: its place, in seconds; L{None} if it does anything else.
         """
         heartbeat = self._heartbeat
         if heartbeat is None or heartbeat.interval is None or self._place is None:
-            return False
+            return None
         if self._stage is not _PINGED or self.suspected or self.heardAt == self._silentSince:
-            return False
-        if not self._firstLook(heartbeat) - PUNCTUAL < due <= self.heardAt + heartbeat.interval:
-            return False
+            return None
+        place = self._firstLook(heartbeat)
+        if not place - _ROUNDING < due <= self.heardAt + heartbeat.interval:
+            return None
+        return min(place, due)
+
+    def rest(self) -> None:
+        """
+        One that L{onlyAnswers} is pinged now, and interval after interval, by somebody who need not
+        ask again before L{resume}.
+        """
         self.due = self._deadline = inf
         self._silentSince = self._askedFor = self._place = NEVER
-        return True
 
     def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
         """
@@ -297,7 +326,7 @@ class Liveness:
         # Where time is coarse, the answer may come in the instant of the word before it.
         self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
         self._expectBy(deadline, self._heartbeat.timeout)
-        self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
+        self._lookBy(now + FRESH_FOR * (self._heartbeat.interval or inf))
         return Decision.PING
 
     def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
@@ -347,7 +376,7 @@ class Liveness:
             return latest
         if self._askedFor == NEVER:
             return self._place
-        return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
+        return latest - (latest - self._place) % (heartbeat.interval * (1 - FRESH_FOR))
 
     def _expectBy(self, deadline: float, timeout: float) -> None:
         self._stage = _PINGED

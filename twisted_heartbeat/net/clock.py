@@ -42,7 +42,7 @@ from ..core.liveness import Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 from .crowd import Crowd
-from .round import Round, lastPlace
+from .round import AskedRound, Means, Round, lastPlace
 
 _log = Logger()
 
@@ -476,17 +476,20 @@ class Pulse:
         slot = self._slotFor(suspicious)
         slot.unless = [*slot.unless, round.waiting]
 
-    def roundFor(self, beats: Beats, heartbeat: Heartbeat, due: float, now: float) -> Round:
+    def roundFor(self, means: Means, heartbeat: Heartbeat, due: float, now: float) -> Round:
         """
         The round of this tick for those who were due about then.
+
+        @param means: what they ping with: one object for all of them.
         """
         due, askedAt = lastPlace(heartbeat, due, now)
         for round in self._rounds:
-            alike = round.beats is beats and round.heartbeat is heartbeat
+            alike = round.means is means and round.heartbeat is heartbeat
             if alike and abs(round.due - due) * self.PER_SECOND <= 1:
                 break
         else:
-            round = Round(self, beats, heartbeat, due, askedAt)
+            kind = Round if isinstance(means, Beats) else AskedRound
+            round = kind(self, means, heartbeat, due, askedAt)
         if round.slot is None:
             # It is new, or all have left it since.
             self.visit(round, round.again)

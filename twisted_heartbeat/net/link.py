@@ -10,6 +10,7 @@ Every door makes one for each connection and tells it what happens; nothing here
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ from .clock import Pulse, Slot, pulseFor
 from .ending import Ending
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
-from .round import commonPhase
+from .round import Means, commonPhase
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
 from .transport import (
@@ -53,6 +54,7 @@ from .transport import (
     evidenceOf,
     handshakeDone,
     handshakeRejected,
+    isAccepted,
     isSecured,
     sendHeldBack,
     unreachable,
@@ -187,7 +189,6 @@ class Link:
     __slots__ = (
         "__weakref__",
         "_asking",
-        "_beats",
         "_deadline",
         "_direct",
         "_door",
@@ -196,6 +197,7 @@ class Link:
         "_heartbeat",
         "_lastPingMark",
         "_mark",
+        "_means",
         "_ping",
         "_pingMark",
         "_sending",
@@ -242,7 +244,7 @@ class Link:
         self._witness: Witness | None = None
         self._direct: Witness | None = None
         self._steady: Witness | None = None
-        self._beats: Beats | None = None
+        self._means: Means | None = self._ping
         self._establishedAt = 0.0
         self._deadline = inf
         self._pingMark = 0
@@ -467,6 +469,8 @@ class Link:
         """
         self.leaveRound()
         self.manner = manner
+        # What it pings with it says by beatsWith.
+        self._means = None
         self.spokeAt = self.seconds()
         self._revisit()
 
@@ -487,7 +491,7 @@ class Link:
         @param inPlaceOf: the protocol's own ping, which does the same.
         """
         if self._ping is inPlaceOf:
-            self._beats = beats
+            self._means = beats
 
     def ponged(self) -> None:
         """
@@ -499,7 +503,7 @@ class Link:
         witness = self._direct
         if witness is not None and witness.sent == self._lastPingMark:
             # All of it has arrived, and nobody need ask the kernel.
-            self._arrived(witness, now)
+            self._arrived(witness)
             if witness.watched and not self.unsent:
                 self._unwatch(witness)
 
@@ -765,10 +769,10 @@ class Link:
         steady = self._steady
         if steady is not None and self.state == "alive":
             # Nothing but heartbeats goes on, as on most of many links.
-            if self._beats is not None:
+            if steady.round is not None:
                 self.leaveRound()
-                if self._joinsRound(steady, now, now - lateness):
-                    return None
+            if self._joinsRound(steady, now, now - lateness):
+                return None
             liveness = self.liveness
             # In a crowd nothing of it is due, and it is here for its own word.
             crowded = liveness.due == inf and liveness.settled
@@ -801,23 +805,34 @@ class Link:
         """
         @return: whether it has, and is visited no more, for its peer only answers.
         """
-        beats, heartbeat = self._beats, self._heartbeat
-        if beats is None or heartbeat is None or self.pong is not None:
+        means, heartbeat, manner = self._means, self._heartbeat, self.manner
+        if means is None or heartbeat is None or self.pong is not None:
             return False
-        if not steady.sent == self._lastPingMark == self._mark or not steady.mayRest:
+        place = self.liveness.onlyAnswers(due)
+        if place is None or steady.sent != self._lastPingMark:
             return False
-        word = inf if self.manner is None else self.manner.within
-        if word < (heartbeat.interval or 0.0) + PUNCTUAL or not self.liveness.rest(due):
+        if not steady.mayRest or not self._allArrived(steady):
             return False
-        round = self._pulse.roundFor(beats, heartbeat, due, now)
+        word = inf if manner is None else manner.within
+        if word < (heartbeat.interval or 0.0) + PUNCTUAL:
+            return False
+        round = self._pulse.roundFor(means, heartbeat, place, now)
         if not steady.rest(round):
-            self.liveness.resume(round.before, round.before, answered=True)
             return False
+        self.liveness.rest()
         # What each holds of its own here, thousands need not.
         self.spokeAt = NEVER
-        self._pingMark = self._lastPingMark = self._mark = 0
+        if round.pong is not None:
+            self._pingMark = self._lastPingMark = self._mark = 0
         round.join(steady, self)
         return True
+
+    def pingInTurn(self) -> None:
+        """
+        See L{Member<twisted_heartbeat.net.round.Member>}.
+        """
+        if self._ping is not None:
+            self._ask(self.seconds(), self._ping)
 
     def _joinCrowd(self, now: float) -> None:
         """
@@ -850,21 +865,21 @@ class Link:
         round = None if witness is None else witness.round
         if witness is None or round is None:
             return
-        answered = witness not in round.waiting
+        asked, answered = round.asked(witness), witness not in round.waiting
         round.leave(witness)
         witness.rouse()
-        # What waits, if anything, is what has ended its rest; or a part of the ping.
-        waits = self.unsent if round.pinging is witness else 0
-        self._pingMark = self._lastPingMark = witness.sent + waits
-        self._mark = self._lastPingMark
-        if not round.sent:
-            # It is due yet.
-            self.liveness.resume(round.before, round.before, answered=True)
-        else:
-            self.liveness.resume(round.due, round.askedAt, answered=answered)
-            if not answered:
+        if round.pong is not None:
+            # What waits, if anything, is what has ended its rest; or a part of the ping.
+            waits = self.unsent if round.pinging is witness else 0
+            self._pingMark = self._lastPingMark = self._mark = witness.sent + waits
+            if asked and not answered:
                 self._mark -= round.size
                 self.pong = round.pong
+        if asked:
+            self.liveness.resume(round.due, round.askedAt, answered=answered)
+        else:
+            # It is due yet.
+            self.liveness.resume(round.before, round.before, answered=True)
         self._revisit()
 
     def sendBegan(self) -> None:
@@ -968,11 +983,15 @@ class Link:
 
     def _listenFrom(self, heardAt: float) -> None:
         draw, heartbeat = self._terms.phase, self._heartbeat
+        early = draw is not None
+        if draw is None and isAccepted(self._witness):
+            # One of many, perhaps.
+            draw = random.random
         phase = None
         if draw is not None and heartbeat is not None and heartbeat.interval is not None:
             phase = commonPhase(draw(), heardAt, heartbeat.interval)
         # The same object, for it is the one that the witness tells.
-        self.liveness.begin(heartbeat, heardAt, phase)
+        self.liveness.begin(heartbeat, heardAt, phase, early=early)
         self._revisit()
 
     def _keepWord(self, now: float) -> None:
@@ -1038,8 +1057,9 @@ class Link:
 
     def _ask(self, now: float, ping: Ping) -> None:
         steady = self._steady
+        straight = steady is not None and self._allArrived(steady)
         try:
-            if steady is not None and self._allArrived(steady):
+            if steady is not None and straight:
                 answer = steady.sendsNow(ping, self.protocol)
             else:
                 answer = ping(self.protocol)
@@ -1049,12 +1069,18 @@ class Link:
             return
         self.liveness.pingedAt = self.seconds()
         if self._witness is not None:
-            sent, unsent = self._witness.sent, self.unsent
+            sent = self._witness.sent
+            # If it still is, nothing waits.
+            unsent = self.unsent if self._steady is None else 0
             # No sum where there is nothing to add: the same number serves both.
             self._lastPingMark = sent + unsent if unsent else sent
             if self.state != "suspected":
                 self._pingMark = self._lastPingMark
-        if isinstance(answer, Deferred):
+        if straight and self._steady is None and self.manner is None:
+            # It goes another way, and would each time have its link leave the round.
+            self._means = None
+        # Most often there is none, and to ask what it is takes longest of all here.
+        if answer is not None and isinstance(answer, Deferred):
             # An error answer is an answer too; what the peer did not send is no life.
             answer.addBoth(self._pingAnswered, now)
 
@@ -1154,16 +1180,16 @@ class Link:
             delivered = witness.delivered()
             if delivered != witness.sent:
                 return False
-            self._arrived(witness, self.seconds())
+            self._arrived(witness)
         return True
 
-    def _arrived(self, witness: Witness, now: float) -> None:
+    def _arrived(self, witness: Witness) -> None:
         """
         The peer's kernel has all that was sent.
         """
         self._mark = witness.sent
         if self._sending is not None:
-            self._sending.movedAt = now
+            self._sending.movedAt = self.seconds()
             self._restSending(witness)
 
     def _isWaiting(self, witness: Witness, delivered: int) -> bool:

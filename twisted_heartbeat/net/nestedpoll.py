@@ -18,7 +18,9 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
+from twisted.python.context import get as contextOf
 from twisted.python.failure import Failure
+from twisted.python.log import ILogContext
 from zope.interface import implementer
 
 _log = Logger()
@@ -38,8 +40,12 @@ class Quiet(Protocol):
     def fileno(self) -> int:
         """Its descriptor."""
 
-    def readQuietly(self) -> Any:
-        """As C{doRead} of C{IReadDescriptor}."""
+    def readQuietly(self, context: dict[str, Any]) -> Any:
+        """
+        As C{doRead} of C{IReadDescriptor}.
+
+        @param context: the log's: whoever hands something on puts his C{"system"} into it.
+        """
 
     def stopReading(self) -> None:
         """Have whatever reads it L{remove<NestedPoll.remove>} it."""
@@ -114,12 +120,14 @@ class NestedPoll:
         return -1 if self._epoll is None else int(self._epoll.fileno())
 
     def doRead(self) -> None:
+        # Made by the reactor for this call.  It serves all of them, where it makes one for each.
+        context = contextOf(ILogContext)
         # Those who were asked in one instant answer while the first of them are read.
         for _ in range(_TIMES):
-            if self._epoll is None or not self._readOnce():
+            if self._epoll is None or not self._readOnce(context):
                 break
 
-    def _readOnce(self) -> int:
+    def _readOnce(self, context: dict[str, Any]) -> int:
         """
         @return: how many had something to read.
         """
@@ -131,7 +139,7 @@ class NestedPoll:
                 continue
             try:
                 # As the reactor: what has come is read, and the end is met there.
-                why = one.readQuietly() if event & _IN else CONNECTION_DONE
+                why = one.readQuietly(context) if event & _IN else CONNECTION_DONE
             except BaseException as error:
                 # As the reactor, too: whatever it is, it ends this connection and no other.
                 _log.failure("{one} failed at what it read", one=one)

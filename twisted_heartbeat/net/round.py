@@ -8,6 +8,10 @@ Of thousands of idle peers almost all do nothing but answer.  What they have in 
 and an interval of one of them costs a C{send}, a C{recv}, and its name in a dictionary: nothing is
 looked at that lies elsewhere in memory.  Whoever does anything else, or does not answer, leaves its
 round, and is watched by itself until it has come to rest again.
+
+In an L{AskedRound} are those who are pinged by what the user has for that.  What such a ping sends,
+and what the answer looks like, only the user knows: each is sent by him, and all that comes is
+delivered; but none of them is looked at.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Callable
 from math import floor
 from typing import Any, Protocol
 
-from ..core.liveness import PUNCTUAL, Liveness
+from ..core.liveness import FRESH_FOR, PUNCTUAL, Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 
@@ -25,6 +29,10 @@ PLACES = 32
 
 _INSIDE = 1 / 128
 """Seconds: half of a slot of the pulse."""
+
+
+Means = Beats | Callable[[Any], object]
+"""What to ping with: the built-in protocol's, or what the user has for it and takes a protocol."""
 
 
 class Timing(Protocol):
@@ -63,18 +71,20 @@ class Member(Protocol):
     def leaveRound(self) -> None:
         """L{Round.leave}, and be visited by itself."""
 
+    def pingInTurn(self) -> None:
+        """Make the peer speak, by the user's own ping."""
+
 
 class Round:
     """
     Links that are due in one instant and ping alike.
 
-    @ivar beats: what they ping with.
+    @ivar means: what they ping with.
     @ivar heartbeat: how they are watched.
     @ivar due: when they were last due, in seconds of their clock.
     @ivar askedAt: when they were asked, if that was late; else the same.
-    @ivar pong: the bytes that answer the ping of then.
+    @ivar pong: the bytes that answer the ping of then; L{None} where nobody knows them.
     @ivar waiting: those who have not answered, each by the connection that hears it.
-    @ivar sent: whether the pings of then have been.
     @ivar pinging: whose connection's ping is being sent.
     """
 
@@ -82,23 +92,25 @@ class Round:
         "_members",
         "_ping",
         "_pulse",
+        "_sent",
         "askedAt",
-        "beats",
         "due",
         "heartbeat",
+        "means",
         "pinging",
         "pong",
-        "sent",
         "slot",
         "waiting",
     )
 
     def __init__(
-        self, pulse: Timing, beats: Beats, heartbeat: Heartbeat, due: float, askedAt: float
+        self, pulse: Timing, means: Means, heartbeat: Heartbeat, due: float, askedAt: float
     ) -> None:
         self._pulse = pulse
         self._members: dict[Pinged, Member] = {}
-        self.beats = beats
+        self._ping = b""
+        self.pong: bytes | None = None
+        self.means: Any = means
         self.heartbeat = heartbeat
         self.slot: Any = None
         self.pinging: Pinged | None = None
@@ -107,9 +119,23 @@ class Round:
     @property
     def size(self) -> int:
         """
-        Bytes of its ping.
+        Bytes of its ping, where these are known.
         """
         return len(self._ping)
+
+    def asked(self, connection: Pinged) -> bool:
+        """
+        Whether a member's ping of then has been sent.
+        """
+        return self._sent
+
+    def keeps(self, connection: Pinged, data: bytes, now: float) -> bool:
+        """
+        Note what has come from a member, and is not L{pong}.
+
+        @return: whether it stays one.
+        """
+        return False
 
     def join(self, connection: Pinged, link: Member) -> None:
         """
@@ -156,7 +182,7 @@ class Round:
         """
         Ping all.
         """
-        self.sent = True
+        self._sent = True
         ping, seconds = self._ping, self._pulse.seconds
         for connection in list(self.waiting):
             if connection in self.waiting:
@@ -166,13 +192,58 @@ class Round:
         self.pinging = None
 
     def _begin(self, due: float, askedAt: float) -> None:
-        self.beats.advance()
-        self._ping, self.pong = self.beats.ping, self.beats.pong
         self.due, self.askedAt = due, askedAt
-        self.sent = False
+        self._prepare()
+        self._sent = False
         self.waiting: dict[Pinged, Member] = self._members.copy()
         # Nobody's silence is suspicious sooner, for each was due within an interval of its word.
         self._pulse.begin(self, askedAt + self.heartbeat.timeout / 2)
+
+    def _prepare(self) -> None:
+        self.means.advance()
+        self._ping, self.pong = self.means.ping, self.means.pong
+
+
+class AskedRound(Round):
+    """
+    The same for links that share a ping of the user's own: that is what L{means} is.
+    """
+
+    __slots__ = ("_early", "_unasked")
+
+    def asked(self, connection: Pinged) -> bool:
+        """
+        See L{Round}, and so the others.
+        """
+        return self._sent and connection not in self._unasked
+
+    def keeps(self, connection: Pinged, data: bytes, now: float) -> bool:
+        waiting = self.waiting
+        # An end is no answer.
+        if data and waiting.pop(connection, None) is not None and not waiting:
+            waiting.clear()
+        # What comes later is too young when the place comes again, see Liveness.
+        return bool(data) and now < self._early
+
+    def leave(self, connection: Pinged) -> None:
+        super().leave(connection)
+        self._unasked.pop(connection, None)
+
+    def post(self) -> None:
+        # What one of them does in its ping may end another's rest.
+        self._unasked: dict[Pinged, Member] = self.waiting.copy()
+        self._sent = True
+        for connection, link in self.waiting.copy().items():
+            if self._unasked.pop(connection, None) is not None:
+                self.pinging = connection
+                link.pingInTurn()
+        # One that has been emptied keeps its room.
+        self.pinging, self._unasked = None, {}
+
+    def _prepare(self) -> None:
+        self._unasked = {}
+        interval = self.heartbeat.interval or 0.0
+        self._early = self.due + (1 - FRESH_FOR) * interval
 
 
 def commonPhase(drawn: float, now: float, interval: float) -> float:
