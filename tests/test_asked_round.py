@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
-from twisted_heartbeat.net.clock import Pulse
+from twisted_heartbeat.net.clock import Pulse, pulseFor
 from twisted_heartbeat.net.nestedpoll import nestedPollFor
 from twisted_heartbeat.net.round import AskedRound
 
@@ -48,11 +48,14 @@ STEP = 0.5 / Pulse.PER_SECOND
 """Seconds; all times here are multiples of it, so that sums of them are exact."""
 
 BEAT = Heartbeat(interval=2.0, timeout=2.0)
-PHASE = 0.75
-"""Where in the interval all are due."""
+LAST = 16.0 - 2.0 / 32 + STEP
+"""
+When they are asked last before they have L{SETTLED}: at the common place before the one at which
+their interval is over.
+"""
 
-LAST = 15.5 + STEP
-"""When they are asked last before they have L{SETTLED}."""
+PHASE = 1.0 - 1 / 32
+"""The same, where they have a place from the beginning."""
 
 SETTLED = LAST + 1.0
 """Seconds after which a peer that only answers is in a round, halfway between two pings."""
@@ -64,9 +67,8 @@ CLOSE = STEP + 0.05
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
-    One that says what is wanted; and whoever is accepted has his place there.
+    One that says what is wanted.
     """
-    monkeypatch.setattr(random, "random", lambda: PHASE)
     return Kernel(monkeypatch)
 
 
@@ -213,10 +215,12 @@ class Server:
         rounds: bool = True,
         protocol: type[Own] = Own,
         kind: type[Connection] = Accepted,
+        phase: float | None = None,
         **settings: Any,
     ) -> None:
         """
         @param rounds: whether there can be any.
+        @param phase: where their place in the interval is; they have none if L{None}.
         """
         self.clock = Clock()
         self.hooks = Timed(self.clock)
@@ -226,10 +230,21 @@ class Server:
         factory = HeartbeatFactory(
             Factory.forProtocol(protocol), clock=self.clock, hooks=self.hooks, **settings
         )
-        self.peers = [Peer(factory, self.clock, kind, rounds) for _ in range(peers)]
-        for peer in self.peers:
-            peer.say(b"hello")
+        if phase is not None:
+            # As HeartbeatServerFactory has it.
+            factory._settings["phase"] = lambda: phase
+        self._peer = lambda: Peer(factory, self.clock, kind, rounds)
+        self.peers: list[Peer] = []
+        for _ in range(peers):
+            self.join()
         self.forget()
+
+    def join(self) -> None:
+        """
+        One more connects.
+        """
+        self.peers.append(self._peer())
+        self.peers[-1].say(b"hello")
 
     def turn(self) -> None:
         """
@@ -328,6 +343,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "mixed in": {"protocol": Mixed},
     "in two writes": {"ping": Own.askOften},
     "with an answer": {"ping": Own.call},
+    "at a place": {"phase": PHASE},
 }
 
 
@@ -359,25 +375,49 @@ def test_notWhoeverIsAlone() -> None:
     assert peer.askedAt == [pytest.approx(2.0 * count, abs=4 * STEP) for count in range(1, 6)]
 
 
-def test_notAtOnce() -> None:
+def test_notBefore() -> None:
     """
-    Whoever is accepted is not asked before three quarters of the interval have passed in silence:
-    until then a protocol may well be at its own beginning.  And no later than after the whole.
+    Without a place a peer is not asked before the interval is over, as long as it does anything but
+    answer; one that does nothing else may be asked at the common place before that.
     """
-    for phase in range(8):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(random, "random", lambda at=phase: at / 8)
-            server = Server(2)
-            server.wait(4.0)
-            for peer in server.peers:
-                assert 1.5 < peer.askedAt[0] <= 2.0 + STEP
+    server = Server()
+    [peer] = server.peers
+    for _ in range(3):
+        server.wait(1.75)
+        peer.say(b"a word")
+    assert peer.askedAt == []
+    server.wait(20.0)
+    first, second, *others = [b - a for a, b in pairwise([5.25, *peer.askedAt])]
+    assert 2.0 <= first <= 2.0 + STEP and 2.0 <= second <= 2.0 + STEP
+    assert inRound(peer)
+    assert 2.0 - 2.0 / 32 - STEP <= others[0] <= 2.0
+    assert set(others[1:]) == {2.0}
+
+
+def test_comeTogether() -> None:
+    """
+    Peers that come into a round at other instants of one place are in one round from the next ping
+    on.
+    """
+    server = Server(0)
+    for _ in range(3):
+        server.wait(2 * STEP)
+        server.join()
+    server.wait(SETTLED)
+    assert inRound(*server.peers)
+    assert len({id(peer.connection.round) for peer in server.peers}) == 1
+    assert len({tuple(peer.askedAt[-3:]) for peer in server.peers}) == 1
+    server.peers[0].answers = False
+    server.wait(BEAT.bound)
+    assert [peer.link.state for peer in server.peers] == ["gone", "alive", "alive"]
+    assert inRound(*server.peers[1:])
 
 
 def test_notTogether() -> None:
     """
     Those that are asked in another way are in another round, though they are due with the others.
     """
-    server = settled(1)
+    server = Server()
     other = HeartbeatFactory(
         Factory.forProtocol(Own),
         clock=server.clock,
@@ -385,7 +425,6 @@ def test_notTogether() -> None:
         keepAlive=None,
         ping=lambda protocol: protocol.ask(),
     )
-    server.wait(1.0 - STEP)
     server.peers.append(Peer(other, server.clock, Accepted, True))
     server.peers[1].say(b"hello")
     server.wait(SETTLED)
@@ -414,11 +453,11 @@ def test_rtt() -> None:
     server = settled(ping=Own.call)
     [peer] = server.peers
     server.untilAsked()
-    server.wait(0.25)
+    server.wait(0.0625)
     peer.answers = True
     peer.turn()
     assert inRound(peer)
-    assert peer.link.rtt == 0.25
+    assert peer.link.rtt == 0.0625
 
 
 # Who does not answer.
@@ -467,12 +506,11 @@ def test_recovers() -> None:
 # Who says something else.
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.125, 0.25, 0.5, 1.0, 1.5, 1.75])
+@pytest.mark.parametrize("seconds", [0.0, 0.0625, 0.125, 0.25, 1.0, 1.5, 1.75])
 def test_message(seconds: float) -> None:
     """
-    Whatever a peer says is delivered.  If it is early in the interval, the peer need not leave; if
-    it is later, the next ping is not due at the next place, for no peer is asked who has spoken
-    within three quarters of the interval.
+    Whatever a peer says is delivered.  If it is soon after the ping, the peer need not leave; if it
+    is later, the peer is asked when the interval is over, as one that is in no round.
     """
     server = settled(2)
     one, other = server.peers
@@ -481,10 +519,11 @@ def test_message(seconds: float) -> None:
     one.say(b"a message")
     assert one.own.heard == [b"a message"]
     assert one.link.liveness.heardAt == server.clock.seconds()
-    assert inRound(one) is (seconds < 0.5) and inRound(other)
+    assert inRound(one) is (seconds < 0.125) and inRound(other)
     spokeAt = server.clock.seconds()
-    server.wait(2.0)
-    assert 1.5 < one.askedAt[0] - spokeAt <= 2.0 + STEP
+    server.wait(2.0 + STEP)
+    least = 2.0 - seconds if seconds < 0.125 else 2.0
+    assert least <= one.askedAt[0] - spokeAt <= least + STEP
     comesBack(server)
 
 
@@ -508,7 +547,7 @@ def test_answerInPieces() -> None:
     [peer] = server.peers
     server.untilAsked()
     peer.say(b"an ")
-    server.wait(0.125)
+    server.wait(0.0625)
     peer.say(b"answer")
     assert peer.own.heard == [b"an ", b"answer"]
     assert inRound(peer)
@@ -699,7 +738,9 @@ def test_pingThatGoesAnotherWay() -> None:
     Where a ping does not go straight to the kernel, its link is in no round: it would leave it each
     time.
     """
-    server = settled(ping=lambda protocol: protocol.transport.writeSequence([b"?"]))
+    # What is written so is looked after for less than an interval.
+    limits = Limits(sendStall=0.5)
+    server = settled(ping=lambda own: own.transport.writeSequence([b"?"]), limits=limits)
     [peer] = server.peers
     assert not inRound(peer)
     server.wait(10.0)
@@ -736,7 +777,7 @@ def test_unacknowledged(kernel: Kernel) -> None:
     deaths = []
     for rounds in (True, False):
         kernel.queued = 0
-        server = settled(rounds=rounds, limits=Limits(sendStall=5.0))
+        server = settled(rounds=rounds, limits=Limits(sendStall=5.0), phase=PHASE)
         [peer] = server.peers
         assert not rounds or inRound(peer)
         kernel.queued = 1
@@ -753,6 +794,34 @@ def test_unacknowledged(kernel: Kernel) -> None:
         deaths.append(server.clock.seconds() - began)
     together, single = deaths
     assert abs(together - single) <= CLOSE
+
+
+def test_leavesUnacknowledged(kernel: Kernel) -> None:
+    """
+    One that leaves while its kernel has not taken the last ping is not taken to have: the next one
+    waits here, where it is looked after.
+    """
+    server = settled()
+    [peer] = server.peers
+    server.untilAsked()
+    kernel.queued = 1
+    server.wait(1.0)
+    peer.say(b"a late message")
+    assert not inRound(peer)
+    peer.reactor.calls.clear()
+    server.wait(2.0)
+    assert peer.reactor.calls == ["addWriter", "removeWriter"]
+
+
+def test_askedWhenTheFirstHadToBe() -> None:
+    """
+    Those who come into a round together are taken to have been asked when the first of them had to
+    be, so that the bound of none begins later than its own ping was due.
+    """
+    pulse = pulseFor(Clock())
+    one, other = (pulse.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
+    assert one is other
+    assert one.askedAt == 10.05
 
 
 # This process was away.
@@ -882,9 +951,8 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
 # Anything at all.
 
 WAITS = st.tuples(st.just("wait"), st.integers(1, 320))
-ACTS = st.tuples(
-    st.sampled_from(["answer", "say", "write", "reply", "pause", "resume"]), st.just(0)
-)
+ACTS = st.tuples(st.sampled_from(["answer", "say", "write", "reply"]), st.just(0))
+PAUSES = st.tuples(st.sampled_from(["pause", "resume"]), st.just(0))
 STALLS = st.tuples(st.just("stall"), st.integers(1, 2000))
 TIMEOUTS = st.sampled_from([1.0, 2.0, 6.0])
 
@@ -920,18 +988,20 @@ def happen(server: Server, event: str, steps: int) -> None:
 
 
 @settings(max_examples=60)
-@given(TIMEOUTS, st.sampled_from([Own, Mixed]), st.lists(st.one_of(WAITS, ACTS), max_size=25))
+@given(
+    TIMEOUTS, st.sampled_from([Own, Mixed]), st.lists(st.one_of(WAITS, ACTS, PAUSES), max_size=25)
+)
 def test_likeSingles(timeout: float, protocol: type[Own], events: list[tuple[str, int]]) -> None:
     """
     Whatever a peer says, a user does and whenever: those in a round are asked, and their hooks are
-    called, when those are that are in none; they hear the same, and have the same deadlines.
+    called, when those are that have the same place and are in none; they hear the same, and have
+    the same deadlines.
     """
     heartbeat = Heartbeat(interval=2.0, timeout=timeout)
     with pytest.MonkeyPatch.context() as patch:
         Kernel(patch)
-        patch.setattr(random, "random", lambda: PHASE)
         together, single = (
-            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol)
+            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol, phase=PHASE)
             for rounds in (True, False)
         )
         assert inRound(*together.peers)
@@ -958,9 +1028,62 @@ def test_likeSingles(timeout: float, protocol: type[Own], events: list[tuple[str
                     assert abs(its.deadline - whose.deadline) <= 0.05
 
 
+SPEECHES = st.tuples(st.sampled_from(["say", "write", "reply"]), st.just(0))
+
+
+@settings(max_examples=60)
+@given(
+    TIMEOUTS,
+    st.sampled_from([Own, Mixed]),
+    st.lists(st.one_of(WAITS, SPEECHES, PAUSES), max_size=25),
+)
+def test_likeSinglesWithoutAPlace(
+    timeout: float, protocol: type[Own], events: list[tuple[str, int]]
+) -> None:
+    """
+    The same for those that have no place, but that they may be asked a little before the interval
+    is over.
+    """
+    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
+    with pytest.MonkeyPatch.context() as patch:
+        Kernel(patch)
+        together, single = (
+            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol)
+            for rounds in (True, False)
+        )
+        assert inRound(*together.peers)
+        for server in (together, single):
+            # They have last spoken in one instant.
+            server.peers[0].answers = False
+            server.peers[0].say(b"a word")
+        member, alone = together.peers[0], single.peers[0]
+        for event, steps in events:
+            heardAt, asked = member.link.liveness.heardAt, len(member.askedAt)
+            for server in (together, single):
+                happen(server, event, steps)
+            assert member.own.heard == alone.own.heard
+            assert together.hooks.names == single.hooks.names
+            for (_, one), (_, other) in zip(
+                together.hooks.moments, single.hooks.moments, strict=True
+            ):
+                assert abs(one - other) <= CLOSE
+            assert member.link.state == alone.link.state
+            if member.link.state != "gone":
+                its, whose = member.link.liveness, alone.link.liveness
+                assert its.heardAt == whose.heardAt
+                assert abs(its.deadline - whose.deadline) <= 0.05
+            if event == "wait":
+                least = 2.0 * (1 - 1 / 32 - 1 / 16) - STEP
+                assert all(when - heardAt >= least for when in member.askedAt[asked:])
+
+
 @settings(max_examples=40)
-@given(TIMEOUTS, st.lists(st.one_of(WAITS, ACTS, STALLS), max_size=15))
-def test_stalls(timeout: float, events: list[tuple[str, int]]) -> None:
+@given(
+    TIMEOUTS,
+    st.sampled_from([None, PHASE]),
+    st.lists(st.one_of(WAITS, ACTS, STALLS), max_size=15),
+)
+def test_stalls(timeout: float, phase: float | None, events: list[tuple[str, int]]) -> None:
     """
     Whatever happens, and however long this process is away, one that answers is never suspected,
     and one that falls silent is found dead, but not before its bound is over.
@@ -968,11 +1091,9 @@ def test_stalls(timeout: float, events: list[tuple[str, int]]) -> None:
     heartbeat = Heartbeat(interval=2.0, timeout=timeout)
     with pytest.MonkeyPatch.context() as patch:
         Kernel(patch)
-        patch.setattr(random, "random", lambda: PHASE)
-        server = settled(2, heartbeat=heartbeat)
+        server = settled(2, heartbeat=heartbeat, phase=phase)
         for event, steps in events:
             happen(server, event, steps)
-        server.peers[0].link.resume()
         server.wait(STEP)
         assert server.hooks.names == []
         server.peers[0].answers = False

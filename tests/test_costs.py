@@ -258,7 +258,7 @@ def callsOfABeat(make: Callable[[Clock], Any] = builtIn) -> int:
 @pytest.mark.usefixtures("inPlace")
 @pytest.mark.parametrize(
     ("make", "most"),
-    [(builtIn, 66), (mixed, 87), (wrapped, 87)],
+    [(builtIn, 67), (mixed, 88), (wrapped, 88)],
     ids=["builtIn", "mixed", "wrapped"],
 )
 def test_callsOfABeat(kernel: Kernel, make: Callable[[Clock], Any], most: int) -> None:

@@ -174,15 +174,12 @@ def test_deadline() -> None:
     st.sampled_from([None, 0.0, 0.3, 0.9]),
     st.lists(st.floats(min_value=0.1, max_value=30.0), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),
-    st.booleans(),
 )
-def test_glancesAsItDecides(
-    phase: float | None, steps: list[float], words: list[bool], early: bool
-) -> None:
+def test_glancesAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
     """
     What C{glance} says of a peer is what C{decide} would have said, and when to look again, too.
     """
-    one, other = (Liveness(HEARTBEAT, 0.0, phase, early=early) for _ in range(2))
+    one, other = (Liveness(HEARTBEAT, 0.0, phase) for _ in range(2))
     now = 0.0
     for step, spoke in zip(steps, words, strict=False):
         now += step
@@ -228,14 +225,19 @@ def oneAmongMany() -> Liveness:
 
 def test_rests() -> None:
     """
-    One among many rests when its place has come again and it has only answered: not where it is
-    alone, was not asked, has not answered, has spoken since, or is suspected.
+    One rests when it is due again, one among many at its place, and it has only answered: not where
+    it was not asked, has not answered, has spoken since, or is suspected.
     """
     assert oneAmongMany().due == inf
     alone = Liveness(HEARTBEAT, 0.0)
+    assert alone.onlyAnswers(20.0) is None
     alone.decide(20.0)
-    alone.heardAt = 20.1
-    assert alone.onlyAnswers(40.0) is None
+    alone.heardAt = 20.5
+    assert alone.onlyAnswers(40.4) is None
+    assert alone.onlyAnswers(40.51) == 40.5
+    assert alone.onlyAnswers(40.6) is None
+    alone.rest()
+    assert alone.due == inf and not alone.placed
     other = Liveness(HEARTBEAT, 0.0, 0.5)
     assert other.onlyAnswers(10.0) is None
     other.decide(10.0)
@@ -244,6 +246,7 @@ def test_rests() -> None:
     assert other.onlyAnswers(30.0) is None
     other.heardAt = 10.1
     assert other.onlyAnswers(30.0) == other.onlyAnswers(30.01) == 30.0
+    assert other.onlyAnswers(29.99) is None
     other.suspected = True
     assert other.onlyAnswers(30.0) is None
 
@@ -274,6 +277,28 @@ def test_resumesAfterAnAnswer() -> None:
     assert liveness.fresh and liveness.due == 230.0
     assert liveness.decide(229.9) is NOTHING
     assert liveness.decide(230.0) is PING
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_resumesAlone(answered: bool) -> None:
+    """
+    One without a place that was at rest is pinged when the interval is over, as it was before.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness.decide(20.0)
+    liveness.heardAt = 20.5
+    liveness.rest()
+    liveness.heardAt = 43.0 if answered else 20.5
+    liveness.resume(40.0, 40.5, answered=answered)
+    assert not liveness.placed
+    assert liveness.deadline == liveness.heardAt + HEARTBEAT.bound
+    if answered:
+        assert liveness.due == 63.0
+        assert liveness.decide(62.9) is NOTHING
+        assert liveness.decide(63.0) is PING
+    else:
+        assert liveness.decide(liveness.deadline - HEARTBEAT.timeout / 2) is SUSPECT
+        assert liveness.decide(liveness.deadline) is LOOK
 
 
 def test_deadIsDead() -> None:
@@ -375,37 +400,17 @@ def test_firstPingComesInItsPlace() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("phase", "first"),
-    [(0.0, 20.0), (0.2, 19.0), (0.25, 20.0), (0.5, 20.0), (0.8, 16.0), (1.0, 20.0)],
-)
-def test_firstPingComesAsTheOthers(phase: float, first: float) -> None:
-    """
-    Where the first ping is not to come early, it comes as the others do: at its place or a quarter
-    of the interval from there, after more than three quarters in silence.
-    """
-    liveness = Liveness(HEARTBEAT, 100.0, phase, early=False)
-    for turn in range(3):
-        [(now, decision)] = looks(liveness, liveness.due)
-        assert decision is PING
-        assert now == pytest.approx(100.0 + first + 20.0 * turn)
-        liveness.heardAt = now + 0.5
-        assert liveness.decide(now + 0.5) is NOTHING
-
-
 @given(
     phase=st.floats(min_value=0, max_value=1, exclude_max=True),
-    early=st.booleans(),
     words=st.lists(st.floats(min_value=0.01, max_value=60.0), max_size=20),
 )
-def test_placesKeepThePromises(phase: float, early: bool, words: list[float]) -> None:
+def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
     """
-    Wherever a peer's place is: but for the first, if that may come early, no ping comes before 0.75
-    of the interval is silent, nor after the whole of it; and the verdict falls on the bound
-    (promises 2 and 3).
+    Wherever a peer's place is: but for the first, no ping comes before 0.75 of the interval is
+    silent, nor after the whole of it; and the verdict falls on the bound (promises 2 and 3).
     """
-    liveness = Liveness(HEARTBEAT, 0.0, phase, early=early)
-    now, first = 0.0, early
+    liveness = Liveness(HEARTBEAT, 0.0, phase)
+    now, first = 0.0, True
     for pause in words:
         heardAt = now
         for at, decision in looks(liveness, now + min(pause, 35.9)):

@@ -59,7 +59,7 @@ PUNCTUAL = 0.025
 _AWAY = 1.0
 """Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
 
-FRESH_FOR = 0.75
+_FRESH_FOR = 0.75
 """
 Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
 left of the interval is the room in which the pings to many peers are kept apart.
@@ -68,6 +68,9 @@ left of the interval is the room in which the pings to many peers are kept apart
 
 _OFTEN = 0.5
 """Of its L{patience}: a peer that speaks often has most likely spoken within that."""
+
+ANSWERS_WITHIN = 1 / 16
+"""Of the interval.  Whatever a peer says later than this after a ping is most likely no answer."""
 
 _ROUNDING = 1e-6
 """Seconds: more than any sum of floats is wrong by."""
@@ -81,7 +84,7 @@ def patience(heartbeat: Heartbeat) -> float:
     Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
     one that is never pinged.
     """
-    return (heartbeat.interval or 0.0) * FRESH_FOR
+    return (heartbeat.interval or 0.0) * _FRESH_FOR
 
 
 class Liveness:
@@ -110,29 +113,15 @@ class Liveness:
         "suspected",
     )
 
-    def __init__(
-        self,
-        heartbeat: Heartbeat | None,
-        now: float,
-        phase: float | None = None,
-        *,
-        early: bool = True,
-    ) -> None:
+    def __init__(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
         @param heartbeat: as for L{begin}, and so the others.
         """
         self.pingedAt = 0.0
         self.rtt: float | None = None
-        self.begin(heartbeat, now, phase, early=early)
+        self.begin(heartbeat, now, phase)
 
-    def begin(
-        self,
-        heartbeat: Heartbeat | None,
-        now: float,
-        phase: float | None = None,
-        *,
-        early: bool = True,
-    ) -> None:
+    def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
         Forget what was due, and expect the peer to speak from now on.
 
@@ -143,18 +132,12 @@ class Liveness:
             first comes as soon as its place does, the others after more than 0.75 of the interval
             in silence, and never after more than the whole.  L{None} for a peer that is alone,
             which is pinged when the interval is over.
-        @param early: whether the first ping comes so soon, lest those who have come in one instant
-            be pinged in a quarter of the interval; else it comes as the others do, for who does not
-            know what it says does not know either whether the peer is ready for it.
         """
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
         self._place = None if phase is None or interval is None else now + phase * interval
         self._stage = _FRESH
         self._silentSince = self._askedFor = NEVER
-        if self._place is not None and interval is not None and not early:
-            # As if it had been pinged at its place before.
-            self._askedFor = self._place - interval
         self.suspected = False
         self._deadline = inf
         self.heardAt = now
@@ -192,7 +175,7 @@ class Liveness:
             return None
         if self._place is None:
             due = heardAt + interval
-        elif 0.0 <= heardAt - place < interval * (1 - FRESH_FOR):
+        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FOR):
             # Its place in the interval that follows.
             due = place + interval
         else:
@@ -217,20 +200,25 @@ class Liveness:
     def onlyAnswers(self, due: float) -> float | None:
         """
         Find out whether the peer does nothing else, as most of many do: it has answered the last
-        ping, has said nothing since, and its place in the interval has come again.
+        ping, has said nothing since, and it is to be pinged again.
 
         @param due: when it was to be looked at, in seconds.
-        @return: its place, in seconds; L{None} if it does anything else.
+        @return: since when it is to be pinged, in seconds; L{None} if it does anything else.
         """
         heartbeat = self._heartbeat
-        if heartbeat is None or heartbeat.interval is None or self._place is None:
+        if heartbeat is None or heartbeat.interval is None:
             return None
         if self._stage is not _PINGED or self.suspected or self.heardAt == self._silentSince:
             return None
-        place = self._firstLook(heartbeat)
-        if not place - _ROUNDING < due <= self.heardAt + heartbeat.interval:
-            return None
-        return min(place, due)
+        first, latest = self._firstLook(heartbeat), self.heardAt + heartbeat.interval
+        return min(first, due) if first - _ROUNDING < due <= latest + PUNCTUAL else None
+
+    @property
+    def placed(self) -> bool:
+        """
+        Whether it has a place in the interval.
+        """
+        return self._place is not None
 
     def rest(self) -> None:
         """
@@ -238,13 +226,15 @@ class Liveness:
         ask again before L{resume}.
         """
         self.due = self._deadline = inf
-        self._silentSince = self._askedFor = self._place = NEVER
+        self._silentSince = self._askedFor = NEVER
+        if self._place is not None:
+            self._place = NEVER
 
     def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
         """
         It no longer only answers.
 
-        @param due: its last place, in seconds.
+        @param due: its last place, or that at which it was pinged, in seconds.
         @param askedAt: when it was pinged, if that was late; else the same.
         @param answered: whether it has spoken since.
         """
@@ -252,10 +242,12 @@ class Liveness:
         if heartbeat is None or heartbeat.interval is None:
             return
         self._stage = _PINGED
-        self._askedFor = self._place = due
+        self._askedFor = due
+        if self._place is not None:
+            self._place = due
         if answered:
             self._silentSince = NEVER
-            self.due = due + heartbeat.interval
+            self.due = (self.heardAt if self._place is None else due) + heartbeat.interval
         else:
             self._silentSince = self.heardAt
             # One that was asked late has its whole timeout all the same.
@@ -265,10 +257,13 @@ class Liveness:
 
     def speaksOften(self, now: float) -> bool:
         """
-        Whether the peer's last word is so young that it may be one of those who need not be asked.
+        Whether the peer's last word is so young that it may be one of those who need not be asked,
+        and was not asked for.
         """
         heartbeat = self._heartbeat
-        return heartbeat is not None and now - self.heardAt < patience(heartbeat) * _OFTEN
+        if heartbeat is None or now - self.heardAt >= patience(heartbeat) * _OFTEN:
+            return False
+        return self.heardAt - self.pingedAt > (heartbeat.interval or 0.0) * ANSWERS_WITHIN
 
     def settle(self, until: float) -> bool:
         """
@@ -326,7 +321,7 @@ class Liveness:
         # Where time is coarse, the answer may come in the instant of the word before it.
         self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
         self._expectBy(deadline, self._heartbeat.timeout)
-        self._lookBy(now + FRESH_FOR * (self._heartbeat.interval or inf))
+        self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
         return Decision.PING
 
     def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
@@ -376,7 +371,7 @@ class Liveness:
             return latest
         if self._askedFor == NEVER:
             return self._place
-        return latest - (latest - self._place) % (heartbeat.interval * (1 - FRESH_FOR))
+        return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
 
     def _expectBy(self, deadline: float, timeout: float) -> None:
         self._stage = _PINGED

@@ -42,7 +42,7 @@ from ..core.liveness import Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 from .crowd import Crowd
-from .round import AskedRound, Means, Round, lastPlace
+from .round import AskedRound, Means, Round
 
 _log = Logger()
 
@@ -476,20 +476,31 @@ class Pulse:
         slot = self._slotFor(suspicious)
         slot.unless = [*slot.unless, round.waiting]
 
-    def roundFor(self, means: Means, heartbeat: Heartbeat, due: float, now: float) -> Round:
+    def roundLike(self, means: Means, heartbeat: Heartbeat, due: float) -> Round | None:
         """
-        The round of this tick for those who were due about then.
+        The round of this tick for those who were due about then, if there is one.
 
         @param means: what they ping with: one object for all of them.
         """
-        due, askedAt = lastPlace(heartbeat, due, now)
         for round in self._rounds:
             alike = round.means is means and round.heartbeat is heartbeat
             if alike and abs(round.due - due) * self.PER_SECOND <= 1:
-                break
-        else:
+                return round
+        return None
+
+    def roundFor(self, means: Means, heartbeat: Heartbeat, due: float, askedAt: float) -> Round:
+        """
+        The same, or a new one.
+
+        @param askedAt: when they are asked, if that is late; else when they had to be, at the
+            latest.
+        """
+        round = self.roundLike(means, heartbeat, due)
+        if round is None:
             kind = Round if isinstance(means, Beats) else AskedRound
             round = kind(self, means, heartbeat, due, askedAt)
+        # A round has no bound but that of each.
+        round.askedAt = min(round.askedAt, askedAt)
         if round.slot is None:
             # It is new, or all have left it since.
             self.visit(round, round.again)

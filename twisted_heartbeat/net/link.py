@@ -10,7 +10,6 @@ Every door makes one for each connection and tells it what happens; nothing here
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -41,7 +40,7 @@ from .clock import Pulse, Slot, pulseFor
 from .ending import Ending
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
-from .round import Means, commonPhase
+from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
 from .transport import (
@@ -809,21 +808,25 @@ class Link:
         if means is None or heartbeat is None or self.pong is not None:
             return False
         place = self.liveness.onlyAnswers(due)
-        if place is None or steady.sent != self._lastPingMark:
+        if place is None or steady.sent != self._lastPingMark or not steady.mayRest:
             return False
-        if not steady.mayRest or not self._allArrived(steady):
+        placed = self.liveness.placed
+        if not placed and not isAccepted(steady):
+            # It is the only one, most likely.
             return False
         word = inf if manner is None else manner.within
         if word < (heartbeat.interval or 0.0) + PUNCTUAL:
             return False
-        round = self._pulse.roundFor(means, heartbeat, place, now)
+        place, askedAt = lastPlace(heartbeat, place, now)
+        if not placed:
+            place = placeBefore(place, heartbeat.interval or 0.0)
+        round = self._pulse.roundFor(means, heartbeat, place, askedAt)
         if not steady.rest(round):
             return False
         self.liveness.rest()
         # What each holds of its own here, thousands need not.
         self.spokeAt = NEVER
-        if round.pong is not None:
-            self._pingMark = self._lastPingMark = self._mark = 0
+        self._pingMark = self._lastPingMark = self._mark = 0
         round.join(steady, self)
         return True
 
@@ -983,15 +986,11 @@ class Link:
 
     def _listenFrom(self, heardAt: float) -> None:
         draw, heartbeat = self._terms.phase, self._heartbeat
-        early = draw is not None
-        if draw is None and isAccepted(self._witness):
-            # One of many, perhaps.
-            draw = random.random
         phase = None
         if draw is not None and heartbeat is not None and heartbeat.interval is not None:
             phase = commonPhase(draw(), heardAt, heartbeat.interval)
         # The same object, for it is the one that the witness tells.
-        self.liveness.begin(heartbeat, heardAt, phase, early=early)
+        self.liveness.begin(heartbeat, heardAt, phase)
         self._revisit()
 
     def _keepWord(self, now: float) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from math import floor
 from typing import Any, Protocol
 
-from ..core.liveness import FRESH_FOR, PUNCTUAL, Liveness
+from ..core.liveness import ANSWERS_WITHIN, PUNCTUAL, Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 
@@ -48,6 +48,9 @@ class Timing(Protocol):
     def leave(self, one: Any) -> None:
         """Visit it no more."""
 
+    def roundLike(self, means: Means, heartbeat: Heartbeat, due: float) -> Round | None:
+        """One that has begun in this tick."""
+
 
 class Pinged(Protocol):
     """
@@ -55,6 +58,7 @@ class Pinged(Protocol):
     """
 
     liveness: Liveness
+    round: Round | None
 
     def sendPlainly(self, data: bytes) -> None:
         """Send a ping."""
@@ -129,9 +133,9 @@ class Round:
         """
         return self._sent
 
-    def keeps(self, connection: Pinged, data: bytes, now: float) -> bool:
+    def keeps(self, connection: Pinged, now: float) -> bool:
         """
-        Note what has come from a member, and is not L{pong}.
+        Note that something has come from a member that is not L{pong}.
 
         @return: whether it stays one.
         """
@@ -161,8 +165,23 @@ class Round:
         if not self._members:
             return None
         # Not by its slot, which others may have made later.
-        self._begin(*lastPlace(self.heartbeat, self.again, now))
+        due, askedAt = lastPlace(self.heartbeat, self.again, now)
+        like = self._pulse.roundLike(self.means, self.heartbeat, due)
+        if like is not None:
+            self._mergeInto(like, askedAt)
+            return None
+        self._begin(due, askedAt)
         return self.again
+
+    def _mergeInto(self, other: Round, askedAt: float) -> None:
+        """
+        Have all in one that begins in the same instant.
+        """
+        other.askedAt = min(other.askedAt, askedAt)
+        members, self._members = self._members, {}
+        for connection, link in members.items():
+            connection.round = other
+            other.join(connection, link)
 
     @property
     def before(self) -> float:
@@ -206,10 +225,12 @@ class Round:
 
 class AskedRound(Round):
     """
-    The same for links that share a ping of the user's own: that is what L{means} is.
+    The same for links that share a ping of the user's own: that is what L{means} is.  Whatever a
+    peer says soon after it may be what it asked for.  Whoever says anything later leaves, lest he
+    be asked again although he has just spoken.
     """
 
-    __slots__ = ("_early", "_unasked")
+    __slots__ = ("_unasked", "_until")
 
     def asked(self, connection: Pinged) -> bool:
         """
@@ -217,13 +238,11 @@ class AskedRound(Round):
         """
         return self._sent and connection not in self._unasked
 
-    def keeps(self, connection: Pinged, data: bytes, now: float) -> bool:
+    def keeps(self, connection: Pinged, now: float) -> bool:
         waiting = self.waiting
-        # An end is no answer.
-        if data and waiting.pop(connection, None) is not None and not waiting:
+        if waiting.pop(connection, None) is not None and not waiting:
             waiting.clear()
-        # What comes later is too young when the place comes again, see Liveness.
-        return bool(data) and now < self._early
+        return now < self._until
 
     def leave(self, connection: Pinged) -> None:
         super().leave(connection)
@@ -242,8 +261,7 @@ class AskedRound(Round):
 
     def _prepare(self) -> None:
         self._unasked = {}
-        interval = self.heartbeat.interval or 0.0
-        self._early = self.due + (1 - FRESH_FOR) * interval
+        self._until = self.due + ANSWERS_WITHIN * (self.heartbeat.interval or 0.0)
 
 
 def commonPhase(drawn: float, now: float, interval: float) -> float:
@@ -263,6 +281,14 @@ def commonPhase(drawn: float, now: float, interval: float) -> float:
     elif place > now + interval:
         place -= step
     return min(1.0, max(0.0, (place - now) / interval))
+
+
+def placeBefore(when: float, interval: float) -> float:
+    """
+    The last of the common places that is no later than this.
+    """
+    step = interval / PLACES
+    return floor((when - _INSIDE) / step) * step + _INSIDE
 
 
 def lastPlace(heartbeat: Heartbeat, due: float, now: float) -> tuple[float, float]:

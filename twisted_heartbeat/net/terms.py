@@ -43,9 +43,8 @@ class Terms:
     @ivar keepAlive: L{None} to leave the operating system's options alone.
     @ivar ping: makes a peer speak; L{None} where nothing can.
     @ivar name: what the log calls them.
-    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}, where there
-        are many and their first pings may come early; L{None} where only those have one that a port
-        has accepted, and theirs come as the others.
+    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}; L{None} where
+        there are not many.
     """
 
     clock: IReactorTime

@@ -153,7 +153,7 @@ class Witness(tcp.Connection):
                     # An empty dictionary keeps its room, and the next round has use for that.
                     waiting.clear()
                 return None
-            if not round.keeps(self, data, now):
+            if not round.keeps(self, now):
                 self._leaveRound()
         if len(data) == _FEW:
             data += self._readOn()
