@@ -69,8 +69,9 @@ PHASES = [None, 0.1, 0.75]
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
-    One that says what is wanted.
+    One that says what is wanted; and the fewest are a crowd.
     """
+    monkeypatch.setattr(Pulse, "FEW", 0)
     return Kernel(monkeypatch)
 
 
@@ -842,6 +843,32 @@ def test_passive() -> None:
         assert 4.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 4.0 + CLOSE
     for (_, when), (_, then) in zip(*seen, strict=True):
         assert abs(when - then) <= CLOSE
+
+
+@pytest.mark.parametrize("count", [1, 30, 40])
+def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """
+    There is a crowd only where it saves anything: a few links are looked at by themselves, an
+    interval after what was then their last word.  Whoever is left of many is a crowd still.
+    """
+    monkeypatch.setattr(Pulse, "FEW", 32)
+    watch = Watch(*[None] * count)
+    watch.wait(SETTLED)
+    if count < 32:
+        assert watch.members == []
+        looks: list[float] = []
+        tick = watch.pulse._tick
+        watch.pulse._tick = lambda: (looks.append(watch.clock.seconds()), tick())
+        watch.pulse._call.func = watch.pulse._tick
+        watch.wait(10 * 2.0)
+        # Its last word was half a second old at each.
+        assert len(looks) <= 20.0 / 1.5 + 1
+        return
+    assert watch.holds(*watch.peers)
+    for peer in watch.peers[1:]:
+        peer.connection.connectionLost(Failure(ConnectionLost()))
+    watch.wait(SETTLED)
+    assert watch.holds(watch.peers[0])
 
 
 def test_watchedAlike() -> None:

@@ -391,6 +391,12 @@ class Pulse:
     keep the others from being looked at on their instants.
     """
 
+    FEW = 32
+    """
+    So many visits are no crowd: by itself, each link has its process wake once in an interval, and
+    a crowd has it wake four times.
+    """
+
     TOGETHER = 0.1
     """Seconds: verdicts that follow each other closer than this belong to one fall."""
 
@@ -506,13 +512,16 @@ class Pulse:
             self.visit(round, round.again)
         return round
 
-    def crowdFor(self, heartbeat: Heartbeat, now: float) -> Crowd:
+    def crowdFor(self, heartbeat: Heartbeat, now: float) -> Crowd | None:
         """
-        The crowd for those who are watched so, and have just spoken.
+        The crowd for those who are watched so, and have just spoken; L{None} if there is none, and
+        they are but few.
         """
         # Not by its value, which takes long to hash.
         crowd = self._crowds.get(id(heartbeat))
         if crowd is None or crowd.slot is None:
+            if self._members < self.FEW:
+                return None
             # Those that are empty are visited no more.
             self._crowds = {at: one for at, one in self._crowds.items() if one.slot is not None}
             crowd = self._crowds[id(heartbeat)] = Crowd(heartbeat, now)

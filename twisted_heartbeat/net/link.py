@@ -844,7 +844,9 @@ class Link:
         heartbeat = self._heartbeat
         # One that is watched by its peer's own word is watched like no other.
         if heartbeat is not None and heartbeat is self._terms.heartbeat:
-            self._pulse.crowdFor(heartbeat, now).join(self.liveness, self)
+            crowd = self._pulse.crowdFor(heartbeat, now)
+            if crowd is not None:
+                crowd.join(self.liveness, self)
 
     def leaveCrowd(self) -> None:
         """
