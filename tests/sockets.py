@@ -250,6 +250,48 @@ class Scene:
         self.answer()
 
 
+class RestingScene(Scene):
+    """
+    A peer that may rest in a round, and whose connection closes when it is told to.
+    """
+
+    def __init__(
+        self, factory: Any, clock: Clock, rounds: bool, kind: type[Connection] = Connection
+    ) -> None:
+        """
+        @param rounds: whether there can be any.
+        """
+        self._rounds = rounds
+        super().__init__(factory, clock, kind=kind)
+        if not rounds:
+            reactor: Any = self.reactor
+            reactor._twistedHeartbeatPoll = None
+
+    @property
+    def link(self) -> Any:
+        """
+        The link to it.
+        """
+        return self.protocol.link
+
+    def read(self) -> None:
+        """
+        See L{Scene}.
+        """
+        if self._rounds:
+            super().read()
+        else:
+            self.lose(self.connection.doRead())
+
+    def flush(self) -> None:
+        """
+        See L{Scene}.
+        """
+        super().flush()
+        if self.connection.connected and self.connection.disconnecting:
+            self.lose(self.connection.doWrite())
+
+
 class Kernel:
     """
     What the kernel says of all connections.

@@ -42,7 +42,7 @@ from twisted_heartbeat.net.round import AskedRound
 
 from .fakes import Timed
 from .loopback import Loopback, opened, wait, within
-from .sockets import Accepted, Connection, Kernel, Scene
+from .sockets import Accepted, Connection, Kernel, RestingScene
 
 STEP = 0.5 / Pulse.PER_SECOND
 """Seconds; all times here are multiples of it, so that sums of them are exact."""
@@ -131,7 +131,7 @@ class Mixed(HeartbeatMixin, Own):
         self.ask()
 
 
-class Peer(Scene):
+class Peer(RestingScene):
     """
     One that answers each ping in the turn in which it comes, as long as it C{answers}.
 
@@ -140,31 +140,10 @@ class Peer(Scene):
     """
 
     def __init__(self, factory: Any, clock: Clock, kind: type[Connection], rounds: bool) -> None:
-        super().__init__(factory, clock, kind=kind)
-        if not rounds:
-            reactor: Any = self.reactor
-            reactor._twistedHeartbeatPoll = None
-        self._rounds = rounds
+        super().__init__(factory, clock, rounds, kind)
         self.answers = True
         self.owes = False
         self.askedAt: list[float] = []
-
-    def read(self) -> None:
-        """
-        See L{Scene}.
-        """
-        if self._rounds:
-            super().read()
-        else:
-            self.lose(self.connection.doRead())
-
-    def flush(self) -> None:
-        """
-        See L{Scene}.
-        """
-        super().flush()
-        if self.connection.connected and self.connection.disconnecting:
-            self.lose(self.connection.doWrite())
 
     def turn(self) -> None:
         """
@@ -192,13 +171,6 @@ class Peer(Scene):
         The user's protocol.
         """
         return getattr(self.protocol, "_protocol", self.protocol)
-
-    @property
-    def link(self) -> Any:
-        """
-        The server's link to it.
-        """
-        return self.protocol.link
 
 
 class Server:

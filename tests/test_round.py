@@ -43,7 +43,7 @@ from twisted_heartbeat.net.transport import bearWitness
 
 from .fakes import Timed
 from .loopback import serverOptions
-from .sockets import Kernel, Scene
+from .sockets import Kernel, RestingScene
 
 STEP = 0.5 / Pulse.PER_SECOND
 """Seconds; all times here are multiples of it, so that sums of them are exact."""
@@ -103,7 +103,7 @@ class Talker(HeartbeatProtocol):
         self.messages.append(message)
 
 
-class Peer(Scene):
+class Peer(RestingScene):
     """
     One that answers each ping in the turn in which it comes, as long as it C{answers}.
 
@@ -113,11 +113,7 @@ class Peer(Scene):
     """
 
     def __init__(self, factory: Any, clock: Clock, rounds: bool) -> None:
-        self._rounds = rounds
-        super().__init__(factory, clock)
-        if not rounds:
-            reactor: Any = self.reactor
-            reactor._twistedHeartbeatPoll = None
+        super().__init__(factory, clock, rounds)
         self.answers = True
         self.taken: list[tuple[float, bytes]] = []
         self.frames: list[wire.Frame] = []
@@ -125,35 +121,11 @@ class Peer(Scene):
         self._reader = wire.Reader()
 
     @property
-    def link(self) -> Any:
-        """
-        The server's link to it.
-        """
-        return self.protocol.link
-
-    @property
     def pingedAt(self) -> list[float]:
         """
         When it was sent a ping, and nothing else.
         """
         return [when for when, data in self.taken if data[:2] == wire.encodePing(1)[:2]]
-
-    def read(self) -> None:
-        """
-        See L{Scene}.
-        """
-        if self._rounds:
-            super().read()
-        else:
-            self.lose(self.connection.doRead())
-
-    def flush(self) -> None:
-        """
-        See L{Scene}.
-        """
-        super().flush()
-        if self.connection.connected and self.connection.disconnecting:
-            self.lose(self.connection.doWrite())
 
     def turn(self) -> None:
         """
