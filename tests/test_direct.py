@@ -776,6 +776,26 @@ def test_ownPingFails(kernel: Kernel, loggedErrors: Any) -> None:
     assert scene.connection.write.__func__ is type(scene.connection).write
 
 
+def test_ownPingBehindWhatWaitsHere(kernel: Kernel) -> None:
+    """
+    A ping that waits in this process, behind what drains, is not held against the peer, though its
+    kernel has all that it was given; once it has left, the peer has its timeout (promise 6).
+    """
+    scene = wrappedScene(lambda protocol: protocol.transport.write(b"?"))
+    link, connection = scene.protocol.link, scene.connection
+    steps = round(3 * BEAT.bound / 0.05)
+    connection.write(bytes(1000 * steps))
+    for _ in range(steps):
+        scene.clock.advance(0.05)
+        scene.socket.answers = [1000]
+        connection.doWrite()
+        assert link.usable
+    scene.flush()
+    assert scene.socket.sent[-1:] == b"?"
+    scene.clock.pump([0.05] * round((BEAT.timeout + 0.2) / 0.05))
+    assert not link.usable
+
+
 def test_whoeverStandsBeforeAWriteIsAsked(kernel: Kernel) -> None:
     """
     Where somebody has put a C{write} of his own before the transport's, a ping goes through that.
