@@ -816,7 +816,7 @@ def test_stall(seconds: float) -> None:
 
 class Looking(Own):
     """
-    Keeps the log's context in which it has heard each chunk.
+    Keeps the log's context in which it has heard each chunk, and counts those in a round.
     """
 
     def connectionMade(self) -> None:
@@ -825,11 +825,14 @@ class Looking(Own):
         """
         super().connectionMade()
         self.contexts: set[str] = set()
+        self.inRounds = 0
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         context: Any = contextOf(ILogContext)
         self.contexts.add(context["system"])
+        transport: Any = self.transport
+        self.inRounds += type(transport.round) is AskedRound
 
 
 class LookingMixed(HeartbeatMixin, Looking):
@@ -899,16 +902,14 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
     client = loopback.service(endpoint, Factory.forProtocol(Answering), heartbeat=None)
     await within(client.whenConnected())
     peer: Any = client.link.protocol
+    # It may leave in between: a busy machine is late by more than a sixteenth of the interval.
     for _ in range(1000):
-        if made and made[0].transport.round is not None:
+        if made and made[0].inRounds >= 3:
             break
         await wait(0.01)
     [own] = made
     connection = own.transport
-    before = len(own.heard)
-    await wait(1.0)
-    assert type(connection.round) is AskedRound
-    assert len(own.heard) - before >= 3
+    assert own.inRounds >= 3
     assert set(own.heard) == {b"!"}
     assert own.contexts == {connection.logPrefix()}
     peer.answers = False
