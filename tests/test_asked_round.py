@@ -959,6 +959,27 @@ def happen(server: Server, event: str, steps: int) -> None:
         peer.link.resume()
 
 
+def assertToldAlike(together: Server, single: Server) -> None:
+    """
+    The hooks of both were told the same at the same times.
+    """
+    assert together.hooks.names == single.hooks.names
+    for (_, one), (_, other) in zip(together.hooks.moments, single.hooks.moments, strict=True):
+        assert abs(one - other) <= CLOSE
+
+
+def assertWatchedAlike(member: Peer, alone: Peer) -> None:
+    """
+    Both have heard the same, and have the same deadline.
+    """
+    assert member.own.heard == alone.own.heard
+    assert member.link.state == alone.link.state
+    if member.link.state != "gone":
+        its, whose = member.link.liveness, alone.link.liveness
+        assert its.heardAt == whose.heardAt
+        assert abs(its.deadline - whose.deadline) <= 0.05
+
+
 @settings(max_examples=60)
 @given(
     TIMEOUTS, st.sampled_from([Own, Mixed]), st.lists(st.one_of(WAITS, ACTS, PAUSES), max_size=25)
@@ -983,21 +1004,12 @@ def test_likeSingles(timeout: float, protocol: type[Own], events: list[tuple[str
         for event, steps in events:
             for server in (together, single):
                 happen(server, event, steps)
-            assert together.hooks.names == single.hooks.names
-            for (_, one), (_, other) in zip(
-                together.hooks.moments, single.hooks.moments, strict=True
-            ):
-                assert abs(one - other) <= CLOSE
+            assertToldAlike(together, single)
             for member, alone in zip(together.peers, single.peers, strict=True):
-                assert member.own.heard == alone.own.heard
+                assertWatchedAlike(member, alone)
                 assert len(member.askedAt) == len(alone.askedAt)
                 for when, then in zip(member.askedAt, alone.askedAt, strict=True):
                     assert abs(when - then) <= CLOSE
-                assert member.link.state == alone.link.state
-                if member.link.state != "gone":
-                    its, whose = member.link.liveness, alone.link.liveness
-                    assert its.heardAt == whose.heardAt
-                    assert abs(its.deadline - whose.deadline) <= 0.05
 
 
 SPEECHES = st.tuples(st.sampled_from(["say", "write", "reply"]), st.just(0))
@@ -1033,17 +1045,8 @@ def test_likeSinglesWithoutAPlace(
             heardAt, asked = member.link.liveness.heardAt, len(member.askedAt)
             for server in (together, single):
                 happen(server, event, steps)
-            assert member.own.heard == alone.own.heard
-            assert together.hooks.names == single.hooks.names
-            for (_, one), (_, other) in zip(
-                together.hooks.moments, single.hooks.moments, strict=True
-            ):
-                assert abs(one - other) <= CLOSE
-            assert member.link.state == alone.link.state
-            if member.link.state != "gone":
-                its, whose = member.link.liveness, alone.link.liveness
-                assert its.heardAt == whose.heardAt
-                assert abs(its.deadline - whose.deadline) <= 0.05
+            assertToldAlike(together, single)
+            assertWatchedAlike(member, alone)
             if event == "wait":
                 least = 2.0 * (1 - 1 / 32 - 1 / 16) - STEP
                 assert all(when - heardAt >= least for when in member.askedAt[asked:])

@@ -1058,9 +1058,10 @@ class Link:
 
     def _ask(self, now: float, ping: Ping) -> None:
         steady = self._steady
-        straight = steady is not None and self._allArrived(steady)
+        if steady is not None and not self._allArrived(steady):
+            steady = None
         try:
-            if steady is not None and straight:
+            if steady is not None:
                 answer = steady.sendsNow(ping, self.protocol)
             else:
                 answer = ping(self.protocol)
@@ -1077,7 +1078,7 @@ class Link:
             self._lastPingMark = sent + unsent if unsent else sent
             if self.state != "suspected":
                 self._pingMark = self._lastPingMark
-        if straight and self._steady is None and self.manner is None:
+        if steady is not None and self._steady is None and self.manner is None:
             # It goes another way, and would each time have its link leave the round.
             self._means = None
         # Most often there is none, and to ask what it is takes longest of all here.

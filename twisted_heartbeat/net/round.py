@@ -274,8 +274,7 @@ def commonPhase(drawn: float, now: float, interval: float) -> float:
     @param now: seconds of the clock of all.
     """
     step = interval / PLACES
-    # Where slots begin, an error in the last digit would tear one apart.
-    place = floor((now + drawn * interval) / step) * step + _INSIDE
+    place = placeBefore(now + drawn * interval + _INSIDE, interval)
     if place <= now:
         place += step
     elif place > now + interval:
@@ -288,6 +287,7 @@ def placeBefore(when: float, interval: float) -> float:
     The last of the common places that is no later than this.
     """
     step = interval / PLACES
+    # Where slots begin, an error in the last digit would tear one apart.
     return floor((when - _INSIDE) / step) * step + _INSIDE
 
 
