@@ -19,6 +19,9 @@ from twisted.python.failure import Failure
 
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import Evidence, Fall
+from twisted_heartbeat.net.clock import Pulse
+
+from .fakes import Timed
 
 PEER = IPv4Address("TCP", "192.0.2.1", 1)
 
@@ -290,6 +293,46 @@ class RestingScene(Scene):
         super().flush()
         if self.connection.connected and self.connection.disconnecting:
             self.lose(self.connection.doWrite())
+
+
+class Crew:
+    """
+    Peers of one server, in one time.
+
+    @ivar hooks: what the server's hooks were told.
+    """
+
+    STEP = 0.5 / Pulse.PER_SECOND
+    """Seconds; all times are multiples of it, so that sums of them are exact."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.hooks = Timed(self.clock)
+        self.peers: list[Any] = []
+
+    def turn(self) -> None:
+        """
+        Everybody's.
+        """
+        for peer in self.peers:
+            peer.turn()
+
+    def wait(self, seconds: float) -> None:
+        """
+        Let time pass, in steps.
+        """
+        for _ in range(round(seconds / self.STEP)):
+            self.clock.advance(self.STEP)
+            self.turn()
+
+    def forget(self) -> None:
+        """
+        Count anew.
+        """
+        self.hooks.events.clear()
+        self.hooks.moments.clear()
+        for peer in self.peers:
+            peer.forget()
 
 
 class Kernel:

@@ -36,16 +36,14 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
-from twisted_heartbeat.net.clock import Pulse, pulseFor
+from twisted_heartbeat.net.clock import pulseFor
 from twisted_heartbeat.net.nestedpoll import nestedPollFor
 from twisted_heartbeat.net.round import AskedRound
 
-from .fakes import Timed
 from .loopback import Loopback, opened, wait, within
-from .sockets import Accepted, Connection, Kernel, RestingScene
+from .sockets import Accepted, Connection, Crew, Kernel, RestingScene
 
-STEP = 0.5 / Pulse.PER_SECOND
-"""Seconds; all times here are multiples of it, so that sums of them are exact."""
+STEP = Crew.STEP
 
 BEAT = Heartbeat(interval=2.0, timeout=2.0)
 LAST = 16.0 - 2.0 / 32 + STEP
@@ -145,6 +143,14 @@ class Peer(RestingScene):
         self.owes = False
         self.askedAt: list[float] = []
 
+    def forget(self) -> None:
+        """
+        See L{Scene}.
+        """
+        super().forget()
+        self.askedAt.clear()
+        self.own.heard.clear()
+
     def turn(self) -> None:
         """
         The reactor's turn, and then the peer's.
@@ -173,11 +179,9 @@ class Peer(RestingScene):
         return getattr(self.protocol, "_protocol", self.protocol)
 
 
-class Server:
+class Server(Crew):
     """
     A server, and its peers, who all are due in one instant.
-
-    @ivar hooks: what its hooks were told.
     """
 
     def __init__(
@@ -194,8 +198,7 @@ class Server:
         @param rounds: whether there can be any.
         @param phase: where their place in the interval is; they have none if L{None}.
         """
-        self.clock = Clock()
-        self.hooks = Timed(self.clock)
+        super().__init__()
         settings = {"heartbeat": BEAT, "keepAlive": None, **settings}
         if protocol is Own:
             settings.setdefault("ping", Own.ask)
@@ -206,7 +209,6 @@ class Server:
             # As HeartbeatServerFactory has it.
             factory._settings["phase"] = lambda: phase
         self._peer = lambda: Peer(factory, self.clock, kind, rounds)
-        self.peers: list[Peer] = []
         for _ in range(peers):
             self.join()
         self.forget()
@@ -217,21 +219,6 @@ class Server:
         """
         self.peers.append(self._peer())
         self.peers[-1].say(b"hello")
-
-    def turn(self) -> None:
-        """
-        Everybody's.
-        """
-        for peer in self.peers:
-            peer.turn()
-
-    def wait(self, seconds: float) -> None:
-        """
-        Let time pass, in steps.
-        """
-        for _ in range(round(seconds / STEP)):
-            self.clock.advance(STEP)
-            self.turn()
 
     def stall(self, seconds: float) -> None:
         """
@@ -248,17 +235,6 @@ class Server:
         while not self.peers[0].owes:
             assert self.clock.seconds() < 1000
             self.wait(STEP)
-
-    def forget(self) -> None:
-        """
-        Count anew.
-        """
-        self.hooks.events.clear()
-        self.hooks.moments.clear()
-        for peer in self.peers:
-            peer.forget()
-            peer.askedAt.clear()
-            peer.own.heard.clear()
 
 
 def settled(peers: int = 1, **settings: Any) -> Server:

@@ -41,12 +41,10 @@ from twisted_heartbeat.net.link import Link
 from twisted_heartbeat.net.nestedpoll import nestedPollFor
 from twisted_heartbeat.net.transport import bearWitness
 
-from .fakes import Timed
 from .loopback import serverOptions
-from .sockets import Kernel, RestingScene
+from .sockets import Crew, Kernel, RestingScene
 
-STEP = 0.5 / Pulse.PER_SECOND
-"""Seconds; all times here are multiples of it, so that sums of them are exact."""
+STEP = Crew.STEP
 
 BEAT = Heartbeat(interval=2.0, timeout=2.0)
 PHASE = 0.75
@@ -127,6 +125,14 @@ class Peer(RestingScene):
         """
         return [when for when, data in self.taken if data[:2] == wire.encodePing(1)[:2]]
 
+    def forget(self) -> None:
+        """
+        See L{Scene}.
+        """
+        super().forget()
+        self.taken.clear()
+        self.frames.clear()
+
     def turn(self) -> None:
         """
         The reactor's turn, and then the peer's.
@@ -158,19 +164,16 @@ class Peer(RestingScene):
             self.receive(wire.encode(wire.Data(message)))
 
 
-class Server:
+class Server(Crew):
     """
     A server, and its peers, who all are due in one instant.
-
-    @ivar hooks: what its hooks were told.
     """
 
     def __init__(self, peers: int = 1, *, rounds: bool = True, **settings: Any) -> None:
         """
         @param rounds: whether there can be any.
         """
-        self.clock = Clock()
-        self.hooks = Timed(self.clock)
+        super().__init__()
         settings = {"heartbeat": BEAT, "keepAlive": None, **settings}
         self._factory = HeartbeatServerFactory(
             Factory.forProtocol(Talker), clock=self.clock, hooks=self.hooks, **settings
@@ -178,7 +181,6 @@ class Server:
         self._phase = PHASE
         self._factory._settings["phase"] = lambda: self._phase
         self._rounds = rounds
-        self.peers: list[Peer] = []
         for _ in range(peers):
             self.join(PHASE)
 
@@ -190,21 +192,6 @@ class Server:
         peer = Peer(self._factory, self.clock, self._rounds)
         peer.begin(f"peer {len(self.peers)}")
         self.peers.append(peer)
-
-    def turn(self) -> None:
-        """
-        Everybody's.
-        """
-        for peer in self.peers:
-            peer.turn()
-
-    def wait(self, seconds: float) -> None:
-        """
-        Let time pass, in steps.
-        """
-        for _ in range(round(seconds / STEP)):
-            self.clock.advance(STEP)
-            self.turn()
 
     def stall(self, seconds: float) -> None:
         """
@@ -230,17 +217,6 @@ class Server:
         self.wait(seconds)
         first.answers = True
         self.turn()
-
-    def forget(self) -> None:
-        """
-        Count anew.
-        """
-        self.hooks.events.clear()
-        self.hooks.moments.clear()
-        for peer in self.peers:
-            peer.forget()
-            peer.taken.clear()
-            peer.frames.clear()
 
 
 def settled(peers: int = 1, **settings: Any) -> Server:
