@@ -21,6 +21,25 @@ def loadedBy(statements: str) -> set[str]:
     return set(_printedBy(f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')").split())
 
 
+def callsOf(*statements: str) -> list[int]:
+    """
+    How many calls, of functions in Python and in C, it has made after each of these statements.
+    """
+    program = """
+import sys
+calls = 0
+def count(frame, event, argument):
+    global calls
+    calls += event.endswith("call")
+for statement in sys.argv[1:]:
+    sys.setprofile(count)
+    exec(statement)
+    sys.setprofile(None)
+    print(calls)
+"""
+    return [int(line) for line in _printedBy(program, *statements).split()]
+
+
 def numberOf(module: str, expression: str) -> float:
     """
     What an expression is, made of the public names of a module.
@@ -28,9 +47,9 @@ def numberOf(module: str, expression: str) -> float:
     return float(_printedBy(f"from {module} import *\nprint({expression})"))
 
 
-def _printedBy(program: str) -> str:
+def _printedBy(program: str, *arguments: str) -> str:
     answer = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
