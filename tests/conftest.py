@@ -35,6 +35,21 @@ hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.def
 hypothesis.settings.load_profile("unhurried")
 
 
+SHARED_RUNS = {"kernel", "outcomes", "turns"}
+"""Fixtures that run something long for several tests, at once or one after another."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Keep the tests that share a long run in one worker of C{pytest --dist loadgroup}.  Otherwise
+    each worker would run it.
+    """
+    for item in items:
+        for shared in SHARED_RUNS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
 def pytest_collection_finish() -> None:
     """
     What was loaded before the first test stays: no collection below need look at it again.

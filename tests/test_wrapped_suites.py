@@ -14,7 +14,6 @@ import json
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +70,10 @@ def run(how: str, *names: str) -> Any:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-@cache
+@pytest.fixture(scope="module")
 def outcomes() -> Any:
     """
-    One run of them all.
+    One run of them all, by suite.
     """
     return run("wrapped", *SUITES)
 
@@ -98,11 +97,11 @@ def unexpected(failed: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_wrapped(suite: str) -> None:
+def test_wrapped(suite: str, outcomes: Any) -> None:
     """
     With each connection wrapped, Twisted's tests pass as they do without, but for those listed.
     """
-    outcome = outcomes()[suite]
+    outcome = outcomes[suite]
     failed = unexpected(outcome["failed"])
     if suite in failed:
         pytest.skip(f"not to be run here: {failed[suite]}")
@@ -114,11 +113,11 @@ def test_wrapped(suite: str) -> None:
     assert outcome["wrapped"] >= SUITES[suite]
 
 
-def test_deviationsHappen() -> None:
+def test_deviationsHappen(outcomes: Any) -> None:
     """
     What is listed and does not fail any more has to be struck off.
     """
-    failed = {withoutReactor(name) for one in outcomes().values() for name in one["failed"]}
+    failed = {withoutReactor(name) for one in outcomes.values() for name in one["failed"]}
     # A suite that the installed Twisted has not, or can not run here, fails as a whole.
     absent = tuple(f"{name}." for name in failed & set(SUITES))
     assert {name for name in DEVIATIONS if not name.startswith(absent)} <= failed
