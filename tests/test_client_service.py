@@ -794,6 +794,30 @@ def test_rejectedLinkProvesNothing(spoken: bool) -> None:
     scene.stop()
 
 
+def test_prepareIsBounded() -> None:
+    """
+    A preparation that takes longer than C{Limits.connectTimeout} is cancelled: the connection is
+    closed, and another attempt follows.
+    """
+    cancelled: list[object] = []
+    scene = Scene(
+        prepareConnection=lambda protocol: Deferred(cancelled.append),
+        limits=Limits(connectTimeout=2),
+    )
+    scene.service.startService()
+    transport = scene.connect()
+    scene.clock.advance(1.9)
+    assert transport.open and not cancelled
+    scene.clock.advance(0.2)
+    scene.turn()
+    assert len(cancelled) == 1
+    assert not transport.open
+    assert scene.hooks.names == ["connecting", "disconnected", "retrying"]
+    words = "prepareConnection did not finish within 2 s"
+    assert str(scene.hooks.told("disconnected")[0]) == words
+    scene.stop()
+
+
 def test_retryIsTold() -> None:
     """
     The C{retrying} hook is told the attempt, the delay, the cause and the time since the first

@@ -46,6 +46,7 @@ INPUTS: dict[str, Input] = {
     "stop": lambda one: one.stop(),
     "connected": lambda one: one.connected(),
     "failed": lambda one: one.failed(WHY, NOW),
+    "retry": lambda one: one.retry(WHY, NOW),
     "prepared": lambda one: one.prepared(),
     "rejected": lambda one: one.rejected(WHY),
     "lost": lambda one: one.lost(WHY, NOW, proven=False),
@@ -74,6 +75,7 @@ PATHS: dict[State, list[str]] = {
 TABLE: dict[State, dict[str, tuple[State, list[Order]]]] = {
     State.STOPPED: {
         "start": (State.CONNECTING, [Attempt(1)]),
+        "retry": (State.DECIDING, [ReportFailure(WHY), ChooseDelay(1, WHY)]),
         "stop": (State.STOPPED, [Stopped()]),
     },
     State.CONNECTING: {
@@ -110,6 +112,7 @@ TABLE: dict[State, dict[str, tuple[State, list[Order]]]] = {
     },
     State.GAVE_UP: {
         "start": (State.CONNECTING, [Attempt(1)]),
+        "retry": (State.DECIDING, [ReportFailure(WHY), ChooseDelay(2, WHY)]),
         "stop": (State.STOPPED, [Stopped()]),
     },
     State.CANCELLING: {

@@ -123,6 +123,12 @@ class Books(RuleBasedStateMachine):
         self.stops += 1
         self.obey(self.supervision.stop())
 
+    @rule(cause=CAUSES)
+    def retry(self, cause: type[Cause]) -> None:
+        if self.supervision.state in (State.STOPPED, State.GAVE_UP):
+            self.wanted = True
+        self.obey(self.supervision.retry(cause(), self.now))
+
     @rule(seconds=st.floats(0.0, 100.0))
     def advance(self, seconds: float) -> None:
         self.now += seconds

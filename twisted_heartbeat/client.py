@@ -9,11 +9,14 @@ The service connects endpoints, the factory has a connector connect again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from itertools import count
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary, WeakSet
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError, NotConnectingError
 from twisted.internet.interfaces import (
     IConnector,
@@ -21,20 +24,22 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import ReconnectingClientFactory
+from twisted.internet.protocol import Protocol, ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .attempt import EndpointAttempt, failureOf
 from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
-from .core.supervision import State
+from .core.supervision import State, Supervision
 from .net.clock import clockFor
 from .net.driver import Driver
-from .net.hooks import LinkHooks, cancel
+from .net.hooks import LinkHooks
 from .net.link import Link
 from .net.terms import Ping, Terms
 from .wrapping import nameOf, withLink
+
+_log = Logger()
 
 RetryPolicy = Callable[[int], float]
 """Failed attempts in a row -> seconds to wait."""
@@ -67,10 +72,9 @@ class _ServiceDriver(Driver):
         self._factory = factory
         self._policy = policy
         self._stableAfter = backoff.stableAfter
-        self._prepareConnection = prepareConnection
+        self.prepareConnection = prepareConnection
         self._turn = 0
         self._current: EndpointAttempt | None = None
-        self._preparing: Deferred[Any] | None = None
         self._waiters: list[tuple[Deferred[Any], int | None]] = []
         self._stopWaiters: list[Deferred[None]] = []
         self.failure: Failure | None = None
@@ -143,29 +147,6 @@ class _ServiceDriver(Driver):
         # It knows no causes.  So it may wait for longer than a goodbye has asked for, but not less.
         wish = wishOf(cause)
         return max(delay, wish) if wish else delay
-
-    def prepare(self) -> None:
-        if self._prepareConnection is None or self.link is None:
-            self.obey(self.supervision.prepared())
-            return
-        preparing = self._preparing = maybeDeferred(self._prepareConnection, self.link.door)
-        preparing.addCallbacks(self._prepared, self._rejected, (preparing,), {}, (preparing,))
-
-    def _prepared(self, result: object, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparing = None
-            self.obey(self.supervision.prepared())
-
-    def _rejected(self, failure: Failure, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparing = None
-            cause = causeOfFailure(failure.value)
-            self.obey(self.supervision.rejected(cause))
-
-    def cancelPrepare(self) -> None:
-        preparing, self._preparing = self._preparing, None
-        if preparing is not None:
-            cancel(preparing)
 
     def announce(self) -> None:
         super().announce()
@@ -336,36 +317,158 @@ class HeartbeatClientService(Service):
         return self._driver.stop()
 
 
-class _FactoryDriver(Driver):
+class _Declined(Protocol):
     """
-    Has a connector connect again.
+    Aborts its connection.
+    """
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.abortConnection()  # type: ignore[attr-defined]
+
+
+class _ConnectorDriver(Driver):
+    """
+    Has one connector of a factory connect again.
+
+    A subclass of the factory may call C{connector.connect()} itself, or call C{retry} later, or
+    never.  So the link is cleaned up when it ends, but the supervision decides on a retry only
+    after L{retry} was called.  An attempt that this driver has not ordered begins a new
+    supervision.
+
+    @ivar expectsLink: whether the connector is under way, and no protocol was built for it yet.
     """
 
     def __init__(self, factory: HeartbeatClientFactory, terms: Terms) -> None:
-        super().__init__(terms, lambda failures, attempts, elapsed: factory.exhausted(failures))
+        super().__init__(terms, self._exhausted)
+        self.expectsLink = False
         self._factory = factory
-        self._connectorIsConnecting = False
+        # None while the connector is idle: the application alone decides how long it is kept.
+        self._connector: IConnector | None = None
+        self._underWay = False
+        self._ordered = False
+        self._ended: Link | None = None
+        self._reason: Cause | None = None
+        self._wanted: Cause | None = None
+
+    # What the connector does.
+
+    def connecting(self, connector: IConnector) -> None:
+        """
+        The connector has begun an attempt.
+        """
+        self._connector = connector
+        self._underWay = self.expectsLink = True
+        self._reason = self._wanted = None
+        if self._ordered:
+            return
+        if self.supervision.state is State.WAITING:
+            self.retryNow()
+        else:
+            self._begin()
+
+    def disconnected(self, connector: IConnector, reason: Failure | None) -> None:
+        """
+        The connector has not connected, or its connection is lost.
+        """
+        self._underWay = self.expectsLink = False
+        failure = Failure(ConnectError()) if reason is None else reason
+        if self.link is not None:
+            self.link.lostUnheard(failure)
+        self._reason = self._reason or causeOfFailure(failure.value)
+
+    def settled(self) -> None:
+        """
+        The factory has handled that.
+        """
+        waits = self.supervision.state in (State.WAITING, State.DECIDING)
+        if not self._underWay and self._wanted is None and not waits:
+            self._connector = None
+
+    def mayHaveConnected(self) -> bool:
+        """
+        Whether the connector may be the one that asks for a protocol now.
+        """
+        return getattr(self._connector, "state", "connected") == "connected"
+
+    def declined(self) -> Protocol | None:
+        """
+        The factory has no protocol for the connection.
+
+        @return: what the transport shall speak to.  Over TLS it is a protocol that aborts, because
+            C{TLSMemoryBIOFactory} does not check for L{None}: it raises, and the connector never
+            hears that the connection is lost.
+        """
+        factory = getattr(self._connector, "factory", self._factory)
+        return None if factory is self._factory else _Declined()
+
+    # What the factory asks for.
+
+    def retry(self, connector: IConnector) -> None:
+        """
+        Have the connector connect after a wait, and after the cleanups of its last link.
+        """
+        idle = getattr(connector, "state", "disconnected") == "disconnected"
+        if self._underWay or not idle:
+            _log.warn(
+                "retry() ignored: {connector} is connecting or connected, and will be retried "
+                "when it is disconnected",
+                connector=connector,
+            )
+            return
+        self._connector = connector
+        self._wanted = self._reason or causeOfFailure(ConnectError())
+        self._cleaned()
+
+    def stopTrying(self) -> None:
+        """
+        End the wait or the attempt.  A link stays up.
+        """
+        self._wanted = None
+        state = self.supervision.state
+        if state is State.CONNECTING and self._underWay:
+            try:
+                if self._connector is not None:
+                    self._connector.stopConnecting()
+            except NotConnectingError:
+                # It is connected, and there is nothing to stop.
+                return
+        if state in (State.CONNECTING, State.WAITING, State.DECIDING):
+            self.obey(self.supervision.stop())
+        self.settled()
+
+    # What the link tells.
 
     def linkReady(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
-        self._began()
+        self._underWay = True
+        if self.supervision.state is not State.CONNECTING:
+            self._begin()
         self.link = link
+        self.prepareConnection = self._factory.prepareConnection
         self.obey(self.supervision.connected())
 
     def linkSpoke(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
-        self._factory.resetDelay()
+        if link is self.link and self.supervision.state is State.CONNECTED:
+            self._factory._heartbeatConnectors.linkProven(self)
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
-        The connector says so, too, in a moment, and that counts.
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
-        self.link = link
-        link.cleanUp()
+        self._ended, self._reason = link, cause
+        self._factory._heartbeatConnectors.heedReset()
+        if link is self.link:
+            self.linkEnded(cause, proven=self._wasProven(link, cause))
+        else:
+            # Its TLS handshake was not completed.
+            link.cleanUp()
+            link.whenGone().addCallback(lambda _: self._cleaned())
 
     def pingsSpent(self, link: Link) -> None:
         """
@@ -373,82 +476,327 @@ class _FactoryDriver(Driver):
         """
         link.pingsLeft = -1
 
-    def connecting(self) -> None:
+    def _wasProven(self, link: Link, cause: Cause) -> bool:
         """
-        The connector is connecting, on whoever's behest.
+        Whether a link that has ended had been proven.
         """
-        self._connectorIsConnecting = True
-        try:
-            self._began()
-            self.retryNow()
-        finally:
-            self._connectorIsConnecting = False
-
-    def failed(self, cause: Cause) -> None:
-        """
-        The connector has not connected, or is disconnected.
-        """
-        self._began()
-        link = self.link
-        if link is None or self.supervision.state is State.CONNECTING:
-            self.link = None
-            self._failOnce(link, cause)
-        else:
-            self._ended(link, link.cause or cause)
-
-    def _ended(self, link: Link, cause: Cause) -> None:
-        proven = link.spoken and not cause.turnedAway
-        if not proven and link.age >= self._factory.stableAfter:
-            proven = True
-            self._factory.resetDelay()
-        elif link.spoken and not proven:
+        if self.supervision.state is not State.CONNECTED:
+            return False
+        if link.spoken and not cause.turnedAway:
+            return True
+        if link.age >= self._factory.stableAfter:
+            self._factory._heartbeatConnectors.linkProven(self)
+            return True
+        if link.spoken:
             # It was taken for proven when the peer began to speak.
             self.supervision.remember()
-        self.linkEnded(cause, proven=proven)
-
-    def _failOnce(self, link: Link | None, cause: Cause) -> None:
-        """
-        A link that never became ready has its cleanups, too, and they come first.
-        """
-        if link is None:
-            self.obey(self.supervision.failed(cause, self.now))
-        else:
-            gone = link.whenGone()
-            gone.addCallback(lambda why: self.obey(self.supervision.failed(why, self.now)))
-
-    def _began(self) -> None:
-        if self.supervision.state in (State.STOPPED, State.GAVE_UP):
-            connecting, self._connectorIsConnecting = self._connectorIsConnecting, True
-            self.obey(self.supervision.start())
-            self._connectorIsConnecting = connecting
+        return False
 
     # The orders.
 
     def attempt(self, number: int) -> None:
-        if not self._connectorIsConnecting:
-            connector = self._factory.connector
-            assert connector is not None
-            connector.connect()
+        if self._underWay:
+            # The application has called connect().
+            return
+        if not self._factory.continueTrying:
+            self.obey(self.supervision.stop())
+            return
+        assert self._connector is not None
+        self._ordered = True
+        try:
+            self._connector.connect()
+        except Exception as error:
+            _log.failure("{connector} does not connect", connector=self._connector)
+            self._underWay = self.expectsLink = False
+            self.obey(self.supervision.failed(causeOfFailure(error), self.now))
+        finally:
+            self._ordered = False
 
     def cancelAttempt(self) -> None:
-        # stopTrying has the connector stop by itself, and nothing is heard of that.
+        # The connector was stopped before, or has no attempt under way.
         self.obey(self.supervision.failed(ClosedHere(), self.now))
 
-    def closeLink(self) -> None:
-        """
-        C{stopTrying} does not end a link that is up.
-        """
+    def announce(self) -> None:
+        super().announce()
+        link = self.link
+        if link is not None and link.spoken and link.usable:
+            self._factory._heartbeatConnectors.linkProven(self)
 
     def delay(self, attempt: int, cause: Cause) -> float:
         return self._factory.nextDelay(attempt, cause)
+
+    def gaveUp(self, cause: Cause) -> None:
+        self._connector = None
+
+    def _begin(self) -> None:
+        """
+        Begin a new supervision with an attempt that is under way already.
+        """
+        self._cancelWait()
+        self._cancelPrepare()
+        self._ended = self.link = None
+        self.supervision = Supervision(self._exhausted)
+        self.obey(self.supervision.start())
+
+    def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
+        return self._factory.exhausted(failures)
+
+    def _cleaned(self) -> None:
+        """
+        Go on if a retry is wanted and the last link is cleaned up.
+        """
+        if self._ended is not None:
+            if not self._ended.cleaned:
+                return
+            # Its transport refers to the connector, which could otherwise never be dropped.
+            self._ended = None
+        cause, self._wanted = self._wanted, None
+        if cause is None:
+            return
+        self._factory._heartbeatConnectors.heedReset()
+        supervision = self.supervision
+        if supervision.state is State.CLEANING:
+            self.obey(supervision.cleaned(self.now))
+        elif supervision.state is State.CONNECTING:
+            self.obey(supervision.failed(cause, self.now))
+        else:
+            self.obey(supervision.retry(cause, self.now))
+
+
+class _Connectors:
+    """
+    The connectors of one factory, and the driver of each.
+
+    A connector that nobody uses any more takes its driver with it.
+
+    @ivar generations: numbers the links of all of them.
+    @ivar toldRetries: the C{retries} that were last set on the factory.
+    """
+
+    def __init__(self, factory: HeartbeatClientFactory) -> None:
+        self.generations = count(1)
+        self._proving: _ConnectorDriver | None = None
+        self.toldRetries = 0
+        self._factory = factory
+        self._links = 0
+        self._drivers: WeakKeyDictionary[IConnector, _ConnectorDriver] = WeakKeyDictionary()
+        # Those of links that have no connector, because an endpoint made them for example.
+        self._loose: WeakSet[_ConnectorDriver] = WeakSet()
+        self._settings: tuple[object, ...] = ()
+        self._terms: Terms | None = None
+
+    def __iter__(self) -> Iterator[_ConnectorDriver]:
+        return iter([*self._drivers.values(), *self._loose])
+
+    def of(self, connector: IConnector) -> _ConnectorDriver:
+        """
+        The driver of a connector.
+        """
+        driver = self._drivers.get(connector)
+        if driver is None:
+            driver = self._drivers[connector] = _ConnectorDriver(self._factory, self.terms)
+        return driver
+
+    def _expecting(self) -> _ConnectorDriver:
+        """
+        The driver of the connector that has just connected, and asks for a protocol.  A new one if
+        it is none that has said so.
+
+        A connector does not say which it is when it asks.  But it says that it is connected, and
+        until then had no protocol.
+        """
+        for driver in self._drivers.values():
+            if driver.expectsLink and driver.mayHaveConnected():
+                driver.expectsLink = False
+                return driver
+        loose = _ConnectorDriver(self._factory, self.terms)
+        self._loose.add(loose)
+        return loose
+
+    def addLink(self, protocol: Any) -> Any:
+        """
+        Give a new protocol, if there is one, a link of the connector that asks for it.
+
+        @return: what the transport shall speak to.
+        """
+        driver = self._expecting()
+        self._links += 1
+        if protocol is None:
+            return driver.declined()
+        return withLink(protocol, driver.terms, driver)
+
+    def build(self, build: Callable[[], Any]) -> Any:
+        """
+        Build a protocol, and give it a link unless L{addLink} was called meanwhile.
+        """
+        before = self._links
+        protocol = build()
+        return protocol if self._links != before else self.addLink(protocol)
+
+    def linkProven(self, driver: _ConnectorDriver) -> None:
+        """
+        A link is proven: have the factory forget the failures of its connector.
+        """
+        before, continueTrying = self._proving, self._factory.continueTrying
+        self._proving = driver
+        try:
+            self._factory.resetDelay()
+        except Exception:
+            _log.failure("resetDelay of {factory} failed", factory=self._factory)
+        finally:
+            self._proving, self._factory.continueTrying = before, continueTrying
+
+    def forgive(self) -> None:
+        """
+        Forget the failures of the connector whose link is being proven, else those of all.
+        """
+        self.toldRetries = 0
+        for driver in self if self._proving is None else [self._proving]:
+            driver.supervision.forgive()
+
+    def heedReset(self) -> None:
+        """
+        Forget the failures if a subclass has reset C{retries} without L{forgive}, by calling the
+        C{resetDelay} of L{ReconnectingClientFactory} for example.
+        """
+        if self.toldRetries and not self._factory.retries:
+            self.forgive()
+
+    @property
+    def terms(self) -> Terms:
+        """
+        What their links have in common.
+        """
+        of = self._factory
+        settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
+        if self._terms is None or settings != self._settings:
+            self._requireSettings()
+            self._settings = settings
+            self._terms = Terms(
+                clock=clockFor(of.clock),
+                heartbeat=of.heartbeat,
+                keepAlive=of.keepAlive,
+                limits=of.limits or Limits.off(),
+                hooks=of.hooks or LinkHooks(),
+                ping=of.ping,
+                name=of.name or type(of).__name__,
+                generations=self.generations,
+            )
+        return self._terms
+
+    def _requireSettings(self) -> None:
+        """
+        Raise L{ValueError} for a setting of the wrong type.  A subclass may use its name for
+        something else.
+        """
+        allowed = {"heartbeat": Heartbeat, "keepAlive": KeepAlive, "limits": Limits}
+        for field, kind in allowed.items():
+            value = getattr(self._factory, field)
+            if value is not None and not isinstance(value, kind):
+                _complain(self._factory, field, value, f"a {kind.__name__} or None")
+        for field in ("ping", "prepareConnection"):
+            value = getattr(self._factory, field)
+            if value is not None and not callable(value):
+                _complain(self._factory, field, value, "a callable or None")
+
+
+def _complain(factory: object, field: str, value: object, allowed: str) -> NoReturn:
+    raise ValueError(f"{type(factory).__name__}.{field} is {value!r}: it must be {allowed}")
+
+
+def _inheritedMethod(cls: type, name: str) -> Callable[..., Any]:
+    """
+    A method of a class, as a function: its own, or the next one in the order of the bases.
+    """
+    if name in vars(cls):
+        own = vars(cls)[name]
+        return lambda self, *given, **named: own.__get__(self, type(self))(*given, **named)
+    return lambda self, *given, **named: getattr(super(cls, self), name)(*given, **named)
+
+
+def _observeConnector(cls: type[HeartbeatClientFactory], name: str) -> Callable[..., Any]:
+    """
+    A method that tells the driver of a connector what that did, and then does what the class's
+    method does.
+    """
+    method = _inheritedMethod(cls, name)
+
+    @wraps(getattr(cls, name))
+    def observed(self: HeartbeatClientFactory, connector: IConnector, *given: Any) -> Any:
+        if getattr(type(self), name) is not observed:
+            # A subclass calls its base's; the subclass's method has told the driver.
+            return method(self, connector, *given)
+        driver = self._heartbeatConnectors.of(connector)
+        if name == "startedConnecting":
+            self.connector = connector
+            driver.connecting(connector)
+            return method(self, connector, *given)
+        driver.disconnected(connector, *given)
+        try:
+            return method(self, connector, *given)
+        finally:
+            driver.settled()
+
+    return observed
+
+
+def _observeProtocol(cls: type[HeartbeatClientFactory], name: str) -> Callable[..., Any]:
+    """
+    A C{buildProtocol} that gives the protocol of the class's method a link, if that has none.
+    """
+    method = _inheritedMethod(cls, name)
+
+    @wraps(getattr(cls, name))
+    def observed(self: HeartbeatClientFactory, addr: Any) -> Any:
+        return self._heartbeatConnectors.build(lambda: method(self, addr))
+
+    return observed
+
+
+_OBSERVED = {
+    "buildProtocol": _observeProtocol,
+    "startedConnecting": _observeConnector,
+    "clientConnectionFailed": _observeConnector,
+    "clientConnectionLost": _observeConnector,
+}
+
+
+def _observe(cls: type[HeartbeatClientFactory]) -> None:
+    """
+    Let the drivers see what connectors tell a class of factories.  Otherwise they would miss it
+    wherever a subclass overrides a method, or another base has it, and does not call the next one:
+    L{ReconnectingClientFactory} needs no such call.
+    """
+    for name, observe in _OBSERVED.items():
+        if not hasattr(getattr(cls, name), "twistedHeartbeatObserves"):
+            observed = observe(cls, name)
+            observed.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
+            setattr(cls, name, observed)
+
+
+_OWN: Any = object()
+"""In place of a setting: the class attribute holds."""
 
 
 class HeartbeatClientFactory(ReconnectingClientFactory):
     """
     Reconnects through its connector, for C{reactor.connectTCP}, C{connectSSL} and the like.
 
-    Set C{protocol}, or override C{buildProtocol} and call this one's.
+    Set C{protocol}, or override C{buildProtocol}: what it returns is watched.  One factory may have
+    several connectors.  Each has a supervision of its own, with its own delays and its own
+    C{maxRetries}; C{connector}, C{delay} and C{retries} tell those of the latest.
 
+    @cvar heartbeat: L{None} to prove nothing by silence.
+    @cvar keepAlive: L{None} to leave the operating system's options alone.
+    @cvar limits: L{None} for none.
+    @cvar hooks: who hears of all that.
+    @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
+        to C{__init__}.
+    @cvar name: what the log calls its links; the name of the class by default.
+    @cvar prepareConnection: takes the protocol of a new connection; a method, or a callable that
+        was set on the instance.  It may return a Deferred or be a coroutine.  What it raises
+        rejects the connection, and so does C{Limits.connectTimeout} if it takes longer.  The link
+        is C{connected} afterwards.
     @ivar initialDelay: seconds; the ceiling of the first draw.
     @ivar maxDelay: seconds; no draw is longer.
     @ivar factor: how much the ceiling grows with each attempt.
@@ -458,6 +806,14 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     @ivar maxRetries: failed attempts in a row after which it gives up; L{None} for never.
     """
 
+    heartbeat: Heartbeat | None = Heartbeat()
+    keepAlive: KeepAlive | None = KeepAlive()
+    limits: Limits | None = Limits()
+    hooks: LinkHooks | None = None
+    ping: Ping | None = None
+    name: str | None = None
+    prepareConnection: Callable[[Any], object] | None = None
+
     maxDelay: Any = 60.0
     initialDelay = 1.0
     factor = 2.0
@@ -466,37 +822,48 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     stableAfter = 10.0
     delay = initialDelay
 
+    _lazyHeartbeatConnectors: _Connectors | None = None
+
     def __init__(
         self,
-        *,
-        heartbeat: Heartbeat | None = Heartbeat(),
-        keepAlive: KeepAlive | None = KeepAlive(),
-        limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
-        ping: Ping | None = None,
-        name: str | None = None,
+        *arguments: Any,
+        heartbeat: Heartbeat | None = _OWN,
+        keepAlive: KeepAlive | None = _OWN,
+        limits: Limits | None = _OWN,
+        hooks: LinkHooks | None = _OWN,
+        ping: Ping | None = _OWN,
+        name: str | None = _OWN,
+        **keywords: Any,
     ) -> None:
         """
-        @param heartbeat: L{None} to prove nothing by silence.
-        @param keepAlive: L{None} to leave the operating system's options alone.
-        @param limits: L{None} for none.
-        @param hooks: who hears of all that.
-        @param ping: takes the protocol and makes the peer speak.
-        @param name: what the log calls its links.
+        The settings are set on the instance, in place of the class attributes of the same names.  A
+        subclass need not call this.
+
+        @param arguments: for the next class among the bases.
+        @param keywords: for the next class among the bases.
         """
-        self.heartbeat = heartbeat
-        self.keepAlive = keepAlive
-        self.limits = limits
-        self.hooks = hooks
-        self.ping = ping
-        self.name = name
+        super().__init__(*arguments, **keywords)
+        given = {
+            "heartbeat": heartbeat,
+            "keepAlive": keepAlive,
+            "limits": limits,
+            "hooks": hooks,
+            "ping": ping,
+            "name": name,
+        }
+        vars(self).update({field: value for field, value in given.items() if value is not _OWN})
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _observe(cls)
 
     @property
     def link(self) -> Link | None:
         """
-        The link that is up; L{None} if there is none.
+        The latest link that is up; L{None} if there is none.
         """
-        return self._driver.link
+        links = [driver.link for driver in self._heartbeatConnectors if driver.link is not None]
+        return max(links, key=lambda link: link.generation, default=None)
 
     @property
     def backoff(self) -> Backoff:
@@ -526,96 +893,76 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         """
         Seconds to wait before the next attempt.
         """
-        self.retries = attempt
+        self.retries = self._heartbeatConnectors.toldRetries = attempt
         self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
         return self.backoff.delay(attempt, cause)
+
+    def doStart(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        build = vars(self).get("buildProtocol")
+        if build is not None and not hasattr(build, "twistedHeartbeatObserves"):
+            # The application has replaced the method on this instance.
+            def observed(addr: Any) -> Any:
+                return self._heartbeatConnectors.build(lambda: build(addr))
+
+            observed.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
+            self.buildProtocol = observed  # type: ignore[method-assign]
+        super().doStart()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: Any) -> Any:
         """
         See C{IProtocolFactory}.
         """
-        protocol = super().buildProtocol(addr)
-        return None if protocol is None else withLink(protocol, self._driver.terms, self._driver)
-
-    def startedConnecting(self, connector: IConnector) -> None:
-        """
-        See C{ClientFactory}.
-        """
-        super().startedConnecting(connector)
-        self.connector = connector
-        if self.continueTrying:
-            self._driver.connecting()
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure | None) -> None:
-        """
-        See C{ClientFactory}.
-        """
-        self._connectorFailed(connector, reason)
-
-    def clientConnectionLost(self, connector: IConnector, reason: Failure | None) -> None:
-        """
-        See C{ClientFactory}.
-        """
-        self._connectorFailed(connector, reason)
+        return self._heartbeatConnectors.addLink(super().buildProtocol(addr))
 
     def retry(self, connector: IConnector | None = None) -> None:
         """
-        Have the connector connect again, after a suitable delay.
+        Have the connector connect again, after a suitable delay and the cleanups of its last link.
+        While it is connecting or connected, this only logs a warning.
 
         @raise ValueError: if none is given and none is known.
         """
         if not self.continueTrying:
+            if self.noisy:
+                _log.info("{connector} is not retried, as requested", connector=connector)
             return
-        connector = connector or self.connector
+        connector = self.connector if connector is None else connector
         if connector is None:
             raise ValueError("no connector to retry")
-        self._connectorFailed(connector, None)
+        self._heartbeatConnectors.of(connector).retry(connector)
 
     def resetDelay(self) -> None:
         """
-        Forget the failures so far.  Called by itself when a link is proven.
+        Forget the failures so far, and try again after the next loss even if C{stopTrying} was
+        called before.  The factory calls this itself when a link is proven, for its connector
+        alone, and then C{continueTrying} keeps its value.
         """
-        self.delay = self.initialDelay
-        self.retries = 0
-        self.continueTrying = 1
-        self._driver.supervision.forgive()
+        super().resetDelay()  # type: ignore[no-untyped-call]
+        self._heartbeatConnectors.forgive()
 
     def stopTrying(self) -> None:
         """
-        Try no more.  A link that is up stays up.
+        Try no more, with any connector.  A link that is up stays up.
         """
         self.continueTrying = 0
-        self._driver.obey(self._driver.supervision.stop())
-        if self.connector is not None:
-            try:
-                self.connector.stopConnecting()
-            except NotConnectingError:
-                pass
+        for driver in self._heartbeatConnectors:
+            driver.stopTrying()
+        super().stopTrying()  # type: ignore[no-untyped-call]
 
     @property
-    def _driver(self) -> _FactoryDriver:
-        if self._lazyDriver is None:
-            terms = Terms(
-                clock=clockFor(self.clock),
-                heartbeat=self.heartbeat,
-                keepAlive=self.keepAlive,
-                limits=self.limits or Limits.off(),
-                hooks=self.hooks or LinkHooks(),
-                ping=self.ping,
-                name=self.name or type(self).__name__,
-            )
-            self._lazyDriver = _FactoryDriver(self, terms)
-        return self._lazyDriver
-
-    _lazyDriver: _FactoryDriver | None = None
-
-    def _connectorFailed(self, connector: IConnector, reason: Failure | None) -> None:
-        if self.continueTrying:
-            self.connector = connector
-            error = ConnectError() if reason is None else reason.value
-            self._driver.failed(causeOfFailure(error))
+    def _heartbeatConnectors(self) -> _Connectors:
+        # Not in __init__, because a subclass need not call that.
+        if self._lazyHeartbeatConnectors is None:
+            self._lazyHeartbeatConnectors = _Connectors(self)
+        return self._lazyHeartbeatConnectors
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        state.pop("_lazyDriver", None)
+        state.pop("_lazyHeartbeatConnectors", None)
         return state
+
+
+HeartbeatClientFactory.buildProtocol.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
+_observe(HeartbeatClientFactory)

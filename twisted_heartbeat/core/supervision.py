@@ -219,6 +219,9 @@ class _Machine(Protocol):
     def failed(self) -> None:
         """The attempt has come to nothing."""
 
+    def retry(self) -> None:
+        """The user wants a link, after a wait."""
+
     def prepared(self) -> None:
         """The link is ready for use."""
 
@@ -305,6 +308,8 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
     @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
+    @pep614(stopped.upon(_Machine.retry).to(deciding))
+    @pep614(gaveUp.upon(_Machine.retry).to(deciding))
     def decide(machine: _Machine, facts: _Facts) -> None:
         facts.deciding = True
 
@@ -484,6 +489,17 @@ class Supervision:
         if self.state is State.CONNECTING:
             self._blame(cause, now)
         return self._after(self._machine.failed, now=now)
+
+    def retry(self, cause: Cause, now: float) -> list[Order]:
+        """
+        Wait, and then make an attempt, although none is under way.  This input is for a driver
+        whose first attempt, or the one before this, was made without it.
+
+        @param cause: why that attempt failed.
+        """
+        if self.state in (State.STOPPED, State.GAVE_UP):
+            self._blame(cause, now)
+        return self._after(self._machine.retry, now=now)
 
     def prepared(self) -> list[Order]:
         """
