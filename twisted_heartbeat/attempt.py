@@ -7,6 +7,7 @@ L{EndpointAttempt}: one try to connect an endpoint, and the link that it leads t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -25,6 +26,9 @@ from .net.hooks import cancel
 from .net.link import Link
 from .net.terms import Terms
 from .wrapping import withLink
+
+PrepareConnection = Callable[[Any], object]
+"""Takes the protocol of a new connection.  It may return a Deferred or a coroutine."""
 
 
 class AttemptOwner(Protocol):
@@ -210,6 +214,62 @@ class EndpointAttempt:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+
+
+class Preparation:
+    """
+    One call of C{prepareConnection}, which C{Limits.connectTimeout} bounds.
+    """
+
+    def __init__(
+        self, terms: Terms, prepared: Callable[[], None], rejected: Callable[[Cause], None]
+    ) -> None:
+        """
+        @param prepared: called when the call has ended well.
+        @param rejected: called with the cause when the call has failed, or has taken too long.
+        """
+        self._terms = terms
+        self._prepared = prepared
+        self._rejected = rejected
+        self._calling: Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+        self._over = False
+
+    def begin(self, prepareConnection: PrepareConnection, protocol: object) -> None:
+        limit = self._terms.limits.connectTimeout
+        if limit is not None:
+            self._timer = self._terms.clock.callLater(limit, self._timedOut, limit)
+        self._calling = maybeDeferred(prepareConnection, protocol)
+        self._calling.addCallbacks(self._succeeded, self._failed)
+
+    def cancel(self) -> None:
+        """
+        Give the call up.  Its result means nothing any more.
+        """
+        if self._finish() and self._calling is not None:
+            cancel(self._calling)
+
+    def _succeeded(self, result: object) -> None:
+        if self._finish():
+            self._prepared()
+
+    def _failed(self, failure: Failure) -> None:
+        if self._finish():
+            self._rejected(causeOfFailure(failure.value))
+
+    def _timedOut(self, limit: float) -> None:
+        self.cancel()
+        self._rejected(ConnectFailed(f"prepareConnection did not finish within {limit:g} s"))
+
+    def _finish(self) -> bool:
+        """
+        @return: whether it was under way until now.
+        """
+        wasOver, self._over = self._over, True
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        return not wasOver
 
 
 class AttemptFactory:

@@ -28,7 +28,7 @@ from twisted.internet.protocol import Protocol, ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .attempt import EndpointAttempt, failureOf
+from .attempt import EndpointAttempt, Preparation, PrepareConnection, failureOf
 from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
 from .core.supervision import State, Supervision
@@ -45,7 +45,33 @@ RetryPolicy = Callable[[int], float]
 """Failed attempts in a row -> seconds to wait."""
 
 
-class _ServiceDriver(Driver):
+class _PreparingDriver(Driver):
+    """
+    A driver that calls C{prepareConnection} with each new link.
+
+    @ivar prepareConnection: L{None} if there is nothing to prepare.
+    """
+
+    prepareConnection: PrepareConnection | None = None
+    _preparation: Preparation | None = None
+
+    def prepare(self) -> None:
+        if self.prepareConnection is None or self.link is None:
+            self.obey(self.supervision.prepared())
+            return
+        self._preparation = Preparation(
+            self.terms,
+            lambda: self.obey(self.supervision.prepared()),
+            lambda cause: self.obey(self.supervision.rejected(cause)),
+        )
+        self._preparation.begin(self.prepareConnection, self.link.door)
+
+    def cancelPrepare(self) -> None:
+        if self._preparation is not None:
+            self._preparation.cancel()
+
+
+class _ServiceDriver(_PreparingDriver):
     """
     Connects endpoints, and serves those who wait for a connection.
 
@@ -58,7 +84,7 @@ class _ServiceDriver(Driver):
         endpoints: Sequence[IStreamClientEndpoint],
         factory: IProtocolFactory,
         policy: RetryPolicy,
-        prepareConnection: Callable[[Any], object] | None,
+        prepareConnection: PrepareConnection | None,
     ) -> None:
         backoff = policy if isinstance(policy, Backoff) else Backoff()
         super().__init__(
@@ -202,7 +228,7 @@ class HeartbeatClientService(Service):
         factory: IProtocolFactory,
         retryPolicy: RetryPolicy | None = None,
         clock: IReactorTime | None = None,
-        prepareConnection: Callable[[Any], object] | None = None,
+        prepareConnection: PrepareConnection | None = None,
         *,
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
@@ -327,7 +353,7 @@ class _Declined(Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
-class _ConnectorDriver(Driver):
+class _ConnectorDriver(_PreparingDriver):
     """
     Has one connector of a factory connect again.
 
@@ -533,7 +559,7 @@ class _ConnectorDriver(Driver):
         Begin a new supervision with an attempt that is under way already.
         """
         self._cancelWait()
-        self._cancelPrepare()
+        self.cancelPrepare()
         self._ended = self.link = None
         self.supervision = Supervision(self._exhausted)
         self.obey(self.supervision.start())
@@ -812,7 +838,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     hooks: LinkHooks | None = None
     ping: Ping | None = None
     name: str | None = None
-    prepareConnection: Callable[[Any], object] | None = None
+    prepareConnection: PrepareConnection | None = None
 
     maxDelay: Any = 60.0
     initialDelay = 1.0

@@ -16,16 +16,14 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
 
 from ..core import supervision as orders
-from ..core.causes import Cause, ConnectFailed, Parting, PeerClosed, causeOfFailure
+from ..core.causes import Cause, Parting, PeerClosed
 from ..core.settings import Backoff, wishOf
 from ..core.supervision import Exhausted, Order, Retry, State, Supervision
-from .hooks import cancel, runHook
+from .hooks import runHook
 from .link import Link
 from .terms import Terms
 
@@ -44,11 +42,7 @@ class Driver:
     Carries out orders.
 
     @ivar supervision: who gives them.
-    @ivar prepareConnection: takes the protocol of a new link, before anybody else gets it; L{None}
-        if there is nothing to prepare.
     """
-
-    prepareConnection: Callable[[Any], object] | None = None
 
     def __init__(self, terms: Terms, exhausted: Exhausted) -> None:
         self.terms = terms
@@ -58,13 +52,11 @@ class Driver:
         self._queue: deque[Order] = deque()
         self._busy = False
         self._wait: IDelayedCall | None = None
-        self._preparing: Deferred[Any] | None = None
-        self._prepareTimer: IDelayedCall | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             orders.Attempt: self._attempt,
             orders.CancelAttempt: lambda order: self.cancelAttempt(),
-            orders.Prepare: lambda order: self._prepare(),
-            orders.CancelPrepare: lambda order: self._cancelPrepare(),
+            orders.Prepare: lambda order: self.prepare(),
+            orders.CancelPrepare: lambda order: self.cancelPrepare(),
             orders.Announce: lambda order: self.announce(),
             orders.Abort: lambda order: self._abort(order.cause),
             orders.Close: lambda order: self.closeLink(),
@@ -135,6 +127,17 @@ class Driver:
         """
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """
+        See L{Prepare<twisted_heartbeat.core.supervision.Prepare>}.
+        """
+        self.obey(self.supervision.prepared())
+
+    def cancelPrepare(self) -> None:
+        """
+        See L{CancelPrepare<twisted_heartbeat.core.supervision.CancelPrepare>}.
+        """
+
     def announce(self) -> None:
         """
         See L{Announce<twisted_heartbeat.core.supervision.Announce>}.
@@ -191,50 +194,6 @@ class Driver:
         self.terms.announce("connecting", attempt=order.number)
         self.attempt(order.number)
         runHook("connecting", self.terms.hooks.connecting, order.number)
-
-    def _prepare(self) -> None:
-        """
-        Call C{prepareConnection}, and limit the time that it may take.
-        """
-        prepare, link = self.prepareConnection, self.link
-        if prepare is None or link is None:
-            self.obey(self.supervision.prepared())
-            return
-        preparing = self._preparing = maybeDeferred(prepare, link.door)
-        limit = self.terms.limits.connectTimeout
-        if limit is not None and (not preparing.called or preparing.paused):
-            self._prepareTimer = self.terms.clock.callLater(limit, self._prepareTimedOut, limit)
-        preparing.addCallbacks(self._prepared, self._rejected, (preparing,), {}, (preparing,))
-
-    def _prepared(self, result: object, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparationEnds()
-            self.obey(self.supervision.prepared())
-
-    def _rejected(self, failure: Failure, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparationEnds()
-            self.obey(self.supervision.rejected(causeOfFailure(failure.value)))
-
-    def _prepareTimedOut(self, limit: float) -> None:
-        self._cancelPrepare()
-        words = f"prepareConnection did not finish within {limit:g} s"
-        self.obey(self.supervision.rejected(ConnectFailed(words)))
-
-    def _cancelPrepare(self) -> None:
-        preparing = self._preparing
-        self._preparationEnds()
-        if preparing is not None:
-            cancel(preparing)
-
-    def _preparationEnds(self) -> None:
-        """
-        Forget the preparation, so that its result is ignored if it comes later.
-        """
-        self._preparing = None
-        timer, self._prepareTimer = self._prepareTimer, None
-        if timer is not None and timer.active():
-            timer.cancel()
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
