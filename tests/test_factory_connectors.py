@@ -490,6 +490,65 @@ def test_connectOfOnesOwn(seconds: float | None, base: bool) -> None:
     assert scene.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("callsBase", [False, True])
+def test_methodsSetOnTheFactory(callsBase: bool) -> None:
+    """
+    Methods that the application sets on the factory itself are as good as overridden ones.
+    """
+    scene = Scene()
+    factory: Any = scene.factory
+    called: list[str] = []
+    for name in ("startedConnecting", "clientConnectionLost", "clientConnectionFailed"):
+
+        def replacement(connector: Any, *given: Any, name: str = name) -> None:
+            called.append(name)
+            if callsBase:
+                getattr(Steady, name)(factory, connector, *given)
+            elif given:
+                factory.retry(connector)
+
+        setattr(factory, name, replacement)
+    scene.start()
+    scene.connector.fail()
+    scene.wait(1.25)
+    transport = scene.connected()
+    transport.deliver(b"hello")
+    transport.lose()
+    assert scene.delays == [1, 1]
+    scene.wait(1.25)
+    assert scene.connector.connects == 3
+    names = ["connecting", "retrying", "connecting", "connected", "disconnected", "retrying"]
+    assert scene.hooks.names == [*names, "connecting"]
+    assert called == [
+        "startedConnecting",
+        "clientConnectionFailed",
+        "startedConnecting",
+        "clientConnectionLost",
+        "startedConnecting",
+    ]
+    factory.stopTrying()
+
+
+def test_connectBeforeBase() -> None:
+    """
+    A subclass may call C{connect()} first and its base after that: the base has nothing to do.
+    """
+
+    class Own(Steady):
+        def clientConnectionLost(self, connector: Any, reason: Any) -> None:
+            connector.connect()
+            super().clientConnectionLost(connector, reason)
+
+    scene = Scene(Own)
+    scene.start()
+    scene.connected().lose()
+    scene.connected().lose()
+    scene.connected()
+    assert [link.generation for link in scene.hooks.told("connected")] == [1, 2, 3]
+    assert scene.clock.getDelayedCalls() == []
+    scene.factory.stopTrying()
+
+
 def test_connectWhileCleanupsRun() -> None:
     """
     A connect of the application's own does not wait for the cleanups of the last link, and the end

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from itertools import count
+from types import MethodType
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -361,14 +362,12 @@ class _ConnectorDriver(_PreparingDriver):
     never.  So the link is cleaned up when it ends, but the supervision decides on a retry only
     after L{retry} was called.  An attempt that this driver has not ordered begins a new
     supervision.
-
-    @ivar expectsLink: whether the connector is under way, and no protocol was built for it yet.
     """
 
-    def __init__(self, factory: HeartbeatClientFactory, terms: Terms) -> None:
-        super().__init__(terms, self._exhausted)
-        self.expectsLink = False
+    def __init__(self, factory: HeartbeatClientFactory, connectors: _Connectors) -> None:
+        super().__init__(connectors.terms, self._exhausted)
         self._factory = factory
+        self._connectors = connectors
         # None while the connector is idle: the application alone decides how long it is kept.
         self._connector: IConnector | None = None
         self._underWay = False
@@ -384,7 +383,8 @@ class _ConnectorDriver(_PreparingDriver):
         The connector has begun an attempt.
         """
         self._connector = connector
-        self._underWay = self.expectsLink = True
+        self._underWay = True
+        self._connectors.unlinked[self] = None
         self._reason = self._wanted = None
         if self._ordered:
             return
@@ -397,7 +397,7 @@ class _ConnectorDriver(_PreparingDriver):
         """
         The connector has not connected, or its connection is lost.
         """
-        self._underWay = self.expectsLink = False
+        self._notUnderWay()
         failure = Failure(ConnectError()) if reason is None else reason
         if self.link is not None:
             self.link.lostUnheard(failure)
@@ -434,14 +434,16 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Have the connector connect after a wait, and after the cleanups of its last link.
         """
-        idle = getattr(connector, "state", "disconnected") == "disconnected"
-        if self._underWay or not idle:
+        # Unless it has no state, the connector knows better than its driver.
+        default = "connecting" if self._underWay else "disconnected"
+        if getattr(connector, "state", default) != "disconnected":
             _log.warn(
                 "retry() ignored: {connector} is connecting or connected, and will be retried "
                 "when it is disconnected",
                 connector=connector,
             )
             return
+        self._notUnderWay()
         self._connector = connector
         self._wanted = self._reason or causeOfFailure(ConnectError())
         self._cleaned()
@@ -481,14 +483,14 @@ class _ConnectorDriver(_PreparingDriver):
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
         if link is self.link and self.supervision.state is State.CONNECTED:
-            self._factory._heartbeatConnectors.linkProven(self)
+            self._connectors.linkProven(self)
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
         self._ended, self._reason = link, cause
-        self._factory._heartbeatConnectors.heedReset()
+        self._connectors.heedReset()
         if link is self.link:
             self.linkEnded(cause, proven=self._wasProven(link, cause))
         else:
@@ -511,7 +513,7 @@ class _ConnectorDriver(_PreparingDriver):
         if link.spoken and not cause.turnedAway:
             return True
         if link.age >= self._factory.stableAfter:
-            self._factory._heartbeatConnectors.linkProven(self)
+            self._connectors.linkProven(self)
             return True
         if link.spoken:
             # It was taken for proven when the peer began to speak.
@@ -533,7 +535,7 @@ class _ConnectorDriver(_PreparingDriver):
             self._connector.connect()
         except Exception as error:
             _log.failure("{connector} does not connect", connector=self._connector)
-            self._underWay = self.expectsLink = False
+            self._notUnderWay()
             self.obey(self.supervision.failed(causeOfFailure(error), self.now))
         finally:
             self._ordered = False
@@ -546,7 +548,7 @@ class _ConnectorDriver(_PreparingDriver):
         super().announce()
         link = self.link
         if link is not None and link.spoken and link.usable:
-            self._factory._heartbeatConnectors.linkProven(self)
+            self._connectors.linkProven(self)
 
     def delay(self, attempt: int, cause: Cause) -> float:
         return self._factory.nextDelay(attempt, cause)
@@ -564,6 +566,13 @@ class _ConnectorDriver(_PreparingDriver):
         self.supervision = Supervision(self._exhausted)
         self.obey(self.supervision.start())
 
+    def _notUnderWay(self) -> None:
+        """
+        The connector is disconnected.
+        """
+        self._underWay = False
+        self._connectors.unlinked.pop(self, None)
+
     def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
         return self._factory.exhausted(failures)
 
@@ -579,7 +588,7 @@ class _ConnectorDriver(_PreparingDriver):
         cause, self._wanted = self._wanted, None
         if cause is None:
             return
-        self._factory._heartbeatConnectors.heedReset()
+        self._connectors.heedReset()
         supervision = self.supervision
         if supervision.state is State.CLEANING:
             self.obey(supervision.cleaned(self.now))
@@ -596,12 +605,15 @@ class _Connectors:
     A connector that nobody uses any more takes its driver with it.
 
     @ivar generations: numbers the links of all of them.
+    @ivar unlinked: those under way whose connectors have not asked for a protocol yet, the one that
+        was first to connect first.
     @ivar toldRetries: the C{retries} that were last set on the factory.
     """
 
     def __init__(self, factory: HeartbeatClientFactory) -> None:
         self.generations = count(1)
         self._proving: _ConnectorDriver | None = None
+        self.unlinked: dict[_ConnectorDriver, None] = {}
         self.toldRetries = 0
         self._factory = factory
         self._links = 0
@@ -620,7 +632,7 @@ class _Connectors:
         """
         driver = self._drivers.get(connector)
         if driver is None:
-            driver = self._drivers[connector] = _ConnectorDriver(self._factory, self.terms)
+            driver = self._drivers[connector] = _ConnectorDriver(self._factory, self)
         return driver
 
     def _expecting(self) -> _ConnectorDriver:
@@ -631,11 +643,11 @@ class _Connectors:
         A connector does not say which it is when it asks.  But it says that it is connected, and
         until then had no protocol.
         """
-        for driver in self._drivers.values():
-            if driver.expectsLink and driver.mayHaveConnected():
-                driver.expectsLink = False
+        for driver in self.unlinked:
+            if driver.mayHaveConnected():
+                del self.unlinked[driver]
                 return driver
-        loose = _ConnectorDriver(self._factory, self.terms)
+        loose = _ConnectorDriver(self._factory, self)
         self._loose.add(loose)
         return loose
 
@@ -664,7 +676,7 @@ class _Connectors:
         A link is proven: have the factory forget the failures of its connector.
         """
         before, continueTrying = self._proving, self._factory.continueTrying
-        self._proving = driver
+        self._proving = None if driver in self._loose else driver
         try:
             self._factory.resetDelay()
         except Exception:
@@ -730,27 +742,39 @@ def _complain(factory: object, field: str, value: object, allowed: str) -> NoRet
     raise ValueError(f"{type(factory).__name__}.{field} is {value!r}: it must be {allowed}")
 
 
-def _inheritedMethod(cls: type, name: str) -> Callable[..., Any]:
+_Method = Callable[..., Any]
+
+_OBSERVES = "twistedHeartbeatObserves"
+"""An attribute of the functions that L{_observe} makes."""
+
+
+def _inheritedMethod(cls: type, name: str) -> _Method:
     """
     A method of a class, as a function: its own, or the next one in the order of the bases.
     """
     if name in vars(cls):
         own = vars(cls)[name]
-        return lambda self, *given, **named: own.__get__(self, type(self))(*given, **named)
-    return lambda self, *given, **named: getattr(super(cls, self), name)(*given, **named)
+        return lambda self, *given: own.__get__(self, type(self))(*given)
+    return lambda self, *given: getattr(super(cls, self), name)(*given)
 
 
-def _observeConnector(cls: type[HeartbeatClientFactory], name: str) -> Callable[..., Any]:
+def _isOutermost(factory: HeartbeatClientFactory, observed: _Method, name: str) -> bool:
     """
-    A method that tells the driver of a connector what that did, and then does what the class's
-    method does.
+    Whether a connector has called this function, and not a subclass's method its base's.
     """
-    method = _inheritedMethod(cls, name)
+    own = vars(factory).get(name)
+    if not hasattr(own, _OBSERVES):
+        own = getattr(type(factory), name)
+    return observed is getattr(own, "__func__", own)
 
-    @wraps(getattr(cls, name))
+
+def _observeConnector(method: _Method, name: str) -> _Method:
+    """
+    A method that tells the driver of a connector what that did, and then does what it did before.
+    """
+
     def observed(self: HeartbeatClientFactory, connector: IConnector, *given: Any) -> Any:
-        if getattr(type(self), name) is not observed:
-            # A subclass calls its base's; the subclass's method has told the driver.
+        if not _isOutermost(self, observed, name):
             return method(self, connector, *given)
         driver = self._heartbeatConnectors.of(connector)
         if name == "startedConnecting":
@@ -766,13 +790,11 @@ def _observeConnector(cls: type[HeartbeatClientFactory], name: str) -> Callable[
     return observed
 
 
-def _observeProtocol(cls: type[HeartbeatClientFactory], name: str) -> Callable[..., Any]:
+def _observeProtocol(method: _Method, name: str) -> _Method:
     """
-    A C{buildProtocol} that gives the protocol of the class's method a link, if that has none.
+    A C{buildProtocol} that gives what was built before a link, if it has none.
     """
-    method = _inheritedMethod(cls, name)
 
-    @wraps(getattr(cls, name))
     def observed(self: HeartbeatClientFactory, addr: Any) -> Any:
         return self._heartbeatConnectors.build(lambda: method(self, addr))
 
@@ -787,17 +809,35 @@ _OBSERVED = {
 }
 
 
-def _observe(cls: type[HeartbeatClientFactory]) -> None:
+def _observe(method: _Method, name: str, like: Any) -> _Method:
     """
-    Let the drivers see what connectors tell a class of factories.  Otherwise they would miss it
-    wherever a subclass overrides a method, or another base has it, and does not call the next one:
+    Let the drivers see what connectors tell a factory.  Otherwise they would miss it wherever a
+    subclass overrides a method, or another base has it, and does not call the next one:
     L{ReconnectingClientFactory} needs no such call.
+
+    @param like: the method in whose place the result is put.
     """
-    for name, observe in _OBSERVED.items():
-        if not hasattr(getattr(cls, name), "twistedHeartbeatObserves"):
-            observed = observe(cls, name)
-            observed.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
-            setattr(cls, name, observed)
+    observed = wraps(like)(_OBSERVED[name](method, name))
+    setattr(observed, _OBSERVES, True)
+    return observed
+
+
+def _observeClass(cls: type[HeartbeatClientFactory]) -> None:
+    for name in _OBSERVED:
+        before = getattr(cls, name)
+        if not hasattr(before, _OBSERVES):
+            setattr(cls, name, _observe(_inheritedMethod(cls, name), name, before))
+
+
+def _observeInstance(factory: HeartbeatClientFactory) -> None:
+    """
+    The same for methods that the application has set on the factory itself.
+    """
+    for name in _OBSERVED.keys() & vars(factory).keys():
+        before = vars(factory)[name]
+        if not hasattr(before, _OBSERVES):
+            observed = _observe(lambda self, *given, own=before: own(*given), name, before)
+            setattr(factory, name, MethodType(observed, factory))
 
 
 _OWN: Any = object()
@@ -881,7 +921,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        _observe(cls)
+        _observeClass(cls)
 
     @property
     def link(self) -> Link | None:
@@ -927,14 +967,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         """
         See C{IProtocolFactory}.
         """
-        build = vars(self).get("buildProtocol")
-        if build is not None and not hasattr(build, "twistedHeartbeatObserves"):
-            # The application has replaced the method on this instance.
-            def observed(addr: Any) -> Any:
-                return self._heartbeatConnectors.build(lambda: build(addr))
-
-            observed.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
-            self.buildProtocol = observed  # type: ignore[method-assign]
+        _observeInstance(self)
         super().doStart()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -990,5 +1023,5 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         return state
 
 
-HeartbeatClientFactory.buildProtocol.twistedHeartbeatObserves = True  # type: ignore[attr-defined]
-_observe(HeartbeatClientFactory)
+setattr(HeartbeatClientFactory.buildProtocol, _OBSERVES, True)
+_observeClass(HeartbeatClientFactory)
