@@ -899,6 +899,28 @@ def test_settingsAreChecked(field: str, value: Any, words: str) -> None:
     assert str(raised.value) == words
 
 
+def test_settingsAreHeededLater() -> None:
+    """
+    A setting that is changed while the connector connects holds for its link, and one that is
+    changed later for the next.
+    """
+    scene = Scene()
+    scene.start()
+    scene.factory.heartbeat = Heartbeat(interval=None, timeout=4)
+    transport = scene.connected()
+    link = scene.factory.link
+    assert link is not None and link.bound == 4
+    scene.factory.heartbeat = Heartbeat(interval=None, timeout=8)
+    assert link.bound == 4
+    transport.lose()
+    scene.wait(1.25)
+    scene.connected()
+    link = scene.factory.link
+    assert link is not None and link.bound == 8
+    assert link.generation == 2
+    end(scene)
+
+
 def test_copiesAreApart() -> None:
     """
     A factory in use can be pickled and copied; what comes of it knows none of its connectors.

@@ -368,6 +368,8 @@ class _ConnectorDriver(_PreparingDriver):
         super().__init__(connectors.terms, self._exhausted)
         self._factory = factory
         self._connectors = connectors
+        # Those that it uses may be slower.
+        self._given = self.terms
         # None while the connector is idle: the application alone decides how long it is kept.
         self._connector: IConnector | None = None
         self._underWay = False
@@ -375,6 +377,15 @@ class _ConnectorDriver(_PreparingDriver):
         self._ended: Link | None = None
         self._reason: Cause | None = None
         self._wanted: Cause | None = None
+
+    def heedSettings(self) -> None:
+        """
+        Use the settings that the factory has now.
+        """
+        terms = self._connectors.terms
+        if terms is not self._given:
+            self._given = self.terms = terms
+            self._slower = 0
 
     # What the connector does.
 
@@ -633,6 +644,7 @@ class _Connectors:
         driver = self._drivers.get(connector)
         if driver is None:
             driver = self._drivers[connector] = _ConnectorDriver(self._factory, self)
+        driver.heedSettings()
         return driver
 
     def _expecting(self) -> _ConnectorDriver:
@@ -646,6 +658,7 @@ class _Connectors:
         for driver in self.unlinked:
             if driver.mayHaveConnected():
                 del self.unlinked[driver]
+                driver.heedSettings()
                 return driver
         loose = _ConnectorDriver(self._factory, self)
         self._loose.add(loose)
