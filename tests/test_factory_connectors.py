@@ -36,7 +36,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import FakeTransport, Kept, Recorder
-from .loopback import Loopback, Peers, opened, wait, within
+from .loopback import NAME, Loopback, Peers, clientOptions, opened, wait, within
 from .test_client_factory import FakeConnector, Real, Scene, Steady, connect
 
 
@@ -1115,6 +1115,46 @@ async def test_poolComesBack(loopback: Loopback) -> None:
     for driver in factory._heartbeatConnectors:
         if driver.link is not None:
             loopback.atEnd(driver.link.close)
+
+
+@pytest_twisted.ensureDeferred
+async def test_droppedRealConnectorsLeaveNothing(loopback: Loopback) -> None:
+    """
+    A pool that makes connectors and drops them for days keeps none of them.
+    """
+    hooks, peers = Recorder(), Peers()
+
+    class Handled(Real):
+        def clientConnectionLost(self, connector: Any, reason: Any) -> None:
+            pass
+
+    factory = Handled(hooks=hooks)
+    port = loopback.listen(peers)
+    kept = []
+    for _ in range(3):
+        connected, ended = hooks.next("connected"), hooks.next("disconnected")
+        kept.append(weakref.ref(connectOnce(loopback, port, factory)))
+        await within(connected)
+        (await within(peers.accepted.get())).transport.loseConnection()
+        await within(ended)
+    await wait(0.05)
+    factory.connector = None
+    hooks.events.clear()
+    del connected, ended
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3
+    assert list(factory._heartbeatConnectors) == []
+
+
+def connectOnce(place: Loopback, port: int, factory: Any) -> Any:
+    """
+    As L{connect}, for a connection that is over before the test is.
+    """
+    from twisted.internet import reactor
+
+    if place.secured:
+        return reactor.connectSSL("127.0.0.1", port, factory, clientOptions(NAME))
+    return reactor.connectTCP("127.0.0.1", port, factory)
 
 
 class Starts(Real):

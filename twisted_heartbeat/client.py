@@ -374,6 +374,7 @@ class _ConnectorDriver(_PreparingDriver):
         self._connector: IConnector | None = None
         self._underWay = False
         self._ordered = False
+        self._resetEarly = False
         self._ended: Link | None = None
         self._reason: Cause | None = None
         self._wanted: Cause | None = None
@@ -486,6 +487,7 @@ class _ConnectorDriver(_PreparingDriver):
         if self.supervision.state is not State.CONNECTING:
             self._begin()
         self.link = link
+        self._resetEarly = False
         self.prepareConnection = self._factory.prepareConnection
         self.obey(self.supervision.connected())
 
@@ -494,7 +496,7 @@ class _ConnectorDriver(_PreparingDriver):
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
         if link is self.link and self.supervision.state is State.CONNECTED:
-            self._connectors.linkProven(self)
+            self._proveEarly()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
@@ -519,17 +521,23 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Whether a link that has ended had been proven.
         """
-        if self.supervision.state is not State.CONNECTED:
-            return False
-        if link.spoken and not cause.turnedAway:
-            return True
-        if link.age >= self._factory.stableAfter:
+        spoken = link.spoken and not cause.turnedAway
+        proven = self.supervision.state is State.CONNECTED and (
+            spoken or link.age >= self._factory.stableAfter
+        )
+        if proven and not self._resetEarly:
             self._connectors.linkProven(self)
-            return True
-        if link.spoken:
-            # It was taken for proven when the peer began to speak.
+        elif self._resetEarly and not proven:
+            # The link was taken for proven when the peer began to speak.
             self.supervision.remember()
-        return False
+        return proven
+
+    def _proveEarly(self) -> None:
+        """
+        Reset the delay when the peer begins to speak, because applications read C{retries}.
+        """
+        self._resetEarly = True
+        self._connectors.linkProven(self)
 
     # The orders.
 
@@ -559,7 +567,7 @@ class _ConnectorDriver(_PreparingDriver):
         super().announce()
         link = self.link
         if link is not None and link.spoken and link.usable:
-            self._connectors.linkProven(self)
+            self._proveEarly()
 
     def delay(self, attempt: int, cause: Cause) -> float:
         return self._factory.nextDelay(attempt, cause)
