@@ -461,7 +461,8 @@ def test_wrongAttribute(loggedErrors: Any) -> None:
     scene.connector.fail()
     [failure] = loggedErrors.flush(ValueError)
     assert "factor is 0.5" in str(failure.value)
-    scene.wait(10)
+    # The default delay after a refusal is drawn from 12 s.
+    scene.wait(12.25)
     assert scene.connector.connects == 2
     loggedErrors.flush(ValueError)
     scene.factory.stopTrying()

@@ -24,7 +24,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import ClientFactory, ReconnectingClientFactory
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 
 from twisted_heartbeat import (
     ConnectFailed,
@@ -399,7 +399,7 @@ def test_retryWhileUnderWay(state: str) -> None:
         scene.factory.retry()
         scene.wait(10)
     assert scene.connector.connects == 1
-    [warning] = logged
+    [warning] = [event for event in logged if event["log_level"] is LogLevel.warn]
     assert "retry() ignored" in warning["log_format"]
     assert warning["connector"] is scene.connector
     if state == "connecting":
@@ -605,16 +605,11 @@ def test_connectorThatDoesNotConnect(loggedErrors: Any) -> None:
                 raise RuntimeError("no file is left")
 
     scene = Scene(Refusing)
-
-    def connectAgain() -> None:
-        # The fake sets its state before it starts the factory, as Twisted's does.
-        scene.connector.state = "disconnected"
-
     scene.start()
     scene.connector.fail()
     scene.wait(1.25)
     assert len(loggedErrors.flush(RuntimeError)) == 1
-    connectAgain()
+    assert scene.delays == [1, 2]
     scene.wait(2.25)
     assert scene.factory.starts == 3
     assert scene.connector.state == "connecting"
@@ -1207,6 +1202,30 @@ async def test_overUNIX(tmp_path: Path) -> None:
     assert (factory.started, factory.stopped, factory.numPorts) == (2, 2, 0)
     await within(port.stopListening())
     await within(place.close())
+
+
+@pytest_twisted.ensureDeferred
+async def test_startFactoryThatRaises(loopback: Loopback, loggedErrors: Any) -> None:
+    """
+    A C{startFactory} that raises before a retry is logged, and the connector is tried again.
+    """
+
+    class Raising(Starts):
+        def startFactory(self) -> None:
+            super().startFactory()
+            if self.started == 2:
+                raise RuntimeError("no file is left")
+
+    hooks, peers = Recorder(), Peers()
+    factory = Raising(hooks=hooks)
+    connected = hooks.next("connected")
+    connect(loopback, loopback.listen(peers), factory)
+    await within(connected)
+    again = hooks.next("connected")
+    (await within(peers.accepted.get())).transport.loseConnection()
+    await within(again)
+    assert factory.started == 3
+    assert len(loggedErrors.flush(RuntimeError)) == 1
 
 
 @pytest_twisted.ensureDeferred

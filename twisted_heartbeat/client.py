@@ -405,7 +405,7 @@ class _ConnectorDriver(_PreparingDriver):
         else:
             self._begin()
 
-    def disconnected(self, connector: IConnector, reason: Failure | None) -> None:
+    def disconnected(self, reason: Failure | None) -> None:
         """
         The connector has not connected, or its connection is lost.
         """
@@ -547,13 +547,18 @@ class _ConnectorDriver(_PreparingDriver):
             return
         if not self._factory.continueTrying:
             self.obey(self.supervision.stop())
+            self.settled()
             return
-        assert self._connector is not None
+        connector: Any = self._connector
         self._ordered = True
         try:
-            self._connector.connect()
-        except Exception as error:
-            _log.failure("{connector} does not connect", connector=self._connector)
+            connector.connect()
+        except BaseException as error:
+            _log.failure("{connector} does not connect", connector=connector)
+            if not self._underWay and getattr(connector, "state", None) == "connecting":
+                # The factory's startFactory has raised.  The connector was changing its state, and
+                # in this one it would refuse to connect for ever.
+                connector.state = "disconnected"
             self._notUnderWay()
             self.obey(self.supervision.failed(causeOfFailure(error), self.now))
         finally:
@@ -631,10 +636,11 @@ class _Connectors:
 
     def __init__(self, factory: HeartbeatClientFactory) -> None:
         self.generations = count(1)
-        self._proving: _ConnectorDriver | None = None
         self.unlinked: dict[_ConnectorDriver, None] = {}
         self.toldRetries = 0
         self._factory = factory
+        # The driver whose link is being proven.
+        self._proving: _ConnectorDriver | None = None
         self._links = 0
         self._drivers: WeakKeyDictionary[IConnector, _ConnectorDriver] = WeakKeyDictionary()
         # Those of links that have no connector, because an endpoint made them for example.
@@ -700,7 +706,7 @@ class _Connectors:
         self._proving = None if driver in self._loose else driver
         try:
             self._factory.resetDelay()
-        except Exception:
+        except BaseException:
             _log.failure("resetDelay of {factory} failed", factory=self._factory)
         finally:
             self._proving, self._factory.continueTrying = before, continueTrying
@@ -729,7 +735,7 @@ class _Connectors:
         of = self._factory
         settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
         if self._terms is None or settings != self._settings:
-            self._requireSettings()
+            self.requireSettings()
             self._settings = settings
             self._terms = Terms(
                 clock=clockFor(of.clock),
@@ -743,7 +749,7 @@ class _Connectors:
             )
         return self._terms
 
-    def _requireSettings(self) -> None:
+    def requireSettings(self) -> None:
         """
         Raise L{ValueError} for a setting of the wrong type.  A subclass may use its name for
         something else.
@@ -802,7 +808,7 @@ def _observeConnector(method: _Method, name: str) -> _Method:
             self.connector = connector
             driver.connecting(connector)
             return method(self, connector, *given)
-        driver.disconnected(connector, *given)
+        driver.disconnected(*given)
         try:
             return method(self, connector, *given)
         finally:
@@ -989,6 +995,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         See C{IProtocolFactory}.
         """
         _observeInstance(self)
+        self._heartbeatConnectors.requireSettings()
         super().doStart()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: Any) -> Any:
