@@ -14,6 +14,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -750,6 +751,9 @@ def ownProtocols(kind: Any) -> Any:
         def buildProtocol(addr: Any) -> Any:
             return kind()
 
+    class Partial(Steady):
+        buildProtocol = partial(lambda made, addr: made(), kind)
+
     class OnInstance(Steady):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
@@ -770,7 +774,7 @@ def ownProtocols(kind: Any) -> Any:
         def buildProtocol(self, addr: Any) -> Any:
             return self.only
 
-    return [Builds, Inherits, Adds, Static, OnInstance, OnInstanceByBase, Reuses]
+    return [Builds, Inherits, Adds, Static, Partial, OnInstance, OnInstanceByBase, Reuses]
 
 
 @pytest.mark.parametrize(

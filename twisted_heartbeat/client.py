@@ -781,6 +781,9 @@ def _inheritedMethod(cls: type, name: str) -> _Method:
     """
     if name in vars(cls):
         own = vars(cls)[name]
+        if not hasattr(own, "__get__"):
+            # A functools.partial, for example, is not bound.
+            return lambda self, *given: own(*given)
         return lambda self, *given: own.__get__(self, type(self))(*given)
     return lambda self, *given: getattr(super(cls, self), name)(*given)
 
