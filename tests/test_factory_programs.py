@@ -44,7 +44,7 @@ class Answering(Protocol):
         self.factory.connections.remove(self)
 
 
-class Answers(Factory[Answering]):
+class Answers(Factory):
     """
     A server.
 
@@ -221,7 +221,7 @@ class PoolProtocol(Speaker):
         self.factory.pool.remove(self)
 
 
-class Library(Factory[Protocol]):
+class Library(Factory):
     """
     As the client factory of a WebSocket library: takes a URL, builds its own protocols, and calls
     no base.

@@ -885,7 +885,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     @cvar heartbeat: L{None} to prove nothing by silence.
     @cvar keepAlive: L{None} to leave the operating system's options alone.
     @cvar limits: L{None} for none.
-    @cvar hooks: who hears of all that.
+    @cvar hooks: called besides the log; L{None} for none.
     @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
         to C{__init__}.
     @cvar name: what the log calls its links; the name of the class by default.
