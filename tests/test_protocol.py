@@ -8,12 +8,15 @@ time matters, on real loopback sockets where the transport does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -43,6 +46,15 @@ def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
     Real sockets, plain and TLS.
     """
     with opened(request.param == "TLS") as place:
+        yield place
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
         yield place
 
 
@@ -466,6 +478,74 @@ async def test_watchingBackOnASocket(loopback: Loopback, hooks: Recorder) -> Non
     assert protocol.link.usable
     assert "disconnected" not in hooks.names
     assert [type(link.protocol) for link in server.peers.values()] == [Talker]
+
+
+@pytest.fixture(params=["plain", "TLS", "UNIX"])
+def joining(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """
+    Takes a server and a client's settings, and has them connected over one kind of socket.
+    """
+    from twisted.internet import reactor
+
+    path = str(tmp_path / "socket")
+    if request.param == "UNIX" and sys.platform == "win32":
+        pytest.skip("no UNIX sockets in Twisted here")
+
+    def join(server: Any, **settings: Any) -> None:
+        if request.param == "UNIX":
+            place.atEnd(reactor.listenUNIX(path, server).stopListening)
+            endpoint: Any = UNIXClientEndpoint(reactor, path)
+        else:
+            endpoint = place.endpoint(place.listen(server))
+        place.atEnd(server.close)
+        place.service(endpoint, Factory.forProtocol(Talker), **settings)
+
+    with opened(request.param == "TLS") as place:
+        yield join
+
+
+@pytest_twisted.ensureDeferred
+async def test_pausedReaderIsNotDead(joining: Any, hooks: Recorder) -> None:
+    """
+    A server that pauses the reading for more than twice the bound of its client, which is shorter
+    than its own, is not dead to it, nor the client to the server (promise 19).
+    """
+    theirs = Recorder()
+    server = HeartbeatServerFactory(
+        Factory.forProtocol(Talker), heartbeat=Heartbeat.within(30), hooks=theirs
+    )
+    accepted = theirs.next("connected")
+    joining(server, hooks=hooks, heartbeat=Heartbeat.within(1.2))
+    link = await within(accepted)
+    link.protocol.transport.pauseProducing()
+    await wait(3)
+    assert set(hooks.names) == {"connecting", "connected"}
+    link.protocol.transport.resumeProducing()
+    assert link.usable
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no UNIX sockets in Twisted here")
+@pytest_twisted.ensureDeferred
+async def test_pausedOverUnixIsNoSilence(plain: Loopback, hooks: Recorder, tmp_path: Path) -> None:
+    """
+    Over a UNIX socket, too, what a peer says while this side has paused reading is no silence, and
+    a peer that says nothing is found once this side reads again (promise 6).
+    """
+    from twisted.internet import reactor
+
+    peers, path = Peers(), str(tmp_path / "socket")
+    plain.atEnd(reactor.listenUNIX(path, peers).stopListening)
+    connected = hooks.next("connected")
+    plain.service(
+        UNIXClientEndpoint(reactor, path), Factory.forProtocol(Talker), hooks=hooks, heartbeat=QUICK
+    )
+    link = await within(connected)
+    link.protocol.transport.pauseProducing()
+    await wait(1)
+    assert link.usable
+    ended = hooks.next("disconnected")
+    link.protocol.transport.resumeProducing()
+    assert type(await within(ended)) is PeerSilent
 
 
 @pytest_twisted.ensureDeferred

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from .core import wire
 from .core.agreement import Agreement
 from .core.causes import ClosedHere, PeerClosed, PeerSilent, ProtocolViolation
-from .core.settings import Heartbeat, KeepAlive, Limits
+from .core.settings import SHORTEST_BOUND, Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Unowned
@@ -285,13 +285,21 @@ _SOON_ENOUGH = 0.75
 """Of the time within which this side has to say something, for the network takes some as well."""
 
 
+@lru_cache(maxsize=256)
+def _beatsFor(offers: float) -> wire.Beats:
+    """
+    One for all links that promise the same, whatever their peers need: they are pinged together.
+    """
+    return wire.Beats(offers)
+
+
 _Act = Callable[[Any], object]
 """Takes the protocol."""
 
 
 class _Said:
     """
-    What this side says, alike on all the links of a factory.
+    What this side says, alike on all the links of a factory whose peers need the same.
 
     @ivar hello: as the other side has it, for both have to come to the same agreement.
     @ivar frame: its bytes.
@@ -303,11 +311,17 @@ class _Said:
 
     __slots__ = ("beats", "frame", "hello", "sayClosing", "speak", "within")
 
-    def __init__(self, hello: wire.Hello, speak: _Act, sayClosing: _Act) -> None:
+    def __init__(self, hello: wire.Hello, needed: float, speak: _Act, sayClosing: _Act) -> None:
+        """
+        @param needed: seconds within which the peer has said that it has to hear this side; 0 if it
+            has not said so, or does not watch.
+        """
         self.hello = hello
         self.frame = wire.encode(hello)
-        self.beats = wire.Beats(hello.offers)
-        self.within = hello.offers * _SOON_ENOUGH or inf
+        self.beats = _beatsFor(hello.offers)
+        # No bound is shorter, so a peer that asks for more than that can not have it.
+        needed = needed and max(SHORTEST_BOUND, needed)
+        self.within = min(hello.offers or inf, needed or inf) * _SOON_ENOUGH
         self.speak = speak
         self.sayClosing = sayClosing
 
@@ -355,9 +369,9 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     @staticmethod
     @lru_cache(maxsize=256)
-    def __saying(name: str, needs: float, offers: float) -> _Said:
+    def __saying(name: str, needs: float, offers: float, needed: float = 0.0) -> _Said:
         hello = wire.Hello(name, needs, offers).rounded
-        return _Said(hello, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
+        return _Said(hello, needed, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
 
     def _newReader(self) -> wire.Reader:
         return wire.Stream(self.maxMessage)
@@ -468,11 +482,20 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         elif isinstance(frame, wire.Ping):
             self.__answer(frame)
         elif isinstance(frame, wire.Hello):
-            self.hello = frame
+            self._speakFor(frame)
             self.__agree(frame)
             self.helloReceived(frame)
         elif isinstance(frame, wire.Goodbye):
             self.__partedFrom(frame)
+
+    def _speakFor(self, hello: wire.Hello) -> None:
+        """
+        Keep the other side's hello, and from here on speak within what it needs.
+        """
+        self.hello = hello
+        said = self.__said.hello
+        self.__said = self.__saying(said.name, said.needs, said.offers, hello.needs)
+        self.__link().speakAs(self.__said)
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()
