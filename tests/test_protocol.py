@@ -763,6 +763,64 @@ def test_pingThatRaises(loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
 
 
+def test_asyncPing() -> None:
+    """
+    A C{sendPing} that is an C{async def} runs: the peer that answers it lives.
+    """
+
+    class Asking(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            self.sendLine(b"ping")
+
+    protocol, transport, clock, hooks = connected(Asking)
+    for _ in range(10):
+        wait8(clock, 4.125)
+        assert transport.value() == b"ping\r\n"
+        transport.clear()
+        transport.deliver(b"pong\r\n")
+    assert hooks.names == ["connected"]
+    transport.lose()
+
+
+def test_asyncPingThatRaises(loggedErrors: Any) -> None:
+    """
+    An C{async def} that raises before it awaits anything is handled as any ping that raises.
+    """
+
+    class Broken(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("in sendPing")
+
+    protocol, transport, clock, hooks = connected(Broken)
+    wait8(clock, 4.25)
+    [cause] = hooks.told("disconnected")
+    assert type(cause) is SendFailed
+    assert isinstance(cause.__cause__, ZeroDivisionError)
+    assert len(loggedErrors.flush(ZeroDivisionError)) == 1
+
+
+def test_asyncPingThatFailsLater() -> None:
+    """
+    What a coroutine raises later is an answer as a Deferred's failure is, and no error: the bytes
+    that came are what counts.
+    """
+    answers: list[Deferred[None]] = []
+
+    class Asking(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            answers.append(Deferred())
+            await answers[-1]
+
+    protocol, transport, clock, hooks = connected(Asking)
+    wait8(clock, 4.125)
+    clock.advance(0.25)
+    transport.deliver(b"error\r\n")
+    answers[0].errback(ValueError("the peer says no"))
+    assert 0.25 <= protocol.link.rtt <= 0.375
+    assert hooks.names == ["connected"]
+    transport.lose()
+
+
 def test_pingThatAnswers() -> None:
     """
     A C{sendPing} may return a Deferred; its answer, or its failure, gives the round-trip time where

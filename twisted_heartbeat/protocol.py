@@ -87,8 +87,9 @@ class HeartbeatMixin(TimeoutMixin):
         """
         Make the peer speak.  What a subclass supplies.
 
-        @return: may be a Deferred that fires with the answer; it is used for the round-trip time
-            only, and its failure is no error.
+        @return: may be a Deferred or a coroutine that gives the answer; it is used for the
+            round-trip time only, and its failure is no error.  What is raised before anything is
+            waited for ends the link.
         """
         raise NotImplementedError(f"{type(self).__name__} has no sendPing")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from types import CoroutineType
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,7 +39,7 @@ from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
 from .ending import Ending
-from .hooks import runCleanups, runHook
+from .hooks import runCleanups, runHook, startPing
 from .keepalive import Applied, applyKeepAlive
 from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
@@ -1089,6 +1090,10 @@ class Link:
                 answer = steady.sendsNow(ping, self.protocol)
             else:
                 answer = ping(self.protocol)
+            if type(answer) is CoroutineType:
+                # It has written nothing before it is started.
+                start = startPing
+                answer = start(answer) if steady is None else steady.sendsNow(start, answer)
         except Exception as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
