@@ -48,6 +48,7 @@ from zope.interface import (
 from .core import wire
 from .core.causes import ClosedHere, PeerClosed, ProtocolViolation
 from .net.clock import clockFor
+from .net.deadline import PeerDeadline
 from .net.link import Link
 from .net.transport import Buffering
 from .protocol import HeartbeatProtocol
@@ -96,7 +97,7 @@ class Tunnel(HeartbeatProtocol):
         self._departing = False
         self._released = False
         self._held: deque[wire.Frame] = deque()
-        self._helloCall: IDelayedCall | None = None
+        self._helloCall: PeerDeadline | None = None
         self._endedCall: IDelayedCall | None = None
         self._departCall: IDelayedCall | None = None
 
@@ -165,7 +166,8 @@ class Tunnel(HeartbeatProtocol):
     def _awaitHello(self) -> None:
         bound = self._known.bound
         if bound is not None:
-            self._helloCall = self._later(bound, self._noHello, bound)
+            clock = clockFor(self.clock)
+            self._helloCall = PeerDeadline(clock, bound, self._noHello, bound)
 
     def _noHello(self, bound: float) -> None:
         self._helloCall = None
@@ -355,7 +357,7 @@ class Tunnel(HeartbeatProtocol):
         return clockFor(self.clock).callLater(delay, f, *arguments)
 
 
-def _stop(*calls: IDelayedCall | None) -> None:
+def _stop(*calls: IDelayedCall | PeerDeadline | None) -> None:
     for call in calls:
         if call is not None and call.active():
             call.cancel()

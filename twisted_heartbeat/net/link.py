@@ -814,7 +814,8 @@ class Link:
         if self.state == "gone":
             return None
         if now >= self._deadline:
-            self._overdue()
+            if not self._looksAgain(now, lateness):
+                self._overdue()
         elif self.state != "closing" and not self._isClosing():
             if now >= self.liveness.due:
                 self._look(now, lateness)
@@ -1304,8 +1305,23 @@ class Link:
 
     def _closeWithin(self, limit: float | None) -> None:
         self.state = "closing"
+        self._end.lookedAgain = False
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
+
+    def _looksAgain(self, now: float, lateness: float) -> bool:
+        """
+        Put off a deadline of the peer's, once, as L{PeerDeadline} does.
+
+        @return: whether it was put off.
+        """
+        ending, limits = self._end, self._terms.limits
+        if ending.lookedAgain or ending.turnsLeft is not None:
+            return False
+        ending.lookedAgain = True
+        limit = limits.connectTimeout if self.state == "handshaking" else limits.closeTimeout
+        self._deadline = now + min(lateness, limit or 0.0)
+        return True
 
     def _overdue(self) -> None:
         if self.state == "handshaking":
