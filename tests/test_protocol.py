@@ -20,11 +20,15 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
+    ClosedHere,
     Heartbeat,
+    HeartbeatClientService,
+    HeartbeatFactory,
     HeartbeatMixin,
     HeartbeatProtocol,
     HeartbeatServerFactory,
@@ -36,7 +40,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 
-from .fakes import FakeTransport, Recorder
+from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within
 
 
@@ -65,6 +69,17 @@ def secured() -> Iterator[Loopback]:
     """
     with opened(True) as place:
         yield place
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    """
+    What is logged during the test.
+    """
+    logged: list[LogEvent] = []
+    globalLogPublisher.addObserver(logged.append)
+    yield logged
+    globalLogPublisher.removeObserver(logged.append)
 
 
 @pytest.fixture
@@ -386,6 +401,52 @@ def test_sendMessageWithoutListener() -> None:
     clock.advance(0)
     protocol.sendMessage(b"too late")
     assert not transport.open
+
+
+@pytest.mark.parametrize("door", ["alone", "wrapped", "server", "service"])
+def test_forgottenConnectionMade(door: str, events: list[LogEvent]) -> None:
+    """
+    A subclass whose C{connectionMade} does not call its super says no hello: its links end at
+    once, never connected, and one clear sentence is logged, once for the class.
+    """
+
+    class Forgetful(Talker):
+        def connectionMade(self) -> None:
+            self.made = True
+
+    clock, hooks = Clock(), Recorder()
+    Forgetful.clock, Forgetful.hooks = clock, hooks
+    plain = Factory.forProtocol(Forgetful)
+    settings: dict[str, Any] = {"clock": clock, "hooks": hooks}
+    network = FakeNetwork(clock)
+    endpoint = network.endpoint()
+    service = HeartbeatClientService(endpoint, plain, lambda attempt: 1.0, **settings)
+    factories = {
+        "alone": lambda: plain,
+        "wrapped": lambda: HeartbeatFactory(plain, **settings),
+        "server": lambda: HeartbeatServerFactory(plain, **settings),
+    }
+    for number in range(2):
+        if door == "service":
+            service.startService()
+            endpoint.attempts[number].succeed()
+        else:
+            protocol: Any = factories[door]().buildProtocol(PEER)
+            transport = FakeTransport(clock, protocol)
+            protocol.makeConnection(transport)
+            assert transport.aborting
+        clock.advance(0)
+        clock.advance(1)
+    if door == "service":
+        service.stopService()
+        clock.advance(0)
+        clock.advance(1)
+    assert "connected" not in hooks.names
+    causes = [retry.cause for retry in hooks.told("retrying")] or hooks.told("disconnected")
+    assert [type(cause) for cause in causes[:2]] == [ClosedHere] * 2
+    [told] = [event["words"] for event in events if event["log_level"] is LogLevel.error]
+    assert told in str(causes[0])
+    assert "Forgetful.connectionMade must call super().connectionMade()" in told
 
 
 def test_encodeMessage() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,6 +31,8 @@ from .net.hooks import LinkHooks
 from .net.link import Link, Unowned
 from .net.terms import Ping, Terms
 from .net.transport import abort
+
+_log = Logger()
 
 _UNOWNED = Unowned()
 _NO_HOOKS = LinkHooks()
@@ -335,7 +338,36 @@ def _resting(maxMessage: int) -> wire.Stream:
     return wire.Stream.opened(maxMessage)
 
 
-class HeartbeatProtocol(HeartbeatMixin, Protocol):
+class _Greeting(Protocol):
+    """
+    A protocol that says hello in its C{connectionMade}, so that no subclass may leave that out.
+    """
+
+    link: Link | None
+
+    def makeConnection(self, transport: Any) -> None:
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        link = self.link
+        # The hello sets the manner.
+        if link is not None and link.manner is None and link.state not in _OVER:
+            kind: Any = type(self)
+            link.abort(ClosedHere(_complaint(kind)))
+
+
+@lru_cache(maxsize=256)
+def _complaint(kind: type) -> str:
+    """
+    Log, once for each class, that it says no hello.
+
+    @return: the same, for the cause.
+    """
+    name = kind.__qualname__
+    words = f"{name}.connectionMade must call super().connectionMade(), which says hello"
+    _log.error("{words}: the connection is aborted", words=words)
+    return words
+
+
+class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     """
     Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
     heartbeat.  Override L{messageReceived}; call L{sendMessage}.
@@ -357,7 +389,7 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def connectionMade(self) -> None:
         """
-        Say hello.
+        Say hello.  An override has to call its super.
         """
         # What an earlier connection may have left; most have none, and keep none for it.
         for name in ("hello", "_HeartbeatProtocol__hold", "_HeartbeatProtocol__parted"):
