@@ -348,7 +348,7 @@ class _Greeting(Protocol):
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         link = self.link
-        # The hello sets the manner.
+        # To say hello is to set the manner.
         if link is not None and link.manner is None and link.state not in _OVER:
             kind: Any = type(self)
             link.abort(ClosedHere(_complaint(kind)))
@@ -396,13 +396,13 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             _forget(self, name)
         self.__reader: wire.Reader | None = self._newReader()
         link = self.__link()
-        said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link))
+        said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link), 0.0)
         self.__beat(said.frame)
         link.behave(said)
 
     @staticmethod
     @lru_cache(maxsize=256)
-    def __saying(name: str, needs: float, offers: float, needed: float = 0.0) -> _Said:
+    def __saying(name: str, needs: float, offers: float, needed: float) -> _Said:
         hello = wire.Hello(name, needs, offers).rounded
         return _Said(hello, needed, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
 

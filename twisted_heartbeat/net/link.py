@@ -795,13 +795,18 @@ class Link:
             if steady.round is not None:
                 self.leaveRound()
             liveness = self.liveness
-            # In a crowd nothing of it is due, and it is here for its own word.
-            crowded = liveness.due == inf and liveness.settled
-            if not crowded and self._joinsRound(steady, now, now - lateness):
+            if liveness.due == inf and liveness.settled:
+                # In a crowd nothing of it is due, and it is here for its own word.
+                speakBy = self._speakBy
+                if now < speakBy:
+                    return speakBy if speakBy < inf else None
+                self._keepWord(now)
+                return self._next()
+            if self._joinsRound(steady, now, now - lateness):
                 return None
-            pings = False if crowded else liveness.glance(now, lateness)
+            pings = liveness.glance(now, lateness)
             if pings is False:
-                if not crowded and liveness.speaksOften(now):
+                if liveness.speaksOften(now):
                     self._joinCrowd(now)
                 if self.manner is None:
                     return liveness.due if liveness.due < inf else None
@@ -814,8 +819,7 @@ class Link:
         if self.state == "gone":
             return None
         if now >= self._deadline:
-            if not self._looksAgain(now, lateness):
-                self._overdue()
+            self._overdue(now, lateness)
         elif self.state != "closing" and not self._isClosing():
             if now >= self.liveness.due:
                 self._look(now, lateness)
@@ -1303,35 +1307,38 @@ class Link:
         self._revisit()
         return True
 
+    def _looksAgain(self, now: float, lateness: float, limit: float | None) -> bool:
+        """
+        Put off a deadline of the peer's, once, as
+        L{PeerDeadline<twisted_heartbeat.net.deadline.PeerDeadline>} does.
+
+        @return: whether it was put off.
+        """
+        ending = self._end
+        if ending.lookedAgain:
+            return False
+        ending.lookedAgain = True
+        self._deadline = now + min(lateness, limit or 0.0)
+        return True
+
     def _closeWithin(self, limit: float | None) -> None:
         self.state = "closing"
         self._end.lookedAgain = False
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
 
-    def _looksAgain(self, now: float, lateness: float) -> bool:
-        """
-        Put off a deadline of the peer's, once, as L{PeerDeadline} does.
-
-        @return: whether it was put off.
-        """
-        ending, limits = self._end, self._terms.limits
-        if ending.lookedAgain or ending.turnsLeft is not None:
-            return False
-        ending.lookedAgain = True
-        limit = limits.connectTimeout if self.state == "handshaking" else limits.closeTimeout
-        self._deadline = now + min(lateness, limit or 0.0)
-        return True
-
-    def _overdue(self) -> None:
+    def _overdue(self, now: float, lateness: float) -> None:
+        limits = self._terms.limits
         if self.state == "handshaking":
-            limit = self._terms.limits.connectTimeout
-            self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
+            limit = limits.connectTimeout
+            if not self._looksAgain(now, lateness, limit):
+                self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
             return
         ending = self._end
         assert ending.cause is not None
         if ending.turnsLeft is None:
-            self.abort(ending.cause)
+            if not self._looksAgain(now, lateness, limits.closeTimeout):
+                self.abort(ending.cause)
         elif ending.turnsLeft > 1:
             ending.turnsLeft -= 1
         else:
