@@ -232,6 +232,7 @@ def test_passiveWithoutATimelyOffer(offers: float) -> None:
     run(clock, 5)
     [ping] = end.written()
     assert isinstance(ping, wire.Ping)
+    assert ping.hold == 0
     end.hear(wire.Pong(ping.token))
     run(clock, 7.9)
     assert end.transport.open
