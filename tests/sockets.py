@@ -210,12 +210,14 @@ class Scene:
         if why is not None:
             self.connection.connectionLost(Failure(why))
 
-    def begin(self, name: str = "") -> None:
+    def begin(self, name: str = "", needs: float = 0.0) -> None:
         """
         Past what happens only once: hellos, and the first chunk.
+
+        @param needs: seconds, the peer's bound.
         """
         self.flush()
-        self.receive(wire.encode(wire.Hello(name)))
+        self.receive(wire.encode(wire.Hello(name, needs)))
         self.forget()
 
     def forget(self) -> None:

@@ -96,9 +96,9 @@ class Guest:
         """
         self.transport.deliver(b"".join(map(wire.encode, frames)))
 
-    def heard(self, kind: type[Any]) -> list[Any]:
+    def heard(self, kind: Any) -> list[Any]:
         """
-        The frames of one kind that it has got so far.
+        The frames of a kind, or of several, that it has got so far.
         """
         frames = wire.Reader().receive(self.transport.value())
         return [frame for frame in frames if isinstance(frame, kind)]
@@ -568,6 +568,30 @@ def test_nothingIsDeliveredBeforeADecision() -> None:
     decision.callback(None)
     assert guest.protocol.told == ["pump", b"a" * 400, b"b" * 600]
     assert not guest.transport.paused
+    guest.transport.lose()
+
+
+def test_heldPeerHearsFromUs() -> None:
+    """
+    A peer that has to wait for its admission, and has sent so much that it is not read meanwhile,
+    hears from the server within three quarters of what its hello says that it needs (promise 19).
+    """
+    decision: Deferred[Any] = Deferred()
+    serverLimits = ServerLimits(maxHeld=1000, admissionTimeout=60)
+    place = Place(admit=lambda *facts: decision, serverLimits=serverLimits)
+    guest = place.arrives()
+    guest.say(wire.Hello("pump", needs=8), wire.Data(b"a" * 2000))
+    assert guest.transport.paused
+    guest.transport.clear()
+    spoke = 0
+    for second in range(1, 41):
+        place.passes(1)
+        if guest.heard(wire.Pong | wire.Ping):
+            spoke = second
+            guest.transport.clear()
+        assert second - spoke <= 6
+    decision.callback(None)
+    assert guest.protocol.told == ["pump", b"a" * 2000]
     guest.transport.lose()
 
 

@@ -33,6 +33,7 @@ FLOORS = {
         "round",
         "crowd",
         "clock",
+        "deadline",
         "keepalive",
         "nestedpoll",
         "transport",

@@ -116,6 +116,18 @@ class Own(Protocol):
         self.answered.append(answer)
         return answer
 
+    async def askAsync(self) -> None:
+        """
+        One that is a coroutine.
+        """
+        self.ask()
+
+    async def callAsync(self) -> bytes:
+        """
+        One that is a coroutine, and awaits its answer.
+        """
+        return await self.call()
+
 
 class Mixed(HeartbeatMixin, Own):
     """
@@ -123,6 +135,18 @@ class Mixed(HeartbeatMixin, Own):
     """
 
     def sendPing(self) -> None:
+        """
+        See L{HeartbeatMixin}.
+        """
+        self.ask()
+
+
+class MixedAsync(Mixed):
+    """
+    The same with a coroutine.
+    """
+
+    async def sendPing(self) -> None:  # type: ignore[override]
         """
         See L{HeartbeatMixin}.
         """
@@ -291,6 +315,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "mixed in": {"protocol": Mixed},
     "in two writes": {"ping": Own.askOften},
     "with an answer": {"ping": Own.call},
+    "a coroutine": {"ping": Own.askAsync},
+    "a coroutine that awaits its answer": {"ping": Own.callAsync},
+    "a coroutine, mixed in": {"protocol": MixedAsync},
+    "a function that returns a coroutine": {"ping": lambda own: own.askAsync()},
     "at a place": {"phase": PHASE},
 }
 
@@ -394,11 +422,12 @@ def test_logged() -> None:
     assert peer.own.heard == [b"a word"]
 
 
-def test_rtt() -> None:
+@pytest.mark.parametrize("ping", [Own.call, Own.callAsync])
+def test_rtt(ping: Any) -> None:
     """
     Where a ping's answer is awaited, its round-trip time is known in a round, too.
     """
-    server = settled(ping=Own.call)
+    server = settled(ping=ping)
     [peer] = server.peers
     server.untilAsked()
     server.wait(0.0625)
@@ -621,11 +650,12 @@ def test_fullBuffer(answer: int | OSError) -> None:
     assert inRound(server.peers[0], server.peers[2])
 
 
-def test_pingFails(loggedErrors: Any) -> None:
+@pytest.mark.parametrize("ping", [Own.ask, Own.askAsync])
+def test_pingFails(ping: Any, loggedErrors: Any) -> None:
     """
     A ping that raises ends its own link, is logged, and the others are asked all the same.
     """
-    server = settled(3)
+    server = settled(3, ping=ping)
 
     def fail() -> None:
         raise ZeroDivisionError("no ping")

@@ -113,13 +113,15 @@ def bare(clock: Clock) -> Any:
     return Factory.forProtocol(Bare)
 
 
-def sceneOf(make: Callable[[Clock], Any]) -> Scene:
+def sceneOf(make: Callable[[Clock], Any], needs: float = 0.0) -> Scene:
     """
     An idle peer, past the beginning.
+
+    @param needs: seconds, its bound.
     """
     clock = Clock()
     scene = Scene(make(clock), clock, kind=Accepted)
-    scene.begin()
+    scene.begin(needs=needs)
     if make is not bare:
         for _ in range(2):
             # Until nobody looks at what was sent at the beginning.
@@ -235,11 +237,11 @@ def test_callsOfAChunkAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -
     assert callsOfAChunk(mixed) == usual + 1
 
 
-def callsOfABeat(make: Callable[[Clock], Any] = builtIn) -> int:
+def callsOfABeat(make: Callable[[Clock], Any] = builtIn, needs: float = 0.0) -> int:
     """
     What an interval costs an idle link: the ping, the pong, and whatever looks after them.
     """
-    scene = sceneOf(make)
+    scene = sceneOf(make, needs)
     pulse = pulseFor(scene.clock)
     pulse._setCall = lambda: None  # type: ignore[method-assign]
 
@@ -266,6 +268,14 @@ def test_callsOfABeat(kernel: Kernel, make: Callable[[Clock], Any], most: int) -
     A ping, its pong and the looks at both stay below a ceiling of calls.
     """
     assert callsOfABeat(make) <= most
+
+
+@pytest.mark.usefixtures("inPlace")
+def test_callsOfABeatToOneWhoWatches(kernel: Kernel) -> None:
+    """
+    A peer that watches this side within the same bound costs no more: the pings are word enough.
+    """
+    assert callsOfABeat(builtIn, needs=35.0) == callsOfABeat(builtIn)
 
 
 @pytest.mark.usefixtures("inPlace")

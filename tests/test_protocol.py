@@ -8,20 +8,27 @@ time matters, on real loopback sockets where the transport does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
+    ClosedHere,
     Heartbeat,
+    HeartbeatClientService,
+    HeartbeatFactory,
     HeartbeatMixin,
     HeartbeatProtocol,
     HeartbeatServerFactory,
@@ -33,7 +40,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 
-from .fakes import FakeTransport, Recorder
+from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within
 
 
@@ -47,12 +54,32 @@ def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
 
 
 @pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
+        yield place
+
+
+@pytest.fixture
 def secured() -> Iterator[Loopback]:
     """
     Real sockets with TLS.
     """
     with opened(True) as place:
         yield place
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    """
+    What is logged during the test.
+    """
+    logged: list[LogEvent] = []
+    globalLogPublisher.addObserver(logged.append)
+    yield logged
+    globalLogPublisher.removeObserver(logged.append)
 
 
 @pytest.fixture
@@ -376,6 +403,52 @@ def test_sendMessageWithoutListener() -> None:
     assert not transport.open
 
 
+@pytest.mark.parametrize("door", ["alone", "wrapped", "server", "service"])
+def test_forgottenConnectionMade(door: str, events: list[LogEvent]) -> None:
+    """
+    A subclass whose C{connectionMade} does not call its super says no hello: its links end at
+    once, never connected, and one clear sentence is logged, once for the class.
+    """
+
+    class Forgetful(Talker):
+        def connectionMade(self) -> None:
+            self.made = True
+
+    clock, hooks = Clock(), Recorder()
+    Forgetful.clock, Forgetful.hooks = clock, hooks
+    plain = Factory.forProtocol(Forgetful)
+    settings: dict[str, Any] = {"clock": clock, "hooks": hooks}
+    network = FakeNetwork(clock)
+    endpoint = network.endpoint()
+    service = HeartbeatClientService(endpoint, plain, lambda attempt: 1.0, **settings)
+    factories = {
+        "alone": lambda: plain,
+        "wrapped": lambda: HeartbeatFactory(plain, **settings),
+        "server": lambda: HeartbeatServerFactory(plain, **settings),
+    }
+    for number in range(2):
+        if door == "service":
+            service.startService()
+            endpoint.attempts[number].succeed()
+        else:
+            protocol: Any = factories[door]().buildProtocol(PEER)
+            transport = FakeTransport(clock, protocol)
+            protocol.makeConnection(transport)
+            assert transport.aborting
+        clock.advance(0)
+        clock.advance(1)
+    if door == "service":
+        service.stopService()
+        clock.advance(0)
+        clock.advance(1)
+    assert "connected" not in hooks.names
+    causes = [retry.cause for retry in hooks.told("retrying")] or hooks.told("disconnected")
+    assert [type(cause) for cause in causes[:2]] == [ClosedHere] * 2
+    [told] = [event["words"] for event in events if event["log_level"] is LogLevel.error]
+    assert told in str(causes[0])
+    assert "Forgetful.connectionMade must call super().connectionMade()" in told
+
+
 def test_encodeMessage() -> None:
     """
     A subclass may send what it likes by overriding C{encodeMessage}.
@@ -466,6 +539,74 @@ async def test_watchingBackOnASocket(loopback: Loopback, hooks: Recorder) -> Non
     assert protocol.link.usable
     assert "disconnected" not in hooks.names
     assert [type(link.protocol) for link in server.peers.values()] == [Talker]
+
+
+@pytest.fixture(params=["plain", "TLS", "UNIX"])
+def joining(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """
+    Takes a server and a client's settings, and has them connected over one kind of socket.
+    """
+    from twisted.internet import reactor
+
+    path = str(tmp_path / "socket")
+    if request.param == "UNIX" and sys.platform == "win32":
+        pytest.skip("no UNIX sockets in Twisted here")
+
+    def join(server: Any, **settings: Any) -> None:
+        if request.param == "UNIX":
+            place.atEnd(reactor.listenUNIX(path, server).stopListening)
+            endpoint: Any = UNIXClientEndpoint(reactor, path)
+        else:
+            endpoint = place.endpoint(place.listen(server))
+        place.atEnd(server.close)
+        place.service(endpoint, Factory.forProtocol(Talker), **settings)
+
+    with opened(request.param == "TLS") as place:
+        yield join
+
+
+@pytest_twisted.ensureDeferred
+async def test_pausedReaderIsNotDead(joining: Any, hooks: Recorder) -> None:
+    """
+    A server that pauses the reading for more than twice the bound of its client, which is shorter
+    than its own, is not dead to it, nor the client to the server (promise 19).
+    """
+    theirs = Recorder()
+    server = HeartbeatServerFactory(
+        Factory.forProtocol(Talker), heartbeat=Heartbeat.within(30), hooks=theirs
+    )
+    accepted = theirs.next("connected")
+    joining(server, hooks=hooks, heartbeat=Heartbeat.within(1.2))
+    link = await within(accepted)
+    link.protocol.transport.pauseProducing()
+    await wait(3)
+    assert set(hooks.names) == {"connecting", "connected"}
+    link.protocol.transport.resumeProducing()
+    assert link.usable
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no UNIX sockets in Twisted here")
+@pytest_twisted.ensureDeferred
+async def test_pausedOverUnixIsNoSilence(plain: Loopback, hooks: Recorder, tmp_path: Path) -> None:
+    """
+    Over a UNIX socket, too, what a peer says while this side has paused reading is no silence, and
+    a peer that says nothing is found once this side reads again (promise 6).
+    """
+    from twisted.internet import reactor
+
+    peers, path = Peers(), str(tmp_path / "socket")
+    plain.atEnd(reactor.listenUNIX(path, peers).stopListening)
+    connected = hooks.next("connected")
+    plain.service(
+        UNIXClientEndpoint(reactor, path), Factory.forProtocol(Talker), hooks=hooks, heartbeat=QUICK
+    )
+    link = await within(connected)
+    link.protocol.transport.pauseProducing()
+    await wait(1)
+    assert link.usable
+    ended = hooks.next("disconnected")
+    link.protocol.transport.resumeProducing()
+    assert type(await within(ended)) is PeerSilent
 
 
 @pytest_twisted.ensureDeferred
@@ -681,6 +822,64 @@ def test_pingThatRaises(loggedErrors: Any) -> None:
     assert type(cause) is SendFailed
     assert isinstance(cause.__cause__, ZeroDivisionError)
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
+
+
+def test_asyncPing() -> None:
+    """
+    A C{sendPing} that is an C{async def} runs: the peer that answers it lives.
+    """
+
+    class Asking(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            self.sendLine(b"ping")
+
+    protocol, transport, clock, hooks = connected(Asking)
+    for _ in range(10):
+        wait8(clock, 4.125)
+        assert transport.value() == b"ping\r\n"
+        transport.clear()
+        transport.deliver(b"pong\r\n")
+    assert hooks.names == ["connected"]
+    transport.lose()
+
+
+def test_asyncPingThatRaises(loggedErrors: Any) -> None:
+    """
+    An C{async def} that raises before it awaits anything is handled as any ping that raises.
+    """
+
+    class Broken(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("in sendPing")
+
+    protocol, transport, clock, hooks = connected(Broken)
+    wait8(clock, 4.25)
+    [cause] = hooks.told("disconnected")
+    assert type(cause) is SendFailed
+    assert isinstance(cause.__cause__, ZeroDivisionError)
+    assert len(loggedErrors.flush(ZeroDivisionError)) == 1
+
+
+def test_asyncPingThatFailsLater() -> None:
+    """
+    What a coroutine raises later is an answer as a Deferred's failure is, and no error: the bytes
+    that came are what counts.
+    """
+    answers: list[Deferred[None]] = []
+
+    class Asking(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            answers.append(Deferred())
+            await answers[-1]
+
+    protocol, transport, clock, hooks = connected(Asking)
+    wait8(clock, 4.125)
+    clock.advance(0.25)
+    transport.deliver(b"error\r\n")
+    answers[0].errback(ValueError("the peer says no"))
+    assert 0.25 <= protocol.link.rtt <= 0.375
+    assert hooks.names == ["connected"]
+    transport.lose()
 
 
 def test_pingThatAnswers() -> None:

@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from twisted_heartbeat import Heartbeat, HeartbeatProtocol, PeerClosed, PeerSilent
+from twisted_heartbeat import Heartbeat, HeartbeatProtocol, Limits, PeerClosed, PeerSilent
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.agreement import Agreement, Direction
 from twisted_heartbeat.net.clock import pulseFor
 
 from .fakes import FakeTransport, Recorder
+from .sockets import Scene
 
 SLOT = 1 / 64
 """How late the pulse may be."""
@@ -229,6 +232,7 @@ def test_passiveWithoutATimelyOffer(offers: float) -> None:
     run(clock, 5)
     [ping] = end.written()
     assert isinstance(ping, wire.Ping)
+    assert ping.hold == 0
     end.hear(wire.Pong(ping.token))
     run(clock, 7.9)
     assert end.transport.open
@@ -282,7 +286,7 @@ def test_watchingBack() -> None:
     """
     clock = Clock()
     end = End(clock, None).connect()
-    end.hear(wire.Hello("", 8, 0))
+    end.hear(wire.Hello())
     run(clock, 100)
     assert (end.link.watch, end.link.bound) == ("keepalive", None)
     end.hear(wire.Ping(1, 4))
@@ -474,6 +478,123 @@ def test_idleLinksSayNothingMore() -> None:
     assert wire.Pong(0) not in said
     assert 2 * 9 <= len(said) - 2 <= 2 * 10
     part(one, other)
+
+
+LONG = Heartbeat.within(35)
+
+
+@pytest.mark.parametrize("heartbeat", [None, LONG, Heartbeat(interval=None, timeout=35)])
+def test_speaksWithinWhatThePeerNeeds(heartbeat: Heartbeat | None) -> None:
+    """
+    An end that reads nothing, and so sees no ping, speaks all the same within three quarters of
+    what the peer has said that it needs, whatever its own bound (promise 19).
+    """
+    clock = Clock()
+    end = End(clock, heartbeat).connect()
+    end.hear(wire.Hello("", needs=8))
+    end.written()
+    spoke = []
+    for _ in range(34 * 64):
+        run(clock, 1 / 64)
+        spoke += [clock.seconds() for _ in end.written()]
+    assert len(spoke) >= 5
+    assert max(b - a for a, b in zip([0.0, *spoke], spoke, strict=False)) <= 6 + SLOT
+    part(end)
+
+
+def test_needsOfNothing() -> None:
+    """
+    For a peer that does not watch, nothing is said that nobody asked for.
+    """
+    clock = Clock()
+    end = End(clock, None).connect()
+    end.hear(wire.Hello("", needs=0, offers=5))
+    end.written()
+    for _ in range(10):
+        run(clock, 4)
+        end.hear(wire.Data(b"talk"))
+    assert end.written() == []
+    part(end)
+
+
+def test_needsHaveAFloor() -> None:
+    """
+    A peer that says that it needs a word each millisecond gets one as often as the shortest bound
+    of this package needs it, and no more often (promise 17).
+    """
+    clock = Clock()
+    end = End(clock, LONG).connect()
+    end.hear(wire.Hello("", needs=0.001))
+    end.written()
+    run(clock, 3)
+    assert 3 / (0.15 + SLOT) - 1 <= len(end.written()) <= 3 / 0.15
+    part(end)
+
+
+def test_messagesKeepTheWordToo() -> None:
+    """
+    A message is a word as good as any: none is added to it, and the next is due as long after it.
+    """
+    clock = Clock()
+    end = End(clock, LONG).connect()
+    end.hear(wire.Hello("", needs=8))
+    end.written()
+    for _ in range(10):
+        run(clock, 3)
+        end.hear(wire.Data(b"question"))
+        end.protocol.sendMessage(b"answer")
+    assert end.written() == [wire.Data(b"answer")] * 10
+    run(clock, 6 - SLOT)
+    end.hear(wire.Data(b"question"))
+    assert end.written() == []
+    run(clock, 3 * SLOT)
+    assert end.written() == [wire.Pong(0)]
+    part(end)
+
+
+def test_unequalBoundsSayNothingMore() -> None:
+    """
+    Where both read, the pings of the end with the shorter bound, and their pongs, are all that is
+    said: the other end need not speak by itself.
+    """
+    clock, one, other = joined(LONG, Heartbeat.within(8))
+    run(clock, 100)
+    said = [frame for end in (one, other) for frame in end.written()]
+    assert {type(frame) for frame in said} == {wire.Hello, wire.Ping, wire.Pong}
+    assert wire.Pong(0) not in said
+    part(one, other)
+
+
+def test_heartbeatsDoNotPileUp() -> None:
+    """
+    Where the peer takes nothing, no heartbeat is added to what waits for it; when that has drained
+    this side speaks again in time.
+    """
+    clock = Clock()
+
+    class Watched(HeartbeatProtocol):
+        heartbeat = LONG
+        keepAlive = None
+        limits = Limits(sendStall=None)
+
+    Watched.clock = clock
+    scene = Scene(Factory.forProtocol(Watched), clock)
+    scene.flush()
+    scene.receive(wire.encode(wire.Hello("", needs=8)))
+    scene.forget()
+    scene.protocol.sendMessage(b"it waits")
+    waits = scene.connection.unsent()
+    for _ in range(20):
+        clock.advance(1)
+        scene.receive(wire.encode(wire.Data(b"talk")))
+    assert scene.connection.unsent() == waits > 0
+    scene.flush()
+    scene.forget()
+    for _ in range(7 * 64):
+        clock.advance(1 / 64)
+    scene.flush()
+    assert scene.socket.sent == wire.encodePong(0)
+    scene.lose(CONNECTION_LOST)
 
 
 def test_noWordBeforeTheHandshake() -> None:

@@ -679,6 +679,42 @@ def test_pausedIsNotDead() -> None:
     wires.end()
 
 
+def test_pausedSpeaksForAShorterBound() -> None:
+    """
+    A tunnel that does not read speaks within what its peer needs, where that is less than its own
+    bound (promise 19).
+    """
+    tunnel, end, clock, factory = tunnelAlone()
+    end.deliver(wire.encode(wire.Hello("", needs=2.0)))
+    [protocol] = factory.built
+    protocol.transport.pauseProducing()
+    end.take()
+    spoke = 0.0
+    for _ in range(5 * 8):
+        clock.advance(0.125)
+        if frames(end.take()):
+            spoke = clock.seconds()
+        assert clock.seconds() - spoke <= 1.5 + 0.125
+    assert protocol.losses == 0
+    end.lose(ConnectionLost())
+
+
+def test_dataIsAWord() -> None:
+    """
+    What the carried protocol sends is a word as good as any: none is added to it.
+    """
+    tunnel, end, clock, factory = tunnelAlone()
+    end.deliver(wire.encode(wire.Hello("", needs=2.0)))
+    [protocol] = factory.built
+    end.take()
+    for _ in range(16):
+        clock.advance(0.5)
+        protocol.transport.write(b"x")
+        end.deliver(wire.encode(wire.Data(b"y")))
+        assert frames(end.take()) == [wire.Data(b"x")]
+    end.lose(ConnectionLost())
+
+
 # Half-close.
 
 

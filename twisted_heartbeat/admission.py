@@ -206,7 +206,8 @@ class Admission:
 
     def _helloHeard(self, hello: wire.Hello) -> None:
         self.link.name = hello.name
-        self.link.protocol.hello = hello
+        # It may wait here for longer than it waits for a word.
+        self.link.protocol._speakFor(hello)
         if self.full:
             self._refuse(self.full)
         else:

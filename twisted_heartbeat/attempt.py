@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
 from .core.causes import Cause, ConnectFailed, HandshakeFailed, causeOfFailure
+from .net.deadline import PeerDeadline
 from .net.hooks import cancel
 from .net.link import Link
 from .net.terms import Terms
@@ -73,12 +74,12 @@ class EndpointAttempt:
         self._building = False
         self._cause: Cause | None = None
         self._failure: Failure | None = None
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | PeerDeadline | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint, factory: IProtocolFactory) -> None:
         limit = self._driver.terms.limits.connectTimeout
         if limit is not None:
-            self._timer = self._driver.terms.clock.callLater(limit, self._timedOut, limit)
+            self._timer = PeerDeadline(self._driver.terms.clock, limit, self._timedOut, limit)
         self._connecting = maybeDeferred(self._connect, endpoint, AttemptFactory(factory, self))
         self._connecting.addCallbacks(self._endpointConnected, self._endpointFailed)
 

@@ -251,7 +251,7 @@ class HeartbeatClientService(Service):
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
         @param hooks: who hears of all that.
-        @param ping: takes the protocol and makes the peer speak.
+        @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param name: what the log calls its links.
         @raise ValueError: if the list of endpoints is empty.
         """
@@ -887,7 +887,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     @cvar limits: L{None} for none.
     @cvar hooks: called besides the log; L{None} for none.
     @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
-        to C{__init__}.
+        to C{__init__}.  It may be an C{async def}.
     @cvar name: what the log calls its links; the name of the class by default.
     @cvar prepareConnection: takes the protocol of a new connection; a method, or a callable that
         was set on the instance.  It may return a Deferred or be a coroutine.  What it raises

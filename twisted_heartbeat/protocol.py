@@ -17,6 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,12 +25,14 @@ from zope.interface import implementer
 from .core import wire
 from .core.agreement import Agreement
 from .core.causes import ClosedHere, PeerClosed, PeerSilent, ProtocolViolation
-from .core.settings import Heartbeat, KeepAlive, Limits
+from .core.settings import SHORTEST_BOUND, Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Unowned
 from .net.terms import Ping, Terms
 from .net.transport import abort
+
+_log = Logger()
 
 _UNOWNED = Unowned()
 _NO_HOOKS = LinkHooks()
@@ -87,8 +90,9 @@ class HeartbeatMixin(TimeoutMixin):
         """
         Make the peer speak.  What a subclass supplies.
 
-        @return: may be a Deferred that fires with the answer; it is used for the round-trip time
-            only, and its failure is no error.
+        @return: may be a Deferred or a coroutine that gives the answer; it is used for the
+            round-trip time only, and its failure is no error.  What is raised before anything is
+            waited for ends the link.
         """
         raise NotImplementedError(f"{type(self).__name__} has no sendPing")
 
@@ -285,13 +289,21 @@ _SOON_ENOUGH = 0.75
 """Of the time within which this side has to say something, for the network takes some as well."""
 
 
+@lru_cache(maxsize=256)
+def _beatsFor(offers: float) -> wire.Beats:
+    """
+    One for all links that promise the same, whatever their peers need: they are pinged together.
+    """
+    return wire.Beats(offers)
+
+
 _Act = Callable[[Any], object]
 """Takes the protocol."""
 
 
 class _Said:
     """
-    What this side says, alike on all the links of a factory.
+    What this side says, alike on all the links of a factory whose peers need the same.
 
     @ivar hello: as the other side has it, for both have to come to the same agreement.
     @ivar frame: its bytes.
@@ -303,11 +315,17 @@ class _Said:
 
     __slots__ = ("beats", "frame", "hello", "sayClosing", "speak", "within")
 
-    def __init__(self, hello: wire.Hello, speak: _Act, sayClosing: _Act) -> None:
+    def __init__(self, hello: wire.Hello, needed: float, speak: _Act, sayClosing: _Act) -> None:
+        """
+        @param needed: seconds within which the peer has said that it has to hear this side; 0 if it
+            has not said so, or does not watch.
+        """
         self.hello = hello
         self.frame = wire.encode(hello)
-        self.beats = wire.Beats(hello.offers)
-        self.within = hello.offers * _SOON_ENOUGH or inf
+        self.beats = _beatsFor(hello.offers)
+        # No bound is shorter, so a peer that asks for more than that can not have it.
+        needed = needed and max(SHORTEST_BOUND, needed)
+        self.within = min(hello.offers or inf, needed or inf) * _SOON_ENOUGH
         self.speak = speak
         self.sayClosing = sayClosing
 
@@ -320,7 +338,36 @@ def _resting(maxMessage: int) -> wire.Stream:
     return wire.Stream.opened(maxMessage)
 
 
-class HeartbeatProtocol(HeartbeatMixin, Protocol):
+class _Greeting(Protocol):
+    """
+    A protocol that says hello in its C{connectionMade}, so that no subclass may leave that out.
+    """
+
+    link: Link | None
+
+    def makeConnection(self, transport: Any) -> None:
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+        link = self.link
+        # To say hello is to set the manner.
+        if link is not None and link.manner is None and link.state not in _OVER:
+            kind: Any = type(self)
+            link.abort(ClosedHere(_complaint(kind)))
+
+
+@lru_cache(maxsize=256)
+def _complaint(kind: type) -> str:
+    """
+    Log, once for each class, that it says no hello.
+
+    @return: the same, for the cause.
+    """
+    name = kind.__qualname__
+    words = f"{name}.connectionMade must call super().connectionMade(), which says hello"
+    _log.error("{words}: the connection is aborted", words=words)
+    return words
+
+
+class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     """
     Speaks the built-in protocol, see L{twisted_heartbeat.core.wire}: messages of bytes, and the
     heartbeat.  Override L{messageReceived}; call L{sendMessage}.
@@ -342,22 +389,22 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def connectionMade(self) -> None:
         """
-        Say hello.
+        Say hello.  An override has to call its super.
         """
         # What an earlier connection may have left; most have none, and keep none for it.
         for name in ("hello", "_HeartbeatProtocol__hold", "_HeartbeatProtocol__parted"):
             _forget(self, name)
         self.__reader: wire.Reader | None = self._newReader()
         link = self.__link()
-        said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link))
+        said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link), 0.0)
         self.__beat(said.frame)
         link.behave(said)
 
     @staticmethod
     @lru_cache(maxsize=256)
-    def __saying(name: str, needs: float, offers: float) -> _Said:
+    def __saying(name: str, needs: float, offers: float, needed: float) -> _Said:
         hello = wire.Hello(name, needs, offers).rounded
-        return _Said(hello, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
+        return _Said(hello, needed, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
 
     def _newReader(self) -> wire.Reader:
         return wire.Stream(self.maxMessage)
@@ -468,11 +515,20 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
         elif isinstance(frame, wire.Ping):
             self.__answer(frame)
         elif isinstance(frame, wire.Hello):
-            self.hello = frame
+            self._speakFor(frame)
             self.__agree(frame)
             self.helloReceived(frame)
         elif isinstance(frame, wire.Goodbye):
             self.__partedFrom(frame)
+
+    def _speakFor(self, hello: wire.Hello) -> None:
+        """
+        Keep the other side's hello, and from here on speak within what it needs.
+        """
+        self.hello = hello
+        said = self.__said.hello
+        self.__said = self.__saying(said.name, said.needs, said.offers, hello.needs)
+        self.__link().speakAs(self.__said)
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()

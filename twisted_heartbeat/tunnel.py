@@ -8,9 +8,8 @@ Outside is L{Tunnel}, which speaks over the connection and is what its transport
 L{TunnelTransport}, which is what the carried protocol knows: to it the tunnel is a connection like
 any other.
 
-The carried protocol can pause the reading of the connection, and then no ping is read either.  So
-a tunnel whose reading is paused speaks by itself, often enough for the peer's bound: to be slow is
-not to be dead.
+The carried protocol can pause the reading of the connection, and then no ping is read either.  The
+link speaks by itself then, often enough for the peer's bound: to be slow is not to be dead.
 """
 
 from __future__ import annotations
@@ -49,6 +48,7 @@ from zope.interface import (
 from .core import wire
 from .core.causes import ClosedHere, PeerClosed, ProtocolViolation
 from .net.clock import clockFor
+from .net.deadline import PeerDeadline
 from .net.link import Link
 from .net.transport import Buffering
 from .protocol import HeartbeatProtocol
@@ -60,12 +60,6 @@ MAX_BODY = 64 * 1024
 Bytes of a frame's body: what Twisted's transports read, and buffer, at a time.  So what comes from
 another transport is never cut, and a ping waits behind no more than two of them.
 """
-
-_SIGNS_A_BOUND = 3
-"""How often a tunnel that does not read speaks within the bound of its peer."""
-
-_SIGN = wire.Pong(0)
-"""What it says then: the answer to nothing, for a ping would want one that is not read."""
 
 
 @implementer(IPushProducer)
@@ -103,8 +97,7 @@ class Tunnel(HeartbeatProtocol):
         self._departing = False
         self._released = False
         self._held: deque[wire.Frame] = deque()
-        self._helloCall: IDelayedCall | None = None
-        self._signCall: IDelayedCall | None = None
+        self._helloCall: PeerDeadline | None = None
         self._endedCall: IDelayedCall | None = None
         self._departCall: IDelayedCall | None = None
 
@@ -173,7 +166,8 @@ class Tunnel(HeartbeatProtocol):
     def _awaitHello(self) -> None:
         bound = self._known.bound
         if bound is not None:
-            self._helloCall = self._later(bound, self._noHello, bound)
+            clock = clockFor(self.clock)
+            self._helloCall = PeerDeadline(clock, bound, self._noHello, bound)
 
     def _noHello(self, bound: float) -> None:
         self._helloCall = None
@@ -198,7 +192,7 @@ class Tunnel(HeartbeatProtocol):
             self.inside.protocol.dataReceived(frame.message)
         elif isinstance(frame, wire.Data | wire.End | wire.Goodbye):
             self._pass(frame)
-        elif frame != _SIGN:
+        else:
             super().frameReceived(frame)
 
     def _pass(self, frame: wire.Frame) -> None:
@@ -229,9 +223,7 @@ class Tunnel(HeartbeatProtocol):
         """
         if self._lost is None and not self._paused and not self.inside.disconnecting:
             self._paused, self._flowing = True, False
-            self.transport.pauseProducing()
-            if self._signCall is None:
-                self._signLater()
+            self._known.pause()
 
     def resumeReading(self) -> None:
         """
@@ -240,12 +232,11 @@ class Tunnel(HeartbeatProtocol):
         if self._lost is not None or not self._paused:
             return
         self._paused = False
-        self._excuse()
         while self._held and not self._paused:
             self._pass(self._held.popleft())
         if not self._paused and self._lost is None:
             self._flowing = not self._peerEnded and not self.inside.disconnecting
-            self.transport.resumeProducing()
+            self._known.resume()
 
     def stopReading(self) -> None:
         """
@@ -254,29 +245,6 @@ class Tunnel(HeartbeatProtocol):
         self._flowing = False
         self._held.clear()
         self.resumeReading()
-
-    # A sign of life while nothing is read.
-
-    def _signLater(self) -> None:
-        needs = self.hello.needs if self.hello is not None else 0.0
-        bounds = [seconds for seconds in (needs, self._known.bound) if seconds]
-        if bounds:
-            self._signCall = self._later(min(bounds) / _SIGNS_A_BOUND, self._sign)
-
-    def _sign(self) -> None:
-        self._signCall = None
-        if self._paused:
-            self._excuse()
-            self.transport.write(wire.encode(_SIGN))
-            self._signLater()
-
-    def _excuse(self) -> None:
-        """
-        Where nobody sees the pause on the socket, the silence must not be held against the peer.
-        """
-        link = self._known
-        if not link.hearsByItself:
-            link.liveness.heardAt = link.seconds()
 
     # To the peer.
 
@@ -297,6 +265,12 @@ class Tunnel(HeartbeatProtocol):
         See C{IProducer}: the connection is lost.
         """
         self.inside.lost()
+
+    def spoke(self) -> None:
+        """
+        Data has been sent.
+        """
+        self._known.spoke()
 
     def sendEnd(self) -> None:
         """
@@ -366,7 +340,7 @@ class Tunnel(HeartbeatProtocol):
         self._lost = reason
         self._flowing = False
         self._held.clear()
-        _stop(self._helloCall, self._signCall, self._endedCall, self._departCall)
+        _stop(self._helloCall, self._endedCall, self._departCall)
         self.inside.lost()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -383,7 +357,7 @@ class Tunnel(HeartbeatProtocol):
         return clockFor(self.clock).callLater(delay, f, *arguments)
 
 
-def _stop(*calls: IDelayedCall | None) -> None:
+def _stop(*calls: IDelayedCall | PeerDeadline | None) -> None:
     for call in calls:
         if call is not None and call.active():
             call.cancel()
@@ -442,7 +416,7 @@ class TunnelTransport(Buffering):
             if self._queue:
                 self._pauseProducer()
         else:
-            self.transport.writeSequence((wire.encodeDataHeader(len(data)), data))
+            self._send(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """
@@ -454,7 +428,11 @@ class TunnelTransport(Buffering):
         while self._queue and not self._blocked:
             body = self._next()
             self.waiting -= len(body)
-            self.transport.writeSequence((wire.encodeDataHeader(len(body)), body))
+            self._send(body)
+
+    def _send(self, body: bytes) -> None:
+        self.transport.writeSequence((wire.encodeDataHeader(len(body)), body))
+        self._tunnel.spoke()
 
     def _next(self) -> bytes:
         """

@@ -154,7 +154,7 @@ class HeartbeatFactory:
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
-        @param ping: takes the protocol and makes the peer speak.
+        @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param clock: the global reactor's, if L{None}.
         @param name: what the log calls its links.
         """

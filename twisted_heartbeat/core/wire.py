@@ -329,6 +329,9 @@ _MOST: dict[int, int] = {
     FrameType.END: 0,
 }
 
+_LEAST: dict[int, int] = {FrameType.HELLO: _HELLO.size, FrameType.GOODBYE: _GOODBYE.size}
+"""Bytes that a body must have."""
+
 
 @lru_cache(maxsize=64)
 def _mostIn(stage: _Stage, maxMessage: int) -> dict[int, int]:
@@ -416,6 +419,8 @@ class Reader:
                     raise self._violationOf(version, kind, length)
                 end = start + HEADER_SIZE + length
                 if size < end:
+                    if length < _LEAST.get(kind, 0):
+                        raise _tooShort(kind, length)
                     break
                 body = data[start + HEADER_SIZE : end]
                 start = end
@@ -549,6 +554,8 @@ class Pieces(Stream):
                     continue
                 end = start + HEADER_SIZE + length
                 if size < end:
+                    if length < _LEAST.get(kind, 0):
+                        raise _tooShort(kind, length)
                     break
                 frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
                 start = end
@@ -575,7 +582,7 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
     if kind == FrameType.HELLO:
         return _hello(body)
     if kind == FrameType.GOODBYE:
-        comeBackAfter, spread, reason = _splitBody(_GOODBYE, body, "GOODBYE")
+        comeBackAfter, spread, reason = _splitBody(_GOODBYE, body, FrameType.GOODBYE)
         return Goodbye(reason, comeBackAfter, spread, _parting(token))
     if kind == FrameType.END:
         return End()
@@ -587,7 +594,7 @@ def _hello(body: bytes) -> Hello:
     """
     One for all the peers that say the same.
     """
-    needs, offers, name = _splitBody(_HELLO, body, "HELLO")
+    needs, offers, name = _splitBody(_HELLO, body, FrameType.HELLO)
     return Hello(name, needs, offers)
 
 
@@ -605,12 +612,18 @@ def _parting(token: int) -> Parting:
         return Parting.CLOSING
 
 
-def _splitBody(fixed: struct.Struct, body: bytes, kind: str) -> tuple[float, float, str]:
+def _tooShort(kind: int, length: int) -> ProtocolViolation:
+    least = _LEAST[kind]
+    words = f"{_named(kind)} has a body of {length} bytes: at least {least} are needed"
+    return ProtocolViolation(words)
+
+
+def _splitBody(fixed: struct.Struct, body: bytes, kind: FrameType) -> tuple[float, float, str]:
     if len(body) < fixed.size:
-        raise ProtocolViolation(f"a {kind} has {len(body)} bytes: {fixed.size} are needed")
+        raise _tooShort(kind, len(body))
     first, second = fixed.unpack_from(body)
     try:
         text = body[fixed.size :].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ProtocolViolation(f"the text of a {kind} is not UTF-8") from error
+        raise ProtocolViolation(f"the text of a {kind.name} is not UTF-8") from error
     return first / 1000, second / 1000, text

@@ -24,6 +24,7 @@ class Ending:
     @ivar decidedAt: when that was known, in seconds of the link's clock; L{None} until then.
     @ivar turnsLeft: the reactor's, after which a transport that was told to abort is done without;
         L{None} before it was.
+    @ivar lookedAgain: whether the deadline that runs was put off for a last look.
     @ivar refused: whether a server did not admit the peer.
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
@@ -35,6 +36,7 @@ class Ending:
         "cleaned",
         "cleanups",
         "decidedAt",
+        "lookedAgain",
         "refused",
         "turnsLeft",
     )
@@ -43,6 +45,7 @@ class Ending:
         self.cause: Cause | None = None
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
+        self.lookedAgain = False
         self.refused = False
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []

@@ -11,6 +11,7 @@ that it raises, or never finishes, gets further than the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred, succeed
@@ -104,6 +105,22 @@ def runHook(
             failed(failure)
 
     return maybeDeferred(hook, *arguments).addCallbacks(lambda _: None, logged)
+
+
+def startPing(coroutine: CoroutineType[Any, Any, Any]) -> Deferred[Any]:
+    """
+    Run what a ping that is an C{async def} has returned.
+
+    @return: fires with the ping's answer, or its failure.
+    @raise BaseException: what the ping raises before it waits for anything, as a plain function
+        would.
+    """
+    answer = Deferred.fromCoroutine(coroutine)
+    failures: list[Failure] = []
+    if answer.called and isinstance(answer.result, Failure):
+        answer.addErrback(failures.append)
+        failures[0].raiseException()
+    return answer
 
 
 def runCleanups(

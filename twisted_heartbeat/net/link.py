@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from types import CoroutineType
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,7 +39,7 @@ from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
 from .ending import Ending
-from .hooks import runCleanups, runHook
+from .hooks import runCleanups, runHook, startPing
 from .keepalive import Applied, applyKeepAlive
 from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
@@ -55,9 +56,11 @@ from .transport import (
     handshakeRejected,
     isAccepted,
     isSecured,
+    notRead,
     sendHeldBack,
     unreachable,
     unsentAbove,
+    unsentBelow,
 )
 
 _log = Logger()
@@ -120,8 +123,8 @@ class Manner(Protocol):
     """
     How a protocol speaks by itself: alike on all links of a factory.
 
-    @ivar within: seconds after which it has to, to keep this end's word, unless it has sent a ping
-        by then, or L{Link.spokeAt} says otherwise; C{inf} if no word was given.
+    @ivar within: seconds after this end's last word in which it has to say something, whatever is
+        paused, held back or queued here; C{inf} if the peer relies on nothing.
     """
 
     @property
@@ -182,7 +185,7 @@ class Link:
     @ivar owner: who hears of its turns; may be handed on.
     @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
         next; below that nobody counts.
-    @ivar spokeAt: when this end has last said something that counts as kept word.
+    @ivar spokeAt: when this end last said something other than a ping, in seconds.
     """
 
     __slots__ = (
@@ -197,6 +200,7 @@ class Link:
         "_lastPingMark",
         "_mark",
         "_means",
+        "_pausedUnseen",
         "_ping",
         "_pingMark",
         "_sending",
@@ -239,6 +243,7 @@ class Link:
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
         self._trusted = False
+        self._pausedUnseen = False
         self._transport: Any = None
         self._witness: Witness | None = None
         self._direct: Witness | None = None
@@ -466,12 +471,24 @@ class Link:
         """
         This end has said how it will speak by itself.
         """
-        self.leaveRound()
-        self.manner = manner
         # What it pings with it says by beatsWith.
         self._means = None
         self.spokeAt = self.seconds()
+        self.speakAs(manner)
+
+    def speakAs(self, manner: Manner) -> None:
+        """
+        Speak by itself in another manner from here on, because the peer has said what it needs.
+        """
+        self.leaveRound()
+        self.manner = manner
         self._revisit()
+
+    def spoke(self) -> None:
+        """
+        This end has just said something.
+        """
+        self.spokeAt = self.seconds()
 
     def spendPing(self) -> None:
         """
@@ -615,12 +632,17 @@ class Link:
         """
         Read no more for now.  What the peer says meanwhile is no silence.
         """
+        # A witness sees each pause, also those of others.
+        self._pausedUnseen = self._witness is None
         self._transport.pauseProducing()
 
     def resume(self) -> None:
         """
         Read again.
         """
+        if self._pausedUnseen:
+            self._pausedUnseen = False
+            self.liveness.heardAt = self.seconds()
         self._transport.resumeProducing()
 
     def whenGone(self) -> Deferred[Cause]:
@@ -669,6 +691,8 @@ class Link:
             self._transport.write(data)
         except Exception as error:
             return self.sendFailed(error)
+        if self.manner is not None:
+            self.spoke()
         return self._handedOver()
 
     def sendNow(self, transport: Any, data: bytes) -> None:
@@ -739,7 +763,7 @@ class Link:
         """
         witness = self._witness
         if witness is None:
-            return 0
+            return unsentBelow(self._transport) + unsentAbove(self._transport)
         plain = witness is self._direct and not witness.TLS
         above = 0 if plain else unsentAbove(self._transport)
         return witness.unsent() + above
@@ -770,14 +794,19 @@ class Link:
             # Nothing but heartbeats goes on, as on most of many links.
             if steady.round is not None:
                 self.leaveRound()
+            liveness = self.liveness
+            if liveness.due == inf and liveness.settled:
+                # In a crowd nothing of it is due, and it is here for its own word.
+                speakBy = self._speakBy
+                if now < speakBy:
+                    return speakBy if speakBy < inf else None
+                self._keepWord(now)
+                return self._next()
             if self._joinsRound(steady, now, now - lateness):
                 return None
-            liveness = self.liveness
-            # In a crowd nothing of it is due, and it is here for its own word.
-            crowded = liveness.due == inf and liveness.settled
-            pings = False if crowded else liveness.glance(now, lateness)
+            pings = liveness.glance(now, lateness)
             if pings is False:
-                if not crowded and liveness.speaksOften(now):
+                if liveness.speaksOften(now):
                     self._joinCrowd(now)
                 if self.manner is None:
                     return liveness.due if liveness.due < inf else None
@@ -790,7 +819,7 @@ class Link:
         if self.state == "gone":
             return None
         if now >= self._deadline:
-            self._overdue()
+            self._overdue(now, lateness)
         elif self.state != "closing" and not self._isClosing():
             if now >= self.liveness.due:
                 self._look(now, lateness)
@@ -997,16 +1026,17 @@ class Link:
 
     def _keepWord(self, now: float) -> None:
         """
-        Say something.
+        Say something, unless the peer does not take what was said before: what waits for it is
+        itself a word once it moves, and heartbeats behind it would only pile up.
         """
         self.spokeAt = now
-        if self.usable and self.manner is not None:
+        if self.usable and self.manner is not None and not self.unsent:
             self.manner.speak(self.protocol)
 
     @property
     def _speakBy(self) -> float:
         """
-        When this end has to say something, if it is to keep its word.
+        When this end has to say something, unless the peer is to take it for dead.
         """
         manner = self.manner
         return inf if manner is None else max(self.liveness.pingedAt, self.spokeAt) + manner.within
@@ -1030,7 +1060,7 @@ class Link:
         """
         witness = self._witness
         if witness is None:
-            return None
+            return now if self._pausedUnseen or notRead(self._transport) else None
         if witness.paused:
             return now
         waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
@@ -1065,6 +1095,10 @@ class Link:
                 answer = steady.sendsNow(ping, self.protocol)
             else:
                 answer = ping(self.protocol)
+            if type(answer) is CoroutineType:
+                # It has written nothing before it is started.
+                start = startPing
+                answer = start(answer) if steady is None else steady.sendsNow(start, answer)
         except Exception as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
@@ -1273,20 +1307,38 @@ class Link:
         self._revisit()
         return True
 
+    def _looksAgain(self, now: float, lateness: float, limit: float | None) -> bool:
+        """
+        Put off a deadline of the peer's, once, as
+        L{PeerDeadline<twisted_heartbeat.net.deadline.PeerDeadline>} does.
+
+        @return: whether it was put off.
+        """
+        ending = self._end
+        if ending.lookedAgain:
+            return False
+        ending.lookedAgain = True
+        self._deadline = now + min(lateness, limit or 0.0)
+        return True
+
     def _closeWithin(self, limit: float | None) -> None:
         self.state = "closing"
+        self._end.lookedAgain = False
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
 
-    def _overdue(self) -> None:
+    def _overdue(self, now: float, lateness: float) -> None:
+        limits = self._terms.limits
         if self.state == "handshaking":
-            limit = self._terms.limits.connectTimeout
-            self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
+            limit = limits.connectTimeout
+            if not self._looksAgain(now, lateness, limit):
+                self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
             return
         ending = self._end
         assert ending.cause is not None
         if ending.turnsLeft is None:
-            self.abort(ending.cause)
+            if not self._looksAgain(now, lateness, limits.closeTimeout):
+                self.abort(ending.cause)
         elif ending.turnsLeft > 1:
             ending.turnsLeft -= 1
         else:

@@ -22,7 +22,7 @@ from .hooks import LinkHooks
 _log = Logger("twisted_heartbeat")
 
 Ping = Callable[[Any], object]
-"""Takes the protocol and makes the peer speak.  It may return a Deferred."""
+"""Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
 
 
 def peerName(address: object) -> str:

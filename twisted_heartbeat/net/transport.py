@@ -633,6 +633,27 @@ class Buffering:
     waiting = 0
 
 
+def notRead(transport: object) -> bool:
+    """
+    Find out whether reading is paused on a connection that does not remember it: one on a UNIX
+    socket.  The reactor lists all that it reads, so ask only when a peer is silent.
+    """
+    connection: Any = connectionUnder(transport)
+    if connection is None or not connection.connected:
+        return False
+    return connection not in connection.reactor.getReaders()
+
+
+def unsentBelow(transport: object) -> int:
+    """
+    Bytes that wait in the connection under a transport; 0 if there is none.
+    """
+    connection = connectionUnder(transport)
+    if connection is None:
+        return 0
+    return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+
+
 def unsentAbove(transport: object) -> int:
     """
     Bytes that wait in TLS and in other layers, above the connection.
