@@ -167,6 +167,11 @@ class Admission:
         self._roll.leaveRow(link)
         link.cleanUp()
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.

@@ -183,6 +183,11 @@ class Roll:
             # Whoever is to have its name has to wait for its cleanups.
             link.whenGone().addCallback(lambda _: self.leaveRow(link))
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.  The first comes here, too: those who never

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from ..core.causes import Cause
+from .closing import PoliteClose
 
 
 class Ending:
@@ -27,6 +28,7 @@ class Ending:
     @ivar refused: whether a server did not admit the peer.
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
+    @ivar closing: the polite close that is under way; L{None} if there is none.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class Ending:
         "cause",
         "cleaned",
         "cleanups",
+        "closing",
         "decidedAt",
         "refused",
         "turnsLeft",
@@ -44,6 +47,7 @@ class Ending:
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
         self.refused = False
+        self.closing: PoliteClose | None = None
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False

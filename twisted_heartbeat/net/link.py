@@ -33,10 +33,12 @@ from ..core.causes import (
     causeOfSilence,
     inWords,
 )
+from ..core.closing import CloseStep
 from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
+from .closing import PoliteClose
 from .ending import Ending
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
@@ -49,6 +51,7 @@ from .transport import (
     bearWitness,
     certificateOf,
     certificateRefused,
+    connectionUnder,
     declareForwarded,
     evidenceOf,
     handshakeDone,
@@ -83,6 +86,9 @@ class Owner(Protocol):
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
 
+    def linkClosing(self, link: Link) -> None:
+        """The link has begun to close, and is not usable any more."""
+
     def pingsSpent(self, link: Link) -> None:
         """The peer has sent as many pings as it had left, and one more."""
 
@@ -108,6 +114,11 @@ class Unowned:
         Nothing follows but the cleanups.
         """
         link.cleanUp()
+
+    def linkClosing(self, link: Link) -> None:
+        """
+        Nothing follows.
+        """
 
     def pingsSpent(self, link: Link) -> None:
         """
@@ -514,6 +525,7 @@ class Link:
         """
         cause = self._causeOf(reason)
         self.leaveCrowd()
+        self._end.closing = None
         self.state = "gone"
         self._pulse.leave(self)
         told = reason.value
@@ -699,7 +711,8 @@ class Link:
 
     def close(self, cause: Cause | None = None, within: float | None = None) -> Deferred[Cause]:
         """
-        Close politely, and abort after C{Limits.closeTimeout}.
+        Close politely, see L{twisted_heartbeat.net.closing}: what was written before reaches a peer
+        that reads.  Abort after C{Limits.closeTimeout} without progress.
 
         @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
         @param within: seconds, in place of C{Limits.closeTimeout}.
@@ -709,9 +722,38 @@ class Link:
             self.leaveRound()
             self._sayGoodbye()
             self.blame(cause or ClosedHere())
-            self._closeWithin(within or self._terms.limits.closeTimeout)
-            self._transport.loseConnection()
+            self._closePolitely(within or self._terms.limits.closeTimeout)
         return self.whenGone()
+
+    def _closePolitely(self, timeout: float | None) -> None:
+        transport = self._transport
+        connection = connectionUnder(transport)
+        self._closeWithin(timeout)
+        if timeout is None or connection is None:
+            transport.loseConnection()
+            return
+        # A protocol that says goodbye has the peer close.
+        awaitsPeer = self.manner is not None
+        closing = self._end.closing = PoliteClose(
+            connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
+        )
+        closing.begin(transport)
+        self._closingChanged()
+
+    def letGo(self) -> None:
+        """
+        End the link now if it is closing politely, because another link waits for its end.  The
+        connection goes on closing by itself.
+        """
+        ending = self._end
+        closing = ending.closing
+        if self.state == "closing" and ending.turnsLeft is None and closing is not None:
+            assert ending.cause is not None
+            self.connectionEnds()
+            self._door.connectionLost(Failure(ending.cause))
+            if not closing.over:
+                ending.closing = closing
+                self._revisit()
 
     def abort(self, cause: Cause) -> None:
         """
@@ -723,7 +765,7 @@ class Link:
             return
         self.leaveRound()
         self.blame(cause)
-        self.state = "closing"
+        self._enterClosing()
         ending = self._end
         if ending.turnsLeft is not None:
             return
@@ -787,10 +829,10 @@ class Link:
                 elif now >= self._speakBy:
                     self._keepWord(now)
                 return self._next()
-        if self.state == "gone":
+        if self.state == "gone" and not self._closesOn:
             return None
         if now >= self._deadline:
-            self._overdue()
+            self._overdue(now, lateness)
         elif self.state != "closing" and not self._isClosing():
             if now >= self.liveness.due:
                 self._look(now, lateness)
@@ -916,7 +958,7 @@ class Link:
         """
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
-        if self._asking is not None and self._asking.asked:
+        if self._asking is not None and self._asking.asked and self.usable:
             self._asking.answeredAt = self.seconds()
             self._asking.tell(True)
 
@@ -1120,7 +1162,7 @@ class Link:
             number = 0 if hung else unreachable(self._witness.socket)
             cause = causeOfSilence(number, evidence, hung=hung, words=words)
         self.blame(cause)
-        self.state = "closing"
+        self._enterClosing()
         self._pulse.soon(self._abortDecided)
 
     def _abortDecided(self) -> None:
@@ -1274,18 +1316,59 @@ class Link:
         return True
 
     def _closeWithin(self, limit: float | None) -> None:
-        self.state = "closing"
+        self._enterClosing()
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
 
-    def _overdue(self) -> None:
+    def _enterClosing(self) -> None:
+        if self.state != "closing":
+            self.state = "closing"
+            if self._asking is not None:
+                self._asking.tell(False)
+            self.owner.linkClosing(self)
+
+    @property
+    def _closesOn(self) -> bool:
+        """
+        Whether the connection is still closing although the link has ended, see L{letGo}.
+        """
+        closing = None if self._ending is None else self._ending.closing
+        return closing is not None and not closing.over
+
+    def _closingChanged(self) -> None:
+        """
+        Look at the polite close in the reactor's next turn.
+        """
+        if self.state == "closing" or self._closesOn:
+            self._deadline = min(self._deadline, self.seconds())
+            self._revisit()
+        else:
+            self._pulse.leave(self)
+
+    def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
+        step = closing.look(now, lateness)
+        if step is CloseStep.WAIT:
+            self._deadline = closing.due
+            return
+        self._deadline = inf
+        if step is CloseStep.FINISH:
+            self._pulse.soon(closing.finish)
+        elif self.state == "gone":
+            abort(self._transport)
+        else:
+            assert self.cause is not None
+            self.abort(self.cause)
+
+    def _overdue(self, now: float, lateness: float) -> None:
         if self.state == "handshaking":
             limit = self._terms.limits.connectTimeout
             self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
             return
         ending = self._end
         assert ending.cause is not None
-        if ending.turnsLeft is None:
+        if ending.turnsLeft is None and ending.closing is not None:
+            self._lookAtClosing(ending.closing, now, lateness)
+        elif ending.turnsLeft is None:
             self.abort(ending.cause)
         elif ending.turnsLeft > 1:
             ending.turnsLeft -= 1
@@ -1372,10 +1455,10 @@ class Link:
         )
 
     def _next(self) -> float | None:
-        if self.state == "gone":
+        if self.state == "gone" and not self._closesOn:
             return None
         when = self._deadline
-        if self.state != "closing":
+        if self.state not in ("closing", "gone"):
             when = min(when, self.liveness.due, self._stallLook(), self._speakBy)
         return when if when < inf else None
 

@@ -21,7 +21,7 @@ from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
 from math import inf
 from time import monotonic
 from types import MethodType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -623,6 +623,24 @@ def _tlsLayer(transport: object) -> object:
     return transport
 
 
+class Relay:
+    """
+    Stands in for a protocol of which nothing else is to change.
+
+    @ivar protocol: that protocol.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See C{IProtocol}."""
+        self.protocol.connectionLost(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.protocol, name)
+
+
 class Buffering:
     """
     A layer above the connection that keeps bytes back until there is room for them.
@@ -642,6 +660,8 @@ def unsentAbove(transport: object) -> int:
     for _ in range(_MAX_WRAPPERS):
         if isinstance(layer, tcp.Connection):
             layer = layer.protocol if layer.TLS else None
+        if isinstance(layer, Relay):
+            layer = layer.protocol
         if layer is None:
             break
         if isinstance(layer, Buffering):
@@ -657,6 +677,70 @@ def unsentAbove(transport: object) -> int:
 
 def _aggregatorOf(layer: TLSMemoryBIOProtocol) -> object:
     return getattr(layer, "_aggregator", None)
+
+
+class CloseableStack(NamedTuple):
+    """
+    A transport that closes when its connection does.
+
+    @ivar connection: the TCP or UNIX connection.
+    @ivar tls: the one TLS layer on it; L{None} if there is none.
+    """
+
+    connection: Any
+    tls: Any
+
+
+def closeableStack(transport: Any) -> CloseableStack | None:
+    """
+    Find what a polite close has to deal with.
+
+    @return: L{None} if a layer closes in its own way (a tunnel, a second TLS layer), or if the
+        connection cannot be half-closed now (a TLS handshake, another close under way).
+    """
+    tls: Any = None
+    layer = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if layer is None or isinstance(layer, Buffering):
+            return None
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            if tls is not None:
+                return None
+            tls = layer
+        if isinstance(layer, tcp.Connection):
+            break
+        layer = getattr(layer, "transport", None)
+    else:
+        return None
+    if layer.TLS:
+        if tls is not None:
+            return None
+        tls = layer.protocol
+    isOpen = layer.connected and not layer.disconnecting and not layer._aborting
+    canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
+    isSettled = tls is None or getattr(tls, "_handshakeDone", True)
+    return CloseableStack(layer, tls) if isOpen and canHalfClose and isSettled else None
+
+
+def hasUnread(connection: Any) -> bool:
+    """
+    Whether bytes have come that have not been read.  The peer's FIN is none.
+    """
+    try:
+        return bool(connection.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
+def unacknowledged(connection: Any) -> int:
+    """
+    Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
+    On a UNIX socket there is one kernel, which has acknowledged what it has taken.
+    """
+    waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    if isinstance(connection, Witness) and connection.connected:
+        waiting += _queued(connection.socket) or 0
+    return waiting
 
 
 def abort(transport: Any) -> None:
