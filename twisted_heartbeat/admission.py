@@ -171,6 +171,7 @@ class Admission:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
+        self._roll.linkClosing(link)
 
     def pingsSpent(self, link: Link) -> None:
         """
@@ -273,6 +274,8 @@ class Admission:
                 ahead.abort(ClosedHere(words))
             else:
                 ahead.ask().addCallback(self._settled, ahead)
+        else:
+            ahead.letGo()
 
     def _settled(self, lives: bool, ahead: Link) -> None:
         isAhead = self._roll.ahead.get(self.link.generation) is ahead
@@ -322,7 +325,7 @@ class Admission:
         if link.usable:
             link.refuse(ClosedHere(f"refused: {why}"))
             sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
-            link.close()
+            link.close(lingers=self._roll.refuse(link))
 
     # How long it may take.
 

@@ -95,7 +95,7 @@ class CloseProgress:
         if now >= self._deadline:
             if self._lastLook:
                 return CloseStep.FINISH if finishes else CloseStep.ABORT
-            # The reactor reads once more first, because the peer's FIN may have come in the meantime.
+            # The reactor reads once more first, because the peer's FIN may have come meanwhile.
             # A process that did not run has sent nothing either: it gets that time again.
             self._lastLook = True
             self.due = now + (min(lateness, self._timeout) if lateness > PUNCTUAL else 0.0)

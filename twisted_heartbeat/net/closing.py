@@ -18,17 +18,17 @@ B{The idea.}  The socket stays open for reading until nothing can be lost any mo
 
 L{CloseProgress} bounds all of that.
 
-B{How.}  C{loseConnection()} is called as ever, on the outermost layer.  Twisted flushes, and then
-calls C{_postLoseConnection} on the connection (C{twisted.internet.abstract}).  An attribute of the
-instance takes its place there, so that FIN is sent in place of C{close()}.  The connection counts as
-C{disconnecting} from the start.  So another C{loseConnection()}, by TLS at the peer's close_notify
-for example, changes nothing.  The connection's protocol is replaced by L{PoliteClose} itself, which
-throws received bytes away.  Under TLS it passes them on, because TLS may have to read in order to
-write, and what comes out of TLS is thrown away.
+B{How.}  C{loseConnection()} is called on the outermost layer, as without this module.  Twisted
+flushes, and then calls C{_postLoseConnection} on the connection (C{twisted.internet.abstract}).  An
+attribute of the instance takes its place there, so that FIN is sent in place of C{close()}.  The
+connection counts as C{disconnecting} from the start.  So another C{loseConnection()}, by TLS at the
+peer's close_notify for example, changes nothing.  The connection's protocol is replaced by
+L{PoliteClose} itself, which throws received bytes away.  Under TLS it passes them on, because TLS
+may have to read in order to write, and what comes out of TLS is thrown away.
 
-B{Where not.}  In a tunnel, whose own link does all this, and during a TLS handshake, this is a plain
-C{loseConnection()}, bounded by the same L{CloseProgress}.  Without a timeout, and where no TCP or
-UNIX connection of Twisted's is under the transport, the link itself calls C{loseConnection()}.
+B{Where not.}  In a tunnel, whose own link does all this, and during a TLS handshake, this is a
+plain C{loseConnection()}, bounded by the same L{CloseProgress}.  Without a timeout, and where no
+TCP or UNIX connection of Twisted's is under the transport, the link calls C{loseConnection()}.
 """
 
 from __future__ import annotations

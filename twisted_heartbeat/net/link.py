@@ -709,27 +709,31 @@ class Link:
         self.abort(cause)
         return _failed(cause)
 
-    def close(self, cause: Cause | None = None, within: float | None = None) -> Deferred[Cause]:
+    def close(
+        self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
+    ) -> Deferred[Cause]:
         """
         Close politely, see L{twisted_heartbeat.net.closing}: what was written before reaches a peer
         that reads.  Abort after C{Limits.closeTimeout} without progress.
 
         @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
         @param within: seconds, in place of C{Limits.closeTimeout}.
+        @param lingers: L{False} to close the socket once it has been flushed, whatever the peer has
+            read: for a server that has no room for more of these.
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
             self.leaveRound()
             self._sayGoodbye()
             self.blame(cause or ClosedHere())
-            self._closePolitely(within or self._terms.limits.closeTimeout)
+            self._beginClose(within or self._terms.limits.closeTimeout, lingers)
         return self.whenGone()
 
-    def _closePolitely(self, timeout: float | None) -> None:
+    def _beginClose(self, timeout: float | None, lingers: bool) -> None:
         transport = self._transport
         connection = connectionUnder(transport)
         self._closeWithin(timeout)
-        if timeout is None or connection is None:
+        if timeout is None or connection is None or not lingers:
             transport.loseConnection()
             return
         # A protocol that says goodbye has the peer close.

@@ -349,6 +349,9 @@ class Witness(tcp.Connection):
         if hasattr(self, "socket"):
             # The reactor may have found the error before any call could return it.
             self.number = self.number or _pendingError(self.socket)
+        if reason.type is ConnectionLost:
+            _readToEnd(self)
+        if hasattr(self, "socket"):
             if self.evidence is None:
                 self.evidence = evidenceOf(self.socket)
             self.refused = certificateRefused(self)
@@ -372,6 +375,32 @@ class Witness(tcp.Connection):
         were handed to ours.
         """
         return self.sent - (_queued(self.socket) or 0 if self.connected else 0)
+
+
+def _readToEnd(connection: Any) -> None:
+    """
+    Deliver what a lost connection has received.
+
+    Twisted drops a connection as soon as a write fails, or when the reactor reports an error while
+    reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
+    """
+    try:
+        while connection.connected and not connection._aborting and hasUnread(connection):
+            if connection.doRead() is not None:
+                break
+    except BaseException:
+        _log.failure("{one} failed at what it received before its end", one=connection)
+
+
+class _ReadsToEnd(tcp.Connection):
+    """
+    A UNIX connection that is read to its end.
+    """
+
+    def connectionLost(self, reason: Failure) -> None:
+        if reason.type is ConnectionLost:
+            _readToEnd(self)
+        super().connectionLost(reason)
 
 
 class _Hearers:
@@ -452,19 +481,18 @@ def connectionUnder(transport: object) -> tcp.Connection | None:
 _LATER = ("sent", "round", "watched", "dataBuffer", "offset")
 """What every connection comes to have once it has written."""
 
-_witnesses: dict[type[tcp.Connection], type[Witness] | None] = {}
+_witnesses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
 
 
-def _witnessing(kind: type[tcp.Connection]) -> type[Witness] | None:
+def _witnessing(kind: type[tcp.Connection]) -> type[tcp.Connection]:
     if kind not in _witnesses:
         # A UNIX socket receives in another way, and has no error that this could save.
-        usual = kind.doRead is tcp.Connection.doRead
-        names = {"__module__": kind.__module__}
-        _witnesses[kind] = type(kind.__name__, (Witness, kind), names) if usual else None
+        base = Witness if kind.doRead is tcp.Connection.doRead else _ReadsToEnd
+        _witnesses[kind] = type(kind.__name__, (base, kind), {"__module__": kind.__module__})
     return _witnesses[kind]
 
 
-def _bearNextOnes(connection: tcp.Connection, kind: type[Witness]) -> None:
+def _bearNextOnes(connection: tcp.Connection, kind: type[tcp.Connection]) -> None:
     """
     Have the port that accepted a connection make the next ones such from the start.  A class that
     is assigned has Python give each a dictionary in place of plain fields, which makes every look
@@ -488,13 +516,12 @@ def bearWitness(
     connection = connectionUnder(transport)
     if connection is None:
         return None
-    if not isinstance(connection, Witness):
+    if not isinstance(connection, Witness | _ReadsToEnd):
         kind = _witnessing(type(connection))
-        if kind is None:
-            return None
         _bearNextOnes(connection, kind)
         connection.__class__ = kind
-    assert isinstance(connection, Witness)
+    if not isinstance(connection, Witness):
+        return None
     below = connection.sender
     if below is not None:
         below.leaveRound()
