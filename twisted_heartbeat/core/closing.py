@@ -50,9 +50,9 @@ class CloseProgress:
     __slots__ = (
         "_acknowledged",
         "_awaitsPeer",
-        "_began",
         "_completedAt",
-        "_lastLook",
+        "_lastLookAt",
+        "_latest",
         "_progressedAt",
         "_timeout",
         "due",
@@ -67,9 +67,10 @@ class CloseProgress:
         self._timeout = timeout
         self._awaitsPeer = awaitsPeer
         self._acknowledged = acknowledged
-        self._began = self._progressedAt = now
+        self._latest = now + LONGEST_CLOSE * timeout
+        self._progressedAt = now
         self._completedAt: float | None = None
-        self._lastLook = False
+        self._lastLookAt: float | None = None
         self.due = self._nextLook(now)
 
     def decide(
@@ -93,26 +94,27 @@ class CloseProgress:
         if finishes and not unread:
             return CloseStep.FINISH
         if now >= self._deadline:
-            if self._lastLook:
+            if self._lastLookAt is None:
+                # The reactor reads once more first, because the peer's FIN may have come meanwhile.
+                # A process that did not run has sent nothing either: it gets that time again.
+                away = min(lateness, self._timeout) if lateness > PUNCTUAL else 0.0
+                self._lastLookAt = self.due = now + away
+            elif now >= self._lastLookAt:
                 return CloseStep.FINISH if finishes else CloseStep.ABORT
-            # The reactor reads once more first, because the peer's FIN may have come meanwhile.
-            # A process that did not run has sent nothing either: it gets that time again.
-            self._lastLook = True
-            self.due = now + (min(lateness, self._timeout) if lateness > PUNCTUAL else 0.0)
         else:
             self.due = self._nextLook(now)
         return CloseStep.WAIT
 
     def _progressed(self, now: float) -> None:
         self._progressedAt = now
-        self._lastLook = False
+        if now < self._latest:
+            self._lastLookAt = None
 
     @property
     def _deadline(self) -> float:
         lingers = self._completedAt is not None and not self._awaitsPeer
         patience = min(LINGER, self._timeout) if lingers else self._timeout
-        latest = self._began + LONGEST_CLOSE * self._timeout
-        return min(self._progressedAt + patience, latest)
+        return min(self._progressedAt + patience, self._latest)
 
     def _nextLook(self, now: float) -> float:
         longest = self._timeout / _LOOKS
