@@ -28,7 +28,7 @@ PACKAGE = "twisted_heartbeat"
 # imports only from those before it. The test kit has a floor of its own beside core and net, for it
 # needs neither. A module that is not here needs a reason, and a line here.
 FLOORS = {
-    "core": ["causes", "settings", "liveness", "wire", "agreement", "closing", "supervision"],
+    "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
     "net": [
         "round",
         "crowd",
@@ -38,7 +38,6 @@ FLOORS = {
         "transport",
         "hooks",
         "terms",
-        "closing",
         "ending",
         "sending",
         "link",

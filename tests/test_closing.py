@@ -43,8 +43,13 @@ from twisted_heartbeat import (
     PeerClosed,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.closing import LINGER, LONGEST_CLOSE, CloseProgress, CloseStep
-from twisted_heartbeat.net.closing import PoliteClose
+from twisted_heartbeat.net.ending import (
+    LINGER,
+    LONGEST_CLOSE,
+    CloseProgress,
+    CloseStep,
+    PoliteClose,
+)
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import Loopback, Peer, Peers, connectedPair, serverOptions, wait, within

@@ -33,13 +33,11 @@ from ..core.causes import (
     causeOfSilence,
     inWords,
 )
-from ..core.closing import CloseStep
 from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
-from .closing import PoliteClose
-from .ending import Ending
+from .ending import CloseStep, Ending, PoliteClose
 from .hooks import runCleanups, runHook
 from .keepalive import Applied, applyKeepAlive
 from .round import Means, commonPhase, lastPlace, placeBefore
@@ -713,7 +711,7 @@ class Link:
         self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
     ) -> Deferred[Cause]:
         """
-        Close politely, see L{twisted_heartbeat.net.closing}: what was written before reaches a peer
+        Close politely, see L{PoliteClose}: what was written before reaches a peer
         that reads.  Abort after C{Limits.closeTimeout} without progress.
 
         @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
