@@ -45,7 +45,7 @@ struct link {
     int fd, greeted, ended, mute; /* mute: a write has failed; what has come is still read */
     int64_t heard, offers, hold; /* when a byte came last; the server's word, in ms, 0 for none */
     unsigned char head[12], body[8], low, high;
-    uint32_t got, left, more;    /* bytes of this frame; those its body, and its last letter, lack*/
+    uint32_t got, left, more;    /* bytes of this frame; those its body, and its last letter, lack */
 };
 
 static int64_t part(int64_t most) { return (int64_t)(rand() / (RAND_MAX + 1.0) * (double)most); }
