@@ -179,8 +179,6 @@ class _Discard(Relay):
 class PoliteClose(Relay):
     """
     One connection that is being closed.  It stands in for the connection's protocol.
-
-    @ivar over: whether the connection is lost.
     """
 
     def __init__(
@@ -205,7 +203,6 @@ class PoliteClose(Relay):
         self._finSent = False
         self._peerFinished = False
         self._progress = CloseProgress(now, timeout, self._acknowledged(), awaitsPeer=awaitsPeer)
-        self.over = False
 
     def begin(self, transport: Any) -> None:
         """
@@ -228,6 +225,13 @@ class PoliteClose(Relay):
         else:
             transport.loseConnection()
         self._proceed()
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether the connection is lost.
+        """
+        return not self._connection.connected
 
     @property
     def due(self) -> float:
@@ -357,7 +361,6 @@ class PoliteClose(Relay):
         """
 
     def connectionLost(self, reason: Failure) -> None:
-        self.over = True
         # It refers to this, and this to it.
         self._connection.__dict__.pop("_postLoseConnection", None)
         self.protocol.connectionLost(reason)
