@@ -9,11 +9,13 @@ and the reactor for is counted, and the kernel says what a test wants.
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import SHUT_WR
 from typing import Any
 
 import pytest
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -33,6 +35,7 @@ class CountedSocket:
     @ivar calls: what it was asked for.
     @ivar arrived: what the next C{recv} gives.
     @ivar sent: what it has taken.
+    @ivar finished: whether this side has sent its FIN.
     @ivar answers: how many bytes the next C{send}s take, or what they raise; all of them, once
         there are no more answers.
     """
@@ -41,12 +44,16 @@ class CountedSocket:
         self.calls: list[str] = []
         self.arrived = b""
         self.sent = b""
+        self.finished = False
         self.answers: list[int | OSError] = []
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         """
         See C{socket.socket}, and so the others.
         """
+        if flags:
+            # To peek is no read.
+            return self.arrived
         self.calls.append("recv")
         data, self.arrived = self.arrived, b""
         return data
@@ -64,6 +71,7 @@ class CountedSocket:
 
     def shutdown(self, how: int) -> None:
         self.calls.append("shutdown")
+        self.finished = self.finished or how == SHUT_WR
 
     def setsockopt(self, *arguments: object) -> None:
         pass
@@ -189,6 +197,16 @@ class Scene:
         while connection.connected and (connection.dataBuffer or connection._tempDataLen):
             self.lose(connection.doWrite())
 
+    def closeBack(self) -> None:
+        """
+        Let the connection close if it was told to: this side sends FIN, and the peer closes.
+        """
+        connection = self.connection
+        if connection.connected and connection.disconnecting and not self.socket.finished:
+            self.lose(connection.doWrite())
+        if connection.connected and self.socket.finished:
+            connection.readConnectionLost(Failure(ConnectionDone()))
+
     def receive(self, data: bytes) -> None:
         """
         The reactor's turn to read.
@@ -293,8 +311,7 @@ class RestingScene(Scene):
         See L{Scene}.
         """
         super().flush()
-        if self.connection.connected and self.connection.disconnecting:
-            self.lose(self.connection.doWrite())
+        self.closeBack()
 
 
 class Crew:

@@ -578,8 +578,7 @@ class Peer(Scene):
         The reactor's turn, and then the peer's.
         """
         self.flush()
-        if self.connection.connected and self.connection.disconnecting:
-            self.lose(self.connection.doWrite())
+        self.closeBack()
         sent, self.socket.sent = self.socket.sent, b""
         if sent:
             self._take(sent)

@@ -196,7 +196,7 @@ def test_tunnelOutlivesAStall(comes: bool) -> None:
     """
     clock, factory = Clock(), KeptFactory()
     watching = HeartbeatFactory(
-        TunnelFactory(factory, 5.0, clock), heartbeat=Heartbeat.within(8), clock=clock
+        TunnelFactory(factory, clock), heartbeat=Heartbeat.within(8), clock=clock
     )
     tunnel: Any = watching.buildProtocol(PEER)
     transport = FakeTransport(clock, tunnel)

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 
 from twisted_heartbeat import (
@@ -357,6 +358,41 @@ async def test_goodbye(loopback: Loopback, start: Start) -> None:
     [told] = device.waits("the server said goodbye")
     assert 0.8 <= told <= 1.2
     await server.hears(device, links + 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_readsToTheEnd(loopback: Loopback, start: Start) -> None:
+    """
+    A device that reads a goodbye sends FIN, throws away what follows, whatever that is, and closes
+    at the end of it; the server sees no reset.
+    """
+    peers = Peers()
+    device = start(loopback.listen(peers))
+    peer = await within(peers.accepted.get(), PATIENCE)
+    peer.transport.write(wire.encode(wire.Goodbye("restart", 60.0)) + bytes(500_000))
+    await within(peer.lost, PATIENCE)
+    await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
+    assert peer.reason.check(ConnectionDone)
+
+
+@pytest_twisted.ensureDeferred
+async def test_failedWriteReadsFirst(loopback: Loopback, start: Start) -> None:
+    """
+    A device whose write fails still reads the goodbye that has come.
+    """
+    peers = Peers()
+    device = start(loopback.listen(peers))
+    peer = await within(peers.accepted.get(), PATIENCE)
+    await until(lambda: peer.received, lambda: device.lines)
+    device.process.send_signal(signal.SIGSTOP)
+    hello = wire.encode(wire.Hello("hub"))
+    ping = wire.encode(wire.Ping(1))
+    peer.transport.write(hello + ping * 100 + wire.encode(wire.Goodbye("restart", 60.0)))
+    await wait(0.05)
+    peer.transport.abortConnection()
+    await within(peer.lost, PATIENCE)
+    device.process.send_signal(signal.SIGCONT)
+    await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
 
 
 @pytest.mark.parametrize("parting", [wire.Parting.REFUSED, wire.Parting.NAME_IN_USE])

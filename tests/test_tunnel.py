@@ -38,7 +38,6 @@ from twisted_heartbeat import (
     Heartbeat,
     HeartbeatFactory,
     Limits,
-    Link,
     PeerClosed,
     PeerSilent,
     ProtocolViolation,
@@ -133,7 +132,7 @@ class Wire:
         self._inFlight = [b"", b""]
 
     def _tunnel(self, factory: Any, closeTimeout: float | None) -> Any:
-        tunnels: Any = TunnelFactory(factory, closeTimeout, self.clock)
+        tunnels: Any = TunnelFactory(factory, self.clock)
         watching = HeartbeatFactory(
             tunnels,
             heartbeat=Heartbeat.within(BOUND),
@@ -811,40 +810,24 @@ def test_politeClose() -> None:
 
 def test_closeIsBounded() -> None:
     """
-    A peer that never answers the goodbye holds the close up for C{closeTimeout}, and no longer.
+    On a transport without half-close a tunnel says goodbye and closes at once; one that does not
+    let go is aborted after C{closeTimeout}.
     """
     tunnel, end, clock, factory = tunnelAlone(closeTimeout=2.0)
     end.deliver(HELLO)
     end.take()
+    end.stuck = True
     [protocol] = factory.built
     protocol.transport.loseConnection()
     assert frames(end.take()) == [wire.Goodbye("closing")]
-    clock.advance(1.9)
-    assert not end.disconnecting
-    clock.advance(0.1)
     assert end.disconnecting
-    for _ in range(20):
+    clock.advance(1.9)
+    assert not end.aborting
+    for _ in range(4):
         clock.advance(0.125)
+    assert end.aborting
     assert protocol.losses == 1
     assert protocol.reason.check(ConnectionAborted)
-    assert clock.getDelayedCalls() == []
-
-
-def test_closeWaitsForProgress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    As long as the peer's kernel takes more, there is time for the rest.
-    """
-    taken = iter([0, 100, 100, 200, 200, 200, 200])
-    monkeypatch.setattr(Link, "delivered", property(lambda link: next(taken)))
-    tunnel, end, clock, factory = tunnelAlone(closeTimeout=1.0)
-    end.deliver(HELLO)
-    factory.built[0].transport.loseConnection()
-    clock.pump([0.25] * 11)
-    assert not end.disconnecting
-    clock.advance(0.25)
-    assert end.disconnecting
-    end.lose()
-    assert factory.built[0].reason.check(ClosedHere)
     assert clock.getDelayedCalls() == []
 
 
@@ -954,7 +937,7 @@ def test_factoryIsForwarded() -> None:
             return [b"h2"]
 
     inner = Negotiating()
-    factory: Any = TunnelFactory(inner, 5.0, Clock())
+    factory: Any = TunnelFactory(inner, Clock())
     assert IProtocolNegotiationFactory.providedBy(factory)
     assert factory.acceptableProtocols() == [b"h2"]
     factory.doStart()

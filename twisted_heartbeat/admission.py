@@ -167,6 +167,12 @@ class Admission:
         self._roll.leaveRow(link)
         link.cleanUp()
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        self._roll.linkClosing(link)
+
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
@@ -269,6 +275,8 @@ class Admission:
                 ahead.abort(ClosedHere(words))
             else:
                 ahead.ask().addCallback(self._settled, ahead)
+        else:
+            ahead.letGo()
 
     def _settled(self, lives: bool, ahead: Link) -> None:
         isAhead = self._roll.ahead.get(self.link.generation) is ahead
@@ -318,7 +326,7 @@ class Admission:
         if link.usable:
             link.refuse(ClosedHere(f"refused: {why}"))
             sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
-            link.close()
+            link.close(lingers=self._roll.refuse(link))
 
     # How long it may take.
 

@@ -148,6 +148,11 @@ class EndpointAttempt:
         link.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.

@@ -511,6 +511,11 @@ class _ConnectorDriver(_PreparingDriver):
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.

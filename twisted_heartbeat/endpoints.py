@@ -261,7 +261,7 @@ class _TunnelMaker:
     def wrap(self, factory: Any) -> HeartbeatFactory:
         # No sendStall: a peer that takes nothing and speaks is slow, and one that does not speak
         # is found by its silence.
-        tunnels: Any = TunnelFactory(factory, self.closeTimeout, self.reactor)
+        tunnels: Any = TunnelFactory(factory, self.reactor)
         return HeartbeatFactory(
             tunnels,
             heartbeat=self.heartbeat,

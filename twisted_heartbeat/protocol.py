@@ -465,12 +465,14 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         See C{IProtocol}.
         """
         link = self.__link()
+        if link.state in _OVER:
+            # Whatever it is, also the rest of a frame whose beginning was thrown away.
+            return
         reader = self.__reader
         try:
             frame = (reader or _resting(self.maxMessage)).whole(data)
             if frame is not None:
-                if link.state not in _OVER:
-                    self.frameReceived(frame)
+                self.frameReceived(frame)
                 return
             reader = self.__reader = reader or wire.Stream.opened(self.maxMessage)
             for one in reader.receive(data):

@@ -19,6 +19,9 @@ from .net.link import Link
 
 _log = Logger()
 
+MAX_POLITE_REFUSALS = 32
+"""Refused peers at a time whose connections are kept open until they have read why."""
+
 _STRIKES = 2
 """How many times in a row too many pings in less than a second are forgiven."""
 
@@ -33,8 +36,9 @@ class Roll:
     Those who want one name stand in a row, of which the first alone may be in.
 
     @ivar peers: the links of those who are in, by generation.
-    @ivar others: the links of those who are not: not yet, or refused and not yet gone.
-    @ivar crowd: the generations of those for whom there is no room.
+    @ivar others: the links of those who are not yet.
+    @ivar crowd: the links that are refused, or will be for want of room, until they are gone.
+    @ivar closing: the other links that are closing: they count for no limit, and have no name.
     @ivar claims: the last of those who want a name, by name.
     @ivar ahead: the one right ahead in the row, by generation.
     """
@@ -43,7 +47,8 @@ class Roll:
         self._server = server
         self.peers: dict[int, Link] = {}
         self.others: dict[int, Link] = {}
-        self.crowd: set[int] = set()
+        self.crowd: dict[int, Link] = {}
+        self.closing: dict[int, Link] = {}
         self.claims: dict[str, Link] = {}
         self.ahead: dict[int, Link] = {}
         self._behind: dict[int, Admission] = {}
@@ -61,10 +66,11 @@ class Roll:
         @param network: where the peer is, if those who are there are counted.
         @param crowds: whether there is no room for it.
         """
-        self.others[link.generation] = link
         if crowds:
-            self.crowd.add(link.generation)
-        elif network is not None:
+            self.crowd[link.generation] = link
+            return
+        self.others[link.generation] = link
+        if network is not None:
             self._networks[link.generation] = network
             self._there[network] += 1
 
@@ -79,16 +85,29 @@ class Roll:
         link.owner = self
         link.announceConnected()
 
+    def refuse(self, link: Link) -> bool:
+        """
+        Count a link among the refused.
+
+        @return: whether its connection can be kept open until the peer has read why.
+        """
+        self.crowd[link.generation] = link
+        return len(self.crowd) <= MAX_POLITE_REFUSALS
+
     def forget(self, link: Link) -> None:
         """
         It is gone, and only its place in the row is left.
         """
         generation = link.generation
-        self.peers.pop(generation, None)
-        self.others.pop(generation, None)
-        self.crowd.discard(generation)
+        self._uncount(generation)
+        self.crowd.pop(generation, None)
+        self.closing.pop(generation, None)
         self._pingsFrom.pop(generation, None)
         self._strikes.pop(generation, None)
+
+    def _uncount(self, generation: int) -> None:
+        self.peers.pop(generation, None)
+        self.others.pop(generation, None)
         network = self._networks.pop(generation, None)
         if network is not None:
             self._there[network] -= 1
@@ -100,15 +119,15 @@ class Roll:
         """
         All of them, the first that came first.
         """
-        links = self.peers | self.others
+        links = self.peers | self.others | self.crowd | self.closing
         return [links[generation] for generation in sorted(links)]
 
     @property
     def here(self) -> int:
         """
-        How many there are, without those for whom there is no room.
+        How many there are, without those that are refused or closing.
         """
-        return len(self.peers) + len(self.others) - len(self.crowd)
+        return len(self.peers) + len(self.others)
 
     def there(self, network: str | None) -> int:
         """
@@ -125,7 +144,7 @@ class Roll:
         link = self.claims.get(name)
         while link is not None and link.generation in self.ahead:
             link = self.ahead[link.generation]
-        return None if link is None else self.peers.get(link.generation)
+        return link if link is not None and link.usable and link.generation in self.peers else None
 
     def claim(self, claimant: Admission) -> None:
         """
@@ -182,6 +201,26 @@ class Roll:
         if link.name:
             # Whoever is to have its name has to wait for its cleanups.
             link.whenGone().addCallback(lambda _: self.leaveRow(link))
+
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+        # Not from here: the caller may be going through the peers.
+        pulseFor(self._server.terms.clock).soon(lambda: self._closes(link))
+
+    def _closes(self, link: Link) -> None:
+        """
+        Count a link no more, and have the next one that wants its name wait for its cleanups only.
+        """
+        generation = link.generation
+        if link.state == "closing":
+            self._uncount(generation)
+            if generation not in self.crowd:
+                self.closing[generation] = link
+        behind = self._behind.get(generation)
+        if behind is not None:
+            behind.settle()
 
     def pingsSpent(self, link: Link) -> None:
         """

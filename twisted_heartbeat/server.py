@@ -25,11 +25,8 @@ from .net.link import Link
 from .net.terms import peerName
 from .net.transport import abort
 from .protocol import HeartbeatProtocol
-from .roll import Roll
+from .roll import MAX_POLITE_REFUSALS, Roll
 from .wrapping import HeartbeatFactory, withLink
-
-_POLITELY = 32
-"""So many peers at a time are told that there is no room; who comes beside them is cut off."""
 
 _TELL_AGAIN = 1.0
 """Seconds between two events of the log about those."""
@@ -107,7 +104,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         counted = self.serverLimits.peersPerAddress is not None
         network = networkOf(addr) if counted else None
         full = self._full(network)
-        if self._draining or (full and len(self._roll.crowd) >= _POLITELY):
+        if self._draining or (full and len(self._roll.crowd) >= MAX_POLITE_REFUSALS):
             return self._cutOff(addr, full or "the server is closing")
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:

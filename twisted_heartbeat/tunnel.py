@@ -74,32 +74,25 @@ class Tunnel(HeartbeatProtocol):
     inside: TunnelTransport
     transport: Any
 
-    def __init__(
-        self, factory: IProtocolFactory, address: Any, closeTimeout: float | None, clock: Any
-    ) -> None:
+    def __init__(self, factory: IProtocolFactory, address: Any, clock: Any) -> None:
         """
         @param factory: makes the carried protocol.
         @param address: what it is made for.
-        @param closeTimeout: seconds that the peer may take for each part of what was sent before a
-            polite close; L{None} for no limit.
         @param clock: tells the time.
         """
         self.clock = clock
         self._factory = factory
         self._address = address
-        self._closeTimeout = closeTimeout
         self._waiting: Deferred[Any] | None = None
         self._lost: Failure | None = None
         self._flowing = False
         self._opened = False
         self._paused = False
         self._peerEnded = False
-        self._departing = False
         self._released = False
         self._held: deque[wire.Frame] = deque()
         self._helloCall: PeerDeadline | None = None
         self._endedCall: IDelayedCall | None = None
-        self._departCall: IDelayedCall | None = None
 
     # The beginning.
 
@@ -289,36 +282,19 @@ class Tunnel(HeartbeatProtocol):
 
     def depart(self) -> None:
         """
-        Say goodbye, and have the peer close.
-
-        If this side closed first, what the peer has sent meanwhile, a ping for example, would be
-        answered by a reset, and that would destroy what is still on its way.
+        Close, once the carried protocol has written its last.  The link says goodbye, and the peer
+        closes.
         """
-        if self._departing or self._known.state in ("closing", "gone"):
-            return
-        self._departing = True
-        self.inside.finish()
-        self.stopReading()
-        self.sayGoodbye(wire.Goodbye("closing"))
-        self._departLater()
+        if self._known.state not in ("closing", "gone"):
+            self.inside.finish()
+            self.stopReading()
+            self._close()
 
     def abort(self) -> None:
         """
         End it at once.
         """
         self._known.abort(ClosedHere())
-
-    def _departLater(self) -> None:
-        if self._closeTimeout is not None:
-            delivered = self._known.delivered
-            self._departCall = self._later(self._closeTimeout, self._departed, delivered)
-
-    def _departed(self, delivered: int) -> None:
-        self._departCall = None
-        if self._known.delivered > delivered:
-            self._departLater()
-        else:
-            self._close()
 
     def _close(self) -> None:
         link = self._known
@@ -340,7 +316,7 @@ class Tunnel(HeartbeatProtocol):
         self._lost = reason
         self._flowing = False
         self._held.clear()
-        _stop(self._helloCall, self._endedCall, self._departCall)
+        _stop(self._helloCall, self._endedCall)
         self.inside.lost()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -636,14 +612,12 @@ class TunnelFactory:
     It provides what the carried factory provides, and forwards what it does not know.
     """
 
-    def __init__(self, factory: Any, closeTimeout: float | None, clock: Any) -> None:
+    def __init__(self, factory: Any, clock: Any) -> None:
         """
         @param factory: makes the carried protocols.
-        @param closeTimeout: as for L{Tunnel}.
         @param clock: tells the time to the tunnels.
         """
         self._factory = factory
-        self._closeTimeout = closeTimeout
         self._clock = clock
         directlyProvides(self, providedBy(factory))
 
@@ -651,7 +625,7 @@ class TunnelFactory:
         """
         See C{IProtocolFactory}.
         """
-        return Tunnel(self._factory, addr, self._closeTimeout, self._clock)
+        return Tunnel(self._factory, addr, self._clock)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory, name)

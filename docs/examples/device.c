@@ -29,6 +29,7 @@
 enum {
     EVERY = 10 * SECOND,    /* between two readings */
     PATIENCE = 30 * SECOND, /* for a connection, for room to write, and for the server's hello */
+    CLOSING = 5 * SECOND,   /* for the server to close after its goodbye */
     FIRST = SECOND, WIDEST = 60 * SECOND, /* how wide a wait is drawn; each failure doubles it */
     SPREAD = 12 * SECOND,   /* at least so wide if all devices have lost the server together */
     SLOWLY = 30 * SECOND,   /* the shortest wait of one who is not welcome */
@@ -41,7 +42,7 @@ static const unsigned char none[4]; /* no token */
 static const char *const words[] = { "", "not connected", "the server was silent",
     "the link was lost", "the server broke the protocol", "the server said goodbye" };
 struct link {
-    int fd, greeted, ended;
+    int fd, greeted, ended, mute; /* mute: a write has failed; what has come is still read */
     int64_t heard, offers, hold; /* when a byte came last; the server's word, in ms, 0 for none */
     unsigned char head[12], body[8], low, high;
     uint32_t got, left, more;    /* bytes of this frame; those its body, and its last letter, lack */
@@ -72,10 +73,11 @@ static enum outcome say(struct link *l, int type, const void *token, const void 
     struct pollfd room = { l->fd, POLLOUT, 0 };
     uint32_t length = htonl((uint32_t)size);
     memcpy(frame + 4, token, 4), memcpy(frame + 8, &length, 4), memcpy(frame + 12, body, size);
-    for (size += 12; size > 0;) {
+    for (size += 12; size > 0 && !l->mute;) {
         ssize_t n = send(l->fd, next, size, 0);
         if (n > 0) next += n, size -= (size_t)n;
-        else if (errno != EINTR && (errno != EAGAIN || poll(&room, 1, PATIENCE) == 0)) return LOST;
+        else if (errno == EAGAIN && poll(&room, 1, PATIENCE) == 0) return LOST;
+        else l->mute = errno != EINTR && errno != EAGAIN;
     }
     return UP;
 }
@@ -96,8 +98,8 @@ static enum outcome finish(struct link *l) /* a whole frame has come */
 {
     int type = l->head[1];
     l->got = 0;
-    if (type == HELLO) l->greeted = 1, puts("the server said hello");
-    if (type == HELLO) l->offers = number(l->body + 4);
+    if (type == HELLO) puts("the server said hello"), l->greeted = 1,
+        l->offers = number(l->body + 4);
     if (type == PING) l->hold = (l->head[2] << 8 | l->head[3]) * 100;
     if (type == END) l->ended = 1;
     if (type == PING) return say(l, PONG, l->head + 4, "", 0);
@@ -125,8 +127,7 @@ static enum outcome live(struct link *l, const char *name)
     char body[8 + 255] = { 0 }; /* needs 0, offers 0: it is told its bound, and speaks when asked */
     unsigned char bytes[512];
     enum outcome so;
-    int64_t due = l->heard = now();
-    memcpy(body + 8, name, strlen(name));
+    int64_t due = (memcpy(body + 8, name, strlen(name)), l->heard = now());
     for (so = say(l, HELLO, none, body, 8 + strlen(name)); so == UP;) {
         int64_t bound = l->hold ? l->hold : l->offers, i;
         int64_t at = now(), over = bound ? l->heard + bound : INT64_MAX;
@@ -141,6 +142,9 @@ static enum outcome live(struct link *l, const char *name)
             for (i = 0; i < n && so == UP; i++) so = take(l, bytes[i]);
         } else if (at >= over) so = SILENT; /* it has looked again since the bound was over */
     }
+    if (so == TOLD) shutdown(l->fd, SHUT_WR), due = now() + CLOSING; /* and read to the end: what */
+    while (so == TOLD && now() < due && poll(&input, 1, CLOSING) > 0) /* is left provokes a reset */
+        if (recv(l->fd, bytes, sizeof bytes, 0) <= 0) break;
     return so;
 }
 
@@ -152,15 +156,13 @@ static int dial(const char *host, const char *port)
     if (getaddrinfo(host, port, &hints, &all) != 0) return -1;
     for (a = all; a && fd < 0; a = a->ai_next) {
         struct pollfd room = { fd = socket(a->ai_family, a->ai_socktype, 0), POLLOUT, 0 };
-        fcntl(fd, F_SETFL, O_NONBLOCK);
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        fcntl(fd, F_SETFL, O_NONBLOCK), setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         if ((connect(fd, a->ai_addr, a->ai_addrlen) != 0 && errno != EINPROGRESS) ||
             poll(&room, 1, PATIENCE) != 1 ||
             getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0)
             close(fd), fd = -1;
     }
-    freeaddrinfo(all);
-    return fd;
+    return freeaddrinfo(all), fd;
 }
 
 static int64_t waitAfter(const struct link *l, enum outcome so, int64_t width)
@@ -179,15 +181,13 @@ int main(int argc, char **argv)
     if (argc != 4 || strlen(argv[3]) > 255) return puts("usage: device HOST PORT NAME"), 64;
     for (i = 0; argv[3][i]; i++) seed = seed * 31 + (unsigned char)argv[3][i];
     srand(seed); /* by the name too: a fleet that boots at once must not draw the same numbers */
-    signal(SIGPIPE, SIG_IGN);
-    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+    signal(SIGPIPE, SIG_IGN), setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     for (;;) {
         struct link l = { .fd = dial(argv[1], argv[2]), .offers = PATIENCE };
         enum outcome so = UNREACHED;
         if (l.fd >= 0) {
             struct linger atOnce = { 1, 0 };
-            puts("connected");
-            so = live(&l, argv[3]);
+            puts("connected"), so = live(&l, argv[3]);
             if (so != TOLD) setsockopt(l.fd, SOL_SOCKET, SO_LINGER, &atOnce, sizeof atOnce);
             close(l.fd);
         }

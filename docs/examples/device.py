@@ -15,6 +15,7 @@ It sends readings, answers pings, and watches the server by the word that this g
 and its pings.
 """
 
+import errno
 import random
 import select
 import socket
@@ -40,6 +41,9 @@ SPREAD = 12
 SLOWLY = 30
 """The shortest wait of one who is not welcome."""
 
+CLOSING = 5
+"""For the server to close after its goodbye."""
+
 HOUR = 3600000
 """The longest wait that it can be told, in milliseconds."""
 
@@ -58,14 +62,16 @@ class Ended(Exception):
     @ivar width: at least so wide is the wait drawn, in milliseconds.
     @ivar wait: and this is the wait, if the server has said one.
     @ivar welcome: whether the server wants it back soon.
+    @ivar told: whether the server has said goodbye.
     """
 
-    def __init__(self, why, width=0, wait=None, welcome=True):
+    def __init__(self, why, width=0, wait=None, welcome=True, told=False):
         super().__init__(why)
         self.why = why
         self.width = width
         self.wait = wait
         self.welcome = welcome
+        self.told = told
 
 
 if hasattr(time, "ticks_ms"):
@@ -132,18 +138,42 @@ class Link:
         self.heard = ticks()
         # The server's word, in milliseconds, 0 for none: of its hello, and of its last ping.
         self.offers, self.word = PATIENCE * SECOND, 0
+        self.mute = False
         self.head = self.body = b""
         self.kind = self.hold = self.token = self.left = 0
 
     def say(self, kind, body=b"", token=0):
         """
-        Send a frame, the whole of it.
+        Send a frame, the whole of it.  Once that has failed, nothing more is sent; but what has
+        come is still read, because it may be a goodbye, and the end follows it.
         """
         frame = struct.pack("!BBHII", 1, kind, 0, token, len(body)) + body
-        while frame:
+        while frame and not self.mute:
             if not self.room.poll(PATIENCE * SECOND):
                 raise OSError("no room")
-            frame = frame[self.connection.send(frame) :]
+            try:
+                frame = frame[self.connection.send(frame) :]
+            except OSError as error:
+                if not self.connected:
+                    raise
+                self.mute = error.errno not in (errno.EAGAIN, errno.EINTR)
+
+    def readOut(self):
+        """
+        After a goodbye: read to the end.  Bytes left unread would be answered by a reset, which
+        destroys what is still on its way.
+        """
+        began = ticks()
+        try:
+            # MicroPython has no shutdown on most boards.
+            if hasattr(self.connection, "shutdown"):
+                self.connection.shutdown(1)
+            while self.input.poll(max(0, CLOSING * SECOND - since(began))):
+                if not self.connection.recv(256):
+                    break
+        except OSError:
+            # It is closed already.
+            pass
 
     def live(self, name):
         """
@@ -240,7 +270,8 @@ class Link:
         hint = None
         if after + spread >= 1000:
             hint = min(after, HOUR) + part(min(spread, HOUR))
-        raise Ended("the server said goodbye", SPREAD * SECOND, hint, self.token not in (1, 2))
+        welcome = self.token not in (1, 2)
+        raise Ended("the server said goodbye", SPREAD * SECOND, hint, welcome, True)
 
 
 def dial(host, port):
@@ -275,6 +306,8 @@ def attempt(host, port, name):
     try:
         link.live(name)
     except Ended as ended:
+        if ended.told:
+            link.readOut()
         return link.greeted, ended
     except OSError:
         lost = Ended("the link was lost", SPREAD * SECOND)

@@ -38,7 +38,7 @@ from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
-from .ending import Ending
+from .ending import CloseStep, Ending, PoliteClose
 from .hooks import runCleanups, runHook, startPing
 from .keepalive import Applied, applyKeepAlive
 from .round import Means, commonPhase, lastPlace, placeBefore
@@ -50,6 +50,7 @@ from .transport import (
     bearWitness,
     certificateOf,
     certificateRefused,
+    connectionUnder,
     declareForwarded,
     evidenceOf,
     handshakeDone,
@@ -86,6 +87,9 @@ class Owner(Protocol):
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
 
+    def linkClosing(self, link: Link) -> None:
+        """The link has begun to close, and is not usable any more."""
+
     def pingsSpent(self, link: Link) -> None:
         """The peer has sent as many pings as it had left, and one more."""
 
@@ -111,6 +115,11 @@ class Unowned:
         Nothing follows but the cleanups.
         """
         link.cleanUp()
+
+    def linkClosing(self, link: Link) -> None:
+        """
+        Nothing follows.
+        """
 
     def pingsSpent(self, link: Link) -> None:
         """
@@ -531,6 +540,7 @@ class Link:
         """
         cause = self._causeOf(reason)
         self.leaveCrowd()
+        self._end.closing = None
         self.state = "gone"
         self._pulse.leave(self)
         told = reason.value
@@ -721,21 +731,55 @@ class Link:
         self.abort(cause)
         return _failed(cause)
 
-    def close(self, cause: Cause | None = None, within: float | None = None) -> Deferred[Cause]:
+    def close(
+        self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
+    ) -> Deferred[Cause]:
         """
-        Close politely, and abort after C{Limits.closeTimeout}.
+        Close politely, see L{PoliteClose}: what was written before reaches a peer
+        that reads.  Abort after C{Limits.closeTimeout} without progress.
 
         @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
         @param within: seconds, in place of C{Limits.closeTimeout}.
+        @param lingers: L{False} to close the socket once it has been flushed, whatever the peer has
+            read: for a server that has no room for more of these.
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
             self.leaveRound()
             self._sayGoodbye()
             self.blame(cause or ClosedHere())
-            self._closeWithin(within or self._terms.limits.closeTimeout)
-            self._transport.loseConnection()
+            self._beginClose(within or self._terms.limits.closeTimeout, lingers)
         return self.whenGone()
+
+    def _beginClose(self, timeout: float | None, lingers: bool) -> None:
+        transport = self._transport
+        connection = connectionUnder(transport)
+        self._closeWithin(timeout)
+        if timeout is None or connection is None or not lingers:
+            transport.loseConnection()
+            return
+        # A protocol that says goodbye has the peer close.
+        awaitsPeer = self.manner is not None
+        closing = self._end.closing = PoliteClose(
+            connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
+        )
+        closing.begin(transport)
+        self._closingChanged()
+
+    def letGo(self) -> None:
+        """
+        End the link now if it is closing politely, because another link waits for its end.  The
+        connection goes on closing by itself.
+        """
+        ending = self._end
+        closing = ending.closing
+        if self.state == "closing" and ending.turnsLeft is None and closing is not None:
+            assert ending.cause is not None
+            self.connectionEnds()
+            self._door.connectionLost(Failure(ending.cause))
+            if not closing.over:
+                ending.closing = closing
+                self._revisit()
 
     def abort(self, cause: Cause) -> None:
         """
@@ -747,7 +791,7 @@ class Link:
             return
         self.leaveRound()
         self.blame(cause)
-        self.state = "closing"
+        self._enterClosing()
         ending = self._end
         if ending.turnsLeft is not None:
             return
@@ -816,7 +860,7 @@ class Link:
                 elif now >= self._speakBy:
                     self._keepWord(now)
                 return self._next()
-        if self.state == "gone":
+        if self.state == "gone" and not self._closesOn:
             return None
         if now >= self._deadline:
             self._overdue(now, lateness)
@@ -945,7 +989,7 @@ class Link:
         """
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
-        if self._asking is not None and self._asking.asked:
+        if self._asking is not None and self._asking.asked and self.usable:
             self._asking.answeredAt = self.seconds()
             self._asking.tell(True)
 
@@ -1154,7 +1198,7 @@ class Link:
             number = 0 if hung else unreachable(self._witness.socket)
             cause = causeOfSilence(number, evidence, hung=hung, words=words)
         self.blame(cause)
-        self.state = "closing"
+        self._enterClosing()
         self._pulse.soon(self._abortDecided)
 
     def _abortDecided(self) -> None:
@@ -1322,10 +1366,49 @@ class Link:
         return True
 
     def _closeWithin(self, limit: float | None) -> None:
-        self.state = "closing"
+        self._enterClosing()
         self._end.lookedAgain = False
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
+
+    def _enterClosing(self) -> None:
+        if self.state != "closing":
+            self.state = "closing"
+            if self._asking is not None:
+                self._asking.tell(False)
+            self.owner.linkClosing(self)
+
+    @property
+    def _closesOn(self) -> bool:
+        """
+        Whether the connection is still closing although the link has ended, see L{letGo}.
+        """
+        closing = None if self._ending is None else self._ending.closing
+        return closing is not None and not closing.over
+
+    def _closingChanged(self) -> None:
+        """
+        Look at the polite close in the reactor's next turn.
+        """
+        if self.state == "closing" or self._closesOn:
+            self._deadline = min(self._deadline, self.seconds())
+            self._revisit()
+        else:
+            self._pulse.leave(self)
+
+    def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
+        step = closing.look(now, lateness)
+        if step is CloseStep.WAIT:
+            self._deadline = closing.due
+            return
+        self._deadline = inf
+        if step is CloseStep.FINISH:
+            self._pulse.soon(closing.finish)
+        elif self.state == "gone":
+            abort(self._transport)
+        else:
+            assert self.cause is not None
+            self.abort(self.cause)
 
     def _overdue(self, now: float, lateness: float) -> None:
         limits = self._terms.limits
@@ -1336,7 +1419,9 @@ class Link:
             return
         ending = self._end
         assert ending.cause is not None
-        if ending.turnsLeft is None:
+        if ending.turnsLeft is None and ending.closing is not None:
+            self._lookAtClosing(ending.closing, now, lateness)
+        elif ending.turnsLeft is None:
             if not self._looksAgain(now, lateness, limits.closeTimeout):
                 self.abort(ending.cause)
         elif ending.turnsLeft > 1:
@@ -1424,10 +1509,10 @@ class Link:
         )
 
     def _next(self) -> float | None:
-        if self.state == "gone":
+        if self.state == "gone" and not self._closesOn:
             return None
         when = self._deadline
-        if self.state != "closing":
+        if self.state not in ("closing", "gone"):
             when = min(when, self.liveness.due, self._stallLook(), self._speakBy)
         return when if when < inf else None
 

@@ -21,7 +21,7 @@ from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
 from math import inf
 from time import monotonic
 from types import MethodType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
@@ -349,6 +349,9 @@ class Witness(tcp.Connection):
         if hasattr(self, "socket"):
             # The reactor may have found the error before any call could return it.
             self.number = self.number or _pendingError(self.socket)
+        if reason.type is ConnectionLost:
+            _readToEnd(self)
+        if hasattr(self, "socket"):
             if self.evidence is None:
                 self.evidence = evidenceOf(self.socket)
             self.refused = certificateRefused(self)
@@ -372,6 +375,32 @@ class Witness(tcp.Connection):
         were handed to ours.
         """
         return self.sent - (_queued(self.socket) or 0 if self.connected else 0)
+
+
+def _readToEnd(connection: Any) -> None:
+    """
+    Deliver what a lost connection has received.
+
+    Twisted drops a connection as soon as a write fails, or when the reactor reports an error while
+    reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
+    """
+    try:
+        while connection.connected and not connection._aborting and hasUnread(connection):
+            if connection.doRead() is not None:
+                break
+    except BaseException:
+        _log.failure("{one} failed at what it received before its end", one=connection)
+
+
+class _ReadsToEnd(tcp.Connection):
+    """
+    A UNIX connection that is read to its end.
+    """
+
+    def connectionLost(self, reason: Failure) -> None:
+        if reason.type is ConnectionLost:
+            _readToEnd(self)
+        super().connectionLost(reason)
 
 
 class _Hearers:
@@ -452,19 +481,18 @@ def connectionUnder(transport: object) -> tcp.Connection | None:
 _LATER = ("sent", "round", "watched", "dataBuffer", "offset")
 """What every connection comes to have once it has written."""
 
-_witnesses: dict[type[tcp.Connection], type[Witness] | None] = {}
+_witnesses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
 
 
-def _witnessing(kind: type[tcp.Connection]) -> type[Witness] | None:
+def _witnessing(kind: type[tcp.Connection]) -> type[tcp.Connection]:
     if kind not in _witnesses:
         # A UNIX socket receives in another way, and has no error that this could save.
-        usual = kind.doRead is tcp.Connection.doRead
-        names = {"__module__": kind.__module__}
-        _witnesses[kind] = type(kind.__name__, (Witness, kind), names) if usual else None
+        base = Witness if kind.doRead is tcp.Connection.doRead else _ReadsToEnd
+        _witnesses[kind] = type(kind.__name__, (base, kind), {"__module__": kind.__module__})
     return _witnesses[kind]
 
 
-def _bearNextOnes(connection: tcp.Connection, kind: type[Witness]) -> None:
+def _bearNextOnes(connection: tcp.Connection, kind: type[tcp.Connection]) -> None:
     """
     Have the port that accepted a connection make the next ones such from the start.  A class that
     is assigned has Python give each a dictionary in place of plain fields, which makes every look
@@ -488,13 +516,12 @@ def bearWitness(
     connection = connectionUnder(transport)
     if connection is None:
         return None
-    if not isinstance(connection, Witness):
+    if not isinstance(connection, Witness | _ReadsToEnd):
         kind = _witnessing(type(connection))
-        if kind is None:
-            return None
         _bearNextOnes(connection, kind)
         connection.__class__ = kind
-    assert isinstance(connection, Witness)
+    if not isinstance(connection, Witness):
+        return None
     below = connection.sender
     if below is not None:
         below.leaveRound()
@@ -623,6 +650,24 @@ def _tlsLayer(transport: object) -> object:
     return transport
 
 
+class Relay:
+    """
+    Stands in for a protocol of which nothing else is to change.
+
+    @ivar protocol: that protocol.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See C{IProtocol}."""
+        self.protocol.connectionLost(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.protocol, name)
+
+
 class Buffering:
     """
     A layer above the connection that keeps bytes back until there is room for them.
@@ -663,6 +708,8 @@ def unsentAbove(transport: object) -> int:
     for _ in range(_MAX_WRAPPERS):
         if isinstance(layer, tcp.Connection):
             layer = layer.protocol if layer.TLS else None
+        if isinstance(layer, Relay):
+            layer = layer.protocol
         if layer is None:
             break
         if isinstance(layer, Buffering):
@@ -678,6 +725,70 @@ def unsentAbove(transport: object) -> int:
 
 def _aggregatorOf(layer: TLSMemoryBIOProtocol) -> object:
     return getattr(layer, "_aggregator", None)
+
+
+class CloseableStack(NamedTuple):
+    """
+    A transport that closes when its connection does.
+
+    @ivar connection: the TCP or UNIX connection.
+    @ivar tls: the one TLS layer on it; L{None} if there is none.
+    """
+
+    connection: Any
+    tls: Any
+
+
+def closeableStack(transport: Any) -> CloseableStack | None:
+    """
+    Find what a polite close has to deal with.
+
+    @return: L{None} if a layer closes in its own way (a tunnel, a second TLS layer), or if the
+        connection cannot be half-closed now (a TLS handshake, another close under way).
+    """
+    tls: Any = None
+    layer = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if layer is None or isinstance(layer, Buffering):
+            return None
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            if tls is not None:
+                return None
+            tls = layer
+        if isinstance(layer, tcp.Connection):
+            break
+        layer = getattr(layer, "transport", None)
+    else:
+        return None
+    if layer.TLS:
+        if tls is not None:
+            return None
+        tls = layer.protocol
+    isOpen = layer.connected and not layer.disconnecting and not layer._aborting
+    canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
+    isSettled = tls is None or getattr(tls, "_handshakeDone", True)
+    return CloseableStack(layer, tls) if isOpen and canHalfClose and isSettled else None
+
+
+def hasUnread(connection: Any) -> bool:
+    """
+    Whether bytes have come that have not been read.  The peer's FIN is none.
+    """
+    try:
+        return bool(connection.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
+def unacknowledged(connection: Any) -> int:
+    """
+    Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
+    On a UNIX socket there is one kernel, which has acknowledged what it has taken.
+    """
+    waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    if isinstance(connection, Witness) and connection.connected:
+        waiting += _queued(connection.socket) or 0
+    return waiting
 
 
 def abort(transport: Any) -> None:
