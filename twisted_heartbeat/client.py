@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from .attempt import EndpointAttempt, failureOf
 from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
-from .core.supervision import State
+from .core.supervision import State, isProven
 from .net.clock import clockFor
 from .net.driver import Driver
 from .net.hooks import LinkHooks, cancel
@@ -116,8 +116,7 @@ class _ServiceDriver(Driver):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.supervision.state is State.CONNECTED
-        spoken = link.spoken and not cause.turnedAway
-        proven = used and (spoken or link.age >= self._stableAfter)
+        proven = isProven(link.facts(prepared=used), self._stableAfter)
         if proven:
             self._turn = 0
         if not used:
@@ -345,6 +344,7 @@ class _FactoryDriver(Driver):
         super().__init__(terms, lambda failures, attempts, elapsed: factory.exhausted(failures))
         self._factory = factory
         self._connectorIsConnecting = False
+        self._resetFor: Link | None = None
 
     def linkReady(self, link: Link) -> None:
         """
@@ -358,6 +358,7 @@ class _FactoryDriver(Driver):
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
+        self._resetFor = link
         self._factory.resetDelay()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
@@ -397,12 +398,13 @@ class _FactoryDriver(Driver):
             self._ended(link, link.cause or cause)
 
     def _ended(self, link: Link, cause: Cause) -> None:
-        proven = link.spoken and not cause.turnedAway
-        if not proven and link.age >= self._factory.stableAfter:
-            proven = True
+        prepared = self.supervision.state is State.CONNECTED
+        proven = isProven(link.facts(prepared=prepared), self._factory.stableAfter)
+        wasReset = self._resetFor is link
+        if proven and not wasReset:
             self._factory.resetDelay()
-        elif link.spoken and not proven:
-            # It was taken for proven when the peer began to speak.
+        elif wasReset and not proven:
+            # The link was taken for proven when the peer had said what proves it.
             self.supervision.remember()
         self.linkEnded(cause, proven=proven)
 

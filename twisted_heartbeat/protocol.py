@@ -176,6 +176,8 @@ class HeartbeatMixin(TimeoutMixin):
             # Else it sees the chunks on the socket from here on.
             self.dataReceived = covering
         deliver(data)
+        if not link.spoken:
+            link.spokeFirst()
 
     @staticmethod
     def __handshaken(link: Link, completed: Callable[[], None]) -> None:
@@ -489,7 +491,8 @@ class HeartbeatProtocol(HeartbeatMixin, Protocol):
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()
-        link.agreement = agreement = Agreement.of(self.__said.hello, hello)
+        agreement = Agreement.of(self.__said.hello, hello)
+        link.greeted(agreement)
         if not self.__said.hello.needs:
             self.__watchBack(link)
         elif link.watch == "passive" and agreement.incoming.pinged:

@@ -623,6 +623,13 @@ class TunnelTransport(Buffering):
 
     # What the connection knows.
 
+    @property
+    def carrierLink(self) -> Link:
+        """
+        The tunnel's own link.
+        """
+        return self._tunnel._known
+
     def getPeer(self) -> Any:
         """
         See C{ITransport}.

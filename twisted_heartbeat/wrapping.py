@@ -70,10 +70,13 @@ class WrappedProtocol:
         self._protocol.dataReceived(data)
 
     def _dataHeard(self, data: bytes) -> None:
-        self.link.heard()
-        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
+        link = self.link
+        link.heard()
+        if link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
         self._protocol.dataReceived(data)
+        if not link.spoken:
+            link.spokeFirst()
 
     def connectionLost(self, reason: Failure) -> None:
         """

@@ -25,6 +25,8 @@ class Ending:
     @ivar turnsLeft: the reactor's, after which a transport that was told to abort is done without;
         L{None} before it was.
     @ivar refused: whether a server did not admit the peer.
+    @ivar hookFailed: whether a C{connected} hook failed.
+    @ivar raised: whether the protocol raised, and that ended the link.
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
     """
@@ -35,6 +37,8 @@ class Ending:
         "cleaned",
         "cleanups",
         "decidedAt",
+        "hookFailed",
+        "raised",
         "refused",
         "turnsLeft",
     )
@@ -43,7 +47,7 @@ class Ending:
         self.cause: Cause | None = None
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
-        self.refused = False
+        self.refused = self.hookFailed = self.raised = False
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False

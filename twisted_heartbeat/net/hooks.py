@@ -97,8 +97,6 @@ def runHook(
     """
 
     def logged(failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
         _log.failure("The hook {hook} failed", failure, hook=name)
         if failed is not None:
             failed(failure)

@@ -32,9 +32,11 @@ from ..core.causes import (
     causeOfLoss,
     causeOfSilence,
     inWords,
+    isOwnException,
 )
 from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
+from ..core.supervision import LinkFacts
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
 from .ending import Ending
@@ -78,7 +80,8 @@ class Owner(Protocol):
         """The link is established, its TLS handshake included."""
 
     def linkSpoke(self, link: Link) -> None:
-        """The peer has said its first word to the protocol."""
+        """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
+        that."""
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
@@ -171,7 +174,7 @@ class Link:
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
-    @ivar spoken: whether the peer has said anything to the protocol.
+    @ivar spoken: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
@@ -330,6 +333,44 @@ class Link:
         return self.seconds() - self._establishedAt
 
     @property
+    def proofHeard(self) -> bool:
+        """
+        Whether the peer has said what proves the link: its hello in the built-in protocol, in
+        others anything that the protocol took without raising.
+        """
+        if self._carrier is not None:
+            # Its hello came before the carried protocol was built.
+            return True
+        return self.spoken if self.manner is None else self.agreement is not None
+
+    def facts(self, *, prepared: bool) -> LinkFacts:
+        """
+        What is known of the link once it has a cause, for L{isProven}.
+
+        @param prepared: whether the link was prepared.
+        """
+        ending = self._end
+        assert ending.cause is not None
+        until = self.seconds() if ending.decidedAt is None else ending.decidedAt
+        return LinkFacts(
+            cause=ending.cause,
+            upFor=until - self._establishedAt,
+            prepared=prepared,
+            builtIn=self.manner is not None or self._carrier is not None,
+            heard=self.proofHeard,
+            hookFailed=ending.hookFailed,
+            raised=ending.raised,
+        )
+
+    @property
+    def _carrier(self) -> Link | None:
+        """
+        The link of the tunnel that carries this one; L{None} where there is none.
+        """
+        carrier = getattr(self._transport, "carrierLink", None)
+        return carrier if isinstance(carrier, Link) else None
+
+    @property
     def watch(self) -> str:
         """
         How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
@@ -401,10 +442,15 @@ class Link:
         be told.
         """
         self.liveness.heardAt = self.seconds()
-        if not self.spoken:
-            self.spoken = True
-            self.owner.linkSpoke(self)
         self.suspectSpoke()
+
+    def spokeFirst(self) -> None:
+        """
+        The protocol has taken the peer's first bytes, without raising.
+        """
+        self.spoken = True
+        if self.manner is None:
+            self.owner.linkSpoke(self)
 
     @property
     def usable(self) -> bool:
@@ -461,6 +507,15 @@ class Link:
         if self.bound is not None:
             self._trusted = False
             self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
+
+    def greeted(self, agreement: Agreement) -> None:
+        """
+        The peer's hello was read.
+
+        @param agreement: what it and this end's hello come to.
+        """
+        self.agreement = agreement
+        self.owner.linkSpoke(self)
 
     def behave(self, manner: Manner) -> None:
         """
@@ -1319,8 +1374,12 @@ class Link:
     def _causeOf(self, reason: Failure) -> Cause:
         witness = self._witness
         raised = None if witness is None else witness.raised
+        error = raised or reason.value
+        self._end.raised = isOwnException(error)
+        carrier = self._carrier
         found = causeOfLoss(
-            raised or reason.value,
+            # The tunnel knows more than its transport said, a goodbye's code for example.
+            error if carrier is None else carrier.cause or error,
             number=None if witness is None else witness.number,
             finished=witness is not None and witness.finished,
             closedHere=bool(getattr(self._transport, "disconnecting", False)),
@@ -1348,6 +1407,7 @@ class Link:
         return running
 
     def _connectedFailed(self, failure: Failure) -> None:
+        self._end.hookFailed = True
         if self.state == "gone":
             return
         error = failure.value
