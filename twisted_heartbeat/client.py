@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError, NotConnectingError
 from twisted.internet.interfaces import (
     IConnector,
@@ -25,16 +25,23 @@ from twisted.internet.protocol import ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .attempt import EndpointAttempt, failureOf
+from .attempt import (
+    ANSWER_WITHIN,
+    AttemptRound,
+    EndpointAttempt,
+    Preparation,
+    PrepareConnection,
+    failureOf,
+)
 from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
 from .core.supervision import State, isProven
 from .net.clock import clockFor
 from .net.driver import Driver
-from .net.hooks import LinkHooks, cancel
-from .net.link import Link
+from .net.hooks import LinkHooks
+from .net.link import Link, linkInCleanup
 from .net.terms import Ping, Terms
-from .wrapping import nameOf, withLink
+from .wrapping import nameOf, placeOf, withLink
 
 RetryPolicy = Callable[[int], float]
 """Failed attempts in a row -> seconds to wait."""
@@ -45,6 +52,7 @@ class _ServiceDriver(Driver):
     Connects endpoints, and serves those who wait for a connection.
 
     @ivar failure: what the last attempt failed with, as it was raised.
+    @ivar started: whether the service has been started or stopped, ever.
     """
 
     def __init__(
@@ -53,7 +61,7 @@ class _ServiceDriver(Driver):
         endpoints: Sequence[IStreamClientEndpoint],
         factory: IProtocolFactory,
         policy: RetryPolicy,
-        prepareConnection: Callable[[Any], object] | None,
+        prepareConnection: PrepareConnection | None,
     ) -> None:
         backoff = policy if isinstance(policy, Backoff) else Backoff()
         super().__init__(
@@ -68,18 +76,22 @@ class _ServiceDriver(Driver):
         self._policy = policy
         self._stableAfter = backoff.stableAfter
         self._prepareConnection = prepareConnection
-        self._turn = 0
-        self._current: EndpointAttempt | None = None
-        self._preparing: Deferred[Any] | None = None
+        self._first = 0
+        self._answeredAt = 0.0
+        self._current: EndpointAttempt | AttemptRound | None = None
+        self._round: AttemptRound | None = None
+        self._roundsWithLosers: set[AttemptRound] = set()
+        self._preparation: Preparation | None = None
         self._waiters: list[tuple[Deferred[Any], int | None]] = []
         self._stopWaiters: list[Deferred[None]] = []
         self.failure: Failure | None = None
         self.started = False
+        self._wasWanted = False
 
     # What the service asks for.
 
     def start(self) -> None:
-        self.started = True
+        self.started = self._wasWanted = True
         self.obey(self.supervision.start())
 
     def stop(self) -> Deferred[None]:
@@ -87,7 +99,22 @@ class _ServiceDriver(Driver):
         stopped: Deferred[None] = Deferred()
         self._stopWaiters.append(stopped)
         self.obey(self.supervision.stop())
+        cleaning = linkInCleanup()
+        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.terms):
+            # The hook or cleanup that asks is what the stop waits for.  If it has not returned by
+            # the next turn, it waits for the stop.
+            timer = self.terms.clock.callLater(0, _fire, [stopped], None)
+            stopped.addCallback(lambda _: timer.cancel() if timer.active() else None)
         return stopped
+
+    def reconnectNow(self) -> None:
+        """
+        Begin an attempt now, unless there is a link, or one is under way that may be answered yet.
+        """
+        if self.supervision.state is State.WAITING:
+            self.retryNow()
+        elif self.now - self._answeredAt >= ANSWER_WITHIN:
+            self.obey(self.supervision.renew())
 
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
         state = self.supervision.state
@@ -98,27 +125,37 @@ class _ServiceDriver(Driver):
             return fail(CancelledError())
         if state is State.GAVE_UP and self.failure is not None:
             return fail(self.failure)
-        waiter: Deferred[Any] = Deferred()
+        waiter: Deferred[Any] = Deferred(self._letGo)
         self._waiters.append((waiter, failAfterFailures))
         return waiter
+
+    def _letGo(self, cancelled: Deferred[Any]) -> None:
+        self._waiters = [entry for entry in self._waiters if entry[0] is not cancelled]
 
     # What an attempt comes to.
 
     def attemptConnected(self, link: Link) -> None:
         self.link = link
         self._current = None
+        self._answeredAt = self.now
+        if self._round is not None and self._round.losersLeft:
+            self._roundsWithLosers.add(self._round)
         self.obey(self.supervision.connected())
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
-        self._current = None
+        self._current = self._round = None
         self.failure = failure
         self.obey(self.supervision.failed(cause, self.now))
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.supervision.state is State.CONNECTED
         proven = isProven(link.facts(prepared=used), self._stableAfter)
+        round, self._round = self._round, None
         if proven:
-            self._turn = 0
+            self._first = 0
+        elif used and round is not None and round.winner is not None:
+            # What answers there proves nothing, so the next round begins behind it.
+            self._first = (self._first + round.winner.position + 1) % len(self._endpoints)
         if not used:
             self.failure = failureOf(cause)
         self.linkEnded(cause, proven=proven)
@@ -126,10 +163,15 @@ class _ServiceDriver(Driver):
     # The orders.
 
     def attempt(self, number: int) -> None:
-        endpoint = self._endpoints[self._turn % len(self._endpoints)]
-        self._turn += 1
-        self._current = EndpointAttempt(self)
-        self._current.begin(endpoint, self._factory)
+        self._answeredAt = self.now
+        endpoints = self._endpoints
+        if len(endpoints) == 1:
+            attempt = self._current = EndpointAttempt(self)
+            attempt.begin(endpoints[0], self._factory)
+        else:
+            round = AttemptRound(self, self._prepareConnection, self._losersGone)
+            self._current = self._round = round
+            round.begin([*endpoints[self._first :], *endpoints[: self._first]], self._factory)
 
     def cancelAttempt(self) -> None:
         if self._current is not None:
@@ -144,27 +186,20 @@ class _ServiceDriver(Driver):
         return max(delay, wish) if wish else delay
 
     def prepare(self) -> None:
-        if self._prepareConnection is None or self.link is None:
+        # In a round the winner was prepared: that is why it has won.
+        if self._prepareConnection is None or self.link is None or self._round is not None:
             self.obey(self.supervision.prepared())
             return
-        preparing = self._preparing = maybeDeferred(self._prepareConnection, self.link.door)
-        preparing.addCallbacks(self._prepared, self._rejected, (preparing,), {}, (preparing,))
-
-    def _prepared(self, result: object, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparing = None
-            self.obey(self.supervision.prepared())
-
-    def _rejected(self, failure: Failure, preparing: Deferred[Any]) -> None:
-        if self._preparing is preparing:
-            self._preparing = None
-            cause = causeOfFailure(failure.value)
-            self.obey(self.supervision.rejected(cause))
+        self._preparation = Preparation(
+            self.terms,
+            lambda: self.obey(self.supervision.prepared()),
+            lambda cause: self.obey(self.supervision.rejected(cause)),
+        )
+        self._preparation.begin(self._prepareConnection, self.link.door)
 
     def cancelPrepare(self) -> None:
-        preparing, self._preparing = self._preparing, None
-        if preparing is not None:
-            cancel(preparing)
+        if self._preparation is not None:
+            self._preparation.cancel()
 
     def announce(self) -> None:
         super().announce()
@@ -184,24 +219,44 @@ class _ServiceDriver(Driver):
             else:
                 notReady.append((waiter, remaining - 1))
         self._waiters = notReady
-        for waiter in ready:
-            waiter.errback(failure)
+        _fire(ready, failure)
 
     def gaveUp(self, cause: Cause) -> None:
         self.failure = failureOf(cause)
         self._fireWaiters(self.failure)
 
     def stopped(self) -> None:
-        if self.supervision.state is State.STOPPED:
+        if self._roundsWithLosers:
+            return
+        if self.supervision.state is State.STOPPED and self._wasWanted:
             self._fireWaiters(Failure(CancelledError()))
         waiters, self._stopWaiters = self._stopWaiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        _fire(waiters, None)
+
+    def _losersGone(self, round: AttemptRound) -> None:
+        self._roundsWithLosers.discard(round)
+        if self.supervision.state is State.STOPPED:
+            self.stopped()
 
     def _fireWaiters(self, result: object) -> None:
         waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
+        _fire([waiter for waiter, _ in waiters], result)
+
+
+def _fire(waiters: Sequence[Deferred[Any]], result: object) -> None:
+    for waiter in waiters:
+        # The callback of one may have cancelled another.
+        if not waiter.called:
             waiter.callback(result)
+
+
+def _defaultName(factory: IProtocolFactory, endpoints: Sequence[IStreamClientEndpoint]) -> str:
+    """
+    A name by which an operator can tell the links of several services apart.
+    """
+    places = [place for place in map(placeOf, endpoints) if place]
+    name = nameOf(factory)
+    return f"{name} to {', '.join(places)}" if places else name
 
 
 class HeartbeatClientService(Service):
@@ -220,7 +275,7 @@ class HeartbeatClientService(Service):
         factory: IProtocolFactory,
         retryPolicy: RetryPolicy | None = None,
         clock: IReactorTime | None = None,
-        prepareConnection: Callable[[Any], object] | None = None,
+        prepareConnection: PrepareConnection | None = None,
         *,
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
@@ -230,20 +285,23 @@ class HeartbeatClientService(Service):
         name: str | None = None,
     ) -> None:
         """
-        @param endpoint: where to connect to; or a list of such, tried in turn, from the first on
-            after each proven link.
+        @param endpoint: where to connect to; or a list of such.  A round tries each of them once:
+            the next when one has failed, or after a second without an answer.  The first to be
+            prepared wins.
         @param factory: makes the protocols.
         @param retryPolicy: failed attempts in a row -> seconds to wait; L{Backoff} by default,
             which also knows the cause.
         @param clock: tells the time; the global reactor's monotonic time by default.
         @param prepareConnection: takes the protocol of a new connection, before anybody else gets
-            it.  It may return a Deferred; what it raises rejects the connection.
+            it.  It may return a Deferred; what it raises rejects the connection, and so does
+            C{Limits.connectTimeout}.
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
         @param hooks: who hears of all that.
         @param ping: takes the protocol and makes the peer speak.
-        @param name: what the log calls its links.
+        @param name: what the log calls its links; by default the protocol's name and the places
+            that the endpoints lead to.
         @raise ValueError: if the list of endpoints is empty.
         """
         endpoints: list[Any] = list(endpoint) if isinstance(endpoint, list | tuple) else [endpoint]
@@ -260,7 +318,7 @@ class HeartbeatClientService(Service):
             "limits": limits or Limits.off(),
             "hooks": hooks or LinkHooks(),
             "ping": ping,
-            "name": name or nameOf(factory),
+            "name": name or _defaultName(factory, endpoints),
         }
         self._lazyDriver: _ServiceDriver | None = None
 
@@ -310,15 +368,16 @@ class HeartbeatClientService(Service):
 
     def reconnectNow(self) -> None:
         """
-        Cut the wait for the next attempt short.  While it does not wait, nothing happens.
+        Try to connect now: cut the wait for the next attempt short, or replace an attempt that has
+        had no answer for a second.  While there is a link, nothing happens.
         """
-        self._driver.retryNow()
+        self._driver.reconnectNow()
 
     def startService(self) -> None:
         """
-        See C{IService}.
+        See C{IService}.  After giving up, it tries again.
         """
-        if self.running:
+        if self.running and self._driver.supervision.state is not State.GAVE_UP:
             self._log.warn("Duplicate ClientService.startService {log_source}")
             return
         super().startService()  # type: ignore[no-untyped-call]
@@ -329,7 +388,8 @@ class HeartbeatClientService(Service):
         Stop trying, and close the link.
 
         @return: fires when nothing is left: within C{Limits.closeTimeout}, and
-            C{Limits.cleanupTimeout} where there is something to clean up.
+            C{Limits.cleanupTimeout} where there is something to clean up.  Where the
+            C{disconnected} hook or a cleanup waits for it, it does not wait for them.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return self._driver.stop()

@@ -134,6 +134,31 @@ def nameOf(factory: object) -> str:
     return getattr(protocol, "__name__", None) or type(factory).__name__
 
 
+_MAX_WRAPPERS = 8
+"""Endpoints around one another that are looked through."""
+
+_PLACES = ("_hostText", "_host", "_path", "_executable")
+"""Where Twisted's endpoints keep what they lead to."""
+
+
+def placeOf(endpoint: object) -> str:
+    """
+    Where an endpoint leads to, for the log: a host and port, a path, or a program.
+
+    @return: C{""} where the endpoint does not say.
+    """
+    layer = endpoint
+    for _ in range(_MAX_WRAPPERS):
+        fields: dict[str, Any] = getattr(layer, "__dict__", {})
+        place = next((fields[name] for name in _PLACES if fields.get(name)), None)
+        if place is not None:
+            text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
+            port = fields.get("_port")
+            return text if port is None else f"{text}:{port}"
+        layer = fields.get("_wrappedEndpoint")
+    return ""
+
+
 class HeartbeatFactory:
     """
     Watches every connection of another factory, on either side.

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from automat import NoTransition, TypeMachineBuilder, pep614
 
-from .causes import Cause, Pace, PeerClosed, ProtocolViolation
+from .causes import Cause, ClosedHere, Pace, PeerClosed, ProtocolViolation
 
 # When a link is proven.  The count of failures starts again only after a proven link, so each
 # driver asks this one rule when a link has ended.  That a connection was made proves nothing: a
@@ -288,6 +288,12 @@ class _Machine(Protocol):
     def waited(self) -> None:
         """The wait is over, or was cut short."""
 
+    def renew(self) -> None:
+        """The user wants another attempt in place of the present one."""
+
+    def renewed(self) -> None:
+        """The present one is over."""
+
     def chosen(self, retry: Retry) -> None:
         """How long to wait is known."""
 
@@ -312,6 +318,7 @@ class _Facts:
     @ivar used: whether the last link got as far as being used.
     @ivar deciding: whether it has just begun to decide.
     @ivar restart: whether to start again once stopped.
+    @ivar renewing: whether the next attempt is to follow the present one without a wait.
     """
 
     orders: list[Order] = field(default_factory=list)
@@ -323,6 +330,7 @@ class _Facts:
     used: bool = False
     deciding: bool = False
     restart: bool = False
+    renewing: bool = False
 
     def order(self, *orders: Order) -> None:
         self.orders.extend(orders)
@@ -354,7 +362,7 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
     def startAnew(machine: _Machine, facts: _Facts) -> None:
         facts.failures = facts.attempts = 0
-        facts.restart = facts.used = False
+        facts.restart = facts.used = facts.renewing = False
         facts.order(Attempt(1))
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
@@ -363,13 +371,14 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
         facts.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
+    @pep614(deciding.upon(_Machine.renewed).to(connecting))
     def tryAgain(machine: _Machine, facts: _Facts) -> None:
         facts.used = False
         facts.order(Attempt(facts.attempts + 1))
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
     def prepare(machine: _Machine, facts: _Facts) -> None:
-        facts.used = False
+        facts.used = facts.renewing = False
         facts.order(Prepare())
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
@@ -391,6 +400,17 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(closing.upon(_Machine.lost).to(ending))
     def cleanUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
         facts.order(CleanUp(cause))
+
+    @pep614(connecting.upon(_Machine.renew).loop())
+    def renewAttempt(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        facts.order(CancelAttempt())
+
+    @pep614(preparing.upon(_Machine.renew).to(rejecting))
+    def renewPrepared(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        cause = ClosedHere("another attempt was asked for while the link was being prepared")
+        facts.order(CancelPrepare(), Abort(cause))
 
     @pep614(deciding.upon(_Machine.chosen).to(waiting))
     def wait(machine: _Machine, facts: _Facts, retry: Retry) -> None:
@@ -535,7 +555,7 @@ class Supervision:
         """
         The attempt has come to nothing.
         """
-        if self.state is State.CONNECTING:
+        if self.state is State.CONNECTING and not self._facts.renewing:
             self._blame(cause, now)
         return self._after(self._machine.failed, now=now)
 
@@ -557,7 +577,8 @@ class Supervision:
 
         @param proven: whether it had been proven by then.
         """
-        if self.state in (State.PREPARING, State.CONNECTED, State.REJECTING):
+        isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
+        if isUp and not self._facts.renewing:
             if proven:
                 self.forgive()
             self._blame(cause, now, attempt=not proven)
@@ -584,6 +605,13 @@ class Supervision:
         The wait is over, or was cut short.
         """
         return self._after(self._machine.waited)
+
+    def renew(self) -> list[Order]:
+        """
+        The user wants another attempt in place of the present one, which has not led to a link yet.
+        The attempt that is given up counts as no failure.
+        """
+        return self._after(self._machine.renew)
 
     def _after(
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
@@ -613,6 +641,10 @@ class Supervision:
 
     def _decide(self, now: float) -> None:
         facts = self._facts
+        if facts.renewing:
+            facts.renewing = False
+            self._machine.renewed()
+            return
         if facts.failures == 0:
             # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
             self._blame(facts.cause, now, attempt=False)

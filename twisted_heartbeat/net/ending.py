@@ -67,7 +67,7 @@ class Ending:
         """
         Fires with the cause once the cleanups have run.
         """
-        waiter: Deferred[Cause] = Deferred()
+        waiter: Deferred[Cause] = Deferred(self._letGo)
         self._waiters.append(waiter)
         if self.cleaned:
             self.tell()
@@ -81,4 +81,9 @@ class Ending:
         waiters, self._waiters = self._waiters, []
         assert self.cause is not None
         for waiter in waiters:
-            waiter.callback(self.cause)
+            # The callback of one may have cancelled another.
+            if not waiter.called:
+                waiter.callback(self.cause)
+
+    def _letGo(self, cancelled: Deferred[Cause]) -> None:
+        self._waiters = [waiter for waiter in self._waiters if waiter is not cancelled]

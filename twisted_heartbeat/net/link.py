@@ -11,6 +11,7 @@ Every door makes one for each connection and tells it what happens; nothing here
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from math import inf
 from typing import Any, Protocol
 
@@ -51,6 +52,7 @@ from .transport import (
     bearWitness,
     certificateOf,
     certificateRefused,
+    closesHere,
     declareForwarded,
     evidenceOf,
     handshakeDone,
@@ -69,6 +71,18 @@ _TURNS_TO_LET_GO = 2
 
 _LIFE_LASTS = 1.0
 """Seconds for which a peer that has answered need not be asked again."""
+
+
+_inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
+
+
+def linkInCleanup() -> Link | None:
+    """
+    The link whose C{disconnected} hook or cleanup calls this, also after it has awaited something;
+    L{None} if none does, or its cleanups are over.
+    """
+    link = _inCleanup.get()
+    return None if link is None or link.cleaned else link
 
 
 class Owner(Protocol):
@@ -271,17 +285,27 @@ class Link:
         self.liveness = Liveness(None, 0.0)
 
     def __repr__(self) -> str:
-        return f"<Link {self.generation} to {peerName(self.peer)} {self.state}>"
+        return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
 
     # What is known of it.
 
     @property
     def peer(self) -> Any:
         """
-        The peer's address; L{None} before there is a connection.
+        The peer's address; L{None} before there is a connection, and where the transport has none,
+        as that of a child process.
         """
         getPeer = getattr(self._transport, "getPeer", None)
-        return None if getPeer is None else getPeer()
+        try:
+            return None if getPeer is None else getPeer()
+        except Exception:
+            # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
+            return None
+
+    @property
+    def _peerName(self) -> str | None:
+        peer = self.peer
+        return None if peer is None else peerName(peer)
 
     @property
     def seconds(self) -> Callable[[], float]:
@@ -598,6 +622,12 @@ class Link:
         self.owner.linkLost(self, self.cause)
 
     # What its owner does.
+
+    def belongsTo(self, terms: Terms) -> bool:
+        """
+        Whether it is a link of the factory or service that has these terms, or had them once.
+        """
+        return self._terms.generations is terms.generations
 
     def announceConnected(self) -> None:
         """
@@ -1316,7 +1346,7 @@ class Link:
         Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
         """
         witness = self._witness
-        if getattr(self._transport, "disconnecting", False):
+        if closesHere(self._transport):
             self.blame(ClosedHere())
         elif witness is not None and witness.disconnecting:
             # Not our side, so it was TLS, at the other's close_notify.
@@ -1382,7 +1412,7 @@ class Link:
             error if carrier is None else carrier.cause or error,
             number=None if witness is None else witness.number,
             finished=witness is not None and witness.finished,
-            closedHere=bool(getattr(self._transport, "disconnecting", False)),
+            closedHere=closesHere(self._transport),
             handshaking=self.state == "handshaking",
             refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
         )
@@ -1403,7 +1433,11 @@ class Link:
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
         limits = self._terms.limits
-        running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        token = _inCleanup.set(self)
+        try:
+            running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        finally:
+            _inCleanup.reset(token)
         return running
 
     def _connectedFailed(self, failure: Failure) -> None:
@@ -1425,7 +1459,7 @@ class Link:
             event,
             level,
             generation=self.generation,
-            peer=peerName(self.peer),
+            peer=self._peerName,
             silence=round(self.silence, 3),
             bound=None if self._heartbeat is None else self._heartbeat.bound,
             **fields,
