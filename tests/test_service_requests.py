@@ -9,6 +9,7 @@ does what the caller means.
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +20,12 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.endpoints import (
     HostnameEndpoint,
+    ProcessEndpoint,
     TCP4ClientEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
+    clientFromString,
+    serverFromString,
     wrapClientTLS,
 )
 from twisted.internet.error import ConnectionRefusedError
@@ -422,6 +426,29 @@ def test_namesTellServicesApart() -> None:
     assert HeartbeatClientService(host, KeptFactory(), name="mine")._settings["name"] == "mine"
 
 
+CHILD = "import time; print('hello', flush=True); time.sleep(0.1)"
+
+
+@pytest_twisted.ensureDeferred
+async def test_childProcesses(plain: Loopback) -> None:
+    """
+    A service whose endpoint runs a child process runs it anew when it has ended.
+    """
+    from twisted.internet import reactor
+
+    hooks, factory = Recorder(), KeptFactory()
+    command = [sys.executable, "-S", "-u", "-c", CHILD]
+    endpoint = ProcessEndpoint(reactor, sys.executable, command, env=None)
+    service = plain.service(endpoint, factory, hooks=hooks)
+    assert await within(service.whenConnected()) is factory.built[0]
+    for _ in range(2):
+        await within(hooks.next("disconnected"))
+        await within(hooks.next("connected"))
+    assert service._settings["name"] == f"Kept to {sys.executable}"
+    await within(service.stopService())
+    assert factory.built[0].received == b"hello\n"
+
+
 # Who has closed a connection.
 
 
@@ -434,7 +461,15 @@ def plain() -> Iterator[Loopback]:
         yield loopback
 
 
-WAYS_TO_CONNECT = ["plain", "TLS", "STARTTLS", "UNIX", "STARTTLS over UNIX"]
+WAYS_TO_CONNECT = [
+    "plain",
+    "TLS",
+    "STARTTLS",
+    "UNIX",
+    "STARTTLS over UNIX",
+    "tunnel",
+    "STARTTLS in a tunnel",
+]
 
 
 @pytest.mark.parametrize("protocol", [Kept, HeartbeatProtocol])
@@ -457,6 +492,12 @@ async def test_whoHasClosed(
         port = await UNIXServerEndpoint(reactor, path).listen(peers)
         plain.atEnd(port.stopListening)
         endpoint: Any = UNIXClientEndpoint(reactor, path)
+    elif "tunnel" in way:
+        string = "heartbeat:tcp:0:interface=127.0.0.1"
+        port = await serverFromString(reactor, string).listen(peers)
+        plain.atEnd(port.stopListening)
+        there = f"heartbeat:tcp:127.0.0.1:{port.getHost().port}"
+        endpoint = clientFromString(reactor, there)
     else:
         plain.secured = way == "TLS"
         endpoint = plain.endpoint(plain.listen(peers))

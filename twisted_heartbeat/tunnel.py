@@ -50,7 +50,7 @@ from .core import wire
 from .core.causes import ClosedHere, PeerClosed, ProtocolViolation
 from .net.clock import clockFor
 from .net.link import Link
-from .net.transport import Buffering
+from .net.transport import Buffering, closesHere
 from .protocol import HeartbeatProtocol
 
 _log = Logger()
@@ -572,6 +572,9 @@ class TunnelTransport(Buffering):
         See C{ITransport}.
         """
         if self.connected and not self.disconnecting:
+            if self.TLS and not closesHere(self):
+                words = "the peer closed the connection (close_notify)"
+                self.carrierLink.blame(PeerClosed(words))
             self.disconnecting = True
             self._tunnel.stopReading()
             self._settle()
