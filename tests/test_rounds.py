@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectionLost,
@@ -465,3 +467,79 @@ def test_endpointTwiceInAList() -> None:
     transport.lose()
     assert isinstance(scene.hooks.told("disconnected")[-1], PeerClosed)
     scene.stop()
+
+
+# Any order of events.
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["connect", "fail", "prepare", "reject", "lose", "speak", "wait", "now", "clean"]
+        ),
+        st.integers(0, 9),
+    ),
+    max_size=40,
+)
+
+
+class Cleaning:
+    """
+    C{disconnected} hooks that end when the test says so.
+    """
+
+    def __init__(self) -> None:
+        self.pending: list[Deferred[None]] = []
+
+    def __call__(self) -> Deferred[None]:
+        self.pending.append(Deferred())
+        return self.pending[-1]
+
+
+@given(ACTS, st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_anyOrder(acts: list[tuple[str, int]], slowCleanups: bool) -> None:
+    """
+    Whatever happens in whatever order: there is at most one link in use, nothing raises, and a
+    stop always fires with nothing left.
+    """
+    prepare, cleaning = Preparing(), Cleaning()
+    scene = Rounds(prepareConnection=prepare)
+    if slowCleanups:
+        scene.hooks.then["disconnected"] = cleaning
+    scene.service.startService()
+    for act, number in acts:
+        tries = [a for e in scene.endpoints for a in e.attempts if not a.answered]
+        pending = [d for d in prepare.pending if not d.called]
+        if act in ("connect", "fail") and tries:
+            attempt = tries[number % len(tries)]
+            if act == "connect":
+                attempt.succeed()
+            else:
+                attempt.fail(ConnectionRefusedError())
+        elif act in ("prepare", "reject") and pending:
+            preparing = pending[number % len(pending)]
+            if act == "prepare":
+                preparing.callback(None)
+            else:
+                preparing.errback(ValueError("a stranger"))
+        elif act in ("lose", "speak") and scene.network.openTransports:
+            opened = scene.network.openTransports
+            transport = opened[number % len(opened)]
+            if act == "lose":
+                transport.lose()
+            else:
+                transport.deliver(b"hello")
+        elif act == "wait":
+            scene.wait(0.25 * number, step=0.25)
+        elif act == "now":
+            scene.service.reconnectNow()
+        elif act == "clean" and cleaning.pending:
+            cleaning.pending.pop().callback(None)
+        used = len(scene.hooks.told("connected"))
+        assert used <= len(scene.hooks.told("disconnected")) + 1
+        link = scene.service.link
+        assert (scene.service.state == "connected") <= (link is not None)
+    stopped = scene.service.stopService()
+    scene.wait(11, step=0.5)
+    assert stopped.called
+    scene.assertNothingLeft()
