@@ -256,3 +256,18 @@ def test_noSteps() -> None:
     """
     assert runCleanups([], Clock(), 1.0).called
     assert runCleanups([("a", lambda: succeed(None))], Clock(), None).called
+
+
+def test_cleanupThatIsCancelledByItself(loggedErrors: LoggedErrors) -> None:
+    """
+    A C{CancelledError} of a step that nobody has cancelled is logged, and the next one runs.
+    """
+
+    def failing() -> None:
+        raise CancelledError
+
+    ran: list[str] = []
+    steps = [("failing", failing), ("next", lambda: ran.append("next"))]
+    assert runCleanups(steps, Clock(), 1.0).called
+    assert ran == ["next"]
+    assert len(loggedErrors.flush(CancelledError)) == 1

@@ -92,6 +92,7 @@ class _ServiceDriver(Driver):
 
     def start(self) -> None:
         self.started = self._wasWanted = True
+        self._first = 0
         self.obey(self.supervision.start())
 
     def stop(self) -> Deferred[None]:
