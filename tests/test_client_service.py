@@ -362,7 +362,7 @@ def test_startTwice() -> None:
     scene.stop()
 
 
-# Endpoints in turn.
+# Several endpoints; see test_rounds, too.
 
 
 def test_noEndpoints() -> None:
@@ -373,37 +373,21 @@ def test_noEndpoints() -> None:
         HeartbeatClientService([], KeptFactory(), clock=Clock())
 
 
-def test_endpointsInTurn() -> None:
-    """
-    Endpoints are tried one after the other, and round again.
-    """
-    scene = Scene(endpoints=3)
-    scene.service.startService()
-    order = []
-    for _ in range(4):
-        current = next(e for e in scene.endpoints if e.attempts and not e.attempts[-1].answered)
-        order.append(scene.endpoints.index(current))
-        current.attempts[-1].fail(ConnectionRefusedError())
-        scene.clock.advance(scene.hooks.told("retrying")[-1].delay)
-    assert order == [0, 1, 2, 0]
-    scene.stop()
-
-
 @pytest.mark.parametrize(("proven", "next_"), [(True, 0), (False, 2)])
-def test_backToTheFirstEndpoint(proven: bool, next_: int) -> None:
+def test_whereARoundBegins(proven: bool, next_: int) -> None:
     """
-    After a proven link the first endpoint is tried again first; after one that was not, the next.
+    After a proven link the next round begins with the first endpoint; after one that was not, with
+    the endpoint behind the one that it led to.
     """
     scene = Scene(endpoints=3)
     scene.service.startService()
     scene.endpoints[0].attempts[0].fail(ConnectionRefusedError())
-    scene.wait(1)
     transport = scene.connect(scene.endpoints[1])
     if proven:
         transport.deliver(b"hello")
     before = [len(endpoint.attempts) for endpoint in scene.endpoints]
     transport.lose()
-    scene.wait(8)
+    scene.clock.advance(scene.hooks.told("retrying")[-1].delay)
     after = [len(endpoint.attempts) for endpoint in scene.endpoints]
     assert [index for index in range(3) if after[index] > before[index]] == [next_]
     scene.stop()
@@ -808,7 +792,7 @@ def test_prepareIsBounded() -> None:
     transport = scene.connect()
     scene.clock.advance(1.9)
     assert transport.open and not cancelled
-    scene.clock.advance(0.2)
+    scene.clock.advance(0.1)
     scene.turn()
     assert len(cancelled) == 1
     assert not transport.open

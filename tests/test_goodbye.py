@@ -183,11 +183,12 @@ def test_comesBackAsUsual(kind: type[Client]) -> None:
 
 def test_hintOfNextToNothing(kind: type[Client]) -> None:
     """
-    A hint shorter than C{initial} is none: a peer that gives it each time has nobody in a hot loop.
+    A hint shorter than C{initial} is none: a peer that gives it each time has nobody in a hot loop,
+    and no such link is proven.
     """
     client = kind(retryPolicy=STEADY)
-    for _ in range(5):
-        assert client.partWith(wire.Goodbye("", 0.001, 0.9)).delay == 1
+    for expected in (1, 2, 4, 8, 16):
+        assert client.partWith(wire.Goodbye("", 0.001, 0.9)).delay == expected
         client.wait()
     client.stop()
 
@@ -274,8 +275,8 @@ def test_turnedAwayComesBackSlowly(kind: type[Client], parting: Parting) -> None
 
 def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     """
-    To be turned away proves no link, so each wait is longer than the last; one that has been up for
-    C{stableAfter} seconds was proven, whatever its end.
+    To be turned away proves no link, so each wait is longer than the last; a refusal revokes the
+    proof of a link that has been up for C{stableAfter} seconds, too.
     """
     client = kind(retryPolicy=Backoff(jitter=None, spread=10))
     delays = []
@@ -291,7 +292,7 @@ def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     transport.deliver(wire.encode(wire.Goodbye("now", parting=Parting.REFUSED)))
     for _ in range(4):
         client.clock.advance(0)
-    assert client.hooks.told("retrying")[-1].delay == 10
+    assert client.hooks.told("retrying")[-1].delay == 60
     client.stop()
 
 

@@ -20,6 +20,8 @@ from twisted.python.failure import Failure
 from twisted_heartbeat import LinkHooks, PeerClosed, Retry
 from twisted_heartbeat.net.hooks import runCleanups, runHook
 
+from .conftest import LoggedErrors
+
 NAMES = ["connecting", "connected", "suspected", "recovered", "disconnected", "retrying", "gaveUp"]
 
 
@@ -111,14 +113,17 @@ def test_hookFails(how: str, loggedErrors: Any) -> None:
     assert names == ["suspected"]
 
 
-def test_cancelledHook() -> None:
+def test_cancelledHook(loggedErrors: LoggedErrors) -> None:
     """
-    A hook that was cancelled is no error.
+    A C{CancelledError} in a hook is an error like any other: nobody but the user cancels a hook.
     """
     pending: Deferred[None] = Deferred()
-    finished = runHook("connected", lambda: pending)
+    told: list[Failure] = []
+    finished = runHook("connected", lambda: pending, failed=told.append)
     pending.cancel()
     assert finished.result is None
+    assert [failure.type for failure in told] == [CancelledError]
+    assert len(loggedErrors.flush(CancelledError)) == 1
 
 
 class Steps:
@@ -251,3 +256,18 @@ def test_noSteps() -> None:
     """
     assert runCleanups([], Clock(), 1.0).called
     assert runCleanups([("a", lambda: succeed(None))], Clock(), None).called
+
+
+def test_cleanupThatIsCancelledByItself(loggedErrors: LoggedErrors) -> None:
+    """
+    A C{CancelledError} of a step that nobody has cancelled is logged, and the next one runs.
+    """
+
+    def failing() -> None:
+        raise CancelledError
+
+    ran: list[str] = []
+    steps = [("failing", failing), ("next", lambda: ran.append("next"))]
+    assert runCleanups(steps, Clock(), 1.0).called
+    assert ran == ["next"]
+    assert len(loggedErrors.flush(CancelledError)) == 1

@@ -39,6 +39,19 @@ WHY = PeerClosed("why")
 FOR_GOOD = PermanentFailure("for good")
 NOW = 100.0
 
+
+class _Any:
+    """
+    Equals everything.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+RENEWED: Any = _Any()
+"""The cause of a link that was given up for another attempt."""
+
 Input = Callable[[Supervision], list[Order]]
 
 INPUTS: dict[str, Input] = {
@@ -53,6 +66,7 @@ INPUTS: dict[str, Input] = {
     "cleaned": lambda one: one.cleaned(NOW),
     "chosen": lambda one: one.chosen(5.0, NOW),
     "waited": lambda one: one.waited(),
+    "renew": lambda one: one.renew(),
 }
 
 PATHS: dict[State, list[str]] = {
@@ -82,12 +96,14 @@ TABLE: dict[State, dict[str, tuple[State, list[Order]]]] = {
         "stop": (State.CANCELLING, [CancelAttempt()]),
         "connected": (State.PREPARING, [Prepare()]),
         "failed": (State.DECIDING, [ReportFailure(WHY), ChooseDelay(1, WHY)]),
+        "renew": (State.CONNECTING, [CancelAttempt()]),
     },
     State.PREPARING: {
         "stop": (State.CLOSING, [CancelPrepare(), Close()]),
         "prepared": (State.CONNECTED, [Announce()]),
         "rejected": (State.REJECTING, [Abort(WHY)]),
         "lost": (State.CLEANING, [CancelPrepare(), CleanUp(WHY)]),
+        "renew": (State.REJECTING, [CancelPrepare(), Abort(RENEWED)]),
     },
     State.CONNECTED: {
         "stop": (State.CLOSING, [Close()]),
@@ -167,6 +183,56 @@ def test_everyInputInEveryState(state: State) -> None:
             late.append((name, supervision.state, orders))
     assert found == TABLE[state]
     assert late == []
+
+
+# Another attempt in place of the present one.
+
+
+def test_renewedAttempt() -> None:
+    """
+    Another attempt in place of one without an answer begins when that is over: without a wait, and
+    the one that was given up counts as no failure.
+    """
+    supervision = supervisionIn(State.CONNECTING)
+    assert supervision.renew() == [CancelAttempt()]
+    assert supervision.failed(WHY, NOW) == [Attempt(1)]
+    assert (supervision.state, supervision.failures) == (State.CONNECTING, 0)
+    assert supervision.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+
+
+def test_renewedPreparation() -> None:
+    """
+    The same where the link is being prepared: its cleanups come before the next attempt.
+    """
+    supervision = supervisionIn(State.PREPARING)
+    assert supervision.renew() == [CancelPrepare(), Abort(RENEWED)]
+    assert supervision.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
+    assert supervision.cleaned(NOW) == [Attempt(1)]
+    assert supervision.failures == 0
+
+
+def test_renewedTooLate() -> None:
+    """
+    An attempt that leads to a link although another was asked for is used, and its loss counts.
+    """
+    supervision = supervisionIn(State.CONNECTING)
+    supervision.renew()
+    assert supervision.connected() == [Prepare()]
+    supervision.prepared()
+    supervision.lost(WHY, NOW, proven=False)
+    assert supervision.cleaned(NOW) == [ChooseDelay(1, WHY)]
+
+
+def test_stopWhileRenewing() -> None:
+    """
+    Who stops meanwhile gets no attempt, nor does the next start have its failures forgotten.
+    """
+    supervision = supervisionIn(State.CONNECTING)
+    supervision.renew()
+    assert supervision.stop() == [CancelAttempt()]
+    assert supervision.failed(WHY, NOW) == [Stopped()]
+    supervision.start()
+    assert supervision.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
 
 
 # Stopping, and starting again while it stops.

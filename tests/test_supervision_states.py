@@ -36,7 +36,7 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.supervision = Supervision(lambda failures, attempts, elapsed: attempts > MOST_ATTEMPTS)
         self.now = 0.0
-        self.wanted = False
+        self.wanted = self.renewing = False
         self.open: set[str] = set()
         self.generation = 0
         self.live: set[int] = set()
@@ -60,7 +60,7 @@ class Books(RuleBasedStateMachine):
         self.begin("attempt")
 
     def carryCancelAttempt(self, order: orders.CancelAttempt) -> None:
-        assert "attempt" in self.open and not self.wanted
+        assert "attempt" in self.open and (self.renewing or not self.wanted)
 
     def carryPrepare(self, order: orders.Prepare) -> None:
         assert self.live
@@ -128,6 +128,12 @@ class Books(RuleBasedStateMachine):
         if self.supervision.state in (State.STOPPED, State.GAVE_UP):
             self.wanted = True
         self.obey(self.supervision.retry(cause(), self.now))
+
+    @rule()
+    def renew(self) -> None:
+        self.renewing = True
+        self.obey(self.supervision.renew())
+        self.renewing = False
 
     @rule(seconds=st.floats(0.0, 100.0))
     def advance(self, seconds: float) -> None:

@@ -29,16 +29,23 @@ from twisted.internet.protocol import Protocol, ReconnectingClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .attempt import EndpointAttempt, Preparation, PrepareConnection, failureOf
+from .attempt import (
+    ANSWER_WITHIN,
+    AttemptRound,
+    EndpointAttempt,
+    Preparation,
+    PrepareConnection,
+    failureOf,
+)
 from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
-from .core.supervision import State, Supervision
+from .core.supervision import State, Supervision, isProven
 from .net.clock import clockFor
 from .net.driver import Driver
 from .net.hooks import LinkHooks
-from .net.link import Link
+from .net.link import Link, linkInCleanup
 from .net.terms import Ping, Terms
-from .wrapping import nameOf, withLink
+from .wrapping import nameOf, placeOf, withLink
 
 _log = Logger()
 
@@ -77,6 +84,7 @@ class _ServiceDriver(_PreparingDriver):
     Connects endpoints, and serves those who wait for a connection.
 
     @ivar failure: what the last attempt failed with, as it was raised.
+    @ivar started: whether the service has been started or stopped, ever.
     """
 
     def __init__(
@@ -100,17 +108,22 @@ class _ServiceDriver(_PreparingDriver):
         self._policy = policy
         self._stableAfter = backoff.stableAfter
         self.prepareConnection = prepareConnection
-        self._turn = 0
-        self._current: EndpointAttempt | None = None
+        self._first = 0
+        self._answeredAt = 0.0
+        self._current: EndpointAttempt | AttemptRound | None = None
+        self._round: AttemptRound | None = None
+        self._roundsWithLosers: set[AttemptRound] = set()
         self._waiters: list[tuple[Deferred[Any], int | None]] = []
         self._stopWaiters: list[Deferred[None]] = []
         self.failure: Failure | None = None
         self.started = False
+        self._wasWanted = False
 
     # What the service asks for.
 
     def start(self) -> None:
-        self.started = True
+        self.started = self._wasWanted = True
+        self._first = 0
         self.obey(self.supervision.start())
 
     def stop(self) -> Deferred[None]:
@@ -118,7 +131,22 @@ class _ServiceDriver(_PreparingDriver):
         stopped: Deferred[None] = Deferred()
         self._stopWaiters.append(stopped)
         self.obey(self.supervision.stop())
+        cleaning = linkInCleanup()
+        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.terms):
+            # The hook or cleanup that asks is what the stop waits for.  If it has not returned by
+            # the next turn, it waits for the stop.
+            timer = self.terms.clock.callLater(0, _fire, [stopped], None)
+            stopped.addCallback(lambda _: timer.cancel() if timer.active() else None)
         return stopped
+
+    def reconnectNow(self) -> None:
+        """
+        Begin an attempt now, unless there is a link, or one is under way that may be answered yet.
+        """
+        if self.supervision.state is State.WAITING:
+            self.retryNow()
+        elif self.now - self._answeredAt >= ANSWER_WITHIN:
+            self.obey(self.supervision.renew())
 
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
         state = self.supervision.state
@@ -129,28 +157,37 @@ class _ServiceDriver(_PreparingDriver):
             return fail(CancelledError())
         if state is State.GAVE_UP and self.failure is not None:
             return fail(self.failure)
-        waiter: Deferred[Any] = Deferred()
+        waiter: Deferred[Any] = Deferred(self._letGo)
         self._waiters.append((waiter, failAfterFailures))
         return waiter
+
+    def _letGo(self, cancelled: Deferred[Any]) -> None:
+        self._waiters = [entry for entry in self._waiters if entry[0] is not cancelled]
 
     # What an attempt comes to.
 
     def attemptConnected(self, link: Link) -> None:
         self.link = link
         self._current = None
+        self._answeredAt = self.now
+        if self._round is not None and self._round.losersLeft:
+            self._roundsWithLosers.add(self._round)
         self.obey(self.supervision.connected())
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
-        self._current = None
+        self._current = self._round = None
         self.failure = failure
         self.obey(self.supervision.failed(cause, self.now))
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.supervision.state is State.CONNECTED
-        spoken = link.spoken and not cause.turnedAway
-        proven = used and (spoken or link.age >= self._stableAfter)
+        proven = isProven(link.facts(prepared=used), self._stableAfter)
+        round, self._round = self._round, None
         if proven:
-            self._turn = 0
+            self._first = 0
+        elif used and round is not None and round.winner is not None:
+            # What answers there proves nothing, so the next round begins behind it.
+            self._first = (self._first + round.winner.position + 1) % len(self._endpoints)
         if not used:
             self.failure = failureOf(cause)
         self.linkEnded(cause, proven=proven)
@@ -158,10 +195,15 @@ class _ServiceDriver(_PreparingDriver):
     # The orders.
 
     def attempt(self, number: int) -> None:
-        endpoint = self._endpoints[self._turn % len(self._endpoints)]
-        self._turn += 1
-        self._current = EndpointAttempt(self)
-        self._current.begin(endpoint, self._factory)
+        self._answeredAt = self.now
+        endpoints = self._endpoints
+        if len(endpoints) == 1:
+            attempt = self._current = EndpointAttempt(self)
+            attempt.begin(endpoints[0], self._factory)
+        else:
+            round = AttemptRound(self, self.prepareConnection, self._losersGone)
+            self._current = self._round = round
+            round.begin([*endpoints[self._first :], *endpoints[: self._first]], self._factory)
 
     def cancelAttempt(self) -> None:
         if self._current is not None:
@@ -174,6 +216,13 @@ class _ServiceDriver(_PreparingDriver):
         # It knows no causes.  So it may wait for longer than a goodbye has asked for, but not less.
         wish = wishOf(cause)
         return max(delay, wish) if wish else delay
+
+    def prepare(self) -> None:
+        if self._round is not None:
+            # The winner was prepared in the round: that is why it has won.
+            self.obey(self.supervision.prepared())
+        else:
+            super().prepare()
 
     def announce(self) -> None:
         super().announce()
@@ -193,24 +242,44 @@ class _ServiceDriver(_PreparingDriver):
             else:
                 notReady.append((waiter, remaining - 1))
         self._waiters = notReady
-        for waiter in ready:
-            waiter.errback(failure)
+        _fire(ready, failure)
 
     def gaveUp(self, cause: Cause) -> None:
         self.failure = failureOf(cause)
         self._fireWaiters(self.failure)
 
     def stopped(self) -> None:
-        if self.supervision.state is State.STOPPED:
+        if self._roundsWithLosers:
+            return
+        if self.supervision.state is State.STOPPED and self._wasWanted:
             self._fireWaiters(Failure(CancelledError()))
         waiters, self._stopWaiters = self._stopWaiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        _fire(waiters, None)
+
+    def _losersGone(self, round: AttemptRound) -> None:
+        self._roundsWithLosers.discard(round)
+        if self.supervision.state is State.STOPPED:
+            self.stopped()
 
     def _fireWaiters(self, result: object) -> None:
         waiters, self._waiters = self._waiters, []
-        for waiter, _ in waiters:
+        _fire([waiter for waiter, _ in waiters], result)
+
+
+def _fire(waiters: Sequence[Deferred[Any]], result: object) -> None:
+    for waiter in waiters:
+        # The callback of one may have cancelled another.
+        if not waiter.called:
             waiter.callback(result)
+
+
+def _defaultName(factory: IProtocolFactory, endpoints: Sequence[IStreamClientEndpoint]) -> str:
+    """
+    A name by which an operator can tell the links of several services apart.
+    """
+    places = [place for place in map(placeOf, endpoints) if place]
+    name = nameOf(factory)
+    return f"{name} to {', '.join(places)}" if places else name
 
 
 class HeartbeatClientService(Service):
@@ -239,20 +308,23 @@ class HeartbeatClientService(Service):
         name: str | None = None,
     ) -> None:
         """
-        @param endpoint: where to connect to; or a list of such, tried in turn, from the first on
-            after each proven link.
+        @param endpoint: where to connect to; or a list of such.  A round tries each of them once:
+            the next when one has failed, or after a second without an answer.  The first to be
+            prepared wins.
         @param factory: makes the protocols.
         @param retryPolicy: failed attempts in a row -> seconds to wait; L{Backoff} by default,
             which also knows the cause.
         @param clock: tells the time; the global reactor's monotonic time by default.
         @param prepareConnection: takes the protocol of a new connection, before anybody else gets
-            it.  It may return a Deferred; what it raises rejects the connection.
+            it.  It may return a Deferred; what it raises rejects the connection, and so does
+            C{Limits.connectTimeout}.
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
         @param hooks: who hears of all that.
-        @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
-        @param name: what the log calls its links.
+        @param ping: takes the protocol and makes the peer speak.
+        @param name: what the log calls its links; by default the protocol's name and the places
+            that the endpoints lead to.
         @raise ValueError: if the list of endpoints is empty.
         """
         endpoints: list[Any] = list(endpoint) if isinstance(endpoint, list | tuple) else [endpoint]
@@ -269,7 +341,7 @@ class HeartbeatClientService(Service):
             "limits": limits or Limits.off(),
             "hooks": hooks or LinkHooks(),
             "ping": ping,
-            "name": name or nameOf(factory),
+            "name": name or _defaultName(factory, endpoints),
         }
         self._lazyDriver: _ServiceDriver | None = None
 
@@ -319,15 +391,16 @@ class HeartbeatClientService(Service):
 
     def reconnectNow(self) -> None:
         """
-        Cut the wait for the next attempt short.  While it does not wait, nothing happens.
+        Try to connect now: cut the wait for the next attempt short, or replace an attempt that has
+        had no answer for a second.  While there is a link, nothing happens.
         """
-        self._driver.retryNow()
+        self._driver.reconnectNow()
 
     def startService(self) -> None:
         """
-        See C{IService}.
+        See C{IService}.  After giving up, it tries again.
         """
-        if self.running:
+        if self.running and self._driver.supervision.state is not State.GAVE_UP:
             self._log.warn("Duplicate ClientService.startService {log_source}")
             return
         super().startService()  # type: ignore[no-untyped-call]
@@ -338,7 +411,8 @@ class HeartbeatClientService(Service):
         Stop trying, and close the link.
 
         @return: fires when nothing is left: within C{Limits.closeTimeout}, and
-            C{Limits.cleanupTimeout} where there is something to clean up.
+            C{Limits.cleanupTimeout} where there is something to clean up.  Where the
+            C{disconnected} hook or a cleanup waits for it, it does not wait for them.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return self._driver.stop()
@@ -498,6 +572,11 @@ class _ConnectorDriver(_PreparingDriver):
         if link is self.link and self.supervision.state is State.CONNECTED:
             self._proveEarly()
 
+    def linkClosing(self, link: Link) -> None:
+        """
+        See L{Owner<twisted_heartbeat.net.link.Owner>}.
+        """
+
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
@@ -511,11 +590,6 @@ class _ConnectorDriver(_PreparingDriver):
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
-    def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.net.link.Owner>}.
-        """
-
     def pingsSpent(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
@@ -526,14 +600,12 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Whether a link that has ended had been proven.
         """
-        spoken = link.spoken and not cause.turnedAway
-        proven = self.supervision.state is State.CONNECTED and (
-            spoken or link.age >= self._factory.stableAfter
-        )
+        prepared = self.supervision.state is State.CONNECTED
+        proven = isProven(link.facts(prepared=prepared), self._factory.stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
-            # The link was taken for proven when the peer began to speak.
+            # The link was taken for proven when the peer had said what proves it.
             self.supervision.remember()
         return proven
 
@@ -576,7 +648,7 @@ class _ConnectorDriver(_PreparingDriver):
     def announce(self) -> None:
         super().announce()
         link = self.link
-        if link is not None and link.spoken and link.usable:
+        if link is not None and link.proofHeard and link.usable:
             self._proveEarly()
 
     def delay(self, attempt: int, cause: Cause) -> float:
@@ -892,7 +964,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     @cvar limits: L{None} for none.
     @cvar hooks: called besides the log; L{None} for none.
     @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
-        to C{__init__}.  It may be an C{async def}.
+        to C{__init__}.
     @cvar name: what the log calls its links; the name of the class by default.
     @cvar prepareConnection: takes the protocol of a new connection; a method, or a callable that
         was set on the instance.  It may return a Deferred or be a coroutine.  What it raises

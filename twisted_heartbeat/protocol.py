@@ -180,6 +180,8 @@ class HeartbeatMixin(TimeoutMixin):
             # Else it sees the chunks on the socket from here on.
             self.dataReceived = covering
         deliver(data)
+        if not link.spoken:
+            link.spokeFirst()
 
     @staticmethod
     def __handshaken(link: Link, completed: Callable[[], None]) -> None:
@@ -547,7 +549,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()
-        link.agreement = agreement = Agreement.of(self.__said.hello, hello)
+        agreement = Agreement.of(self.__said.hello, hello)
+        link.greeted(agreement)
         if not self.__said.hello.needs:
             self.__watchBack(link)
         elif link.watch == "passive" and agreement.incoming.pinged:

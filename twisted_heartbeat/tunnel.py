@@ -50,7 +50,7 @@ from .core.causes import ClosedHere, PeerClosed, ProtocolViolation
 from .net.clock import clockFor
 from .net.deadline import PeerDeadline
 from .net.link import Link
-from .net.transport import Buffering
+from .net.transport import Buffering, closesHere
 from .protocol import HeartbeatProtocol
 
 _log = Logger()
@@ -526,6 +526,9 @@ class TunnelTransport(Buffering):
         See C{ITransport}.
         """
         if self.connected and not self.disconnecting:
+            if self.TLS and not closesHere(self):
+                words = "the peer closed the connection (close_notify)"
+                self.carrierLink.blame(PeerClosed(words))
             self.disconnecting = True
             self._tunnel.stopReading()
             self._settle()
@@ -576,6 +579,13 @@ class TunnelTransport(Buffering):
             producer.stopProducing()
 
     # What the connection knows.
+
+    @property
+    def carrierLink(self) -> Link:
+        """
+        The tunnel's own link.
+        """
+        return self._tunnel._known
 
     def getPeer(self) -> Any:
         """

@@ -70,10 +70,13 @@ class WrappedProtocol:
         self._protocol.dataReceived(data)
 
     def _dataHeard(self, data: bytes) -> None:
-        self.link.heard()
-        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
+        link = self.link
+        link.heard()
+        if link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
         self._protocol.dataReceived(data)
+        if not link.spoken:
+            link.spokeFirst()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -129,6 +132,31 @@ def nameOf(factory: object) -> str:
     """
     protocol = getattr(factory, "protocol", None)
     return getattr(protocol, "__name__", None) or type(factory).__name__
+
+
+_MAX_WRAPPERS = 8
+"""Endpoints around one another that are looked through."""
+
+_PLACES = ("_hostText", "_host", "_path", "_executable")
+"""Where Twisted's endpoints keep what they lead to."""
+
+
+def placeOf(endpoint: object) -> str:
+    """
+    Where an endpoint leads to, for the log: a host and port, a path, or a program.
+
+    @return: C{""} where the endpoint does not say.
+    """
+    layer = endpoint
+    for _ in range(_MAX_WRAPPERS):
+        fields: dict[str, Any] = getattr(layer, "__dict__", {})
+        place = next((fields[name] for name in _PLACES if fields.get(name)), None)
+        if place is not None:
+            text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
+            port = fields.get("_port")
+            return text if port is None else f"{text}:{port}"
+        layer = fields.get("_wrappedEndpoint")
+    return ""
 
 
 class HeartbeatFactory:

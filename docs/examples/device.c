@@ -1,8 +1,6 @@
 /* A device that speaks the protocol of docs/wire-protocol.md, version 1, over POSIX sockets.
- *
  *     cc -std=c99 -Wall -Wextra -pedantic -O2 -o device device.c
  *     ./device HOST PORT NAME
- *
  * It sends readings, answers pings, and watches the server by the word that this gives in its hello
  * and its pings. It keeps nothing that a server could fill, and allocates nothing by itself.
  */
@@ -21,7 +19,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
 #ifndef SECOND
 #define SECOND 1000   /* of its own pace, in ms; times that the server says are real ones */
 #define LIMIT 1048576 /* the longest DATA that it takes */
@@ -31,23 +28,21 @@ enum {
     PATIENCE = 30 * SECOND, /* for a connection, for room to write, and for the server's hello */
     CLOSING = 5 * SECOND,   /* for the server to close after its goodbye */
     FIRST = SECOND, WIDEST = 60 * SECOND, /* how wide a wait is drawn; each failure doubles it */
-    SPREAD = 12 * SECOND,   /* at least so wide if all devices have lost the server together */
-    SLOWLY = 30 * SECOND,   /* the shortest wait of one who is not welcome */
+    SPREAD = 12 * SECOND,   /* so wide at first if all devices have lost the server together */
+    STABLE = 10 * SECOND,   /* after that a goodbye or a violation is no failure of the link */
     HOUR = 3600000          /* the longest wait that it can be told, in ms */
 };
-
 enum { HELLO = 1, PING, PONG, DATA, GOODBYE, END };
 enum outcome { UP, UNREACHED, SILENT, LOST, VIOLATION, TOLD };
 static const unsigned char none[4]; /* no token */
 static const char *const words[] = { "", "not connected", "the server was silent",
     "the link was lost", "the server broke the protocol", "the server said goodbye" };
 struct link {
-    int fd, greeted, ended, mute; /* mute: a write has failed; what has come is still read */
-    int64_t heard, offers, hold; /* when a byte came last; the server's word, in ms, 0 for none */
+    int fd, greeted, ended, refused, slow, mute; /* slow: wrong for long; mute: a write has failed */
+    int64_t began, heard, offers, hold; /* when a byte came last; the server's word, in ms, or 0 */
     unsigned char head[12], body[8], low, high;
     uint32_t got, left, more;    /* bytes of this frame; those its body, and its last letter, lack */
 };
-
 static int64_t part(int64_t most) { return (int64_t)(rand() / (RAND_MAX + 1.0) * (double)most); }
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static uint32_t number(const void *b) { uint32_t n; memcpy(&n, b, 4); return ntohl(n); }
@@ -98,10 +93,10 @@ static enum outcome finish(struct link *l) /* a whole frame has come */
 {
     int type = l->head[1];
     l->got = 0;
-    if (type == HELLO) puts("the server said hello"), l->greeted = 1,
-        l->offers = number(l->body + 4);
+    if (type == HELLO) l->offers = number(l->body + 4), l->greeted = 1, puts("the server said hello");
     if (type == PING) l->hold = (l->head[2] << 8 | l->head[3]) * 100;
     if (type == END) l->ended = 1;
+    if (type == GOODBYE) l->slow = number(l->head + 4) == 1 || number(l->head + 4) == 2;
     if (type == PING) return say(l, PONG, l->head + 4, "", 0);
     return type == GOODBYE ? TOLD : UP;
 }
@@ -127,7 +122,8 @@ static enum outcome live(struct link *l, const char *name)
     char body[8 + 255] = { 0 }; /* needs 0, offers 0: it is told its bound, and speaks when asked */
     unsigned char bytes[512];
     enum outcome so;
-    int64_t due = (memcpy(body + 8, name, strlen(name)), l->heard = now());
+    int64_t due = l->heard = l->began = now();
+    memcpy(body + 8, name, strlen(name));
     for (so = say(l, HELLO, none, body, 8 + strlen(name)); so == UP;) {
         int64_t bound = l->hold ? l->hold : l->offers, i;
         int64_t at = now(), over = bound ? l->heard + bound : INT64_MAX;
@@ -148,19 +144,20 @@ static enum outcome live(struct link *l, const char *name)
     return so;
 }
 
-static int dial(const char *host, const char *port)
+static int dial(struct link *l, const char *host, const char *port)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *all, *a;
     int fd = -1, one = 1, error;
     socklen_t size = sizeof error;
-    if (getaddrinfo(host, port, &hints, &all) != 0) return -1;
+    if (getaddrinfo(host, port, &hints, &all) != 0) return l->slow = 1, -1;
     for (a = all; a && fd < 0; a = a->ai_next) {
         struct pollfd room = { fd = socket(a->ai_family, a->ai_socktype, 0), POLLOUT, 0 };
         fcntl(fd, F_SETFL, O_NONBLOCK), setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        if ((connect(fd, a->ai_addr, a->ai_addrlen) != 0 && errno != EINPROGRESS) ||
-            poll(&room, 1, PATIENCE) != 1 ||
-            getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0)
-            close(fd), fd = -1;
+        error = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
+        if (error == EINPROGRESS && (poll(&room, 1, PATIENCE) != 1 ||
+            getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)) error = ETIMEDOUT;
+        l->refused = error == ECONNREFUSED, l->slow = error == EHOSTUNREACH || error == ENETUNREACH;
+        if (error != 0) close(fd), fd = -1;
     }
     return freeaddrinfo(all), fd;
 }
@@ -168,30 +165,33 @@ static int dial(const char *host, const char *port)
 static int64_t waitAfter(const struct link *l, enum outcome so, int64_t width)
 {
     int64_t after = min(number(l->body), HOUR), spread = min(number(l->body + 4), HOUR);
-    int64_t wait = part((so == LOST || so == TOLD) && width < SPREAD ? SPREAD : width);
-    uint32_t parting = so == TOLD ? number(l->head + 4) : 0;
-    if (so == TOLD && after + spread >= 1000) wait = after + part(spread);
-    return (parting == 1 || parting == 2) && wait < SLOWLY ? SLOWLY + wait : wait;
+    int64_t hint = so == TOLD && after + spread >= 1000 ? after + part(spread) : 0;
+    int slow = l->slow || so == VIOLATION, together = l->refused || so == LOST || so == TOLD;
+    int64_t most = slow || together ? min(SPREAD / FIRST * width, WIDEST) : width;
+    int64_t least = width == FIRST && !slow ? FIRST / 10 : slow ? most / 2 : min(SPREAD, most / 2);
+    int64_t wait = slow || together ? least + part(most - least) : part(most);
+    return hint && (!slow || hint > wait) ? hint : wait;
 }
 
 int main(int argc, char **argv)
 {
     unsigned i, seed = (unsigned)getpid() ^ (unsigned)time(NULL) ^ (unsigned)now() << 16;
-    int64_t until, wait, width = FIRST / 2;
+    int64_t until, wait, width = FIRST / 2, isProven;
     if (argc != 4 || strlen(argv[3]) > 255) return puts("usage: device HOST PORT NAME"), 64;
     for (i = 0; argv[3][i]; i++) seed = seed * 31 + (unsigned char)argv[3][i];
     srand(seed); /* by the name too: a fleet that boots at once must not draw the same numbers */
     signal(SIGPIPE, SIG_IGN), setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     for (;;) {
-        struct link l = { .fd = dial(argv[1], argv[2]), .offers = PATIENCE };
+        struct link l = { .offers = PATIENCE };
         enum outcome so = UNREACHED;
-        if (l.fd >= 0) {
+        if ((l.fd = dial(&l, argv[1], argv[2])) >= 0) {
             struct linger atOnce = { 1, 0 };
             puts("connected"), so = live(&l, argv[3]);
             if (so != TOLD) setsockopt(l.fd, SOL_SOCKET, SO_LINGER, &atOnce, sizeof atOnce);
             close(l.fd);
         }
-        width = l.greeted ? FIRST : min(2 * width, WIDEST);
+        isProven = l.greeted && !l.slow && (so < VIOLATION || now() - l.began >= STABLE);
+        width = isProven ? FIRST : min(2 * width, WIDEST);
         wait = waitAfter(&l, so, width);
         printf("%s, next attempt in %.1f s\n", words[so], (double)wait / 1000);
         for (until = now() + wait; (wait = until - now()) > 0;) poll(NULL, 0, (int)wait);

@@ -36,10 +36,10 @@ FIRST, WIDEST = 1, 60
 """How wide a wait is drawn; each failure doubles it."""
 
 SPREAD = 12
-"""At least so wide if all devices have lost the server together."""
+"""So wide at first if all devices have lost the server together, or what is wrong stays so."""
 
-SLOWLY = 30
-"""The shortest wait of one who is not welcome."""
+STABLE = 10
+"""Seconds after which a goodbye or a violation is no failure of the link."""
 
 CLOSING = 5
 """For the server to close after its goodbye."""
@@ -50,7 +50,10 @@ HOUR = 3600000
 LIMIT = 1048576
 """The longest DATA that it takes."""
 
-BROKEN = "the server broke the protocol"
+USUAL, TOGETHER, SLOW = 0, 1, 2
+"""Paces: nothing more; all devices see it at once; what is wrong will not be gone in a second."""
+
+BROKEN = "the server broke the protocol", SLOW, None, None
 
 HELLO, PING, PONG, DATA, GOODBYE, END = 1, 2, 3, 4, 5, 6
 
@@ -59,18 +62,19 @@ class Ended(Exception):
     """
     Why a link has ended.
 
-    @ivar width: at least so wide is the wait drawn, in milliseconds.
-    @ivar wait: and this is the wait, if the server has said one.
-    @ivar welcome: whether the server wants it back soon.
+    @ivar pace: how the wait is drawn: C{USUAL}, C{TOGETHER} or C{SLOW}.
+    @ivar hint: the wait in milliseconds, if the server has said one.
+    @ivar proves: whether it leaves a link proven: at once, C{True}; if the link was up for
+        C{STABLE} seconds, C{None}; never, C{False}.
     @ivar told: whether the server has said goodbye.
     """
 
-    def __init__(self, why, width=0, wait=None, welcome=True, told=False):
+    def __init__(self, why, pace=USUAL, hint=None, proves=True, told=False):
         super().__init__(why)
         self.why = why
-        self.width = width
-        self.wait = wait
-        self.welcome = welcome
+        self.pace = pace
+        self.hint = hint
+        self.proves = proves
         self.told = told
 
 
@@ -135,7 +139,7 @@ class Link:
         self.room = select.poll()
         self.room.register(connection, select.POLLOUT)
         self.connected = self.greeted = self.ended = False
-        self.heard = ticks()
+        self.began = self.heard = ticks()
         # The server's word, in milliseconds, 0 for none: of its hello, and of its last ping.
         self.offers, self.word = PATIENCE * SECOND, 0
         self.mute = False
@@ -210,7 +214,7 @@ class Link:
                 count = 12 - len(self.head)
                 self.head += data[:count]
                 if self.head[0] != 1:
-                    raise Ended(BROKEN)
+                    raise Ended(*BROKEN)
                 if len(self.head) == 12:
                     self.begin()
             else:
@@ -241,7 +245,7 @@ class Link:
         else:
             good = self.kind >= 128 and self.left <= LIMIT
         if not good:
-            raise Ended(BROKEN)
+            raise Ended(*BROKEN)
 
     def finish(self):
         """
@@ -249,7 +253,7 @@ class Link:
         """
         body, self.head, self.body = self.body, b"", b""
         if not isText(body[8:]):
-            raise Ended(BROKEN)
+            raise Ended(*BROKEN)
         if self.kind == HELLO:
             self.greet(body)
         elif self.kind == PING:
@@ -270,8 +274,9 @@ class Link:
         hint = None
         if after + spread >= 1000:
             hint = min(after, HOUR) + part(min(spread, HOUR))
-        welcome = self.token not in (1, 2)
-        raise Ended("the server said goodbye", SPREAD * SECOND, hint, welcome, True)
+        turnedAway = self.token in (1, 2)
+        pace, proves = (SLOW, False) if turnedAway else (TOGETHER, None)
+        raise Ended("the server said goodbye", pace, hint, proves, told=True)
 
 
 def dial(host, port):
@@ -292,28 +297,61 @@ def dial(host, port):
     return connection
 
 
+def unreached(error):
+    """
+    Why there is no connection.
+    """
+    number = error.args[0] if error.args else 0
+    if number == errno.ECONNREFUSED:
+        return Ended("not connected", TOGETHER)
+    # MicroPython knows fewer of them by name.
+    noWay = [getattr(errno, name, 0) for name in ("EHOSTUNREACH", "ENETUNREACH")]
+    return Ended("not connected", SLOW if number in noWay else USUAL)
+
+
 def attempt(host, port, name):
     """
     One link, from its beginning to its end.
 
-    @return: whether the server has said hello, and the L{Ended}.
+    @return: whether it was proven, and the L{Ended}.
     """
     try:
         connection = dial(host, port)
     except OSError:
-        return False, Ended("not connected")
+        # No such name, as a rule.
+        return False, Ended("not connected", SLOW)
     link = Link(connection)
     try:
         link.live(name)
-    except Ended as ended:
+    except Ended as why:
+        ended = why
         if ended.told:
             link.readOut()
-        return link.greeted, ended
-    except OSError:
-        lost = Ended("the link was lost", SPREAD * SECOND)
-        return link.greeted, lost if link.connected else Ended("not connected")
+    except OSError as error:
+        ended = Ended("the link was lost", TOGETHER) if link.connected else unreached(error)
     finally:
         connection.close()
+    stable = since(link.began) >= STABLE * SECOND
+    return link.greeted and (stable if ended.proves is None else ended.proves), ended
+
+
+def waitAfter(ended, width):
+    """
+    Milliseconds until the next attempt.
+
+    @param width: how wide the wait is drawn, doubled with each failure.
+    """
+    least, most = 0, width
+    if ended.pace != USUAL:
+        most = min(SPREAD // FIRST * width, WIDEST * SECOND)
+        least = most // 2
+    if ended.pace == TOGETHER:
+        first = width == FIRST * SECOND
+        least = FIRST * SECOND // 10 if first else min(SPREAD * SECOND, least)
+    wait = least + part(most - least)
+    if ended.hint is None:
+        return wait
+    return max(wait, ended.hint) if ended.pace == SLOW else ended.hint
 
 
 def run(host, port, name):
@@ -328,11 +366,9 @@ def run(host, port, name):
     random.seed(seed)
     width = FIRST * SECOND // 2
     while True:
-        greeted, ended = attempt(host, port, name)
-        width = FIRST * SECOND if greeted else min(2 * width, WIDEST * SECOND)
-        wait = part(max(width, ended.width)) if ended.wait is None else ended.wait
-        if not ended.welcome and wait < SLOWLY * SECOND:
-            wait += SLOWLY * SECOND
+        proven, ended = attempt(host, port, name)
+        width = FIRST * SECOND if proven else min(2 * width, WIDEST * SECOND)
+        wait = waitAfter(ended, width)
         print(f"{ended.why}, next attempt in {wait / 1000:.1f} s")
         time.sleep(wait / 1000)
 

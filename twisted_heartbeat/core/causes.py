@@ -364,6 +364,16 @@ def causeOfLoss(
     return _chained(ClosedHere(f"the protocol raised {inWords(error)}"), error)
 
 
+def isOwnException(error: BaseException | None) -> bool:
+    """
+    Whether a connection was lost because the protocol raised: neither Twisted nor TLS did.
+
+    @param error: what Twisted passed to C{connectionLost}.
+    """
+    known = isinstance(error, Cause | ConnectionClosed)
+    return not (error is None or known or _isTls(error))
+
+
 def causeOfFailure(error: BaseException | None) -> Cause:
     """
     Why an attempt failed.

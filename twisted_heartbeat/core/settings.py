@@ -161,8 +161,10 @@ class Backoff:
     @ivar spread: seconds; the first ceiling after a cause that a whole fleet sees in one instant,
         and the least wait after the next such ones, if no more than half of their ceiling.  A whole
         fleet in ten seconds is ten percent of it in each; chance needs room.
-    @ivar stableAfter: seconds after which a link is proven even if the peer has not spoken.
-    @ivar maxAttempts: failed attempts in a row after which it gives up; L{None} for never.
+    @ivar stableAfter: seconds after which a link is proven even if the peer has not spoken; over
+        the built-in protocol, after which a goodbye or a violation no longer revokes the proof.
+    @ivar maxAttempts: failed attempts in a row after which it gives up, with several endpoints
+        failed rounds; L{None} for never.
     @ivar maxElapsed: seconds since the first of them after which it gives up; L{None} for never.
     @raise ValueError: if a value is outside of what is said here.
     """

@@ -19,7 +19,61 @@ from typing import Protocol
 
 from automat import NoTransition, TypeMachineBuilder, pep614
 
-from .causes import Cause, Pace
+from .causes import Cause, ClosedHere, Pace, PeerClosed, ProtocolViolation
+
+# When a link is proven.  The count of failures starts again only after a proven link, so each
+# driver asks this one rule when a link has ended.  That a connection was made proves nothing: a
+# balancer or a port forwarder may have accepted it in place of the server.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFacts:
+    """
+    What is known of a link that has ended.
+
+    @ivar cause: why it ended.
+    @ivar upFor: seconds from the establishment of the link until its cause was known.
+    @ivar prepared: whether the link was prepared, so that it was in use.
+    @ivar builtIn: whether the link spoke the built-in protocol, itself or through a tunnel.
+    @ivar heard: whether the peer's hello was read; in other protocols, whether the first call of
+        C{dataReceived} returned without raising.
+    @ivar hookFailed: whether a C{connected} hook failed.
+    @ivar raised: whether the protocol raised, and that ended the link.
+    """
+
+    cause: Cause
+    upFor: float
+    prepared: bool
+    builtIn: bool
+    heard: bool
+    hookFailed: bool = False
+    raised: bool = False
+
+
+def isProven(facts: LinkFacts, stableAfter: float) -> bool:
+    """
+    Whether a link was proven, so that the count of failures starts again.
+
+    In the built-in protocol the peer's hello must have been read.  A goodbye, a violation or an
+    exception within C{stableAfter} revokes that; a refusal revokes it at any time.
+
+    In other protocols the first C{dataReceived} must have returned, or the link must have stayed up
+    for C{stableAfter}.
+
+    @param stableAfter: seconds.
+    """
+    cause = facts.cause
+    if not facts.prepared or facts.hookFailed or cause.turnedAway:
+        return False
+    isStable = facts.upFor >= stableAfter
+    if not facts.builtIn:
+        return facts.heard or isStable
+    return facts.heard and (isStable or not (facts.raised or _revokes(cause)))
+
+
+def _revokes(cause: Cause) -> bool:
+    saidGoodbye = isinstance(cause, PeerClosed) and cause.parting is not None
+    return saidGoodbye or isinstance(cause, ProtocolViolation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +291,12 @@ class _Machine(Protocol):
     def waited(self) -> None:
         """The wait is over, or was cut short."""
 
+    def renew(self) -> None:
+        """The user wants another attempt in place of the present one."""
+
+    def renewed(self) -> None:
+        """The present one is over."""
+
     def chosen(self, retry: Retry) -> None:
         """How long to wait is known."""
 
@@ -261,6 +321,7 @@ class _Facts:
     @ivar used: whether the last link got as far as being used.
     @ivar deciding: whether it has just begun to decide.
     @ivar restart: whether to start again once stopped.
+    @ivar renewing: whether the next attempt is to follow the present one without a wait.
     """
 
     orders: list[Order] = field(default_factory=list)
@@ -272,6 +333,7 @@ class _Facts:
     used: bool = False
     deciding: bool = False
     restart: bool = False
+    renewing: bool = False
 
     def order(self, *orders: Order) -> None:
         self.orders.extend(orders)
@@ -303,7 +365,7 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
     def startAnew(machine: _Machine, facts: _Facts) -> None:
         facts.failures = facts.attempts = 0
-        facts.restart = facts.used = False
+        facts.restart = facts.used = facts.renewing = False
         facts.order(Attempt(1))
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
@@ -314,13 +376,14 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
         facts.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
+    @pep614(deciding.upon(_Machine.renewed).to(connecting))
     def tryAgain(machine: _Machine, facts: _Facts) -> None:
         facts.used = False
         facts.order(Attempt(facts.attempts + 1))
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
     def prepare(machine: _Machine, facts: _Facts) -> None:
-        facts.used = False
+        facts.used = facts.renewing = False
         facts.order(Prepare())
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
@@ -342,6 +405,17 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(closing.upon(_Machine.lost).to(ending))
     def cleanUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
         facts.order(CleanUp(cause))
+
+    @pep614(connecting.upon(_Machine.renew).loop())
+    def renewAttempt(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        facts.order(CancelAttempt())
+
+    @pep614(preparing.upon(_Machine.renew).to(rejecting))
+    def renewPrepared(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        cause = ClosedHere("another attempt was asked for while the link was being prepared")
+        facts.order(CancelPrepare(), Abort(cause))
 
     @pep614(deciding.upon(_Machine.chosen).to(waiting))
     def wait(machine: _Machine, facts: _Facts, retry: Retry) -> None:
@@ -486,7 +560,7 @@ class Supervision:
         """
         The attempt has come to nothing.
         """
-        if self.state is State.CONNECTING:
+        if self.state is State.CONNECTING and not self._facts.renewing:
             self._blame(cause, now)
         return self._after(self._machine.failed, now=now)
 
@@ -519,7 +593,8 @@ class Supervision:
 
         @param proven: whether it had been proven by then.
         """
-        if self.state in (State.PREPARING, State.CONNECTED, State.REJECTING):
+        isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
+        if isUp and not self._facts.renewing:
             if proven:
                 self.forgive()
             self._blame(cause, now, attempt=not proven)
@@ -546,6 +621,13 @@ class Supervision:
         The wait is over, or was cut short.
         """
         return self._after(self._machine.waited)
+
+    def renew(self) -> list[Order]:
+        """
+        The user wants another attempt in place of the present one, which has not led to a link yet.
+        The attempt that is given up counts as no failure.
+        """
+        return self._after(self._machine.renew)
 
     def _after(
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
@@ -575,6 +657,10 @@ class Supervision:
 
     def _decide(self, now: float) -> None:
         facts = self._facts
+        if facts.renewing:
+            facts.renewing = False
+            self._machine.renewed()
+            return
         if facts.failures == 0:
             # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
             self._blame(facts.cause, now, attempt=False)

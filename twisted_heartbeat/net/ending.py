@@ -377,6 +377,8 @@ class Ending:
         L{None} before it was.
     @ivar lookedAgain: whether the deadline that runs was put off for a last look.
     @ivar refused: whether a server did not admit the peer.
+    @ivar hookFailed: whether a C{connected} hook failed.
+    @ivar raised: whether the protocol raised, and that ended the link.
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
     @ivar closing: the polite close that is under way; L{None} if there is none.
@@ -389,7 +391,9 @@ class Ending:
         "cleanups",
         "closing",
         "decidedAt",
+        "hookFailed",
         "lookedAgain",
+        "raised",
         "refused",
         "turnsLeft",
     )
@@ -399,8 +403,8 @@ class Ending:
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
         self.lookedAgain = False
-        self.refused = False
         self.closing: PoliteClose | None = None
+        self.refused = self.hookFailed = self.raised = False
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False
@@ -420,7 +424,7 @@ class Ending:
         """
         Fires with the cause once the cleanups have run.
         """
-        waiter: Deferred[Cause] = Deferred()
+        waiter: Deferred[Cause] = Deferred(self._letGo)
         self._waiters.append(waiter)
         if self.cleaned:
             self.tell()
@@ -434,4 +438,9 @@ class Ending:
         waiters, self._waiters = self._waiters, []
         assert self.cause is not None
         for waiter in waiters:
-            waiter.callback(self.cause)
+            # The callback of one may have cancelled another.
+            if not waiter.called:
+                waiter.callback(self.cause)
+
+    def _letGo(self, cancelled: Deferred[Cause]) -> None:
+        self._waiters = [waiter for waiter in self._waiters if waiter is not cancelled]

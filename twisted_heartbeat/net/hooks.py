@@ -98,8 +98,6 @@ def runHook(
     """
 
     def logged(failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
         _log.failure("The hook {hook} failed", failure, hook=name)
         if failed is not None:
             failed(failure)
@@ -137,10 +135,11 @@ def runCleanups(
     @return: always fires, with L{None}.
     """
     left = iter(steps)
+    overdue: list[str] = []
     for name, step in left:
-        running = _start(name, step)
+        running = _start(name, step, overdue)
         if not running.called or running.paused:
-            return _runSlowly(name, running, left, clock, timeout)
+            return _runSlowly(name, running, left, overdue, clock, timeout)
     return succeed(None)
 
 
@@ -149,6 +148,7 @@ def _runSlowly(
     name: str,
     running: Deferred[Any],
     left: Iterator[tuple[str, Callable[[], object]]],
+    overdue: list[str],
     clock: IReactorTime,
     timeout: float | None,
 ) -> Any:
@@ -158,16 +158,19 @@ def _runSlowly(
     """
     deadline = None if timeout is None else clock.seconds() + timeout
     while True:
-        yield running if deadline is None else _finished(running, name, clock, deadline)
+        yield running if deadline is None else _finished(running, name, overdue, clock, deadline)
         following = next(left, None)
         if following is None:
             return
         name, step = following
-        running = _start(name, step)
+        running = _start(name, step, overdue)
 
 
-def _start(name: str, step: Callable[[], object]) -> Deferred[Any]:
-    return maybeDeferred(step).addErrback(_logStep, name)
+def _start(name: str, step: Callable[[], object], overdue: list[str]) -> Deferred[Any]:
+    """
+    @param overdue: the steps that were cancelled, because their time was over.
+    """
+    return maybeDeferred(step).addErrback(_logStep, name, overdue)
 
 
 def cancel(deferred: Deferred[Any]) -> None:
@@ -183,14 +186,14 @@ def cancel(deferred: Deferred[Any]) -> None:
         _log.failure("A canceller failed")
 
 
-def _logStep(failure: Failure, name: str) -> None:
-    if failure.check(CancelledError):
+def _logStep(failure: Failure, name: str, overdue: list[str]) -> None:
+    if name in overdue and failure.check(CancelledError):
         return
     _log.failure("The cleanup {cleanup} failed", failure, cleanup=name)
 
 
 def _finished(
-    running: Deferred[Any], name: str, clock: IReactorTime, deadline: float
+    running: Deferred[Any], name: str, overdue: list[str], clock: IReactorTime, deadline: float
 ) -> Deferred[None]:
     """
     Fires when C{running} does, or at the deadline, even if it ignores being cancelled.
@@ -203,13 +206,14 @@ def _finished(
         if not finished.called:
             finished.callback(None)
 
-    def overdue() -> None:
+    def late() -> None:
         _log.error("The cleanup {cleanup} did not finish in time", cleanup=name)
+        overdue.append(name)
         cancel(running)
         done(None)
 
     timer: IDelayedCall | None = None
     running.addCallback(done)
     if not finished.called:
-        timer = clock.callLater(max(0.0, deadline - clock.seconds()), overdue)
+        timer = clock.callLater(max(0.0, deadline - clock.seconds()), late)
     return finished

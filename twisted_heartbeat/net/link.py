@@ -11,6 +11,7 @@ Every door makes one for each connection and tells it what happens; nothing here
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from math import inf
 from types import CoroutineType
 from typing import Any, Protocol
@@ -33,9 +34,11 @@ from ..core.causes import (
     causeOfLoss,
     causeOfSilence,
     inWords,
+    isOwnException,
 )
 from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
+from ..core.supervision import LinkFacts
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor
 from .ending import CloseStep, Ending, PoliteClose
@@ -50,6 +53,7 @@ from .transport import (
     bearWitness,
     certificateOf,
     certificateRefused,
+    closesHere,
     connectionUnder,
     declareForwarded,
     evidenceOf,
@@ -73,6 +77,18 @@ _LIFE_LASTS = 1.0
 """Seconds for which a peer that has answered need not be asked again."""
 
 
+_inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
+
+
+def linkInCleanup() -> Link | None:
+    """
+    The link whose C{disconnected} hook or cleanup calls this, also after it has awaited something;
+    L{None} if none does, or its cleanups are over.
+    """
+    link = _inCleanup.get()
+    return None if link is None or link.cleaned else link
+
+
 class Owner(Protocol):
     """
     Who made a link, and wants to hear of its turns.
@@ -82,7 +98,8 @@ class Owner(Protocol):
         """The link is established, its TLS handshake included."""
 
     def linkSpoke(self, link: Link) -> None:
-        """The peer has said its first word to the protocol."""
+        """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
+        that."""
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
@@ -183,7 +200,7 @@ class Link:
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
-    @ivar spoken: whether the peer has said anything to the protocol.
+    @ivar spoken: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
@@ -282,17 +299,27 @@ class Link:
         self.liveness = Liveness(None, 0.0)
 
     def __repr__(self) -> str:
-        return f"<Link {self.generation} to {peerName(self.peer)} {self.state}>"
+        return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
 
     # What is known of it.
 
     @property
     def peer(self) -> Any:
         """
-        The peer's address; L{None} before there is a connection.
+        The peer's address; L{None} before there is a connection, and where the transport has none,
+        as that of a child process.
         """
         getPeer = getattr(self._transport, "getPeer", None)
-        return None if getPeer is None else getPeer()
+        try:
+            return None if getPeer is None else getPeer()
+        except Exception:
+            # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
+            return None
+
+    @property
+    def _peerName(self) -> str | None:
+        peer = self.peer
+        return None if peer is None else peerName(peer)
 
     @property
     def seconds(self) -> Callable[[], float]:
@@ -342,6 +369,44 @@ class Link:
         Seconds since it was established.
         """
         return self.seconds() - self._establishedAt
+
+    @property
+    def proofHeard(self) -> bool:
+        """
+        Whether the peer has said what proves the link: its hello in the built-in protocol, in
+        others anything that the protocol took without raising.
+        """
+        if self._carrier is not None:
+            # Its hello came before the carried protocol was built.
+            return True
+        return self.spoken if self.manner is None else self.agreement is not None
+
+    def facts(self, *, prepared: bool) -> LinkFacts:
+        """
+        What is known of the link once it has a cause, for L{isProven}.
+
+        @param prepared: whether the link was prepared.
+        """
+        ending = self._end
+        assert ending.cause is not None
+        until = self.seconds() if ending.decidedAt is None else ending.decidedAt
+        return LinkFacts(
+            cause=ending.cause,
+            upFor=until - self._establishedAt,
+            prepared=prepared,
+            builtIn=self.manner is not None or self._carrier is not None,
+            heard=self.proofHeard,
+            hookFailed=ending.hookFailed,
+            raised=ending.raised,
+        )
+
+    @property
+    def _carrier(self) -> Link | None:
+        """
+        The link of the tunnel that carries this one; L{None} where there is none.
+        """
+        carrier = getattr(self._transport, "carrierLink", None)
+        return carrier if isinstance(carrier, Link) else None
 
     @property
     def watch(self) -> str:
@@ -415,10 +480,15 @@ class Link:
         be told.
         """
         self.liveness.heardAt = self.seconds()
-        if not self.spoken:
-            self.spoken = True
-            self.owner.linkSpoke(self)
         self.suspectSpoke()
+
+    def spokeFirst(self) -> None:
+        """
+        The protocol has taken the peer's first bytes, without raising.
+        """
+        self.spoken = True
+        if self.manner is None:
+            self.owner.linkSpoke(self)
 
     @property
     def usable(self) -> bool:
@@ -475,6 +545,15 @@ class Link:
         if self.bound is not None:
             self._trusted = False
             self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
+
+    def greeted(self, agreement: Agreement) -> None:
+        """
+        The peer's hello was read.
+
+        @param agreement: what it and this end's hello come to.
+        """
+        self.agreement = agreement
+        self.owner.linkSpoke(self)
 
     def behave(self, manner: Manner) -> None:
         """
@@ -570,6 +649,12 @@ class Link:
         self.owner.linkLost(self, self.cause)
 
     # What its owner does.
+
+    def belongsTo(self, terms: Terms) -> bool:
+        """
+        Whether it is a link of the factory or service that has these terms, or had them once.
+        """
+        return self._terms.generations is terms.generations
 
     def announceConnected(self) -> None:
         """
@@ -1339,7 +1424,7 @@ class Link:
         Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
         """
         witness = self._witness
-        if getattr(self._transport, "disconnecting", False):
+        if closesHere(self._transport):
             self.blame(ClosedHere())
         elif witness is not None and witness.disconnecting:
             # Not our side, so it was TLS, at the other's close_notify.
@@ -1456,11 +1541,15 @@ class Link:
     def _causeOf(self, reason: Failure) -> Cause:
         witness = self._witness
         raised = None if witness is None else witness.raised
+        error = raised or reason.value
+        self._end.raised = isOwnException(error)
+        carrier = self._carrier
         found = causeOfLoss(
-            raised or reason.value,
+            # The tunnel knows more than its transport said, a goodbye's code for example.
+            error if carrier is None else carrier.cause or error,
             number=None if witness is None else witness.number,
             finished=witness is not None and witness.finished,
-            closedHere=bool(getattr(self._transport, "disconnecting", False)),
+            closedHere=closesHere(self._transport),
             handshaking=self.state == "handshaking",
             refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
         )
@@ -1481,10 +1570,15 @@ class Link:
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
         limits = self._terms.limits
-        running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        token = _inCleanup.set(self)
+        try:
+            running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        finally:
+            _inCleanup.reset(token)
         return running
 
     def _connectedFailed(self, failure: Failure) -> None:
+        self._end.hookFailed = True
         if self.state == "gone":
             return
         error = failure.value
@@ -1502,7 +1596,7 @@ class Link:
             event,
             level,
             generation=self.generation,
-            peer=peerName(self.peer),
+            peer=self._peerName,
             silence=round(self.silence, 3),
             bound=None if self._heartbeat is None else self._heartbeat.bound,
             **fields,

@@ -68,12 +68,15 @@ class Terms:
         known: dict[str, object] = {"link": self.name, "bound": bound}
         known |= {"generation": None, "peer": None, "silence": None, **fields}
         words = "{link}: {event}"
+        if "delay" in known:
+            words += " in {delay} s"
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
             known["reason"] = str(cause)
+        where = [] if known["peer"] is None else ["{peer}"]
         if known["generation"] is not None:
-            words += " [{peer}, generation {generation}]"
-        elif known["peer"] is not None:
-            words += " [{peer}]"
+            where.append("generation {generation}")
+        if where:
+            words += f" [{', '.join(where)}]"
         name = None if cause is None else type(cause).__name__
         _log.emit(level, words, event=event, cause=name, **known)

@@ -643,6 +643,20 @@ def publicKeyOf(certificate: Any) -> bytes:
     return dump_publickey(FILETYPE_ASN1, certificate.get_pubkey())
 
 
+def closesHere(transport: Any) -> bool:
+    """
+    Whether this side has begun to close the connection.
+
+    After C{startTLS} the connection closes itself in answer to the peer's close_notify, so that
+    only its TLS layer knows which side began.
+    """
+    if getattr(transport, "TLS", False):
+        # Where startTLS has put the layer's own methods, they outlive the loss of the connection.
+        shown = getattr(transport, "getPeerCertificate", None)
+        transport = getattr(shown, "__self__", transport)
+    return bool(getattr(transport, "disconnecting", False))
+
+
 def _tlsLayer(transport: object) -> object:
     if isinstance(transport, tcp.Connection):
         # After startTLS; until it is lost.
