@@ -380,6 +380,7 @@ class Ending:
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
     @ivar closing: the polite close that is under way; L{None} if there is none.
+    @ivar told: whether the protocol has been told that the connection is lost.
     """
 
     __slots__ = (
@@ -391,6 +392,7 @@ class Ending:
         "decidedAt",
         "lookedAgain",
         "refused",
+        "told",
         "turnsLeft",
     )
 
@@ -401,6 +403,7 @@ class Ending:
         self.lookedAgain = False
         self.refused = False
         self.closing: PoliteClose | None = None
+        self.told = False
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False

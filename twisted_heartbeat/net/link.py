@@ -45,6 +45,7 @@ from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
 from .transport import (
+    ObservedSocket,
     Witness,
     abort,
     bearWitness,
@@ -58,6 +59,8 @@ from .transport import (
     isAccepted,
     isSecured,
     notRead,
+    observe,
+    observedUnder,
     sendHeldBack,
     unreachable,
     unsentAbove,
@@ -380,6 +383,8 @@ class Link:
         self.liveness = Liveness(None, now)
         declareForwarded(transport, self._door)
         self._witness = bearWitness(transport, self.liveness, self.seconds, self)
+        if self._witness is None:
+            observe(transport, self)
         if self._witness is not None and self._witness.watched:
             # By the link of a tunnel below.
             self.sendBegan()
@@ -448,12 +453,54 @@ class Link:
         """
         return self._witness is not None
 
+    def chunkDelivered(self) -> None:
+        """
+        The protocol has been told of bytes, and has returned.
+        """
+
+    def unheard(self) -> bool:
+        """
+        Whether bytes may have come that were not heard, where no socket tells of them.
+        """
+        return False
+
+    @property
+    def closeTimeout(self) -> float | None:
+        """
+        Seconds that a polite close may take; L{None} for no limit.
+        """
+        return self._terms.limits.closeTimeout
+
+    @property
+    def ending(self) -> bool:
+        """
+        Whether its end is being told to the protocol.
+        """
+        return self.state == "gone" and self._ending is not None and not self._ending.told
+
     @property
     def endsByItself(self) -> bool:
         """
-        Whether L{connectionEnds} is called before the door hears of it.
+        Whether the connection says beforehand what it tells the door, see L{chunkComes} and
+        L{connectionEnds}.
         """
-        return self._witness is not None and self._witness is self._transport
+        return self._observed is not None
+
+    @property
+    def _observed(self) -> Witness | ObservedSocket | None:
+        """
+        The connection that tells this link of each call before it makes it.
+        """
+        connection = observedUnder(self._transport)
+        isOthers = isinstance(connection, ObservedSocket) and connection.sender is not self
+        return None if isOthers else connection
+
+    def _tellOfNext(self) -> None:
+        """
+        Hear of the next chunk before it is delivered.
+        """
+        if self._witness is not None:
+            self._witness.suspected = True
 
     # What a protocol that has such things tells it.
 
@@ -557,11 +604,14 @@ class Link:
         The protocol has been told, too.
         """
         assert self.cause is not None
+        self._end.told = True
         witness = self._witness
         if witness is not None:
             self.sendProgressed()
-            witness.sender = None
             witness.awaited = False
+        connection = self._witness or self._observed
+        if connection is not None:
+            connection.sender = None
         sending, self._sending = self._sending, None
         for waiting in () if sending is None else sending.givenUp():
             _failQuietly(waiting, self.cause)
@@ -1003,6 +1053,14 @@ class Link:
         if self.state == "suspected":
             self._recover()
 
+    def chunkComes(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        if self._witness is None:
+            self.liveness.heardAt = self.seconds()
+            self.suspectSpoke()
+
     def connectionEnds(self) -> None:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
@@ -1087,6 +1145,8 @@ class Link:
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness
+        if self._witness is None and self.unheard():
+            liveness.heardAt = now
         excusedAt = None if liveness.fresh else self._excusedAt(now)
         decision = liveness.decide(now, lateness, excusedAt)
         if decision in (Decision.PING, Decision.PING_AGAIN):

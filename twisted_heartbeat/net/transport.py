@@ -70,6 +70,10 @@ class Sender(Protocol):
     def suspectSpoke(self) -> None:
         """The peer said something while L{Witness.suspected} was set."""
 
+    def chunkComes(self) -> None:
+        """Bytes are about to be delivered.  A L{Witness} says so where L{Witness.suspected} was
+        set, an L{ObservedSocket} each time."""
+
     def leaveRound(self) -> None:
         """Something else than a pong is about to happen while L{Witness.round} is set."""
 
@@ -178,6 +182,8 @@ class Witness(tcp.Connection):
         if self.suspected and self.sender is not None:
             self.suspected = False
             self.sender.suspectSpoke()
+            if data:
+                self.sender.chunkComes()
         if not data:
             if self.number not in (0, EPIPE):
                 # No FIN: the kernel tells an error once, and has told it to sendNow.
@@ -446,6 +452,10 @@ class _Senders:
         self._below.suspectSpoke()
         self._above.suspectSpoke()
 
+    def chunkComes(self) -> None:
+        self._below.chunkComes()
+        self._above.chunkComes()
+
     def leaveRound(self) -> None:
         self._below.leaveRound()
         self._above.leaveRound()
@@ -539,6 +549,59 @@ def bearWitness(
         connection.write = connection.write  # type: ignore[method-assign]
         del connection.write
     return connection
+
+
+class ObservedSocket(tcp.Connection):
+    """
+    A connection that is read in another way than TCP, a UNIX socket, and tells its link beforehand
+    what it tells the protocol.
+
+    @ivar sender: the link; L{None} if nobody is told.
+    """
+
+    sender: Sender | None = None
+
+    def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
+        if data and self.sender is not None:
+            self.sender.chunkComes()
+        return super()._dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.sender is not None:
+            self.sender.connectionEnds()
+        super().connectionLost(reason)
+        if self.sender is not None:
+            self.sender.lostUnheard(reason)
+
+
+_observed: dict[type[tcp.Connection], type[ObservedSocket]] = {}
+
+
+def observe(transport: object, sender: Sender) -> None:
+    """
+    Have the connection under a transport tell a link of what it tells the protocol, if it is a
+    socket that can not bear witness and tells no link yet.
+    """
+    connection = connectionUnder(transport)
+    if connection is None or isinstance(connection, ObservedSocket) and connection.sender:
+        return
+    kind = type(connection)
+    if not isinstance(connection, ObservedSocket):
+        if kind not in _observed:
+            names = {"__module__": kind.__module__}
+            _observed[kind] = type(kind.__name__, (ObservedSocket, kind), names)
+        connection.__class__ = cast(Any, _observed[kind])
+    cast(ObservedSocket, connection).sender = sender
+
+
+def observedUnder(transport: object) -> Witness | ObservedSocket | None:
+    """
+    The connection that tells a link of each call before it makes it: the transport itself, or what
+    is right below its TLS.  What other layers tell a protocol, and when, is not known.
+    """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport = getattr(transport, "transport", None)
+    return transport if isinstance(transport, Witness | ObservedSocket) else None
 
 
 _FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
