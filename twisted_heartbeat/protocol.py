@@ -55,6 +55,33 @@ def _forget(one: object, name: str) -> None:
         object.__delattr__(one, name)
 
 
+def coverMethod(one: object, name: str, cover: object) -> bool:
+    """
+    Put something in the place of a method of an object of somebody else's.
+
+    @return: whether it is there now.  Not if the object has no place for it (C{__slots__}), or its
+        class prefers another, or it is a proxy that Python itself can not look into.
+    """
+    try:
+        _put(one, name, cover)
+    except (AttributeError, TypeError):
+        return False
+    if getattr(one, name, None) is cover:
+        return True
+    _forget(one, name)
+    return False
+
+
+def liftCover(one: object, name: str, cover: object, covered: object) -> None:
+    """
+    Leave the object as it was, unless something else has been put there meanwhile.
+    """
+    if getattr(one, name, None) is cover:
+        _forget(one, name)
+        if getattr(one, name, None) != covered:
+            _put(one, name, covered)
+
+
 # How a link hears of what its transport tells the protocol.
 #
 # Problem: the transport calls C{dataReceived}, C{connectionLost} and C{handshakeCompleted} of the
@@ -71,10 +98,25 @@ def _forget(one: object, name: str) -> None:
 #   What came before such a look was not heard, and is no silence.
 
 
+def noteHello(link: Link, data: bytes) -> None:
+    """
+    Log the likeliest mistake with C{heartbeat:}: the peer begins with a hello, and no protocol here
+    understands that.
+    """
+    if wire.beginsWithHello(data) and not isinstance(link.protocol, HeartbeatProtocol):
+        _log.warn(
+            "{link}: the peer speaks the protocol of heartbeat: endpoints, and this end does not: "
+            "does this end lack the heartbeat: prefix?",
+            link=link,
+        )
+
+
 def hearData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> None:
     """
     Tell a link that bytes came, and deliver them.
     """
+    if not link.spoken:
+        noteHello(link, data)
     link.heard()
     try:
         deliver(data)
@@ -91,12 +133,14 @@ def hearHandshake(link: Link, completed: Callable[[], object]) -> None:
 
 
 def hearEnd(
-    link: Link, lost: Callable[[Failure], object], reason: Failure = connectionDone
+    link: Link, lost: Callable[[Failure], object], reason: Failure | None = connectionDone
 ) -> None:
     """
     Tell a link that its connection is lost, and then the protocol.  Both hear of it once: a
     transport that was told to abort and did not let go may still do so after the link has ended.
     """
+    # autobahn's protocols that carry others say None.
+    reason = reason or connectionDone
     if link.state != "gone":
         reason = link.lost(reason)
         try:
@@ -116,11 +160,23 @@ HEARD: dict[str, Callable[..., None]] = {
 """How a link hears of each of the methods that a transport calls."""
 
 
+def _hearMade(link: Link, made: Callable[[], object]) -> None:
+    """
+    Establish a link over a transport that calls C{connectionMade} and not C{makeConnection}.
+    """
+    protocol = link.protocol
+    protocol._HeartbeatMixin__connect(protocol.transport, lambda transport: made())
+
+
+_HEARD_BY_MIXIN = {**HEARD, "connectionMade": _hearMade}
+
+
 def giveLink(protocol: HeartbeatMixin, link: MixedInLink) -> None:
     """
     Have a protocol's next connection watched by this link.
     """
     _put(protocol, "link", link)
+    coverMethod(protocol, "connectionMade", _Cover(link, "connectionMade"))
 
 
 class _Cover:
@@ -140,16 +196,13 @@ class _Cover:
     def __call__(self, *arguments: Any) -> None:
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
-        HEARD[self._name](self._link, self.covered, *arguments)
+        _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
 
     def lift(self, protocol: object) -> None:
         """
-        Leave the protocol as it was, unless something else has been put there meanwhile.
+        Leave the protocol as it was.
         """
-        if getattr(protocol, self._name) is self:
-            _forget(protocol, self._name)
-            if getattr(protocol, self._name, None) != self.covered:
-                _put(protocol, self._name, self.covered)
+        liftCover(protocol, self._name, self, self.covered)
 
 
 @lru_cache(maxsize=256)
@@ -291,12 +344,12 @@ class HeartbeatMixin(TimeoutMixin):
         link = self.link
         if link is None or link.state == "gone":
             link = MixedInLink(self.__terms(), _UNOWNED, self, self, pingOf(type(self)))
-            giveLink(self, link)
+            _put(self, "link", link)
         elif link.isOver(transport):
             # The mix-in is there twice, once behind the protocol's class.
             connect(transport)
             return
-        for name in HEARD:
+        for name in _HEARD_BY_MIXIN:
             # What an earlier connection of the same instance has left.
             cover = getattr(self, name)
             if isinstance(cover, _Cover):
@@ -468,6 +521,17 @@ class MixedInLink(Link):
     def connectionEnds(self) -> None:
         self.__cover("connectionLost")
 
+    def opened(self) -> None:
+        """
+        A protocol that L{waits for the peer's hello<HeartbeatProtocol._readyAtHello>} has it.
+        """
+        if self.usable:
+            super()._ready()
+
+    def _ready(self) -> None:
+        if not getattr(self.protocol, "_readyAtHello", False):
+            super()._ready()
+
     def lost(self, reason: Failure) -> Failure:
         self.protocol._HeartbeatMixin__connectionEnded()
         return super().lost(reason)
@@ -493,11 +557,8 @@ class MixedInLink(Link):
         protocol = self.protocol
         if isinstance(getattr(protocol, name), _Cover):
             return False
-        cover = _Cover(self, name)
-        _put(protocol, name, cover)
-        if getattr(protocol, name) is not cover:
-            # The class has a descriptor of this name, which Python prefers to the instance's own.
-            _log.warn("{link} can not hear of {method}", link=self, method=name)
+        if not coverMethod(protocol, name, _Cover(self, name)):
+            _log.warn("{link} can not hear when {method} is called", link=self, method=name)
         return True
 
 
@@ -515,6 +576,8 @@ def _beatsFor(offers: float) -> wire.Beats:
     """
     return wire.Beats(offers)
 
+
+_HELLO_BEGINS = wire.encode(wire.Hello())[:2]
 
 _Act = Callable[[Any], object]
 """Takes the protocol."""
@@ -602,6 +665,9 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     offers: float | None = None
     hello: wire.Hello | None = None
     maxMessage = wire.MAX_MESSAGE
+
+    _readyAtHello = False
+    """Whether the link is not in use before the peer has said hello."""
 
     __hold = 0.0
     __parted = False
@@ -732,6 +798,12 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             if wire.barePong(frame.token) == link.pong:
                 link.ponged()
         elif isinstance(frame, wire.Data):
+            if frame.message[:2] == _HELLO_BEGINS and wire.beginsWithHello(frame.message):
+                _log.warn(
+                    "{link}: the peer sends a hello inside of a message: does this end lack the "
+                    "heartbeat: prefix?",
+                    link=self.link,
+                )
             self.messageReceived(frame.message)
         elif isinstance(frame, wire.Ping):
             self.__answer(frame)

@@ -33,6 +33,7 @@ from .protocol import (
     giveLink,
     hearEnd,
     hearHandshake,
+    noteHello,
     pingOf,
 )
 
@@ -179,6 +180,8 @@ class WrappedProtocol(ProtocolProxy):
         self._protocol.dataReceived(data)
 
     def _dataHeard(self, data: bytes) -> None:
+        if not self.link.spoken:
+            noteHello(self.link, data)
         self.link.heard()
         if self.link.hearsByItself and vars(self).get("dataReceived") == self._dataHeard:
             del self.dataReceived

@@ -402,7 +402,7 @@ class Link:
         The protocol has been told, too.
         """
         if self.state == "alive":
-            self.owner.linkReady(self)
+            self._ready()
 
     def handshaken(self) -> None:
         """
@@ -412,7 +412,10 @@ class Link:
             self._deadline = inf
             sendHeldBack(self._transport)
             self._live(self.seconds())
-            self.owner.linkReady(self)
+            self._ready()
+
+    def _ready(self) -> None:
+        self.owner.linkReady(self)
 
     def heard(self) -> None:
         """
