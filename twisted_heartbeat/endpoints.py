@@ -28,7 +28,7 @@ from .core.causes import ConnectFailed
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.keepalive import applyKeepAlive
 from .net.transport import abort
-from .protocol import coverMethod, liftCover
+from .protocol import MethodCover
 from .tunnel import Tunnel, TunnelFactory
 from .wrapping import HeartbeatFactory, ProtocolProxy
 
@@ -265,7 +265,7 @@ class _UntilConnected:
         """
         self._protocol = protocol
         self._connected = connected
-        self._covers: list[tuple[str, Callable[..., None], Any]] = []
+        self._covers: dict[str, MethodCover] = {}
 
     def cover(self) -> bool:
         """
@@ -275,30 +275,26 @@ class _UntilConnected:
             ("makeConnection", self._makeConnection),
             ("connectionMade", self._connectionMade),
         ):
-            covered = getattr(self._protocol, name, None)
-            if covered is None:
+            if not hasattr(self._protocol, name):
                 continue
-            if not coverMethod(self._protocol, name, cover):
+            self._covers[name] = MethodCover(self._protocol, name, cover)
+            if not self._covers[name].laid:
                 self._lift()
                 return False
-            self._covers.append((name, cover, covered))
         return True
 
-    def _lift(self) -> dict[str, Any]:
-        """
-        @return: what was covered.
-        """
-        covers, self._covers = self._covers, []
-        for name, cover, covered in covers:
-            liftCover(self._protocol, name, cover, covered)
-        return {name: covered for name, _, covered in covers}
+    def _lift(self) -> dict[str, MethodCover]:
+        covers, self._covers = self._covers, {}
+        for cover in covers.values():
+            cover.lift()
+        return covers
 
     def _makeConnection(self, transport: Any) -> None:
-        self._lift()["makeConnection"](transport)
+        self._lift()["makeConnection"].covered(transport)
         self._connected(transport)
 
     def _connectionMade(self) -> None:
-        self._lift()["connectionMade"]()
+        self._lift()["connectionMade"].covered()
         self._connected(self._protocol.transport)
 
 

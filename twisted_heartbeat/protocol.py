@@ -76,10 +76,13 @@ def liftCover(one: object, name: str, cover: object, covered: object) -> None:
     """
     Leave the object as it was, unless something else has been put there meanwhile.
     """
-    if getattr(one, name, None) is cover:
+    found = getattr(one, name, None)
+    if found is cover:
         _forget(one, name)
         if getattr(one, name, None) != covered:
             _put(one, name, covered)
+    elif isinstance(found, _Cover) and found.covered is cover:
+        found.covered = covered
 
 
 # How a link hears of what its transport tells the protocol.
@@ -96,6 +99,32 @@ def liftCover(one: object, name: str, cover: object, covered: object) -> None:
 # - Any other transport tells nothing.  There the covers are laid at the beginning, and again where
 #   they are found missing: after C{connectionMade}, after each delivery, at each look at the peer.
 #   What came before such a look was not heard, and is no silence.
+
+
+class MethodCover:
+    """
+    Something of ours in the place of a method of an object of somebody else's, until it is lifted.
+
+    @ivar covered: what is there otherwise, of the object or of its class.
+    @ivar laid: whether it is in place.
+    """
+
+    __slots__ = ("_cover", "_name", "_one", "covered", "laid")
+
+    def __init__(self, one: object, name: str, cover: object) -> None:
+        """
+        @param name: the method's.
+        @param cover: what is called in its place.
+        """
+        self._one, self._name, self._cover = one, name, cover
+        self.covered = getattr(one, name)
+        self.laid = coverMethod(one, name, cover)
+
+    def lift(self) -> None:
+        """
+        Leave the object as it was.
+        """
+        liftCover(self._one, self._name, self._cover, self.covered)
 
 
 def noteHello(link: Link, data: bytes) -> None:
