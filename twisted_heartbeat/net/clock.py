@@ -18,6 +18,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf, nextafter
@@ -665,12 +666,22 @@ class Pulse:
                 number, following = int(again * self.PER_SECOND), one.slot
 
 
+_pulses: dict[int, tuple[IReactorTime, Pulse | None]] = {}
+"""Those of clocks that keep no attribute, by the clock's identity."""
+
+
 def pulseFor(clock: IReactorTime) -> Pulse:
     """
     The one pulse of a clock.
     """
     found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
     if found is None:
+        found = _pulses.get(id(clock), (clock, None))[1]
+    if found is None:
         found = Pulse(clock)
-        clock._twistedHeartbeatPulse = found  # type: ignore[attr-defined]
+        with suppress(AttributeError, TypeError):
+            clock._twistedHeartbeatPulse = found  # type: ignore[attr-defined]
+        if getattr(clock, "_twistedHeartbeatPulse", None) is not found:
+            # It has no place for attributes, or forwards them to something else.
+            _pulses[id(clock)] = clock, found
     return found

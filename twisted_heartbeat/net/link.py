@@ -59,7 +59,6 @@ from .transport import (
     isAccepted,
     isSecured,
     notRead,
-    observe,
     observedUnder,
     sendHeldBack,
     unreachable,
@@ -383,8 +382,6 @@ class Link:
         self.liveness = Liveness(None, now)
         declareForwarded(transport, self._door)
         self._witness = bearWitness(transport, self.liveness, self.seconds, self)
-        if self._witness is None:
-            observe(transport, self)
         if self._witness is not None and self._witness.watched:
             # By the link of a tunnel below.
             self.sendBegan()
