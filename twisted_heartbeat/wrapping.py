@@ -96,9 +96,10 @@ class ProtocolProxy:
             setattr(self._protocol, name, value)
 
     def __delattr__(self, name: str) -> None:
-        if name in vars(self):
+        # Not by way of __dict__, which would have Python make one.
+        try:
             object.__delattr__(self, name)
-        else:
+        except AttributeError:
             delattr(self._protocol, name)
 
     def _keep(self, name: str, value: object) -> None:
@@ -183,7 +184,7 @@ class WrappedProtocol(ProtocolProxy):
         if not self.link.spoken:
             noteHello(self.link, data)
         self.link.heard()
-        if self.link.hearsByItself and vars(self).get("dataReceived") == self._dataHeard:
+        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
         self._protocol.dataReceived(data)
 
@@ -191,7 +192,7 @@ class WrappedProtocol(ProtocolProxy):
         """
         See C{IProtocol}.
         """
-        if vars(self).get("dataReceived") == self._dataHeard:
+        if self.dataReceived == self._dataHeard:
             # It refers to the wrapper, for which no collector shall be needed.
             del self.dataReceived
         hearEnd(self.link, self._protocol.connectionLost, reason)

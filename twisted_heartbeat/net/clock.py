@@ -666,7 +666,7 @@ class Pulse:
                 number, following = int(again * self.PER_SECOND), one.slot
 
 
-_pulses: dict[int, tuple[IReactorTime, Pulse | None]] = {}
+_pulses: dict[int, tuple[IReactorTime, Pulse]] = {}
 """Those of clocks that keep no attribute, by the clock's identity."""
 
 
@@ -675,13 +675,13 @@ def pulseFor(clock: IReactorTime) -> Pulse:
     The one pulse of a clock.
     """
     found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
-    if found is None:
-        found = _pulses.get(id(clock), (clock, None))[1]
-    if found is None:
-        found = Pulse(clock)
+    if found is not None:
+        return found
+    kept = _pulses[id(clock)][1] if id(clock) in _pulses else Pulse(clock)
+    if id(clock) not in _pulses:
         with suppress(AttributeError, TypeError):
-            clock._twistedHeartbeatPulse = found  # type: ignore[attr-defined]
-        if getattr(clock, "_twistedHeartbeatPulse", None) is not found:
+            clock._twistedHeartbeatPulse = kept  # type: ignore[attr-defined]
+        if getattr(clock, "_twistedHeartbeatPulse", None) is not kept:
             # It has no place for attributes, or forwards them to something else.
-            _pulses[id(clock)] = clock, found
-    return found
+            _pulses[id(clock)] = clock, kept
+    return kept
