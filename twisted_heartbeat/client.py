@@ -38,7 +38,7 @@ from .net.driver import Driver
 from .net.hooks import LinkHooks
 from .net.link import Link
 from .net.terms import Ping, Terms
-from .wrapping import nameOf, withLink
+from .wrapping import clientNameOf, withLink
 
 _log = Logger()
 
@@ -252,7 +252,7 @@ class HeartbeatClientService(Service):
         @param limits: L{None} for none.
         @param hooks: who hears of all that.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
-        @param name: what the log calls its links.
+        @param name: what the log calls its links; the protocol's and the address, if L{None}.
         @raise ValueError: if the list of endpoints is empty.
         """
         endpoints: list[Any] = list(endpoint) if isinstance(endpoint, list | tuple) else [endpoint]
@@ -269,7 +269,7 @@ class HeartbeatClientService(Service):
             "limits": limits or Limits.off(),
             "hooks": hooks or LinkHooks(),
             "ping": ping,
-            "name": name or nameOf(factory),
+            "name": name or clientNameOf(factory, endpoints),
         }
         self._lazyDriver: _ServiceDriver | None = None
 

@@ -7,7 +7,7 @@ Door 2: wrap any factory, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any, cast
 
@@ -36,6 +36,9 @@ from .protocol import (
     noteHello,
     pingOf,
 )
+
+_MAX_ENDPOINTS = 8
+"""Endpoints around each other that are looked through."""
 
 _SPECIAL = (
     *("__bool__", "__len__", "__length_hint__", "__contains__", "__iter__", "__reversed__"),
@@ -226,6 +229,32 @@ def nameOf(factory: object) -> str:
     """
     protocol = getattr(factory, "protocol", None)
     return getattr(protocol, "__name__", None) or type(factory).__name__
+
+
+def clientNameOf(factory: object, endpoints: Sequence[object]) -> str:
+    """
+    What the log calls the links of a client that has been given no name: those of a factory, and
+    where they lead, so that an operator can tell two of them apart.
+    """
+    places = [place for place in map(_placeOf, endpoints) if place]
+    return nameOf(factory) + (f" to {', '.join(places)}" if places else "")
+
+
+def _placeOf(endpoint: Any) -> str:
+    """
+    The address that an endpoint connects to; nothing if it does not say.
+    """
+    for _ in range(_MAX_ENDPOINTS):
+        inner = getattr(endpoint, "_wrappedEndpoint", None)
+        if inner is None:
+            break
+        endpoint = inner
+    # Twisted's endpoints have no public names for these.
+    host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
+    port, path = getattr(endpoint, "_port", None), getattr(endpoint, "_path", None)
+    if host is not None and port is not None:
+        return f"{host}:{port}"
+    return str(path) if isinstance(path, str | bytes) else ""
 
 
 class HeartbeatFactory:
