@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport, StringTransportWithDisconnection
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.mail.imap4 import IMAP4Client, IMAP4Server
 from twisted.mail.pop3 import POP3
 from twisted.mail.smtp import SMTP
@@ -340,6 +341,56 @@ def test_protocolThatForwardsItsAttributes(hooks: Recorder) -> None:
     assert protocol.got == [b"x"] * 5
     clock.pump([0.25] * 12)
     assert hooks.names == ["connected", "suspected", "disconnected"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_silentPeerIsFound(place: Callable[[Any], Any], hooks: Recorder) -> None:
+    """
+    A peer that spoke and is silent from then on is dead after the bound, and not much later.
+    """
+    peers = Peers()
+    endpoint, loopback = place(peers)
+    service = loopback.service(
+        endpoint, Factory.forProtocol(Sensor), hooks=hooks, heartbeat=QUICK, limits=Limits()
+    )
+    protocol = await within(service.whenConnected())
+    peer = await within(peers.accepted.get())
+    peer.transport.write(b"pong")
+    link = protocol.link
+    assert isinstance(await within(hooks.next("disconnected")), PeerSilent)
+    assert 0.95 * QUICK.bound <= link.silence < QUICK.bound + 0.3
+    assert protocol.got == [b"pong"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_methodThatCanNotBeCovered(place: Callable[[Any], Any], hooks: Recorder) -> None:
+    """
+    A C{dataReceived} that is a property of the class is heard on the socket, and the log says once
+    that it could not be covered.
+    """
+
+    class Fixed(Sensor):
+        @property
+        def dataReceived(self) -> Any:  # type: ignore[override]
+            return self.got.append
+
+    peers = Peers()
+    endpoint, loopback = place(peers)
+    said: list[Any] = []
+    globalLogPublisher.addObserver(said.append)
+    loopback.atEnd(lambda: globalLogPublisher.removeObserver(said.append))
+    service = loopback.service(
+        endpoint, Factory.forProtocol(Fixed), hooks=hooks, heartbeat=QUICK, limits=Limits()
+    )
+    protocol = await within(service.whenConnected())
+    peer = await within(peers.accepted.get())
+    for _ in range(4):
+        await within(peer.heard.get())
+        peer.transport.write(b"pong")
+    assert hooks.names == ["connecting", "connected"]
+    assert set(protocol.got) == {b"pong"}
+    assert protocol.link.silence < QUICK.bound
+    assert sum("can not be covered" in (formatEvent(event) or "") for event in said) == 1
 
 
 # The protocol's own methods.

@@ -509,6 +509,10 @@ class HeartbeatMixin(TimeoutMixin):
             self.__abortAfterClose(link, cause)
 
 
+_uncovered: set[tuple[type, str]] = set()
+"""Classes of protocols with a method that can not be covered, of which the log was told."""
+
+
 class MixedInLink(Link):
     """
     The link of a protocol that has a place for it.
@@ -545,7 +549,7 @@ class MixedInLink(Link):
             self.__listen()
 
     def unheard(self) -> bool:
-        return self.__listen()
+        return not self.endsByItself and self.__listen()
 
     def connectionEnds(self) -> None:
         self.__cover("connectionLost")
@@ -587,8 +591,24 @@ class MixedInLink(Link):
         if isinstance(getattr(protocol, name), _Cover):
             return False
         if not coverMethod(protocol, name, _Cover(self, name)):
-            _log.warn("{link} can not hear when {method} is called", link=self, method=name)
+            self.__leaveUncovered(name)
         return True
+
+    def __leaveUncovered(self, name: str) -> None:
+        """
+        Do with what a socket tells, which is all but that the protocol took its first bytes; over
+        any other transport the peer's silence proves nothing then.
+        """
+        if name == "dataReceived" and (self.hearsByItself or self.endsByItself):
+            self.heard()
+        uncovered = (type(self.protocol), name)
+        if uncovered not in _uncovered:
+            _uncovered.add(uncovered)
+            _log.warn(
+                "{kind}.{method} can not be covered, so links hear of it from sockets only",
+                kind=type(self.protocol).__name__,
+                method=name,
+            )
 
 
 _OVER = ("closing", "gone")
