@@ -674,7 +674,7 @@ class _Greeting(Protocol):
     A protocol that says hello in its C{connectionMade}, so that no subclass may leave that out.
     """
 
-    link: Link | None
+    link: MixedInLink | None
 
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
