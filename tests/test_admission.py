@@ -1364,3 +1364,82 @@ def test_lostPeerIsNotRefused() -> None:
     place.arrives("a").transport.lose()
     assert place.hooks.names == ["connected", "disconnected"]
     assert type(place.hooks.told("disconnected")[0]) is PeerClosed
+
+
+@pytest.mark.parametrize("when", ["init", "connectionMade"])
+def test_methodsSetOnTheInstanceAreKept(when: str) -> None:
+    """
+    What a peer says before it is admitted is held back from methods that were set on the instance,
+    too, and these are there once it is.
+    """
+
+    class Line(HeartbeatMixin, LineReceiver):
+        def __init__(self) -> None:
+            self.told: list[Any] = []
+            self.setOnes("init")
+
+        def connectionMade(self) -> None:
+            self.setOnes("connectionMade")
+
+        def setOnes(self, now: str) -> None:
+            if now == when:
+                self.dataReceived = self.told.append  # type: ignore[method-assign]
+
+    class Framed(Listener):
+        def __init__(self) -> None:
+            super().__init__()
+            self.setOnes("init")
+
+        def connectionMade(self) -> None:
+            super().connectionMade()
+            self.setOnes("connectionMade")
+
+        def setOnes(self, now: str) -> None:
+            if now == when:
+                self.frameReceived = self.told.append  # type: ignore[method-assign]
+
+    for kind, words in ((Line, b"hello\r\n"), (Framed, wire.Hello("one"))):
+        decision: Deferred[None] = Deferred()
+        clock = Clock()
+        server = HeartbeatServerFactory(
+            Factory.forProtocol(kind),
+            admit=lambda *arguments, decision=decision: decision,  # type: ignore[misc]
+            clock=clock,
+        )
+        protocol: Any = server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4000))
+        transport = Wire(clock, protocol)
+        protocol.makeConnection(transport)
+        data = words if isinstance(words, bytes) else wire.encode(words)
+        transport.deliver(data)
+        assert protocol.told == []
+        decision.callback(None)
+        assert protocol.told == [words]
+        transport.deliver(b"x" if kind is Line else wire.encode(wire.Data(b"x")))
+        assert protocol.told[1:] == [b"x" if kind is Line else wire.Data(b"x")]
+        transport.lose()
+
+
+def test_whatCanNotBeHeldBack(loggedErrors: LoggedErrors) -> None:
+    """
+    A peer whose protocol has a method that can not be replaced does not come in undecided: its link
+    ends, and the log says why.
+    """
+
+    class Fixed(HeartbeatMixin, LineReceiver):
+        @property
+        def dataReceived(self) -> Any:
+            return super().dataReceived
+
+    clock = Clock()
+    server = HeartbeatServerFactory(
+        Factory.forProtocol(Fixed), admit=lambda *arguments: Deferred(), clock=clock
+    )
+    protocol: Any = server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4000))
+    transport = Wire(clock, protocol)
+    said: list[LogEvent] = []
+    globalLogPublisher.addObserver(said.append)
+    protocol.makeConnection(transport)
+    globalLogPublisher.removeObserver(said.append)
+    clock.advance(0)
+    assert not transport.open
+    assert any("can not be held back" in event.get("words", "") for event in said)

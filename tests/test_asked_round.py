@@ -546,7 +546,7 @@ def test_end(what: str, owes: bool) -> None:
         one.receive(b"")
     else:
 
-        def recv(size: int) -> bytes:
+        def recv(size: int, flags: int = 0) -> bytes:
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
         one.socket.recv = recv  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import (
     ConnectError,
     ConnectionClosed,
@@ -21,8 +22,9 @@ from twisted.internet.error import (
     ConnectionRefusedError,
     NoProtocol,
 )
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
@@ -1483,3 +1485,25 @@ def test_reconnectNowFromEverywhere(place: str) -> None:
     assert len(scene.attempts) == 3
     assert len(scene.network.openTransports) == 0
     scene.stop()
+
+
+def test_linksAreNamedByTheirAddress() -> None:
+    """
+    Two services of one protocol have names that differ, by the address that each connects to.
+    """
+    reactor: Any = MemoryReactorClock()
+    factory: Any = Factory.forProtocol(Kept)
+    names = {
+        "tcp:hub:7000": "Kept to hub:7000",
+        "tcp:192.0.2.1:7": "Kept to 192.0.2.1:7",
+        "keepalive:heartbeat:tcp:hub:7000:within=8": "Kept to hub:7000",
+        "unix:/run/socket": "Kept to /run/socket",
+    }
+    for words, name in names.items():
+        service = HeartbeatClientService(clientFromString(reactor, words), factory, clock=reactor)
+        assert service._settings["name"] == name
+    several = [clientFromString(reactor, f"tcp:hub{number}:1") for number in (1, 2)]
+    service = HeartbeatClientService(several, factory, clock=reactor)
+    assert service._settings["name"] == "Kept to hub1:1, hub2:1"
+    service = HeartbeatClientService(FakeNetwork(reactor).endpoint(), factory)
+    assert service._settings["name"] == "Kept"

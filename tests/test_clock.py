@@ -670,3 +670,30 @@ def test_fallsTogether() -> None:
     second = pulse.fall(1.5)
     assert second is not first
     assert (first.links, second.links) == (3, 1)
+
+
+class Slotted:
+    """
+    A clock that has no place for attributes.
+    """
+
+    __slots__ = ("seconds", "callLater", "__weakref__")
+
+    def __init__(self, clock: Clock) -> None:
+        self.seconds = clock.seconds
+        self.callLater = clock.callLater
+
+
+def test_pulseOfAClockThatKeepsNothing() -> None:
+    """
+    A clock that has no place for attributes, and one that forwards them, has one pulse.
+    """
+
+    class Forwarding(Clock):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name != "_twistedHeartbeatPulse":
+                super().__setattr__(name, value)
+
+    for clock in (Slotted(Clock()), Forwarding()):
+        assert pulseFor(clock) is pulseFor(clock)  # type: ignore[arg-type]
+    assert pulseFor(Slotted(Clock())) is not pulseFor(Slotted(Clock()))  # type: ignore[arg-type]

@@ -213,6 +213,29 @@ WRONG: dict[str, tuple[Callable[..., Any], str, list[str]]] = {
     "no bound": (CLIENT, "heartbeat:tcp:h:1:within=x", ["within('x')", "at least 0.2"]),
     "too short a bound": (CLIENT, "heartbeat:tcp:h:1:within=0.1", ["within(0.1)", "at least 0.2"]),
     "no close": (CLIENT, "heartbeat:tcp:h:1:closeTimeout=0", ["closeTimeout is 0", "above 0"]),
+    "the same twice": (
+        CLIENT,
+        "heartbeat:tcp:h:1:within=8:within=9",
+        ["within is given twice, as '8' and as '9'", "once"],
+    ),
+    "twice, listening": (SERVER, "keepalive:tcp:1:idle=8:idle=8", ["idle is given twice"]),
+    "twice, quoted": (SERVER, r"keepalive:tcp\:1:idle=8:count=2:idle=9", ["idle is given twice"]),
+    "twice, two prefixes": (
+        CLIENT,
+        "keepalive:heartbeat:tcp:h:1:within=8:idle=5:within=9",
+        ["within is given twice"],
+    ),
+    "twice, inside of quotes": (
+        CLIENT,
+        r"keepalive:heartbeat\:tcp\:h\:1\:within\=8\:within\=9",
+        ["heartbeat: within is given twice"],
+    ),
+    "the endpoint's own twice": (
+        CLIENT,
+        "keepalive:tcp:h:1:timeout=8:timeout=9",
+        ["timeout is given twice"],
+    ),
+    "twice, as bytes": (SERVER, "heartbeat:tcp:1:wi\\thin=8:within=9", ["within is given twice"]),
     # What the endpoint behind the prefix says by itself is left as it is.
     "no such endpoint": (SERVER, "keepalive:tpc:1", ["Unknown endpoint type: 'tpc'"]),
     "no such port": (SERVER, "keepalive:tcp:http", ["invalid literal for int", "'http'"]),
@@ -321,6 +344,126 @@ def test_nothingBetween() -> None:
     protocol.makeConnection(transport)
     assert transports == [transport]
     assert "makeConnection" not in vars(protocol)
+
+
+class Switch(Kept):
+    """
+    Forwards the attributes that are set to another protocol.
+    """
+
+    def __init__(self) -> None:
+        vars(self).update(inner=Kept())
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "transport":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.inner, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class Slotted:
+    """
+    Has no place for attributes.
+    """
+
+    __slots__ = ("connected", "heard", "transport")
+
+    def __init__(self) -> None:
+        self.connected: list[Any] = []
+        self.heard: list[bytes] = []
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.transport = transport
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.connected.append(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.heard.append(data)
+
+    def connectionLost(self, reason: object) -> None:
+        """
+        See C{IProtocol}.
+        """
+
+
+class Computed(Kept):
+    """
+    Has a C{makeConnection} that can not be replaced on the instance.
+    """
+
+    @property
+    def makeConnection(self) -> Any:
+        """
+        See C{IProtocol}.
+        """
+        return super().makeConnection
+
+
+class Own(Kept):
+    """
+    Has a C{makeConnection} of the instance's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transports: list[Any] = []
+        self.makeConnection = self.own  # type: ignore[method-assign]
+
+    def own(self, transport: Any) -> None:
+        """
+        In its place.
+        """
+        self.transports.append(transport)
+        Kept.makeConnection(self, transport)
+
+
+@pytest.mark.parametrize("way", ["makeConnection", "connectionMade"])
+@pytest.mark.parametrize("kind", [Kept, Switch, Slotted, Computed, Own])
+def test_setOnEveryProtocol(kind: Any, way: str) -> None:
+    """
+    The options are set once, after the protocol was told, whatever the protocol does with its
+    attributes, and whichever method the transport calls; nothing is left on the protocol.
+    """
+    built: list[Any] = []
+
+    class Making(Factory):
+        def buildProtocol(self, addr: object) -> Any:
+            built.append(kind())
+            return built[-1]
+
+    applied: list[Any] = []
+    factory: Any = KeepAliveFactory(Making(), applied.append)
+    protocol = factory.buildProtocol(PEER)
+    assert protocol == built[0]
+    assert isinstance(protocol, kind)
+    transport = FakeTransport(Clock(), protocol)
+    if way == "makeConnection":
+        protocol.makeConnection(transport)
+    else:
+        protocol.transport = transport
+        protocol.connectionMade()
+    assert applied == [transport]
+    assert built[0].transport is transport
+    transport.deliver(b"data")
+    assert b"data" in (getattr(built[0], "received", b""), *getattr(built[0], "heard", ()))
+    left = vars(built[0]) if kind is not Slotted else {}
+    assert "connectionMade" not in left
+    assert ("makeConnection" in left) == (kind is Own)
+    transport.lose()
 
 
 def test_noProtocol() -> None:

@@ -8,6 +8,7 @@ between.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -20,9 +21,10 @@ from twisted import version
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols.amp import AMP, Command, String, UnhandledCommand
 from twisted.protocols.portforward import ProxyFactory
 from twisted.spread.pb import PBClientFactory, PBConnectionLost, PBServerFactory, Root
@@ -41,12 +43,16 @@ from zope.interface import implementer
 
 from twisted_heartbeat import (
     Cause,
+    ConnectFailed,
+    HeartbeatFactory,
     HeartbeatProtocol,
     HeartbeatServerFactory,
     PeerReset,
     PeerSilent,
     ProtocolViolation,
 )
+from twisted_heartbeat.endpoints import clientFor
+from twisted_heartbeat.net.transport import connectionUnder
 from twisted_heartbeat.testing import BlackHole, Delay, FaultProxy, Slice
 
 from .fakes import Kept, KeptFactory, Recorder
@@ -506,7 +512,168 @@ async def test_strangers(plainWay: Way) -> None:
     greeting.protocol = Greeter
     number = plainWay.loopback.listen(greeting)
     tunnel = clientFromString(reactor, f"heartbeat:tcp:127.0.0.1:{number}:within={BOUND}")
-    assert isinstance(await failureOf(tunnel.connect(KeptFactory())), ProtocolViolation)
+    error = await failureOf(tunnel.connect(KeptFactory()))
+    assert isinstance(error, ProtocolViolation)
+    assert "does the other end have the heartbeat: prefix?" in str(error)
+
+
+@pytest.fixture
+def events() -> Iterator[list[dict[str, Any]]]:
+    """
+    What the package logs.
+    """
+    logged: list[dict[str, Any]] = []
+    globalLogPublisher.addObserver(logged.append)
+    yield logged
+    globalLogPublisher.removeObserver(logged.append)
+
+
+def told(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """
+    The events of links of one name.
+    """
+    return [event for event in events if event.get("event") == name]
+
+
+@pytest.mark.parametrize("where", ["server", "client"])
+@pytest_twisted.ensureDeferred
+async def test_prefixAtOneEnd(where: str, plainWay: Way, events: list[dict[str, Any]]) -> None:
+    """
+    The prefix at one end alone is named in the log of that end, with the cause of the end, and in
+    that of the other if that watches its links; neither tells of a connected tunnel.
+    """
+    from twisted.internet import reactor
+
+    ask = "does the other end have the heartbeat: prefix?"
+    plain: Any = HeartbeatFactory(Peers(), name="plain", heartbeat=None)
+    if where == "server":
+        await plainWay.to(KeptFactory())
+        number = plainWay.proxy.port
+        made = await within(clientFromString(reactor, f"tcp:127.0.0.1:{number}").connect(plain))
+        made.transport.write(b"GET / HTTP/1.1\r\n\r\n")
+        await within(made.lost)
+    else:
+        number = plainWay.loopback.listen(plain)
+        tunnel = clientFromString(reactor, f"heartbeat:tcp:127.0.0.1:{number}:within={BOUND}")
+        error = await failureOf(tunnel.connect(KeptFactory()))
+        assert ask in str(error)
+    await wait(0.05)
+    [ended] = [one for one in told(events, "disconnected") if one["link"] != "plain"]
+    assert ended["reason"].endswith(ask)
+    assert {one["link"] for one in told(events, "connected")} == {"plain"}
+    said = [formatEvent(event) for event in events]
+    assert any("does this end lack the heartbeat: prefix?" in one for one in said)
+
+
+@pytest_twisted.ensureDeferred
+async def test_builtInProtocolMeetsATunnel(plainWay: Way, events: list[dict[str, Any]]) -> None:
+    """
+    A client of the built-in protocol at a tunnel that carries that protocol is told so, too.
+    """
+    serving = HeartbeatServerFactory(heartbeat=QUICK)
+    plainWay.loopback.atEnd(serving.close)
+    await plainWay.to(serving)
+    hooks = Recorder()
+    connected = hooks.next("connected")
+    from twisted.internet import reactor
+
+    plainWay.loopback.service(
+        clientFromString(reactor, f"tcp:127.0.0.1:{plainWay.proxy.port}"),
+        Factory.forProtocol(HeartbeatProtocol),
+        hooks=hooks,
+        heartbeat=QUICK,
+    )
+    await within(connected)
+    await wait(0.2)
+    said = [formatEvent(event) for event in events]
+    assert any("does this end lack the heartbeat: prefix?" in one for one in said)
+
+
+@pytest_twisted.ensureDeferred
+async def test_linksOfAClientCountOn(way: Way, events: list[dict[str, Any]]) -> None:
+    """
+    The links of one C{heartbeat:} endpoint have numbers of their own, and the endpoint's name, in
+    which its address is.
+    """
+    endpoint = await way.to(Peers())
+    for number in (1, 2, 3):
+        client = await within(endpoint.connect(KeptFactory()))
+        mine = [one for one in told(events, "connected") if str(way.proxy.port) in one["link"]]
+        assert [one["generation"] for one in mine] == list(range(1, number + 1))
+        client.transport.loseConnection()
+        while not client.losses:
+            await wait(0.01)
+
+
+@pytest.mark.parametrize("prefix", ["heartbeat", "keepalive", "keepalive:heartbeat"])
+@pytest_twisted.ensureDeferred
+async def test_endpointThatWrapsAnother(
+    prefix: str, plainWay: Way, events: list[dict[str, Any]]
+) -> None:
+    """
+    A prefix before an endpoint that carries the protocol in WebSocket messages, and never calls
+    C{makeConnection}, does what it does elsewhere, at both ends.
+    """
+    pytest.importorskip("autobahn.twisted.websocket")
+    from twisted.internet import reactor
+
+    within1 = f":within={BOUND}" if "heartbeat" in prefix else ""
+    idle = ":idle=7" if "keepalive" in prefix else ""
+    quoted = r"autobahn:tcp\:0\:interface\=127.0.0.1:url=ws\://localhost\:1"
+    peers = Peers()
+    port = await serverFromString(reactor, f"{prefix}:{quoted}{within1}{idle}").listen(peers)
+    plainWay.loopback.atEnd(port.stopListening)
+    number = port.getHost().port
+    where = rf"autobahn:tcp\:127.0.0.1\:{number}:url=ws\://localhost\:{number}"
+    endpoint = clientFromString(reactor, f"{prefix}:{where}{within1}{idle}")
+    factory = KeptFactory()
+    fired = await within(endpoint.connect(factory))
+    peer = await within(peers.accepted.get())
+    [client] = factory.built
+    if "heartbeat" in prefix:
+        assert fired is client
+        await wait(2 * BOUND)
+        assert told(events, "disconnected") == []
+    peer.transport.write(b"to the client")
+    while client.received != b"to the client":
+        await wait(0.01)
+    client.transport.write(b"to the peer")
+    assert await within(peer.heard.get()) == b"to the peer"
+    if idle:
+        for one in (client, peer):
+            handle = connectionUnder(one.transport).socket  # type: ignore[union-attr]
+            assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+    if "heartbeat" in prefix:
+        client.transport.loseConnection()
+        await within(peer.lost)
+    else:
+        client.transport.loseConnection()
+        while not (client.losses and peer.losses):
+            await wait(0.01)
+
+
+@pytest_twisted.ensureDeferred
+async def test_endpointThatBuildsNothing(plainWay: Way) -> None:
+    """
+    An endpoint that connects something else than the tunnel is an error, and its connection is
+    closed.
+    """
+    from twisted.internet import reactor
+
+    @implementer(IStreamClientEndpoint)
+    class Ignoring:
+        def connect(self, factory: Any) -> Any:
+            number = plainWay.loopback.listen(peers)
+            plain = clientFromString(reactor, f"tcp:127.0.0.1:{number}")
+            return plain.connect(KeptFactory())
+
+    peers = Peers()
+    endpoint = clientFor("heartbeat", reactor, ["tcp", "h", "1"], {})
+    endpoint._wrappedEndpoint = Ignoring()
+    error = await failureOf(endpoint.connect(KeptFactory()))
+    assert isinstance(error, ConnectFailed)
+    peer = await within(peers.accepted.get())
+    await within(peer.lost)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no UNIX sockets in Twisted here")

@@ -29,7 +29,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.supervision import LinkFacts, isProven
-from twisted_heartbeat.endpoints import PrefixedClient, _TunnelMaker, _whenOpen
+from twisted_heartbeat.endpoints import PrefixedClient, _TunnelMaker
 
 from .conftest import LoggedErrors
 from .fakes import FakeTransport
@@ -340,7 +340,7 @@ class TunnelClient(ServiceClient):
         self.service.stopService()
         maker = _TunnelMaker(Heartbeat(interval=400, timeout=4), 5.0, self.clock, "tunnel")
         self.service = HeartbeatClientService(
-            PrefixedClient(self.endpoint, maker.wrap, _whenOpen),
+            PrefixedClient(self.endpoint, maker.wrap),
             Factory.forProtocol(Fine),
             STEADY,
             self.clock,

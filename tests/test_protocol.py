@@ -39,6 +39,7 @@ from twisted_heartbeat import (
     SendFailed,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.protocol import pingOf
 
 from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within
@@ -783,7 +784,7 @@ def test_mixinWithoutPing() -> None:
     protocol, transport, clock, _ = connected(Plain)
     assert protocol.link.watch == "keepalive"
     assert protocol.link.bound is None
-    assert protocol.ping() is None
+    assert pingOf(Plain) is None
     for _ in range(100):
         clock.advance(10)
     assert transport.open

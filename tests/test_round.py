@@ -676,7 +676,10 @@ def failing(peer: Peer, *chunks: bytes | OSError) -> None:
     """
     left = list(chunks)
 
-    def recv(size: int) -> bytes:
+    def recv(size: int, flags: int = 0) -> bytes:
+        if flags:
+            # To peek is no read.
+            return left[0] if left and isinstance(left[0], bytes) else b""
         chunk = left.pop(0) if left else b""
         if isinstance(chunk, OSError):
             raise chunk

@@ -47,9 +47,6 @@ SUITES = {
 
 # Test id, without the name of the reactor -> a part of what it complains of.
 DEVIATIONS = {
-    "twisted.test.test_tcp.ListeningTests.test_serverRepr": "<AccumulatingProtocol #0 on",
-    "twisted.internet.test.test_tcp.TCPTransportTestsBuilder.test_serverAddressTCP4": "<Wrapped",
-    "twisted.internet.test.test_tcp.TCPTransportTestsBuilder.test_serverAddressTCP6": "<Wrapped",
     "twisted.test.test_tcp.LoopbackTests.test_tcpKeepAlive": "True != 0",
     "twisted.test.test_tcp.HalfCloseBuggyApplicationTests.test_readNotificationRaises": "TimerFd",
     "twisted.web.test.test_websocket.WebSocketTests.test_connectionRefusedSlow": "ClosedHere",

@@ -8,7 +8,9 @@ Door 2: any factory, on either side, is watched unchanged.
 from __future__ import annotations
 
 import gc
+import pickle
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 from weakref import ref
 
@@ -329,6 +331,141 @@ def test_watched() -> None:
     assert [type(cause) for cause in hooks.told("disconnected")] == [PeerSilent]
     assert pinged == [factory.built[0]] * 2
     assert factory.built[0].reason.check(PeerSilent, ConnectionLost)
+
+
+def test_equalsItsProtocol() -> None:
+    """
+    The wrapper equals its protocol and hashes like it, in both directions and twice wrapped, so
+    that each is found where the other was put.
+    """
+    factory = KeptFactory()
+    protocol, transport, _, _ = wrapped(HeartbeatFactory(factory, clock=Clock()))
+    [inner] = factory.built
+    other = Kept()
+    assert protocol == inner
+    assert inner == protocol
+    assert not protocol != inner
+    assert not inner != protocol
+    assert protocol != other
+    assert other != protocol
+    assert protocol != None  # noqa: E711
+    assert hash(protocol) == hash(inner)
+    assert {protocol: 1}[inner] == {inner: 1}[protocol] == 1
+    assert {protocol, inner} == {inner}
+    protocols: list[Any] = [other, inner]
+    protocols.remove(protocol)
+    assert protocols == [other]
+    transport.lose()
+
+
+def test_isOfTheClassOfItsProtocol() -> None:
+    """
+    The wrapper passes for an instance of the protocol's class, and a copy or a pickle of it is one
+    of the protocol.
+    """
+
+    class Child(Kept):
+        def dataReceived(self, data: bytes) -> None:
+            super().dataReceived(data)
+
+    factory = KeptFactory()
+    factory.protocol = Child
+    protocol, transport, _, _ = wrapped(factory)
+    assert isinstance(protocol, Child)
+    assert isinstance(protocol, Kept)
+    assert not isinstance(protocol, HeartbeatProtocol)
+    assert protocol.__class__ is Child
+    assert "received" in dir(protocol)
+    plain, simple, _, _ = wrapped(KeptFactory())
+    plain.received = b"x"
+    simple.lose()
+    del plain.transport
+    del plain.factory
+    del plain.reason
+    again = pickle.loads(pickle.dumps(plain))
+    assert type(again) is Kept
+    assert again.received == b"x"
+    assert type(copy(plain)) is Kept
+    transport.lose()
+
+
+def test_specialMethodsAreForwarded() -> None:
+    """
+    What Python looks up in the class is found, too: a protocol that can be called, iterated over or
+    be empty, and one that can not.
+    """
+
+    class Special(Kept):
+        def __len__(self) -> int:
+            return len(self.received)
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.received)
+
+        def __call__(self, more: bytes) -> bytes:
+            return self.received + more
+
+        def __contains__(self, what: object) -> bool:
+            return what == "what"
+
+    factory = KeptFactory()
+    factory.protocol = Special
+    protocol, transport, _, _ = wrapped(factory)
+    assert not protocol
+    transport.deliver(b"ab")
+    assert protocol
+    assert len(protocol) == 2
+    assert list(protocol) == [97, 98]
+    assert protocol(b"c") == b"abc"
+    assert "what" in protocol
+    transport.lose()
+    plain, transport, _, _ = wrapped(KeptFactory())
+    assert plain
+    with pytest.raises(TypeError):
+        len(plain)
+    transport.lose()
+
+
+def test_methodsSetOnTheWrapper() -> None:
+    """
+    C{dataReceived} and C{connectionLost} that are set on the wrapper, and do not call what was
+    there, do not keep the link from hearing: the peer lives, and its end is told once.
+    """
+    protocol, transport, clock, hooks = wrapped(
+        KeptFactory(), heartbeat=Heartbeat(interval=None, timeout=2)
+    )
+    data: list[bytes] = []
+    lost: list[Failure] = []
+    protocol.dataReceived = data.append
+    protocol.connectionLost = lost.append
+    for _ in range(8):
+        clock.advance(0.5)
+        transport.deliver(b"x")
+    assert hooks.names == ["connected"]
+    transport.lose()
+    assert hooks.names == ["connected", "disconnected"]
+    assert data == [b"x"] * 8
+    assert len(lost) == 1
+    assert protocol.link.state == "gone"
+
+
+def test_transportThatCallsNoMakeConnection() -> None:
+    """
+    A transport that assigns itself, and calls C{connectionMade} alone, has its link watched, too.
+    """
+    clock, hooks = Clock(), Recorder()
+    factory = KeptFactory()
+    watching = HeartbeatFactory(
+        factory, clock=clock, hooks=hooks, heartbeat=Heartbeat(interval=None, timeout=2)
+    )
+    protocol: Any = watching.buildProtocol(PEER)
+    transport = FakeTransport(clock, protocol)
+    protocol.transport = transport
+    protocol.connectionMade()
+    assert hooks.names == ["connected"]
+    clock.pump([0.25] * 10)
+    assert not transport.open
+    assert factory.built[0].losses == 1
 
 
 def test_mixinIsNotWrapped() -> None:

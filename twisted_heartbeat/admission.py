@@ -8,7 +8,6 @@ L{Admission}: a peer's way into a server, from its connection to admitted or ref
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -23,7 +22,7 @@ from .net.hooks import cancel
 from .net.link import Link
 from .net.terms import Terms
 from .net.transport import publicKeyOf
-from .protocol import HeartbeatProtocol
+from .protocol import HeartbeatProtocol, MethodCover
 
 if TYPE_CHECKING:
     from .roll import Roll
@@ -106,11 +105,11 @@ class Admission:
     """
 
     __slots__ = (
+        "_cover",
         "_deciding",
         "_held",
         "_lastLook",
         "_limit",
-        "_opener",
         "_roll",
         "_server",
         "full",
@@ -130,7 +129,7 @@ class Admission:
         self._roll = roll
         self._deciding: Deferred[Any] | None = None
         self._held: Held | None = None
-        self._opener: Callable[[bytes], None] | None = None
+        self._cover: MethodCover | None = None
         self._limit = 0.0
         self._lastLook = False
         self.slot: Slot | None = None
@@ -145,9 +144,9 @@ class Admission:
         """
         self._held = Held(link, self._server.serverLimits.maxHeld)
         if isinstance(link.protocol, HeartbeatProtocol):
-            # An attribute of the instance for as long as it takes: later it costs nothing.
-            link.protocol.frameReceived = self._frameHeard  # type: ignore[method-assign]
-            self._wait("greeting", self._server.serverLimits.helloTimeout)
+            # For as long as it takes: later it costs nothing.
+            if self._hold(link.protocol, "frameReceived", self._frameHeard):
+                self._wait("greeting", self._server.serverLimits.helloTimeout)
         elif self.full:
             self._refuse(self.full)
         else:
@@ -205,10 +204,26 @@ class Admission:
         if self._held is not None:
             self._held.keep(data, len(data))
 
-    def _shutDoor(self) -> None:
-        if self._opener is None:
-            door: Any = self.link.door
-            self._opener, door.dataReceived = door.dataReceived, self._chunkHeard
+    def _shutDoor(self) -> bool:
+        """
+        @return: whether what the peer says is held back.
+        """
+        return self._cover is not None or self._hold(
+            self.link.door, "dataReceived", self._chunkHeard
+        )
+
+    def _hold(self, one: object, name: str, hear: Callable[[Any], None]) -> bool:
+        cover = self._cover = MethodCover(one, name, hear)
+        if not cover.laid:
+            words = f"what it says can not be held back: {name} of {one!r} can not be replaced"
+            _log.error("{link} can not be admitted: {words}", link=self.link, words=words)
+            self.link.abort(ClosedHere(words))
+        return cover.laid
+
+    def _release(self) -> None:
+        cover, self._cover = self._cover, None
+        if cover is not None:
+            cover.lift()
 
     def _helloHeard(self, hello: wire.Hello) -> None:
         self.link.name = hello.name
@@ -228,8 +243,8 @@ class Admission:
             self._claim()
             return
         link = self.link
-        if hello is None:
-            self._shutDoor()
+        if hello is None and not self._shutDoor():
+            return
         deciding = self._deciding = maybeDeferred(admit, link.peer, link.certificate, hello)
         deciding.addCallback(self._decided).addErrback(self._undecided)
 
@@ -290,13 +305,7 @@ class Admission:
         self._enter("admitted")
         self._roll.admit(self.link)
         held, self._held = self._held, None
-        protocol, door = self.link.protocol, self.link.door
-        if isinstance(protocol, HeartbeatProtocol):
-            # Not by way of __dict__, which would have Python make one.
-            with suppress(AttributeError):
-                del protocol.frameReceived
-        elif self._opener is not None:
-            door.dataReceived, self._opener = self._opener, None  # type: ignore[attr-defined]
+        self._release()
         if held is not None:
             held.release(self._deliver)
 

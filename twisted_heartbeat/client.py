@@ -322,7 +322,7 @@ class HeartbeatClientService(Service):
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
         @param hooks: who hears of all that.
-        @param ping: takes the protocol and makes the peer speak.
+        @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param name: what the log calls its links; by default the protocol's name and the places
             that the endpoints lead to.
         @raise ValueError: if the list of endpoints is empty.

@@ -10,21 +10,27 @@ C{heartbeat:}, on both ends, carries whatever runs over it in a L{Tunnel}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import _parse, clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
+from .core.causes import ConnectFailed
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.keepalive import applyKeepAlive
+from .net.transport import abort
+from .protocol import MethodCover
 from .tunnel import Tunnel, TunnelFactory
-from .wrapping import HeartbeatFactory
+from .wrapping import HeartbeatFactory, ProtocolProxy
 
 _log = Logger()
 
@@ -156,6 +162,41 @@ def _joined(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
     return ":".join([*map(_escaped, arguments), *pairs])
 
 
+_PARSERS = (clientFromString.__code__, serverFromString.__code__)
+
+
+def _wholeDescription() -> str | bytes:
+    """
+    The whole string that Twisted is parsing; nothing where Python does not tell.  Twisted's parser
+    keeps the last of several arguments of one name, and hands no other on.
+    """
+    frame = sys._getframe() if hasattr(sys, "_getframe") else None
+    while frame is not None:
+        if frame.f_code in _PARSERS:
+            return cast("str | bytes", frame.f_locals.get("description", ""))
+        frame = frame.f_back
+    return ""
+
+
+def refuseRepeated(word: str, description: str | bytes) -> None:
+    """
+    @param description: the whole string of an endpoint.
+    @raise ValueError: if an argument is in it twice.
+    """
+    found: dict[str, str] = {}
+    for argument in re.findall(r"(?:\\.|[^\\:])+", _text(description), re.DOTALL):
+        named = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", argument, re.DOTALL)
+        if named is None:
+            continue
+        name, value = (re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in named.groups())
+        if name in found:
+            raise ValueError(
+                f"{word}: {name} is given twice, as {found[name]!r} and as {value!r}: "
+                "it may be given once"
+            )
+        found[name] = value
+
+
 def _number(text: str) -> Any:
     """
     The number that a text is; or the text itself, for a setting that says what is wrong with it.
@@ -180,7 +221,8 @@ KEEPALIVE = Prefix(
 class KeepAliveFactory:
     """
     Has each connection of another factory set its keepalive, and is not there otherwise: it
-    provides what the factory provides, forwards the rest, and its protocols are the factory's own.
+    provides what the factory provides, forwards the rest, and its protocols are the factory's own,
+    or stand before one that can not be changed.
     """
 
     def __init__(self, factory: Any, apply: Callable[[Any], None]) -> None:
@@ -196,29 +238,82 @@ class KeepAliveFactory:
         See C{IProtocolFactory}.
         """
         protocol = self._factory.buildProtocol(addr)
-        if protocol is not None:
-            self._prepare(protocol)
-        return protocol
-
-    def _prepare(self, protocol: Any) -> None:
-        # By an attribute of the instance, and only until it is used: a wrapper would cost each
-        # chunk, and could not be all that the protocol is.
-        connect = protocol.makeConnection
-
-        def makeConnection(transport: Any) -> None:
-            with suppress(AttributeError):
-                del protocol.makeConnection
-            connect(transport)
-            # After that, so that what the endpoint says holds, whatever the program's default is.
-            self._apply(transport)
-
-        protocol.makeConnection = makeConnection
+        if protocol is None or _UntilConnected(protocol, self._apply).cover():
+            return protocol
+        return _ConnectedProxy.of(protocol, self._apply)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory, name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._factory!r}>"
+
+
+class _UntilConnected:
+    """
+    Covers the methods by which a protocol is connected, until one of them is called.  A proxy for
+    good would cost each chunk, and could not be all that the protocol is.
+
+    Most transports call C{makeConnection}.  Some set C{protocol.transport} themselves and call
+    C{connectionMade} alone.
+    """
+
+    def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
+        """
+        @param connected: called once with the transport, after the protocol has been told.  So
+            what the endpoint says holds, whatever the program's default is.
+        """
+        self._protocol = protocol
+        self._connected = connected
+        self._covers: dict[str, MethodCover] = {}
+
+    def cover(self) -> bool:
+        """
+        @return: whether the protocol can be covered.  If not, nothing is.
+        """
+        for name, cover in (
+            ("makeConnection", self._makeConnection),
+            ("connectionMade", self._connectionMade),
+        ):
+            if not hasattr(self._protocol, name):
+                continue
+            self._covers[name] = MethodCover(self._protocol, name, cover)
+            if not self._covers[name].laid:
+                self._lift()
+                return False
+        return True
+
+    def _lift(self) -> dict[str, MethodCover]:
+        covers, self._covers = self._covers, {}
+        for cover in covers.values():
+            cover.lift()
+        return covers
+
+    def _makeConnection(self, transport: Any) -> None:
+        self._lift()["makeConnection"].covered(transport)
+        self._connected(transport)
+
+    def _connectionMade(self) -> None:
+        self._lift()["connectionMade"].covered()
+        self._connected(self._protocol.transport)
+
+
+class _ConnectedProxy(ProtocolProxy):
+    """
+    Stands before a protocol of which no method can be covered.
+    """
+
+    def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
+        super().__init__(protocol)
+        self._keep("_connected", connected)
+
+    def makeConnection(self, transport: Any) -> None:
+        self._protocol.makeConnection(transport)
+        self._connected(transport)
+
+    def connectionMade(self) -> None:
+        self._protocol.connectionMade()
+        self._connected(self._protocol.transport)
 
 
 class _KeepAliveSetter:
@@ -247,6 +342,30 @@ class _KeepAliveSetter:
 HEARTBEAT = Prefix("heartbeat", ("within", "closeTimeout"), "heartbeat:tcp:hub:7000:within=8")
 
 
+class _TunnelLinks(HeartbeatFactory):
+    """
+    Watches the tunnels of one factory.  Its links count on from those of others of one endpoint.
+    """
+
+    def __init__(self, tunnels: TunnelFactory, generations: Iterator[int], **settings: Any) -> None:
+        super().__init__(cast(Any, tunnels), **settings)
+        self._settings["generations"] = generations
+        self._tunnels = tunnels
+
+    def opened(self, connected: Any) -> Deferred[Any]:
+        """
+        @param connected: what the endpoint has connected: a tunnel, or a protocol that carries one,
+            as one that speaks WebSocket.
+        @return: fires with the carried protocol.
+        """
+        tunnel = connected if isinstance(connected, Tunnel) else self._tunnels.latest
+        if tunnel is None:
+            abort(connected.transport)
+            words = f"the endpoint connected {connected!r}, and asked for no protocol to carry"
+            return fail(ConnectFailed(words))
+        return tunnel.whenOpen()
+
+
 @dataclass(frozen=True)
 class _TunnelMaker:
     """
@@ -257,13 +376,14 @@ class _TunnelMaker:
     closeTimeout: float | None
     reactor: Any
     words: str
+    generations: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def wrap(self, factory: Any) -> HeartbeatFactory:
+    def wrap(self, factory: Any) -> _TunnelLinks:
         # No sendStall: a peer that takes nothing and speaks is slow, and one that does not speak
         # is found by its silence.
-        tunnels: Any = TunnelFactory(factory, self.reactor)
-        return HeartbeatFactory(
-            tunnels,
+        return _TunnelLinks(
+            TunnelFactory(factory, self.reactor),
+            self.generations,
             heartbeat=self.heartbeat,
             limits=Limits(closeTimeout=self.closeTimeout, sendStall=None),
             clock=self.reactor,
@@ -280,23 +400,22 @@ class PrefixedClient:
     An endpoint to connect to, behind a prefix.
     """
 
-    def __init__(
-        self, wrappedEndpoint: Any, wrap: Callable[[Any], Any], opened: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, wrappedEndpoint: Any, wrap: Callable[[Any], Any]) -> None:
         """
         @param wrap: the factory's wrapper.
-        @param opened: what the endpoint has connected -> what the user gets, or a Deferred of it.
         """
         self._wrappedEndpoint = wrappedEndpoint
         self._wrap = wrap
-        self._opened = opened
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         """
         See C{IStreamClientEndpoint}.
         """
-        connecting: Deferred[Any] = self._wrappedEndpoint.connect(self._wrap(protocolFactory))
-        return connecting.addCallback(self._opened)
+        factory = self._wrap(protocolFactory)
+        connecting: Deferred[Any] = self._wrappedEndpoint.connect(factory)
+        if isinstance(factory, _TunnelLinks):
+            connecting.addCallback(factory.opened)
+        return connecting
 
 
 @implementer(IStreamServerEndpoint)
@@ -333,17 +452,9 @@ def _heartbeat(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[An
     return _TunnelMaker(heartbeat, closeTimeout, reactor, words).wrap
 
 
-def _itself(protocol: Any) -> Any:
-    return protocol
-
-
-def _whenOpen(tunnel: Tunnel) -> Deferred[Any]:
-    return tunnel.whenOpen()
-
-
-_PREFIXES: dict[str, tuple[Prefix, Callable[..., Any], Callable[[Any], Any]]] = {
-    KEEPALIVE.word: (KEEPALIVE, _keepAlive, _itself),
-    HEARTBEAT.word: (HEARTBEAT, _heartbeat, _whenOpen),
+_PREFIXES: dict[str, tuple[Prefix, Callable[..., Any]]] = {
+    KEEPALIVE.word: (KEEPALIVE, _keepAlive),
+    HEARTBEAT.word: (HEARTBEAT, _heartbeat),
 }
 
 
@@ -353,7 +464,8 @@ def _parsed(
     """
     @return: the endpoint behind the prefix, and the wrapper of its factories.
     """
-    prefix, settings, _ = _PREFIXES[word]
+    prefix, settings = _PREFIXES[word]
+    refuseRepeated(word, _wholeDescription())
     description, own = prefix.split(arguments, keywords)
     wrap = settings(own, reactor, f"{word}:{description}")
     return prefix.inner(parse, reactor, description), wrap
@@ -369,8 +481,7 @@ def clientFor(
     @param arguments: what Twisted's parser has found behind it, and C{keywords} likewise.
     @raise ValueError: if something is wrong with it.
     """
-    endpoint, wrap = _parsed(word, clientFromString, reactor, arguments, keywords)
-    return PrefixedClient(endpoint, wrap, _PREFIXES[word][2])
+    return PrefixedClient(*_parsed(word, clientFromString, reactor, arguments, keywords))
 
 
 def serverFor(

@@ -7,12 +7,13 @@ Door 1: mix L{HeartbeatMixin} into a protocol of your own, or build on L{Heartbe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
+from inspect import signature
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
@@ -39,12 +40,223 @@ _NO_HOOKS = LinkHooks()
 _NO_LIMITS = Limits.off()
 
 
+def _put(one: object, name: str, value: object) -> None:
+    """
+    Set an attribute of an object itself, whatever its class does with attributes that are set.
+    """
+    object.__setattr__(one, name, value)
+
+
 def _forget(one: object, name: str) -> None:
     """
     Uncover what its class has.  Not by way of C{__dict__}, which would have Python make one.
     """
     with suppress(AttributeError):
-        delattr(one, name)
+        object.__delattr__(one, name)
+
+
+def coverMethod(one: object, name: str, cover: object) -> bool:
+    """
+    Put something in the place of a method of an object of somebody else's.
+
+    @return: whether it is there now.  Not if the object has no place for it (C{__slots__}), or its
+        class prefers another, or it is a proxy that Python itself can not look into.
+    """
+    try:
+        _put(one, name, cover)
+    except (AttributeError, TypeError):
+        return False
+    if getattr(one, name, None) is cover:
+        return True
+    _forget(one, name)
+    return False
+
+
+def liftCover(one: object, name: str, cover: object, covered: object) -> None:
+    """
+    Leave the object as it was, unless something else has been put there meanwhile.
+    """
+    found = getattr(one, name, None)
+    if found is cover:
+        _forget(one, name)
+        if getattr(one, name, None) != covered:
+            _put(one, name, covered)
+    elif isinstance(found, _Cover) and found.covered is cover:
+        found.covered = covered
+
+
+# How a link hears of what its transport tells the protocol.
+#
+# Problem: the transport calls C{dataReceived}, C{connectionLost} and C{handshakeCompleted} of the
+# protocol.  The link must hear of these calls.  The class may override each method without a call
+# of super, and the instance may be given others at any time: before makeConnection, later, again.
+#
+# Idea: cover the method, whatever that is at the time, right before it is called.
+#
+# - A socket of Twisted's, also under TLS, tells the link before each call (C{Link.endsByItself}).
+#   Then C{dataReceived} is covered until the first bytes have been delivered, and
+#   C{connectionLost} at the end.  In between the instance is as without the mix-in.
+# - Any other transport tells nothing.  There the covers are laid at the beginning, and again where
+#   they are found missing: after C{connectionMade}, after each delivery, at each look at the peer.
+#   What came before such a look was not heard, and is no silence.
+
+
+class MethodCover:
+    """
+    Something of ours in the place of a method of an object of somebody else's, until it is lifted.
+
+    @ivar covered: what is there otherwise, of the object or of its class.
+    @ivar laid: whether it is in place.
+    """
+
+    __slots__ = ("_cover", "_name", "_one", "covered", "laid")
+
+    def __init__(self, one: object, name: str, cover: object) -> None:
+        """
+        @param name: the method's.
+        @param cover: what is called in its place.
+        """
+        self._one, self._name, self._cover = one, name, cover
+        self.covered = getattr(one, name)
+        self.laid = coverMethod(one, name, cover)
+
+    def lift(self) -> None:
+        """
+        Leave the object as it was.
+        """
+        liftCover(self._one, self._name, self._cover, self.covered)
+
+
+def noteHello(link: Link, data: bytes) -> None:
+    """
+    Log the likeliest mistake with C{heartbeat:}: the peer begins with a hello, and no protocol here
+    understands that.
+    """
+    if wire.beginsWithHello(data) and not isinstance(link.protocol, HeartbeatProtocol):
+        _log.warn(
+            "{link}: the peer speaks the protocol of heartbeat: endpoints, and this end does not: "
+            "does this end lack the heartbeat: prefix?",
+            link=link,
+        )
+
+
+def hearData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> None:
+    """
+    Tell a link that bytes came, and deliver them.
+    """
+    if not link.spoken:
+        noteHello(link, data)
+    link.heard()
+    try:
+        deliver(data)
+        if not link.spoken:
+            link.spokeFirst()
+    finally:
+        link.chunkDelivered()
+
+
+def hearHandshake(link: Link, completed: Callable[[], object]) -> None:
+    """
+    Tell a link that its TLS handshake is complete, and then the protocol.
+    """
+    link.handshaken()
+    completed()
+
+
+def hearEnd(
+    link: Link, lost: Callable[[Failure], object], reason: Failure | None = connectionDone
+) -> None:
+    """
+    Tell a link that its connection is lost, and then the protocol.  Both hear of it once: a
+    transport that was told to abort and did not let go may still do so after the link has ended.
+    """
+    # autobahn's protocols that carry others say None.
+    reason = reason or connectionDone
+    if link.state != "gone":
+        reason = link.lost(reason)
+        try:
+            lost(reason)
+        finally:
+            link.ended()
+    elif link.ending:
+        # From inside of the call above: the protocol passes on what it was told.
+        lost(reason)
+
+
+HEARD: dict[str, Callable[..., None]] = {
+    "dataReceived": hearData,
+    "handshakeCompleted": hearHandshake,
+    "connectionLost": hearEnd,
+}
+"""How a link hears of each of the methods that a transport calls."""
+
+
+def _hearMade(link: Link, made: Callable[[], object]) -> None:
+    """
+    Establish a link over a transport that calls C{connectionMade} and not C{makeConnection}.
+    """
+    protocol = link.protocol
+    protocol._HeartbeatMixin__connect(protocol.transport, lambda transport: made())
+
+
+_HEARD_BY_MIXIN = {**HEARD, "connectionMade": _hearMade}
+
+
+def giveLink(protocol: HeartbeatMixin, link: MixedInLink) -> None:
+    """
+    Have a protocol's next connection watched by this link.
+    """
+    _put(protocol, "link", link)
+    coverMethod(protocol, "connectionMade", _Cover(link, "connectionMade"))
+
+
+class _Cover:
+    """
+    Stands before one method of a protocol.
+
+    @ivar covered: what is there otherwise, of the instance or of its class.
+    """
+
+    __slots__ = ("_link", "_name", "covered")
+
+    def __init__(self, link: Link, name: str) -> None:
+        self._link = link
+        self._name = name
+        self.covered = getattr(link.protocol, name)
+
+    def __call__(self, *arguments: Any) -> None:
+        if self._name != "connectionLost":
+            self.lift(self._link.protocol)
+        _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
+
+    def lift(self, protocol: object) -> None:
+        """
+        Leave the protocol as it was.
+        """
+        liftCover(protocol, self._name, self, self.covered)
+
+
+@lru_cache(maxsize=256)
+def _pingBehind(kind: Any) -> Ping | None:
+    """
+    The C{sendPing} of the protocol behind the mix-in, if it can be called without arguments.
+    """
+    sendPing: Ping | None = getattr(super(HeartbeatMixin, kind), "sendPing", None)
+    if sendPing is None:
+        return None
+    try:
+        signature(sendPing).bind(None)
+    except (TypeError, ValueError):
+        return None
+    return sendPing
+
+
+def pingOf(kind: type[HeartbeatMixin]) -> Ping | None:
+    """
+    How to ping over a protocol of this class; L{None} if it does not say.
+    """
+    sendPing, cached = kind.sendPing, cast(Hashable, kind)
+    return _pingBehind(cached) if sendPing is HeartbeatMixin.sendPing else sendPing
 
 
 @implementer(IHandshakeListener)
@@ -74,51 +286,108 @@ class HeartbeatMixin(TimeoutMixin):
     hooks: LinkHooks | None = None
     clock: IReactorTime | None = None
 
-    link: Link | None = None
+    link: MixedInLink | None = None
 
     __last: tuple[object, Terms] | None = None
+    __connects: bool
 
     dataReceived: Callable[[bytes], None]
     connectionLost: Callable[..., None]
 
-    timeOut: float | None = None  # type: ignore[assignment]
     __timeoutCall: IDelayedCall | None = None
     __timeoutFrom = 0.0
     __timeoutSeconds: Callable[[], float] = staticmethod(monotonic)
+    __closeCall: IDelayedCall | None = None
 
-    def sendPing(self) -> object:
+    def __init_subclass__(cls, **keywords: Any) -> None:
         """
-        Make the peer speak.  What a subclass supplies.
+        Take the mix-in's place in a class in which it stands behind the protocol's own, as
+        Twisted's own protocols have their C{TimeoutMixin}.
+        """
+        super().__init_subclass__(**keywords)
+        for name in ("setTimeout", "resetTimeout"):
+            behind = getattr(super(), name)
+            hidden = getattr(cls, name) is getattr(HeartbeatMixin, name)
+            if hidden and behind is not getattr(TimeoutMixin, name):
+                setattr(cls, name, behind)
+        if cls.__isBehind():
+            connect = cls.makeConnection
+
+            @wraps(connect)
+            def makeConnection(self: HeartbeatMixin, transport: Any) -> None:
+                self.__connect(transport, partial(connect, self))
+
+            cls.makeConnection = makeConnection  # type: ignore[method-assign]
+            cls.__connects = True
+
+    @classmethod
+    def __isBehind(cls) -> bool:
+        """
+        Whether C{makeConnection} is found in the protocol's own class, before the mix-in's.
+        """
+        for kind in cls.__mro__:
+            if kind is HeartbeatMixin or "_HeartbeatMixin__connects" in vars(kind):
+                return False
+            if "makeConnection" in vars(kind) and not issubclass(kind, HeartbeatMixin):
+                return True
+        return False
+
+    def sendPing(self, *arguments: Any, **keywords: Any) -> object:
+        """
+        Make the peer speak.  What a subclass supplies, if the protocol behind the mix-in has none.
 
         @return: may be a Deferred or a coroutine that gives the answer; it is used for the
             round-trip time only, and its failure is no error.  What is raised before anything is
             waited for ends the link.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no sendPing")
-
-    @classmethod
-    def ping(cls) -> Ping | None:
-        """
-        How to ping over this protocol; L{None} if it does not say.
-        """
-        return None if cls.sendPing is HeartbeatMixin.sendPing else cls.sendPing
+        behind = self.__behind("sendPing")
+        if behind is None:
+            raise NotImplementedError(f"{type(self).__name__} has no sendPing")
+        return behind(*arguments, **keywords)
 
     def makeConnection(self, transport: Any) -> None:
         """
         See C{IProtocol}.
         """
-        if self.link is None or self.link.state == "gone":
-            self.link = MixedInLink(self.__terms(), _UNOWNED, self, self, self.ping())
-        link = self.link
-        link.established(transport)
-        self.__listen(link)
-        super().makeConnection(transport)  # type: ignore[misc]
-        link.protocolConnected()
+        self.__connect(transport, super().makeConnection)  # type: ignore[misc]
 
     def handshakeCompleted(self) -> None:
         """
         See C{IHandshakeListener}.  Override it as you like.
         """
+        behind = self.__behind("handshakeCompleted")
+        # A protocol that does not declare the interface may mean a handshake of its own.
+        kinds = type(self).__mro__
+        kinds = kinds[kinds.index(HeartbeatMixin) + 1 :]
+        if behind is not None and any(map(IHandshakeListener.implementedBy, kinds)):
+            behind()
+
+    def __behind(self, name: str) -> Callable[..., Any] | None:
+        """
+        The method of this name of the protocol behind the mix-in; L{None} if it has none but
+        C{TimeoutMixin}'s.
+        """
+        method = getattr(super(), name, None)
+        replaced = getattr(TimeoutMixin, name, None)
+        return None if getattr(method, "__func__", method) is replaced else method
+
+    def __connect(self, transport: Any, connect: Callable[[Any], object]) -> None:
+        link = self.link
+        if link is None or link.state == "gone":
+            link = MixedInLink(self.__terms(), _UNOWNED, self, self, pingOf(type(self)))
+            _put(self, "link", link)
+        elif link.isOver(transport):
+            # The mix-in is there twice, once behind the protocol's class.
+            connect(transport)
+            return
+        for name in _HEARD_BY_MIXIN:
+            # What an earlier connection of the same instance has left.
+            cover = getattr(self, name)
+            if isinstance(cover, _Cover):
+                cover.lift(self)
+        link.established(transport)
+        connect(transport)
+        link.protocolConnected()
 
     def __terms(self) -> Terms:
         """
@@ -144,72 +413,18 @@ class HeartbeatMixin(TimeoutMixin):
             last = kind.__last = (said, terms)
         return last[1]
 
-    def __listen(self, link: Link) -> None:
-        """
-        Tell the link of what the transport tells the protocol.
-
-        By attributes of the instance and not by methods: whoever overrides C{connectionLost} or
-        C{handshakeCompleted} need not call its super, as nobody does in Twisted; and to call the
-        super's C{dataReceived} costs each chunk more than all the rest of the watching.
-        """
-        # What an earlier connection of the same instance may have left.
-        for name in ("dataReceived", "handshakeCompleted", "connectionLost"):
-            _forget(self, name)
-        # A method, for a partial would cost each link a third of a kilobyte, until the first word.
-        self.dataReceived = self.__firstHeard
-        if not link.endsByItself:
-            self.__coverEnd()
-        if link.state == "handshaking":
-            completed = partial(self.__handshaken, link, self.handshakeCompleted)
-            self.handshakeCompleted = completed  # type: ignore[method-assign]
-
-    def __coverEnd(self) -> None:
-        """
-        Hear of the end, before the protocol does.
-        """
-        self.connectionLost = self.__lost
-
-    def __firstHeard(self, data: bytes) -> None:
-        link = self.link
-        assert link is not None
-        link.heard()
-        covering = self.dataReceived
-        _forget(self, "dataReceived")
-        deliver = self.dataReceived
-        if not link.hearsByItself:
-            # Else it sees the chunks on the socket from here on.
-            self.dataReceived = covering
-        deliver(data)
-        if not link.spoken:
-            link.spokeFirst()
-
-    @staticmethod
-    def __handshaken(link: Link, completed: Callable[[], None]) -> None:
-        link.handshaken()
-        completed()
-
-    def __lost(self, reason: Failure = connectionDone) -> None:
-        link = self.link
-        if link is None or link.state == "gone":
-            # A transport that was done without lets go after all.
-            return
-        self.__cancelTimeout()
-        reason = link.lost(reason)
-        covering = self.connectionLost
-        _forget(self, "connectionLost")
-        try:
-            lost, self.connectionLost = self.connectionLost, covering
-            lost(reason)
-        finally:
-            link.ended()
-
     # The TimeoutMixin's part.
 
-    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+    def callLater(
+        self, period: float, func: Callable[..., object], *arguments: object
+    ) -> IDelayedCall:
         """
         See C{TimeoutMixin.callLater}.
         """
-        return clockFor(self.clock).callLater(period, func)
+        behind = self.__behind("callLater")
+        if behind is not None:
+            return behind(period, func, *arguments)  # type: ignore[no-any-return]
+        return clockFor(self.clock).callLater(period, func, *arguments)
 
     def resetTimeout(self) -> None:
         """
@@ -224,7 +439,8 @@ class HeartbeatMixin(TimeoutMixin):
         @param period: seconds, or L{None} for no timeout.
         @return: the period before.
         """
-        before, self.timeOut = self.timeOut, period
+        before: float | None = self.timeOut
+        self.timeOut = period  # type: ignore[assignment]
         if period is None:
             self.__cancelTimeout()
         elif self.__timeoutCall is None:
@@ -237,12 +453,32 @@ class HeartbeatMixin(TimeoutMixin):
 
     def timeoutConnection(self) -> None:
         """
-        Called when C{timeOut} seconds have passed without C{resetTimeout}: abort.
+        Called when C{timeOut} seconds have passed without C{resetTimeout}: abort.  If the protocol
+        behind the mix-in has such a method, that is called instead, and the link is aborted after
+        C{Limits.closeTimeout} unless it has ended, or C{setTimeout} was called again.
         """
-        if self.link is not None:
-            self.link.abort(PeerSilent(f"resetTimeout was not called for {self.timeOut:g} s"))
+        behind = self.__behind("timeoutConnection")
+        if behind is not None:
+            behind()
+        elif self.link is not None:
+            self.link.abort(self.__timeoutCause())
         else:
             abort(self.transport)  # type: ignore[attr-defined]
+
+    def __timeoutCause(self) -> PeerSilent:
+        return PeerSilent(f"resetTimeout was not called for {self.timeOut or 0.0:g} s")
+
+    def __abortAfterClose(self, link: Link, cause: PeerSilent) -> None:
+        """
+        The protocol has been told to close the connection in its own way, which a dead peer may
+        never answer.
+        """
+        if link.state in _OVER or self.__timeoutCall is not None:
+            return
+        limit = link.closeTimeout
+        if limit is not None:
+            link.blame(cause)
+            self.__closeCall = self.callLater(limit, link.abort, cause)
 
     def __startTimeout(self, delay: float) -> None:
         call = self.__timeoutCall = self.callLater(delay, self.__timeoutPassed)
@@ -254,6 +490,12 @@ class HeartbeatMixin(TimeoutMixin):
         if call is not None and call.active():
             call.cancel()
 
+    def __connectionEnded(self) -> None:
+        self.__cancelTimeout()
+        call, self.__closeCall = self.__closeCall, None
+        if call is not None and call.active():
+            call.cancel()
+
     def __timeoutPassed(self) -> None:
         self.__timeoutCall = None
         if self.timeOut is None:
@@ -262,8 +504,15 @@ class HeartbeatMixin(TimeoutMixin):
         # Sums of floats: a nanosecond is no time.
         if left > 1e-9:
             self.__startTimeout(left)
-        else:
-            self.timeoutConnection()
+            return
+        link, cause = self.link, self.__timeoutCause()
+        self.timeoutConnection()
+        if link is not None:
+            self.__abortAfterClose(link, cause)
+
+
+_uncovered: set[tuple[type, str]] = set()
+"""Classes of protocols with a method that can not be covered, of which the log was told."""
 
 
 class MixedInLink(Link):
@@ -273,15 +522,96 @@ class MixedInLink(Link):
 
     __slots__ = ()
 
-    def connectionEnds(self) -> None:
+    def isOver(self, transport: object) -> bool:
         """
-        See L{Sender<twisted_heartbeat.net.transport.Sender>}.  Until then the protocol need not
-        keep for it what each of many would keep.
+        Whether it has been established over this transport.
+        """
+        return self.state != "new" and self._transport is transport
+
+    def established(self, transport: Any) -> None:
+        super().established(transport)
+        if self.endsByItself:
+            self._tellOfNext()
+        else:
+            self.__listen()
+
+    def protocolConnected(self) -> None:
+        if not self.endsByItself:
+            self.__listen()
+        super().protocolConnected()
+
+    def chunkComes(self) -> None:
+        super().chunkComes()
+        if self.state == "handshaking" or not self.spoken:
+            self.__listen()
+            self._tellOfNext()
+
+    def chunkDelivered(self) -> None:
+        if not self.endsByItself:
+            self.__listen()
+
+    def unheard(self) -> bool:
+        return not self.endsByItself and self.__listen()
+
+    def connectionEnds(self) -> None:
+        self.__cover("connectionLost")
+
+    def opened(self) -> None:
+        """
+        A protocol that L{waits for the peer's hello<HeartbeatProtocol._readyAtHello>} has it.
+        """
+        if self.usable:
+            super()._ready()
+
+    def _ready(self) -> None:
+        if not getattr(self.protocol, "_readyAtHello", False):
+            super()._ready()
+
+    def lost(self, reason: Failure) -> Failure:
+        self.protocol._HeartbeatMixin__connectionEnded()
+        return super().lost(reason)
+
+    def __listen(self) -> bool:
+        """
+        Cover what is called next, where that is not covered.
+
+        @return: whether bytes may have come that were not heard.
+        """
+        if self.state == "gone":
+            return False
+        if self.state == "handshaking":
+            self.__cover("handshakeCompleted")
+        if not self.endsByItself:
+            self.__cover("connectionLost")
+        return not (self.spoken and self.hearsByItself) and self.__cover("dataReceived")
+
+    def __cover(self, name: str) -> bool:
+        """
+        @return: whether it was not covered.
         """
         protocol = self.protocol
-        # Whoever has put something there himself keeps it, and the connection tells us.
-        if "connectionLost" not in vars(protocol):
-            protocol._HeartbeatMixin__coverEnd()
+        if isinstance(getattr(protocol, name), _Cover):
+            return False
+        if not coverMethod(protocol, name, _Cover(self, name)):
+            self.__leaveUncovered(name)
+        return True
+
+    def __leaveUncovered(self, name: str) -> None:
+        """
+        Do with what a socket tells, which is all but that the protocol took its first bytes; over
+        any other transport the peer's silence proves nothing then.
+        """
+        notSpoken = name == "dataReceived" and not self.spoken
+        if notSpoken and (self.hearsByItself or self.endsByItself):
+            self.spokeFirst()
+        uncovered = (type(self.protocol), name)
+        if uncovered not in _uncovered:
+            _uncovered.add(uncovered)
+            _log.warn(
+                "{kind}.{method} can not be covered, so links hear of it from sockets only",
+                kind=type(self.protocol).__name__,
+                method=name,
+            )
 
 
 _OVER = ("closing", "gone")
@@ -298,6 +628,8 @@ def _beatsFor(offers: float) -> wire.Beats:
     """
     return wire.Beats(offers)
 
+
+_HELLO_BEGINS = wire.encode(wire.Hello())[:2]
 
 _Act = Callable[[Any], object]
 """Takes the protocol."""
@@ -345,7 +677,7 @@ class _Greeting(Protocol):
     A protocol that says hello in its C{connectionMade}, so that no subclass may leave that out.
     """
 
-    link: Link | None
+    link: MixedInLink | None
 
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
@@ -385,6 +717,9 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     offers: float | None = None
     hello: wire.Hello | None = None
     maxMessage = wire.MAX_MESSAGE
+
+    _readyAtHello = False
+    """Whether the link is not in use before the peer has said hello."""
 
     __hold = 0.0
     __parted = False
@@ -515,6 +850,12 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             if wire.barePong(frame.token) == link.pong:
                 link.ponged()
         elif isinstance(frame, wire.Data):
+            if frame.message[:2] == _HELLO_BEGINS and wire.beginsWithHello(frame.message):
+                _log.warn(
+                    "{link}: the peer sends a hello inside of a message: does this end lack the "
+                    "heartbeat: prefix?",
+                    link=self.link,
+                )
             self.messageReceived(frame.message)
         elif isinstance(frame, wire.Ping):
             self.__answer(frame)

@@ -46,12 +46,12 @@ from zope.interface import (
 )
 
 from .core import wire
-from .core.causes import ClosedHere, PeerClosed, ProtocolViolation
+from .core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolation
 from .net.clock import clockFor
 from .net.deadline import PeerDeadline
 from .net.link import Link
-from .net.transport import Buffering, closesHere
-from .protocol import HeartbeatProtocol
+from .net.transport import Buffering, abort, closesHere
+from .protocol import HeartbeatProtocol, MixedInLink
 
 _log = Logger()
 
@@ -60,6 +60,8 @@ MAX_BODY = 64 * 1024
 Bytes of a frame's body: what Twisted's transports read, and buffer, at a time.  So what comes from
 another transport is never cut, and a ping waits behind no more than two of them.
 """
+
+_ONE_END = "no hello came: does the other end have the heartbeat: prefix?"
 
 
 @implementer(IPushProducer)
@@ -73,6 +75,8 @@ class Tunnel(HeartbeatProtocol):
 
     inside: TunnelTransport
     transport: Any
+
+    _readyAtHello = True
 
     def __init__(self, factory: IProtocolFactory, address: Any, clock: Any) -> None:
         """
@@ -142,6 +146,7 @@ class Tunnel(HeartbeatProtocol):
         self._opened = self._flowing = True
         self.inside.protocol = protocol
         protocol.makeConnection(self.inside)
+        self._known.opened()
         if ISSLTransport.providedBy(self.inside) and IHandshakeListener.providedBy(protocol):
             protocol.handshakeCompleted()
         waiting, self._waiting = self._waiting, None
@@ -170,7 +175,11 @@ class Tunnel(HeartbeatProtocol):
 
     def _cancelled(self, _: object) -> None:
         self._waiting = None
-        self._known.abort(ClosedHere())
+        if self._known.state == "new":
+            # Its transport exists, and has not called connectionMade.
+            abort(self.transport)
+        else:
+            self._known.abort(ClosedHere())
 
     # From the peer.
 
@@ -309,23 +318,34 @@ class Tunnel(HeartbeatProtocol):
             # Twisted's transports do not close under a producer.
             self.transport.unregisterProducer()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def connectionLost(self, reason: Failure | None = connectionDone) -> None:
         """
         See C{IProtocol}.
         """
-        self._lost = reason
+        self._lost = reason = reason or connectionDone
         self._flowing = False
         self._held.clear()
         _stop(self._helloCall, self._endedCall)
-        self.inside.lost()
+        if self.hello is None:
+            self._suspectOneEnd()
+        if hasattr(self, "inside"):
+            self.inside.lost()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.errback(reason)
         if self._opened:
             self.inside.protocol.connectionLost(reason)
 
+    def _suspectOneEnd(self) -> None:
+        """
+        Name the likeliest mistake in the cause of a link on which no hello came.
+        """
+        cause = self._known.cause
+        if cause is not None and not isinstance(cause, ClosedHere | HandshakeFailed):
+            cause.add(_ONE_END)
+
     @property
-    def _known(self) -> Link:
+    def _known(self) -> MixedInLink:
         assert self.link is not None
         return self.link
 
@@ -620,6 +640,8 @@ class TunnelFactory:
     Makes the ends of tunnels.
 
     It provides what the carried factory provides, and forwards what it does not know.
+
+    @ivar latest: the last one that it made.
     """
 
     def __init__(self, factory: Any, clock: Any) -> None:
@@ -629,13 +651,15 @@ class TunnelFactory:
         """
         self._factory = factory
         self._clock = clock
+        self.latest: Tunnel | None = None
         directlyProvides(self, providedBy(factory))
 
     def buildProtocol(self, addr: Any) -> Tunnel:
         """
         See C{IProtocolFactory}.
         """
-        return Tunnel(self._factory, addr, self._clock)
+        self.latest = Tunnel(self._factory, addr, self._clock)
+        return self.latest
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory, name)

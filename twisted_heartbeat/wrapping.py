@@ -7,7 +7,9 @@ Door 2: wrap any factory, unchanged.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache, partial
+from typing import Any, cast
 
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -15,34 +17,130 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, providedBy
+from zope.interface import directlyProvides, implementer, providedBy
 
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Owner, Unowned
 from .net.terms import Ping, Terms
-from .protocol import HeartbeatMixin, MixedInLink
+from .protocol import (
+    HEARD,
+    HeartbeatMixin,
+    MixedInLink,
+    giveLink,
+    hearEnd,
+    hearHandshake,
+    noteHello,
+    pingOf,
+)
+
+_SPECIAL = (
+    *("__bool__", "__len__", "__length_hint__", "__contains__", "__iter__", "__reversed__"),
+    *("__next__", "__getitem__", "__setitem__", "__delitem__", "__call__", "__enter__"),
+    *("__exit__", "__await__", "__aiter__", "__anext__", "__aenter__", "__aexit__"),
+    *("__lt__", "__le__", "__gt__", "__ge__", "__str__", "__bytes__", "__format__"),
+)
+"""Methods that Python looks up in the class of an object, and not by C{__getattr__}."""
 
 
-class WrappedProtocol:
+class ProtocolProxy:
     """
-    Stands between a transport and a protocol that knows nothing of it.
+    Stands between a transport and a protocol that knows nothing of it, and is that protocol in all
+    that a program can ask for, but C{is} and C{type}.
 
-    It provides what the protocol provides, forwards what it does not know, and changes no byte.
-    What is set on it is set on the protocol, but for the methods that the transport calls:
-    C{prepareConnection}, and whoever awaits an endpoint, is handed the wrapper and takes it for the
-    protocol.
+    It equals its protocol and hashes like it, has its class (C{__class__}) and its special methods,
+    provides what it provides, and forwards what it does not know.  What is set on it is set on the
+    protocol, but for what the proxy has itself.
+    """
+
+    _protocol: Any
+
+    def __init__(self, protocol: Any) -> None:
+        self._keep("_protocol", protocol)
+
+    @classmethod
+    def of(cls, protocol: Any, *arguments: Any) -> Any:
+        """
+        A proxy of this class, with the special methods of the protocol.
+        """
+        kinds = cast(tuple[Hashable, Hashable], (cls, type(protocol)))
+        return _proxyKind(*kinds)(protocol, *arguments)
+
+    __class__: Any = property(lambda self: self._protocol.__class__)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ProtocolProxy):
+            other = other._protocol
+        return bool(self._protocol == other)
+
+    def __hash__(self) -> int:
+        return hash(self._protocol)
+
+    def __reduce_ex__(self, version: Any) -> Any:
+        return self._protocol.__reduce_ex__(version)
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(self._protocol)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # What the transport calls here is replaced here.
+        if name == "__provides__" or hasattr(type(self), name):
+            self._keep(name, value)
+        else:
+            setattr(self._protocol, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        # Not by way of __dict__, which would have Python make one.
+        try:
+            object.__delattr__(self, name)
+        except AttributeError:
+            delattr(self._protocol, name)
+
+    def _keep(self, name: str, value: object) -> None:
+        """
+        Set it on the proxy itself.
+        """
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._protocol!r}>"
+
+
+@lru_cache(maxsize=256)
+def _proxyKind(base: Any, kind: Any) -> Any:
+    """
+    The proxies of a class of protocols: C{base} itself, unless those have special methods.
+    """
+    has = {name for one in kind.__mro__ if one is not object for name in vars(one)}
+    special = {name: _forwarded(name) for name in _SPECIAL if name in has}
+    return type(base.__name__, (base,), special) if special else base
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    def forwarded(self: ProtocolProxy, *arguments: Any) -> Any:
+        return getattr(type(self._protocol), name)(self._protocol, *arguments)
+
+    return forwarded
+
+
+@implementer(IHandshakeListener)
+class WrappedProtocol(ProtocolProxy):
+    """
+    A proxy that tells a link of what the transport tells the protocol.  It changes no byte.
 
     @ivar link: the link.
     """
 
-    _protocol: Any
     link: Link
 
     def __init__(self, protocol: Any, terms: Terms, owner: Owner) -> None:
-        self._keep("_protocol", protocol)
+        super().__init__(protocol)
         self._keep("link", Link(terms, owner, protocol, self))
         self._keep("dataReceived", self._dataHeard)
         directlyProvides(self, IHandshakeListener, providedBy(protocol))
@@ -55,11 +153,24 @@ class WrappedProtocol:
         self._protocol.makeConnection(transport)
         self.link.protocolConnected()
 
+    def connectionMade(self) -> None:
+        """
+        See C{IProtocol}.  Some transports call it and not L{makeConnection}.
+        """
+        isNew = self.link.state == "new"
+        if isNew:
+            self.link.established(self._protocol.transport)
+        self._protocol.connectionMade()
+        if isNew:
+            self.link.protocolConnected()
+
     def handshakeCompleted(self) -> None:
         """
         See C{IHandshakeListener}.
         """
-        self.link.handshaken()
+        hearHandshake(self.link, self._completed)
+
+    def _completed(self) -> None:
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
 
@@ -71,6 +182,8 @@ class WrappedProtocol:
 
     def _dataHeard(self, data: bytes) -> None:
         link = self.link
+        if not link.spoken:
+            noteHello(link, data)
         link.heard()
         if link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
@@ -78,38 +191,22 @@ class WrappedProtocol:
         if not link.spoken:
             link.spokeFirst()
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         See C{IProtocol}.
         """
-        if self.link.state == "gone":
-            return
-        self.__dict__.pop("dataReceived", None)
-        reason = self.link.lost(reason)
-        try:
-            self._protocol.connectionLost(reason)
-        finally:
-            self.link.ended()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._protocol, name)
+        if self.dataReceived == self._dataHeard:
+            # It refers to the wrapper, for which no collector shall be needed.
+            del self.dataReceived
+        hearEnd(self.link, self._protocol.connectionLost, reason)
 
     def __setattr__(self, name: str, value: object) -> None:
-        # What the transport calls here is replaced here: whoever gets it, and sets what calls it,
-        # stands between the transport and the wrapper.
-        if name == "__provides__" or hasattr(type(self), name):
-            self._keep(name, value)
+        hear = HEARD.get(name)
+        if hear is None:
+            super().__setattr__(name, value)
         else:
-            setattr(self._protocol, name, value)
-
-    def _keep(self, name: str, value: object) -> None:
-        """
-        Set it on the wrapper itself.
-        """
-        object.__setattr__(self, name, value)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._protocol!r}>"
+            # It stands between the transport and the protocol, and need not call what was here.
+            self._keep(name, partial(hear, self.link, value))
 
 
 def withLink(protocol: Any, terms: Terms, owner: Owner) -> Any:
@@ -119,11 +216,11 @@ def withLink(protocol: Any, terms: Terms, owner: Owner) -> Any:
     @return: what the transport shall speak to: the protocol itself, if it has a place for a link,
         else a L{WrappedProtocol}.
     """
-    if isinstance(protocol, HeartbeatMixin):
-        ping = terms.ping or protocol.ping()
-        protocol.link = MixedInLink(terms, owner, protocol, protocol, ping)
+    if isinstance(protocol, HeartbeatMixin) and not isinstance(protocol, ProtocolProxy):
+        ping = terms.ping or pingOf(type(protocol))
+        giveLink(protocol, MixedInLink(terms, owner, protocol, protocol, ping))
         return protocol
-    return WrappedProtocol(protocol, terms, owner)
+    return WrappedProtocol.of(protocol, terms, owner)
 
 
 def nameOf(factory: object) -> str:

@@ -141,6 +141,13 @@ class Cause(Exception):
         if evidence is not None:
             self.evidence = evidence
 
+    def add(self, words: str) -> None:
+        """
+        Say more of what happened.
+        """
+        self.words = f"{self}; {words}"
+        self.args = (self.words,)
+
     def __str__(self) -> str:
         return self.words or _summary(type(self))
 

@@ -158,6 +158,17 @@ class End:
 Frame = Hello | Ping | Pong | Data | Goodbye | End
 
 
+def beginsWithHello(data: bytes) -> bool:
+    """
+    Whether bytes of which nothing is known begin as this protocol does, with a HELLO.
+    """
+    if len(data) < HEADER_SIZE + _HELLO.size:
+        return False
+    version, kind, hold, token, length = _unpackFrom(data)
+    isHello = version == VERSION and kind == FrameType.HELLO and not hold and not token
+    return bool(isHello and _HELLO.size <= length <= _HELLO.size + MAX_NAME)
+
+
 def encode(frame: Frame) -> bytes:
     """
     The bytes of a frame.

@@ -18,6 +18,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf, nextafter
@@ -665,12 +666,22 @@ class Pulse:
                 number, following = int(again * self.PER_SECOND), one.slot
 
 
+_pulses: dict[int, tuple[IReactorTime, Pulse]] = {}
+"""Those of clocks that keep no attribute, by the clock's identity."""
+
+
 def pulseFor(clock: IReactorTime) -> Pulse:
     """
     The one pulse of a clock.
     """
     found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
-    if found is None:
-        found = Pulse(clock)
-        clock._twistedHeartbeatPulse = found  # type: ignore[attr-defined]
-    return found
+    if found is not None:
+        return found
+    kept = _pulses[id(clock)][1] if id(clock) in _pulses else Pulse(clock)
+    if id(clock) not in _pulses:
+        with suppress(AttributeError, TypeError):
+            clock._twistedHeartbeatPulse = kept  # type: ignore[attr-defined]
+        if getattr(clock, "_twistedHeartbeatPulse", None) is not kept:
+            # It has no place for attributes, or forwards them to something else.
+            _pulses[id(clock)] = clock, kept
+    return kept

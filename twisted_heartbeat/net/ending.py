@@ -382,6 +382,7 @@ class Ending:
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
     @ivar closing: the polite close that is under way; L{None} if there is none.
+    @ivar told: whether the protocol has been told that the connection is lost.
     """
 
     __slots__ = (
@@ -395,6 +396,7 @@ class Ending:
         "lookedAgain",
         "raised",
         "refused",
+        "told",
         "turnsLeft",
     )
 
@@ -405,6 +407,7 @@ class Ending:
         self.lookedAgain = False
         self.closing: PoliteClose | None = None
         self.refused = self.hookFailed = self.raised = False
+        self.told = False
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False

@@ -48,6 +48,7 @@ from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
 from .transport import (
+    ObservedSocket,
     Witness,
     abort,
     bearWitness,
@@ -62,6 +63,7 @@ from .transport import (
     isAccepted,
     isSecured,
     notRead,
+    observedUnder,
     sendHeldBack,
     unreachable,
     unsentAbove,
@@ -462,7 +464,7 @@ class Link:
         The protocol has been told, too.
         """
         if self.state == "alive":
-            self.owner.linkReady(self)
+            self._ready()
 
     def handshaken(self) -> None:
         """
@@ -472,7 +474,10 @@ class Link:
             self._deadline = inf
             sendHeldBack(self._transport)
             self._live(self.seconds())
-            self.owner.linkReady(self)
+            self._ready()
+
+    def _ready(self) -> None:
+        self.owner.linkReady(self)
 
     def heard(self) -> None:
         """
@@ -518,12 +523,54 @@ class Link:
         """
         return self._witness is not None
 
+    def chunkDelivered(self) -> None:
+        """
+        The protocol has been told of bytes, and has returned.
+        """
+
+    def unheard(self) -> bool:
+        """
+        Whether bytes may have come that were not heard, where no socket tells of them.
+        """
+        return False
+
+    @property
+    def closeTimeout(self) -> float | None:
+        """
+        Seconds that a polite close may take; L{None} for no limit.
+        """
+        return self._terms.limits.closeTimeout
+
+    @property
+    def ending(self) -> bool:
+        """
+        Whether its end is being told to the protocol.
+        """
+        return self.state == "gone" and self._ending is not None and not self._ending.told
+
     @property
     def endsByItself(self) -> bool:
         """
-        Whether L{connectionEnds} is called before the door hears of it.
+        Whether the connection says beforehand what it tells the door, see L{chunkComes} and
+        L{connectionEnds}.
         """
-        return self._witness is not None and self._witness is self._transport
+        return self._observed is not None
+
+    @property
+    def _observed(self) -> Witness | ObservedSocket | None:
+        """
+        The connection that tells this link of each call before it makes it.
+        """
+        connection = observedUnder(self._transport)
+        isOthers = isinstance(connection, ObservedSocket) and connection.sender is not self
+        return None if isOthers else connection
+
+    def _tellOfNext(self) -> None:
+        """
+        Hear of the next chunk before it is delivered.
+        """
+        if self._witness is not None:
+            self._witness.suspected = True
 
     # What a protocol that has such things tells it.
 
@@ -636,11 +683,14 @@ class Link:
         The protocol has been told, too.
         """
         assert self.cause is not None
+        self._end.told = True
         witness = self._witness
         if witness is not None:
             self.sendProgressed()
-            witness.sender = None
             witness.awaited = False
+        connection = self._witness or self._observed
+        if connection is not None:
+            connection.sender = None
         sending, self._sending = self._sending, None
         for waiting in () if sending is None else sending.givenUp():
             _failQuietly(waiting, self.cause)
@@ -1088,6 +1138,14 @@ class Link:
         if self.state == "suspected":
             self._recover()
 
+    def chunkComes(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        """
+        if self._witness is None:
+            self.liveness.heardAt = self.seconds()
+            self.suspectSpoke()
+
     def connectionEnds(self) -> None:
         """
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.
@@ -1172,6 +1230,8 @@ class Link:
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness
+        if self._witness is None and self.unheard():
+            liveness.heardAt = now
         excusedAt = None if liveness.fresh else self._excusedAt(now)
         decision = liveness.decide(now, lateness, excusedAt)
         if decision in (Decision.PING, Decision.PING_AGAIN):

@@ -70,6 +70,10 @@ class Sender(Protocol):
     def suspectSpoke(self) -> None:
         """The peer said something while L{Witness.suspected} was set."""
 
+    def chunkComes(self) -> None:
+        """Bytes are about to be delivered.  A L{Witness} says so where L{Witness.suspected} was
+        set, an L{ObservedSocket} each time."""
+
     def leaveRound(self) -> None:
         """Something else than a pong is about to happen while L{Witness.round} is set."""
 
@@ -178,6 +182,8 @@ class Witness(tcp.Connection):
         if self.suspected and self.sender is not None:
             self.suspected = False
             self.sender.suspectSpoke()
+            if data:
+                self.sender.chunkComes()
         if not data:
             if self.number not in (0, EPIPE):
                 # No FIN: the kernel tells an error once, and has told it to sendNow.
@@ -392,15 +398,29 @@ def _readToEnd(connection: Any) -> None:
         _log.failure("{one} failed at what it received before its end", one=connection)
 
 
-class _ReadsToEnd(tcp.Connection):
+class ObservedSocket(tcp.Connection):
     """
-    A UNIX connection that is read to its end.
+    A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
+    tells its link beforehand what it tells the protocol.
+
+    @ivar sender: the link; L{None} if nobody is told.
     """
+
+    sender: Sender | None = None
+
+    def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
+        if data and self.sender is not None:
+            self.sender.chunkComes()
+        return super()._dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:
         if reason.type is ConnectionLost:
             _readToEnd(self)
+        if self.sender is not None:
+            self.sender.connectionEnds()
         super().connectionLost(reason)
+        if self.sender is not None:
+            self.sender.lostUnheard(reason)
 
 
 class _Hearers:
@@ -446,6 +466,10 @@ class _Senders:
         self._below.suspectSpoke()
         self._above.suspectSpoke()
 
+    def chunkComes(self) -> None:
+        self._below.chunkComes()
+        self._above.chunkComes()
+
     def leaveRound(self) -> None:
         self._below.leaveRound()
         self._above.leaveRound()
@@ -487,19 +511,36 @@ _witnesses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
 def _witnessing(kind: type[tcp.Connection]) -> type[tcp.Connection]:
     if kind not in _witnesses:
         # A UNIX socket receives in another way, and has no error that this could save.
-        base = Witness if kind.doRead is tcp.Connection.doRead else _ReadsToEnd
+        base = Witness if kind.doRead is tcp.Connection.doRead else ObservedSocket
         _witnesses[kind] = type(kind.__name__, (base, kind), {"__module__": kind.__module__})
     return _witnesses[kind]
 
 
-def _bearNextOnes(connection: tcp.Connection, kind: type[tcp.Connection]) -> None:
+def _becomes(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool:
+    """
+    Make a connection an instance of a subclass of its class.
+
+    @return: whether it is one now.  Not if its class has another layout, of C{__slots__}; then it
+        is watched as a transport that is no socket.
+    """
+    try:
+        object.__setattr__(connection, "__class__", kind)
+    except TypeError as error:
+        _log.warn("{one} does not tell of its bytes: {error}", one=connection, error=error)
+        return False
+    return True
+
+
+def _bearNextOnes(
+    connection: tcp.Connection, before: type[tcp.Connection], kind: type[tcp.Connection]
+) -> None:
     """
     Have the port that accepted a connection make the next ones such from the start.  A class that
     is assigned has Python give each a dictionary in place of plain fields, which makes every look
     at a field slower, and each connection larger.
     """
     port = getattr(connection, "server", None)
-    if isinstance(port, tcp.Port) and port.transport is type(connection):
+    if isinstance(port, tcp.Port) and port.transport is before:
         port.transport = cast(Any, kind)
 
 
@@ -511,17 +552,22 @@ def bearWitness(
 
     @param liveness: whose C{heardAt} is assigned for each chunk.
     @param sender: is told beside whoever is already, as the link of a tunnel below this one.
-    @return: L{None} if there is no TCP connection of Twisted's under it.
+    @return: L{None} if there is no TCP connection of Twisted's under it.  A UNIX socket tells the
+        sender what L{ObservedSocket} says, if it tells no other.
     """
     connection = connectionUnder(transport)
     if connection is None:
         return None
-    if not isinstance(connection, Witness | _ReadsToEnd):
-        kind = _witnessing(type(connection))
-        _bearNextOnes(connection, kind)
-        connection.__class__ = kind
-    if not isinstance(connection, Witness):
+    if not isinstance(connection, Witness | ObservedSocket):
+        before = type(connection)
+        kind = _witnessing(before)
+        if not _becomes(connection, kind):
+            return None
+        _bearNextOnes(connection, before, kind)
+    if isinstance(connection, ObservedSocket):
+        connection.sender = connection.sender or sender
         return None
+    assert isinstance(connection, Witness)
     below = connection.sender
     if below is not None:
         below.leaveRound()
@@ -539,6 +585,16 @@ def bearWitness(
         connection.write = connection.write  # type: ignore[method-assign]
         del connection.write
     return connection
+
+
+def observedUnder(transport: object) -> Witness | ObservedSocket | None:
+    """
+    The connection that tells a link of each call before it makes it: the transport itself, or what
+    is right below its TLS.  What other layers tell a protocol, and when, is not known.
+    """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport = getattr(transport, "transport", None)
+    return transport if isinstance(transport, Witness | ObservedSocket) else None
 
 
 _FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
