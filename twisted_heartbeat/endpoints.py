@@ -18,15 +18,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import _parse, clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
-from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.keepalive import applyKeepAlive
+from .net.reports import SafeLogger
 from .tunnel import Tunnel, TunnelFactory
 from .wrapping import HeartbeatFactory
 
-_log = Logger()
+_log = SafeLogger()
 
 Parse = Callable[[Any, str], Any]
 """A reactor and a description -> an endpoint: C{clientFromString}, or C{serverFromString}."""
