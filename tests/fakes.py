@@ -64,7 +64,7 @@ class FakeTransport(StringTransport):
         self.disconnecting = True
         self._clock.callLater(0, self.lose, ConnectionAborted())
 
-    def lose(self, error: Exception | None = None) -> None:
+    def lose(self, error: BaseException | None = None) -> None:
         """
         The connection ends, as by the peer's FIN unless an error says otherwise.
         """
@@ -115,14 +115,14 @@ class FakeAttempt:
             protocol = self.factory.buildProtocol(PEER)
             if protocol is None:
                 raise NoProtocol()
-        except Exception:
+        except BaseException:
             self.result.errback()
             return None
         transport = FakeTransport(self._clock, protocol)
         self._network.transports.append(transport)
         try:
             protocol.makeConnection(transport)
-        except Exception as error:
+        except BaseException as error:
             # As the reactor: and the endpoint's Deferred never fires.
             transport.lose(error)
             return None

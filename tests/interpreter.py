@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
@@ -18,7 +19,7 @@ def loadedBy(statements: str) -> set[str]:
     """
     The modules that it has loaded after these statements, those of its own start included.
     """
-    return set(_printedBy(f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')").split())
+    return set(printedBy(f"import sys\n{statements}\nprint(*sys.modules, sep='\\n')").split())
 
 
 def callsOf(*statements: str) -> list[int]:
@@ -37,19 +38,25 @@ for statement in sys.argv[1:]:
     sys.setprofile(None)
     print(calls)
 """
-    return [int(line) for line in _printedBy(program, *statements).split()]
+    return [int(line) for line in printedBy(program, *statements).split()]
 
 
 def numberOf(module: str, expression: str) -> float:
     """
     What an expression is, made of the public names of a module.
     """
-    return float(_printedBy(f"from {module} import *\nprint({expression})"))
+    return float(printedBy(f"from {module} import *\nprint({expression})"))
 
 
-def _printedBy(program: str, *arguments: str) -> str:
+def printedBy(program: str, *arguments: str, options: Sequence[str] = ()) -> str:
+    """
+    What a program prints.
+
+    @param arguments: the program's.
+    @param options: the interpreter's.
+    """
     answer = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, *options, "-c", program, *arguments],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

@@ -30,6 +30,9 @@ PACKAGE = "twisted_heartbeat"
 FLOORS = {
     "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
     "net": [
+        "reports",
+        "hooks",
+        "terms",
         "round",
         "crowd",
         "clock",
@@ -37,8 +40,6 @@ FLOORS = {
         "keepalive",
         "nestedpoll",
         "transport",
-        "hooks",
-        "terms",
         "ending",
         "sending",
         "link",

@@ -8,7 +8,10 @@ reactor, the pulse in virtual time.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable
 from math import inf, nan
 from time import monotonic, sleep
@@ -20,13 +23,16 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from twisted_heartbeat.net import clock as clockModule
 from twisted_heartbeat.net.clock import MonotonicClock, Pulse, Slot, clockFor, pulseFor
+
+from .interpreter import printedBy
 
 PATIENCE = 10.0
 """Seconds after which a wait has failed."""
@@ -159,6 +165,11 @@ class CountedAlarm:
 
     def set(self, delay: float) -> None:
         self.delays.append(delay)
+
+    def keep(self) -> None:
+        """
+        See C{set}, which is what is counted.
+        """
 
     def close(self) -> None:
         self.closed = True
@@ -329,6 +340,139 @@ async def test_errorDoesNotStopOthers(
     await bell.rung
     assert len(loggedErrors.flush(ZeroDivisionError)) == 2
     assert isIdle(clock)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError])
+async def test_exitDoesNotStopOthers(
+    clock: MonotonicClock, theReactor: Any, loggedErrors: Any, kind: type[BaseException]
+) -> None:
+    """
+    So is what is no Exception, as the reactor does with what its own calls raise.
+    """
+
+    def leave() -> None:
+        raise kind
+
+    bell = Bell(theReactor)
+    clock.callLater(0.005, leave)
+    clock.callLater(0.01, bell.ring)
+    await bell.rung
+    assert len(loggedErrors.flush(kind)) == 1
+    assert isIdle(clock)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("how", ["removed", "disconnected"])
+@pytest.mark.parametrize("pending", [0.001, 60.0])
+async def test_takenOutOfTheReactor(
+    clock: MonotonicClock, theReactor: Any, how: str, pending: float
+) -> None:
+    """
+    C{reactor.removeAll}, as trial calls it after a test class that has left something behind, and
+    C{disconnectAll} do not stop the clock: what is set afterwards is called, whether that is before
+    or after what was pending.
+    """
+    left = clock.callLater(pending, lambda: None)
+    alarm: Any = clock._alarm
+    if isinstance(alarm, clockModule._TimerFd):
+        theReactor.removeReader(alarm)
+        if how == "disconnected":
+            alarm.connectionLost(Failure(ConnectionLost()))
+            assert alarm in theReactor.getReaders()
+    sleep(0.002)
+    bell = Bell(theReactor)
+    clock.callLater(0.01, bell.ring)
+    await bell.rung
+    if left.active():
+        left.cancel()
+    assert isIdle(clock)
+
+
+def test_closedAlarmIsNotPutBack(theReactor: Any) -> None:
+    """
+    An alarm that was closed is not put back by a C{connectionLost} that comes late.
+    """
+    clock = MonotonicClock(theReactor)
+    call = clock.callLater(60.0, lambda: None)
+    alarm: Any = clock._alarm
+    call.cancel()
+    if isinstance(alarm, clockModule._TimerFd):
+        alarm.connectionLost(Failure(ConnectionLost()))
+        assert alarm not in theReactor.getReaders()
+
+
+FORKED = """
+import os
+from twisted.internet import selectreactor
+selectreactor.install()
+from twisted.internet import reactor
+from twisted_heartbeat.net import clock
+clock._alarmFor = clock._ThreadAlarm
+pending = clock.clockFor(reactor).callLater(0.01, reactor.stop)
+if os.fork() == 0:
+    reactor.callLater(10, os._exit, 1)
+    reactor.run()
+    os._exit(0)
+pending.cancel()
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_forked() -> None:
+    """
+    In a child process the thread that keeps the time is started again: a call that was pending when
+    the process was forked is made there, too.
+    """
+    assert printedBy(FORKED).split() == ["0"]
+
+
+def test_neitherDescriptorNorThread(theReactor: Any, monkeypatch: Any) -> None:
+    """
+    A process that has neither a descriptor nor a thread left has timers all the same.
+    """
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    def refuseThread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(clockModule, "_TimerFd", refuse)
+    monkeypatch.setattr(clockModule, "_ThreadAlarm", refuseThread)
+    clock = MonotonicClock(theReactor)
+    far = clock.callLater(60.0, lambda: None)
+    near = clock.callLater(30.0, lambda: None)
+    assert isinstance(clock._alarm, clockModule._CallAlarm)
+    assert len([call for call in theReactor.getDelayedCalls() if call.func == clock._ring]) == 1
+    far.cancel()
+    near.cancel()
+    assert isIdle(clock)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has a timerfd")
+def test_reactorThatDoesNotTakeTheDescriptor() -> None:
+    """
+    A timerfd that its reactor does not take is closed.
+    """
+
+    class Full:
+        """
+        A reactor.
+        """
+
+        def addReader(self, reader: Any) -> None:
+            """
+            As epoll_ctl(2) where the user has no watches left.
+            """
+            raise OSError(28, "No space left on device")
+
+    before = os.listdir("/proc/self/fd")
+    reactor: Any = Full()
+    with pytest.raises(OSError, match="No space left"):
+        clockModule._TimerFd(reactor, lambda: None)
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest_twisted.ensureDeferred
@@ -697,3 +841,67 @@ def test_pulseOfAClockThatKeepsNothing() -> None:
     for clock in (Slotted(Clock()), Forwarding()):
         assert pulseFor(clock) is pulseFor(clock)  # type: ignore[arg-type]
     assert pulseFor(Slotted(Clock())) is not pulseFor(Slotted(Clock()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError])
+def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) -> None:
+    """
+    What a visit, an errand or a round raises is logged, and the pulse visits all others.
+    """
+    clock = Clock()
+    pulse = Pulse(clock)
+    visited: list[str] = []
+
+    class Fails:
+        """
+        One that fails at its visit.
+        """
+
+        slot: Slot | None = None
+
+        def beat(self, now: float, lateness: float) -> float | None:
+            """
+            See L{Beating}.
+            """
+            raise kind
+
+    class Goes(Fails):
+        """
+        One that is visited again and again.
+        """
+
+        def beat(self, now: float, lateness: float) -> float | None:
+            """
+            See L{Beating}.
+            """
+            visited.append("again")
+            return now + 1
+
+    class FailingRound:
+        """
+        A round that can not send its pings.
+        """
+
+        waiting: dict[Any, Any] = {}
+
+        def post(self) -> None:
+            """
+            See L{Round}.
+            """
+            raise kind
+
+    def errand() -> None:
+        raise kind
+
+    failing, going = Fails(), Goes()
+    pulse.visit(failing, 1.0)
+    pulse.visit(going, 1.0)
+    pulse.soon(errand)
+    round: Any = FailingRound()
+    pulse.begin(round, 5.0)
+    for _ in range(4):
+        clock.advance(1.1)
+    assert len(visited) >= 3
+    assert len(loggedErrors.flush(kind)) == 3
+    pulse.leave(going)
+    assert clock.getDelayedCalls() == []

@@ -50,7 +50,8 @@ class Reactor:
         """
         See C{IReactorFDSet}, and so the other.
         """
-        self.readers.append(reader)
+        if reader not in self.readers:
+            self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
         self.readers.remove(reader)
@@ -235,6 +236,36 @@ def test_failure(place: Place, loggedErrors: Any, error: BaseException) -> None:
     some[1].peer.send(b"more")
     place.poll.doRead()
     assert some[1].heard == [b"x"]
+
+
+def test_failureAtTheEnd(place: Place, monkeypatch: Any, loggedErrors: Any) -> None:
+    """
+    What a protocol raises when its connection is lost is logged, and the others are read: it does
+    not reach the reactor, which would close them all.
+    """
+    one, two = place.add(2)
+    one.then = ConnectionLost
+
+    def lose(selectable: Any, why: Any, isRead: bool) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(place.reactor, "_disconnectSelectable", lose)
+    one.peer.send(b"x")
+    two.peer.send(b"x")
+    place.poll.doRead()
+    assert two.heard == [b"x"]
+    assert place.poll.quiet == [two]
+    assert len(loggedErrors.flush(SystemExit)) == 1
+
+
+def test_takenOutOfTheReactor(place: Place) -> None:
+    """
+    C{reactor.removeAll} takes it out and does not say so: the next connection puts it back.
+    """
+    place.add(1)
+    place.reactor.removeReader(place.poll)
+    place.add(1)
+    assert place.reactor.readers == [place.poll]
 
 
 @pytest.mark.parametrize("why", [ConnectionDone(), ConnectionLost()])

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
@@ -36,9 +37,11 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.liveness import Liveness
+from twisted_heartbeat.net import transport
 from twisted_heartbeat.net.clock import Pulse, Slot, pulseFor
 from twisted_heartbeat.net.link import Link
 from twisted_heartbeat.net.nestedpoll import nestedPollFor
+from twisted_heartbeat.net.reports import SafeLogger, Shortage
 from twisted_heartbeat.net.transport import bearWitness
 
 from .loopback import serverOptions
@@ -404,6 +407,31 @@ def test_noRoomInThePoll(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     peer.answers = False
     server.wait(5.0)
     assert server.hooks.names == ["suspected", "disconnected"]
+
+
+def test_shortageIsSaidOnce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As long as the system has no descriptor to spare that is said at once and then once a minute,
+    with how often it was met, and not once for each link and interval.
+    """
+    now = [0.0]
+    warned: list[Any] = []
+    shortage = Shortage(SafeLogger(observer=warned.append), "Short: {error}", lambda: now[0])
+    monkeypatch.setattr(transport, "_noNestedPoll", shortage)
+    server = Server(3)
+    for peer in server.peers:
+        monkeypatch.setattr(peer.reactor._twistedHeartbeatPoll, "add", _fail)
+    server.wait(20.0)
+    assert len(warned) == 1
+    now[0] = 61.0
+    server.wait(10.0)
+    [_, second] = map(formatEvent, warned)
+    assert second.startswith("Short: [Errno 24]") and " times since the last" in second
+    assert shortage._unsaid > 0
+
+
+def _fail(one: Any) -> None:
+    raise failure(errno.EMFILE)
 
 
 # Who does not answer.

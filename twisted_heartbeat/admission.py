@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .core import wire
@@ -20,6 +19,7 @@ from .core.settings import ServerLimits
 from .net.clock import Slot, pulseFor
 from .net.hooks import cancel
 from .net.link import Link
+from .net.reports import SafeLogger
 from .net.terms import Terms
 from .net.transport import publicKeyOf
 from .protocol import HeartbeatProtocol, MethodCover
@@ -27,7 +27,7 @@ from .protocol import HeartbeatProtocol, MethodCover
 if TYPE_CHECKING:
     from .roll import Roll
 
-_log = Logger()
+_log = SafeLogger()
 
 Admit = Callable[[Any, Any, wire.Hello | None], object]
 """Takes a peer's address, TLS certificate and hello.  See L{HeartbeatServerFactory}."""
@@ -317,7 +317,7 @@ class Admission:
                 self.link.protocol.frameReceived(piece)
         except ProtocolViolation as violation:
             self.link.abort(violation)
-        except Exception as error:
+        except BaseException as error:
             # As the reactor does with what a protocol raises.
             _log.failure("The protocol of {link} failed", link=self.link)
             cause = ClosedHere(f"the protocol raised {inWords(error)}")
@@ -361,14 +361,13 @@ class Admission:
         if limit is not None:
             self._limit = limit
             self._lastLook = False
-            pulse = pulseFor(self._server.terms.clock)
-            pulse.visit(self, self.link.seconds() + limit)
+            pulseFor(self.link.clock).visit(self, self.link.seconds() + limit)
 
     def _enter(self, state: str) -> None:
         self.state = state
         deciding, self._deciding = self._deciding, None
         if self.slot is not None:
-            pulseFor(self._server.terms.clock).forget(self)
+            pulseFor(self.link.clock).forget(self)
         if deciding is not None:
             cancel(deciding)
 

@@ -26,7 +26,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, ReconnectingClientFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .attempt import (
@@ -44,10 +43,11 @@ from .net.clock import clockFor
 from .net.driver import Driver
 from .net.hooks import LinkHooks
 from .net.link import Link, linkInCleanup
+from .net.reports import SafeLogger
 from .net.terms import Ping, Terms
 from .wrapping import nameOf, placeOf, withLink
 
-_log = Logger()
+_log = SafeLogger()
 
 RetryPolicy = Callable[[int], float]
 """Failed attempts in a row -> seconds to wait."""
@@ -290,7 +290,7 @@ class HeartbeatClientService(Service):
     With C{heartbeat=None, keepAlive=None, limits=None} it behaves as that does, less its faults.
     """
 
-    _log = Logger()
+    _log = SafeLogger()
 
     def __init__(
         self,

@@ -21,18 +21,18 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import _parse, clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
-from twisted.logger import Logger
 from zope.interface import directlyProvides, implementer, providedBy
 
 from .core.causes import ConnectFailed
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.keepalive import applyKeepAlive
+from .net.reports import SafeLogger
 from .net.transport import abort
 from .protocol import MethodCover
 from .tunnel import Tunnel, TunnelFactory
 from .wrapping import HeartbeatFactory, ProtocolProxy
 
-_log = Logger()
+_log = SafeLogger()
 
 Parse = Callable[[Any, str], Any]
 """A reactor and a description -> an endpoint: C{clientFromString}, or C{serverFromString}."""

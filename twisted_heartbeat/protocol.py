@@ -18,7 +18,6 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,10 +29,11 @@ from .core.settings import SHORTEST_BOUND, Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Unowned
+from .net.reports import SafeLogger
 from .net.terms import Ping, Terms
 from .net.transport import abort
 
-_log = Logger()
+_log = SafeLogger()
 
 _UNOWNED = Unowned()
 _NO_HOOKS = LinkHooks()
@@ -756,7 +756,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         link = self.__link()
         try:
             frame = wire.encode(wire.Data(self.encodeMessage(message)))
-        except Exception as error:
+        except BaseException as error:
             return link.sendFailed(error)
         return link.send(frame)
 
@@ -795,7 +795,12 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         if not self.__parted:
             self.__write(wire.encode(goodbye))
             self.__parted = True
-            self.__link().blame(ClosedHere(f"this side said goodbye: {goodbye.reason}"))
+            link = self.__link()
+            link.blame(ClosedHere(f"this side said goodbye: {goodbye.reason}"))
+            if link.cause is not None:
+                # It may have had a cause before: a refusal, or a violation.
+                link.cause.parting = goodbye.parting
+                link.cause.comeBackAfter = goodbye.comeBackAfter
 
     def dataReceived(self, data: bytes) -> None:
         """

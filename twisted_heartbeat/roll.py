@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from twisted.logger import Logger
-
 from .admission import Admission, Admitting, sayGoodbye
 from .core import wire
 from .core.causes import Cause, ProtocolViolation
 from .net.clock import pulseFor
 from .net.link import Link
+from .net.reports import SafeLogger
 
-_log = Logger()
+_log = SafeLogger()
 
 MAX_POLITE_REFUSALS = 32
 """Refused peers at a time whose connections are kept open until they have read why."""

@@ -22,20 +22,20 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as _Options
 from twisted.python.usage import UsageError
 
 from .client import HeartbeatClientService
 from .core import wire
-from .core.causes import Cause, inWords
+from .core.causes import Cause, inWords, printable
 from .core.settings import SHORTEST_BOUND, Backoff, Heartbeat, KeepAlive
 from .net.hooks import LinkHooks
+from .net.reports import SafeLogger
 from .protocol import HeartbeatProtocol
 from .server import HeartbeatServerFactory
 
-_log = Logger()
+_log = SafeLogger()
 
 # Exit statuses, sysexits(3); the os module does not have them on Windows.
 EX_UNAVAILABLE = 69
@@ -56,6 +56,34 @@ Exit status:
   {EX_UNAVAILABLE}  every --connect has given up, and there is no --listen
   {EX_OSERR}  a --listen failed (twistd as a daemon: 1)
 """
+
+_HELP = {
+    "version": "Display Twisted version and exit.",
+    "help": "Display this help and exit.",
+    "listen": (
+        "Watch whoever connects to this endpoint, for example tcp:8470. May be given several times."
+    ),
+    "connect": (
+        "Keep one link up to the --listen at this endpoint, for example "
+        "tcp:server.example:8470. May be given several times, for one link each."
+    ),
+    "name": (
+        "What this process calls itself on all its links; the other side logs it. Default: no name."
+    ),
+    "within": (
+        "The bound: seconds from the last byte received to the verdict that the peer is dead; "
+        "0.2 or more. Default: 35."
+    ),
+    "keepalive": (
+        "IDLE,INTERVAL,COUNT: the operating system's own probes. Seconds of idleness before "
+        "the first, seconds between them, and how many may stay unanswered. Default: 5,5,3."
+    ),
+    "max-delay": "The longest wait before the next attempt to connect, in seconds. Default: 60.",
+    "give-up-after": (
+        "Give up a link when attempts have failed for so many seconds in a row. Default: never."
+    ),
+}
+"""What the help says of each option."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +117,8 @@ class Options(_Options):
         @param reactor: what the endpoints are built for; the global one if L{None}.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        # What stands in a docstring over several lines is one paragraph of the help.
-        self.docs = {option: " ".join(words.split()) for option, words in self.docs.items()}
+        # Twisted takes docstrings, of which python -OO has none.
+        self.docs |= _HELP
         self._reactor = reactor
         self["listen"] = []
         self["connect"] = []
@@ -118,25 +146,15 @@ class Options(_Options):
         return super().getUsage(width) + _MORE_HELP
 
     def opt_listen(self, endpoint: str) -> None:
-        """
-        Watch whoever connects to this endpoint, for example tcp:8470. May be given several times.
-        """
         place = self._place("listen", endpoint, serverFromString, "tcp:8470", lowestPort=0)
         self["listen"].append(place)
 
     def opt_connect(self, endpoint: str) -> None:
-        """
-        Keep one link up to the --listen at this endpoint, for example tcp:server.example:8470. May
-        be given several times, for one link each.
-        """
         example = "tcp:server.example:8470"
         place = self._place("connect", endpoint, clientFromString, example, lowestPort=1)
         self["connect"].append(place)
 
     def opt_name(self, name: str) -> None:
-        """
-        What this process calls itself on all its links; the other side logs it. Default: no name.
-        """
         try:
             wire.encode(wire.Hello(name))
         except ValueError:
@@ -144,18 +162,10 @@ class Options(_Options):
         self["name"] = name
 
     def opt_within(self, seconds: str) -> None:
-        """
-        The bound: seconds from the last byte received to the verdict that the peer is dead; 0.2 or
-        more. Default: 35.
-        """
         allowed = f"a number of seconds, at least {SHORTEST_BOUND}"
         self["heartbeat"] = Heartbeat.within(_seconds("within", seconds, SHORTEST_BOUND, allowed))
 
     def opt_keepalive(self, times: str) -> None:
-        """
-        IDLE,INTERVAL,COUNT: the operating system's own probes. Seconds of idleness before the
-        first, seconds between them, and how many may stay unanswered. Default: 5,5,3.
-        """
         try:
             idle, interval, count = (int(number) for number in times.split(","))
             self["keepAlive"] = KeepAlive(idle=idle, interval=interval, count=count)
@@ -164,18 +174,12 @@ class Options(_Options):
             raise _wrong("keepalive", times, allowed) from None
 
     def opt_max_delay(self, seconds: str) -> None:
-        """
-        The longest wait before the next attempt to connect, in seconds. Default: 60.
-        """
         maximum = _seconds("max-delay", seconds)
         backoff = self["backoff"]
         initial = min(Backoff().initial, maximum)
         self["backoff"] = replace(backoff, maximum=maximum, initial=initial)
 
     def opt_give_up_after(self, seconds: str) -> None:
-        """
-        Give up a link when attempts have failed for so many seconds in a row. Default: never.
-        """
         elapsed = _seconds("give-up-after", seconds)
         self["backoff"] = replace(self["backoff"], maxElapsed=elapsed)
 
@@ -275,7 +279,7 @@ class _Speaker(HeartbeatProtocol):
                 "{link}: the peer of generation {generation} calls itself {name!r}",
                 link=self.words,
                 generation=self.link.generation,
-                name=hello.name,
+                name=printable(hello.name),
             )
 
 

@@ -35,7 +35,6 @@ from twisted.internet.interfaces import (
     IUNIXTransport,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import (
     alsoProvides,
@@ -47,13 +46,13 @@ from zope.interface import (
 
 from .core import wire
 from .core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolation
-from .net.clock import clockFor
 from .net.deadline import PeerDeadline
 from .net.link import Link
+from .net.reports import SafeLogger, guarded
 from .net.transport import Buffering, abort, closesHere
 from .protocol import HeartbeatProtocol, MixedInLink
 
-_log = Logger()
+_log = SafeLogger()
 
 MAX_BODY = 64 * 1024
 """
@@ -137,7 +136,7 @@ class Tunnel(HeartbeatProtocol):
             protocol = self._factory.buildProtocol(self._address)
             if protocol is None:
                 raise NoProtocol
-        except Exception:
+        except BaseException:
             self._refuse(Failure())
         else:
             self._open(protocol)
@@ -164,8 +163,7 @@ class Tunnel(HeartbeatProtocol):
     def _awaitHello(self) -> None:
         bound = self._known.bound
         if bound is not None:
-            clock = clockFor(self.clock)
-            self._helloCall = PeerDeadline(clock, bound, self._noHello, bound)
+            self._helloCall = PeerDeadline(self._known.clock, bound, self._noHello, bound)
 
     def _noHello(self, bound: float) -> None:
         self._helloCall = None
@@ -350,7 +348,7 @@ class Tunnel(HeartbeatProtocol):
         return self.link
 
     def _later(self, delay: float, f: Callable[..., object], *arguments: object) -> IDelayedCall:
-        return clockFor(self.clock).callLater(delay, f, *arguments)
+        return self._known.clock.callLater(delay, f, *arguments)
 
 
 def _stop(*calls: IDelayedCall | PeerDeadline | None) -> None:
@@ -596,7 +594,8 @@ class TunnelTransport(Buffering):
         self.connected, self.disconnected = False, True
         producer, self.producer = self.producer, None
         if producer is not None:
-            producer.stopProducing()
+            # What it raises must not keep the carried protocol from its own end.
+            guarded(_log, "{producer} failed at its end", producer.stopProducing, producer=producer)
 
     # What the connection knows.
 

@@ -119,25 +119,34 @@ class Cause(Exception):
     """
     Why a link ended, or an attempt failed.
 
+    @ivar summary: what L{str} says where there are no words.  It is no docstring, because
+        C{python -OO} has none.
     @ivar pace: how to retry.
     @ivar fleetWide: whether everybody who is connected to the same peer is likely to see it in
         the same instant, so that their first retries have to be spread.
     @ivar turnedAway: whether the peer does not want us: to have heard it say so proves no link.
     @ivar evidence: what the kernel knew, or L{None} where the platform does not say.
+    @ivar parting: what the goodbye meant that one of the two sides has said; L{None} if neither
+        has.
+    @ivar comeBackAfter: seconds after which, by that goodbye, the other side is welcome again.
     """
 
+    summary: str = "Why a link ended, or an attempt failed."
     pace: Pace = Pace.NOW
     fleetWide: bool = False
     turnedAway: bool = False
     evidence: Evidence | None = None
+    parting: Parting | None = None
+    comeBackAfter: float = 0.0
     osError: int | None = None
 
     def __init__(self, words: str = "", *, evidence: Evidence | None = None) -> None:
         """
-        @param words: what happened, for a reader of the log.
+        @param words: what happened, for a reader of the log.  They may hold what the peer has said:
+            see L{printable}.
         """
-        Exception.__init__(self, words)
-        self.words = words
+        self.words = printable(textOf(words))
+        Exception.__init__(self, self.words)
         if evidence is not None:
             self.evidence = evidence
 
@@ -149,7 +158,7 @@ class Cause(Exception):
         self.args = (self.words,)
 
     def __str__(self) -> str:
-        return self.words or _summary(type(self))
+        return self.words or self.summary
 
 
 class PeerSilent(Cause, ConnectionLost):
@@ -157,11 +166,15 @@ class PeerSilent(Cause, ConnectionLost):
     The peer said nothing for the whole bound.
     """
 
+    summary = "The peer said nothing for the whole bound."
+
 
 class PeerHung(PeerSilent):
     """
     The peer's kernel answers, its process does not.
     """
+
+    summary = "The peer's kernel answers, its process does not."
 
 
 class KeepAliveExpired(Cause, ConnectionLost):
@@ -169,12 +182,15 @@ class KeepAliveExpired(Cause, ConnectionLost):
     The system's keepalive or retransmission got no answer (ETIMEDOUT).
     """
 
+    summary = "The system's keepalive or retransmission got no answer (ETIMEDOUT)."
+
 
 class PeerReset(Cause, ConnectionLost):
     """
     The peer's host no longer knows the connection (ECONNRESET).
     """
 
+    summary = "The peer's host no longer knows the connection (ECONNRESET)."
     fleetWide = True
 
 
@@ -183,6 +199,7 @@ class HostUnreachable(Cause, ConnectionLost, NoRouteError):
     No way to the peer's host (EHOSTUNREACH).
     """
 
+    summary = "No way to the peer's host (EHOSTUNREACH)."
     pace = Pace.SLOWLY
 
 
@@ -191,6 +208,7 @@ class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
     No way to the peer's network (ENETUNREACH).
     """
 
+    summary = "No way to the peer's network (ENETUNREACH)."
     pace = Pace.SLOWLY
 
 
@@ -199,11 +217,15 @@ class SendFailed(Cause, ConnectionLost):
     A message could not be encoded, or the kernel refused it (EPIPE).
     """
 
+    summary = "A message could not be encoded, or the kernel refused it (EPIPE)."
+
 
 class SendStalled(Cause, ConnectionLost):
     """
     The send buffer made no progress.
     """
+
+    summary = "The send buffer made no progress."
 
 
 class LinkLost(Cause, ConnectionLost):
@@ -211,6 +233,7 @@ class LinkLost(Cause, ConnectionLost):
     The connection was lost, and the transport does not say why.
     """
 
+    summary = "The connection was lost, and the transport does not say why."
     fleetWide = True
 
 
@@ -223,6 +246,7 @@ class PeerClosed(Cause, ConnectionDone):
     @ivar spread: seconds, counted from then, over which all whom it has told so should spread.
     """
 
+    summary = "The peer closed the connection (FIN)."
     fleetWide = True
 
     def __init__(
@@ -248,11 +272,15 @@ class ClosedHere(Cause, ConnectionDone):
     This side closed the connection.
     """
 
+    summary = "This side closed the connection."
+
 
 class ConnectFailed(Cause, ConnectError):
     """
     No connection was made, or it was rejected before it was used.
     """
+
+    summary = "No connection was made, or it was rejected before it was used."
 
 
 class HandshakeFailed(Cause, ConnectionLost, ConnectError):
@@ -260,6 +288,7 @@ class HandshakeFailed(Cause, ConnectionLost, ConnectError):
     The TLS handshake failed.
     """
 
+    summary = "The TLS handshake failed."
     pace = Pace.SLOWLY
 
 
@@ -268,6 +297,7 @@ class ProtocolViolation(Cause, ConnectionLost):
     The peer broke the protocol, or passed a limit.
     """
 
+    summary = "The peer broke the protocol, or passed a limit."
     pace = Pace.SLOWLY
 
 
@@ -276,6 +306,7 @@ class PermanentFailure(Cause, ConnectError):
     Raised by the user to stop retrying: no further attempt can succeed.
     """
 
+    summary = "Raised by the user to stop retrying: no further attempt can succeed."
     pace = Pace.NEVER
 
 
@@ -298,7 +329,7 @@ def causeOfErrno(number: int) -> Cause | None:
     @return: L{None} for a number that says nothing of the peer.
     """
     found = _BY_ERRNO.get(number)
-    return None if found is None else found(f"{_summary(found).rstrip('.')} [errno {number}]")
+    return None if found is None else found(f"{found.summary.rstrip('.')} [errno {number}]")
 
 
 _NO_WAY: dict[int, type[Cause]] = {
@@ -327,7 +358,7 @@ def causeOfSilence(number: int, evidence: Evidence | None, *, hung: bool, words:
     """
     noWay = _NO_WAY.get(number)
     if noWay is not None:
-        return noWay(f"{words}; {_summary(noWay)} [errno {number}]", evidence=evidence)
+        return noWay(f"{words}; {noWay.summary} [errno {number}]", evidence=evidence)
     if hung:
         return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
     return PeerSilent(words, evidence=evidence)
@@ -430,17 +461,57 @@ def inWords(error: BaseException) -> str:
     An error for a reader: its class's name, and what it says.
     """
     if _isTls(error) and error.args and isinstance(error.args[0], list) and error.args[0]:
-        return f"TLS: {', '.join(str(entry[-1]) for entry in error.args[0])}"
-    said = " ".join(str(error).split())
+        return printable(f"TLS: {', '.join(str(entry[-1]) for entry in error.args[0])}")
+    said = printable(" ".join(textOf(error).split()))
     name = type(error).__name__
     return f"{name}: {said}" if said else name
-
-
-def _summary(cause: type[Cause]) -> str:
-    documented = next(kind.__doc__ for kind in cause.__mro__ if kind.__doc__)
-    return " ".join(documented.strip().partition("\n\n")[0].split())
 
 
 def _chained(cause: Cause, error: BaseException | None) -> Cause:
     cause.__cause__ = error
     return cause
+
+
+# Text from elsewhere.
+
+MAX_PRINTED = 1024
+"""Characters of one text that are printed.  A goodbye's reason, 1,024 bytes, is never cut."""
+
+_CUT = "..."
+
+
+def printable(text: str) -> str:
+    """
+    Escape every character of a text that is not printable, and cut the text at L{MAX_PRINTED}.
+
+    A peer's text, or a user's exception, may hold escape sequences that rewrite the lines of a
+    terminal, line breaks that forge a second event, and bidirectional marks that reorder what is
+    read.  This is the only place where they are escaped.  It is applied where text becomes a
+    cause's words, an error in words, or a field of the log.
+
+    Printable is what C{str.isprintable} says: no control and format characters, surrogates, unused
+    characters (Unicode categories Cc, Cf, Cs, Co, Cn), and no separators but the space (Zl, Zp,
+    Zs).  Each other one is written as in a Python string, C{\\x1b} or C{\\u202e}.
+
+    @return: the text itself where nothing has to change.
+    """
+    if len(text) > MAX_PRINTED:
+        text = text[: MAX_PRINTED - len(_CUT)] + _CUT
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def textOf(value: object) -> str:
+    """
+    What C{str} makes of somebody else's object.  An object for which C{str} fails is named by its
+    class instead: no log line and no cause may fail for it.
+    """
+    try:
+        return str(value)
+    except BaseException:
+        return f"<{type(value).__name__}: str() failed>"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -25,6 +25,7 @@ from math import inf, nextafter
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.interfaces import (
@@ -34,7 +35,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IReadDescriptor,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -43,9 +43,10 @@ from ..core.liveness import Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 from .crowd import Crowd
+from .reports import SafeLogger, Shortage, guarded
 from .round import AskedRound, Means, Round
 
-_log = Logger()
+_log = SafeLogger()
 
 
 class _Alarm(Protocol):
@@ -55,6 +56,9 @@ class _Alarm(Protocol):
 
     def set(self, delay: float) -> None:
         """Ring in so many seconds, and forget what was set before."""
+
+    def keep(self) -> None:
+        """Ring as was set, also if somebody else has taken it out of the reactor."""
 
     def close(self) -> None:
         """Never ring again."""
@@ -82,6 +86,9 @@ class _TimerFd:
     An alarm that is a file descriptor.  Source: timerfd_create(2), Linux 2.6.25.
 
     C{os.timerfd_create} is Python 3.13's; until then the C library is called by its name.
+
+    C{reactor.removeAll}, which trial calls after a test class that has left something behind, takes
+    it out of the reactor and does not say so.  It is therefore put back whenever a call is set.
     """
 
     def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
@@ -98,9 +105,18 @@ class _TimerFd:
             raise OSError(number, os.strerror(number))
         self._ring = ring
         self._reactor = reactor
-        reactor.addReader(self)
+        try:
+            reactor.addReader(self)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def keep(self) -> None:
+        # Adding a reader again changes nothing, and removeAll says nothing to those it removes.
+        self._reactor.addReader(self)
 
     def set(self, delay: float) -> None:
+        self.keep()
         # A value of zero would disarm it.
         nanoseconds = max(1, int(delay * 1e9))
         spec = _ITimerSpec(0, 0, *divmod(nanoseconds, 1_000_000_000))
@@ -126,8 +142,11 @@ class _TimerFd:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor let go of it.
+        The reactor has removed it: at its shutdown, by C{disconnectAll}, or because something was
+        raised while it rang.  The calls that are pending still have to be made.
         """
+        if self._descriptor >= 0:
+            self.keep()
 
     def logPrefix(self) -> str:
         return "twisted_heartbeat clock"
@@ -136,21 +155,48 @@ class _TimerFd:
 class _ThreadAlarm:
     """
     An alarm for every other system: a thread that sleeps on a monotonic condition.
+
+    A child process made by C{fork} has no thread but the one that forked, so that an alarm of the
+    parent's never rings there unless its thread is started again.
     """
 
+    _open: WeakSet[_ThreadAlarm] = WeakSet()
+
     def __init__(self, reactor: IReactorFromThreads, ring: Callable[[], None]) -> None:
+        """
+        @raise RuntimeError: if the system has no thread to spare.
+        """
         self._reactor = reactor
         self._ring = ring
-        self._condition = Condition()
         self._rings: float | None = None
         self._closed = False
+        self._start()
+        self._open.add(self)
+
+    def _start(self) -> None:
+        # A condition of its own for each thread: after a fork the old one may be locked for ever.
+        self._condition = Condition()
         self._thread = Thread(target=self._run, name="twisted_heartbeat clock", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def forked(cls) -> None:
+        """
+        Start the threads again, in a child process.
+        """
+        for alarm in list(cls._open):
+            if not alarm._closed:
+                alarm._start()
 
     def set(self, delay: float) -> None:
         with self._condition:
             self._rings = monotonic() + delay
             self._condition.notify()
+
+    def keep(self) -> None:
+        """
+        Nobody can take it out: it is in no list of the reactor's.
+        """
 
     def close(self) -> None:
         with self._condition:
@@ -174,13 +220,50 @@ class _ThreadAlarm:
             self._ring()
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ThreadAlarm.forked)
+
+
+class _CallAlarm:
+    """
+    An alarm for a process that has neither a descriptor nor a thread left: one of the reactor's own
+    delayed calls.  A step of the wall clock moves it.
+    """
+
+    def __init__(self, reactor: IReactorTime, ring: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._ring = ring
+        self._call: IDelayedCall | None = None
+
+    def set(self, delay: float) -> None:
+        self.close()
+        self._call = self._reactor.callLater(delay, self._ring)
+
+    def keep(self) -> None:
+        """
+        Whoever cancels it cancels what it is for.
+        """
+
+    def close(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+
+
+_noTimerFd = Shortage(_log, "No timerfd ({error}): a thread keeps the time instead", monotonic)
+_noThread = Shortage(_log, "No thread ({error}): steps of the wall clock move timers", monotonic)
+
+
 def _alarmFor(reactor: Any, ring: Callable[[], None]) -> _Alarm:
     if sys.platform.startswith("linux") and IReactorFDSet.providedBy(reactor):
         try:
             return _TimerFd(reactor, ring)
         except (OSError, AttributeError) as error:
-            _log.info("No timerfd ({error}): a thread keeps the time instead.", error=error)
-    return _ThreadAlarm(reactor, ring)
+            _noTimerFd.met(error)
+    try:
+        return _ThreadAlarm(reactor, ring)
+    except RuntimeError as error:
+        _noThread.met(error)
+    return _CallAlarm(reactor, ring)
 
 
 @implementer(IReactorTime)
@@ -275,6 +358,8 @@ class MonotonicClock:
         if when != self._alarmedFor:
             self._alarmedFor = when
             self._alarm.set(max(0.0, when - monotonic()))
+        else:
+            self._alarm.keep()
 
     def _ring(self) -> None:
         now = self._rang = monotonic()
@@ -306,10 +391,59 @@ class MonotonicClock:
         call.called = 1
         try:
             call.func(*call.args, **call.kw)
-        except Exception:
+        except BaseException:
+            # As the reactor does with its own calls.
             _log.failure("A delayed call failed: {call}", call=call)
         finally:
             del call.func, call.args, call.kw
+
+
+@implementer(IReactorTime)
+class UntimedClock:
+    """
+    Tells the same time as L{MonotonicClock}, and never makes a call.
+
+    It serves the links over a transport in memory, as in a unit test of a protocol.  Nothing is
+    received there unless the test delivers it, so that a timer could only find the test's peer
+    dead, and would make the test's reactor dirty.
+    """
+
+    seconds = staticmethod(monotonic)
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        See C{IReactorTime.callLater}.
+
+        @return: a call that can be cancelled and moved like any other.
+        """
+        return DelayedCall(monotonic() + delay, callable, args, kw, _ignored, _ignored, monotonic)
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """
+        See C{IReactorTime.getDelayedCalls}.
+        """
+        return []
+
+
+def _ignored(call: DelayedCall) -> None:
+    """
+    A call that nobody makes was cancelled or moved.
+    """
+
+
+_UNTIMED = UntimedClock()
+
+
+def untimed(clock: IReactorTime) -> IReactorTime:
+    """
+    The clock of a link over a transport in memory.  Virtual time stays: a test that brings a clock
+    of its own wants the timers.
+
+    @param clock: the clock that the link would have elsewhere.
+    """
+    return _UNTIMED if isinstance(clock, MonotonicClock) else clock
 
 
 def _holds(entry: tuple[float, int, DelayedCall]) -> bool:
@@ -584,21 +718,28 @@ class Pulse:
         self._call = None
         now = self._clock.seconds()
         self.ticking = True
-        # All that are due, and before any is worked off: what that adds waits for the next tick.
-        due = self._due(now)
-        self._visitLeft(due, now)
-        for slot in due:
-            self._visit(slot, now)
-        self._post()
-        for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
-            self._run(self._errands.popleft())
-        self.ticking = False
-        self._setCall()
+        try:
+            # All that are due, and before any is worked off: what that adds waits for the next
+            # tick.
+            due = self._due(now)
+            self._visitLeft(due, now)
+            for slot in due:
+                self._visit(slot, now)
+            self._post()
+            for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
+                guarded(_log, "An errand of the pulse failed", self._errands.popleft())
+        finally:
+            # Whatever has failed, the links that are left have to be visited.
+            self.ticking = False
+            self._setCall()
 
     def _post(self) -> None:
         rounds, self._rounds = self._rounds, []
         for round in rounds:
-            round.post()
+            try:
+                round.post()
+            except BaseException:
+                _log.failure("A round of pings failed")
 
     def _due(self, now: float) -> list[Slot]:
         due = []
@@ -610,12 +751,6 @@ class Pulse:
                 due.append(slot)
             self._slots.pop(heappop(self._order), None)
         return due
-
-    def _run(self, errand: Callable[[], None]) -> None:
-        try:
-            errand()
-        except Exception:
-            _log.failure("An errand of the pulse failed")
 
     def _visitLeft(self, slots: list[Slot], now: float) -> None:
         """
@@ -648,9 +783,10 @@ class Pulse:
             self._members -= 1
             try:
                 again = one.beat(now, lateness)
-            except Exception:
+            except BaseException:
                 # One that fails must not take the pulse from all others.
-                _log.failure("{one} failed at its beat, and is not visited again", one=one)
+                words = "{one} failed at its beat, and is not visited again"
+                _log.failure(words, one=one)
                 continue
             if again is None:
                 continue
@@ -666,6 +802,18 @@ class Pulse:
                 number, following = int(again * self.PER_SECOND), one.slot
 
 
+class _StillPulse(Pulse):
+    """
+    The pulse of L{UntimedClock}: it visits nothing, and keeps nothing of what asks for a visit.
+    """
+
+    def visit(self, one: Beating, when: float) -> None:
+        pass
+
+    def soon(self, errand: Callable[[], None]) -> None:
+        pass
+
+
 _pulses: dict[int, tuple[IReactorTime, Pulse]] = {}
 """Those of clocks that keep no attribute, by the clock's identity."""
 
@@ -677,11 +825,12 @@ def pulseFor(clock: IReactorTime) -> Pulse:
     found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
     if found is not None:
         return found
-    kept = _pulses[id(clock)][1] if id(clock) in _pulses else Pulse(clock)
-    if id(clock) not in _pulses:
-        with suppress(AttributeError, TypeError):
-            clock._twistedHeartbeatPulse = kept  # type: ignore[attr-defined]
-        if getattr(clock, "_twistedHeartbeatPulse", None) is not kept:
-            # It has no place for attributes, or forwards them to something else.
-            _pulses[id(clock)] = clock, kept
-    return kept
+    if id(clock) in _pulses:
+        return _pulses[id(clock)][1]
+    made = _StillPulse(clock) if isinstance(clock, UntimedClock) else Pulse(clock)
+    with suppress(AttributeError, TypeError):
+        clock._twistedHeartbeatPulse = made  # type: ignore[attr-defined]
+    if getattr(clock, "_twistedHeartbeatPulse", None) is not made:
+        # The clock has no place for attributes, or forwards them to something else.
+        _pulses[id(clock)] = clock, made
+    return made

@@ -17,17 +17,18 @@ from math import isfinite
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
 from ..core import supervision as orders
-from ..core.causes import Cause, Parting, PeerClosed
+from ..core.causes import Cause, Parting, PeerClosed, causeOfFailure
 from ..core.settings import Backoff, wishOf
 from ..core.supervision import Exhausted, Order, Retry, State, Supervision
 from .hooks import runHook
 from .link import Link
+from .reports import SafeLogger, guarded
 from .terms import Terms
 
-_log = Logger()
+_log = SafeLogger()
 
 _SLOWER = 3
 """How many times a peer can have the interval doubled: the bound that the user asked for grows with
@@ -87,7 +88,8 @@ class Driver:
         try:
             while self._queue:
                 order = self._queue.popleft()
-                self._carry[type(order)](order)
+                carry, kind = self._carry[type(order)], type(order).__name__
+                guarded(_log, "The order {order} failed", carry, order, order=kind)
         finally:
             self._busy = False
 
@@ -192,7 +194,11 @@ class Driver:
 
     def _attempt(self, order: orders.Attempt) -> None:
         self.terms.announce("connecting", attempt=order.number)
-        self.attempt(order.number)
+        words = "Attempt {attempt} could not begin"
+        error = guarded(_log, words, self.attempt, order.number, attempt=order.number)
+        if error is not None:
+            # A connector calls the user's factory before it connects.
+            self.obey(self.supervision.failed(causeOfFailure(error), self.now))
         runHook("connecting", self.terms.hooks.connecting, order.number)
 
     def _abort(self, cause: Cause) -> None:
@@ -219,11 +225,9 @@ class Driver:
             delay = float(self.delay(attempt, cause))
             if not (isfinite(delay) and delay >= 0):
                 raise ValueError(f"the retry policy returned {delay!r} seconds")
-        except Exception:
-            _log.failure(
-                "The retry policy failed; the default is used for attempt {attempt}",
-                attempt=attempt,
-            )
+        except BaseException:
+            words = "The retry policy failed; the default is used for attempt {attempt}"
+            _log.failure(words, attempt=attempt)
             delay = Backoff().delay(attempt, cause)
         return delay
 

@@ -4,8 +4,8 @@
 """
 L{LinkHooks}, what the user is told of a link's life, and the running of cleanups.
 
-User code runs here and nowhere else: after the transition that it hears of, and so that nothing
-that it raises, or never finishes, gets further than the log.
+User code runs after the transition that it hears of, and so that nothing that it raises, or never
+finishes, gets further than the log.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.error import NotConnectingError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.causes import Cause
 from ..core.supervision import Retry
+from .reports import SafeLogger
 
 if TYPE_CHECKING:
     from .link import Link
 
-_log = Logger()
+_log = SafeLogger()
 
 
 class LinkHooks:
@@ -182,7 +182,7 @@ def cancel(deferred: Deferred[Any]) -> None:
     except NotConnectingError:
         # The canceller of Twisted's endpoints, once the connection is made.
         pass
-    except Exception:
+    except BaseException:
         _log.failure("A canceller failed")
 
 

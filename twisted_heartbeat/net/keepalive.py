@@ -33,11 +33,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from twisted.logger import Logger
-
 from ..core.settings import KeepAlive
+from .reports import SafeLogger
 
-_log = Logger()
+_log = SafeLogger()
 
 _MAX_WRAPPERS: Final = 16
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from math import inf
 from types import CoroutineType
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionClosed, ConnectionDone
-from twisted.logger import Logger, LogLevel
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from ..core.agreement import Agreement
@@ -35,15 +37,18 @@ from ..core.causes import (
     causeOfSilence,
     inWords,
     isOwnException,
+    printable,
+    textOf,
 )
 from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.supervision import LinkFacts
 from ..core.wire import Beats
-from .clock import Pulse, Slot, pulseFor
+from .clock import Pulse, Slot, pulseFor, untimed
 from .ending import CloseStep, Ending, PoliteClose
 from .hooks import runCleanups, runHook, startPing
 from .keepalive import Applied, applyKeepAlive
+from .reports import SafeLogger, guarded
 from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName
@@ -61,6 +66,7 @@ from .transport import (
     handshakeDone,
     handshakeRejected,
     isAccepted,
+    isInMemory,
     isSecured,
     notRead,
     observedUnder,
@@ -70,7 +76,7 @@ from .transport import (
     unsentBelow,
 )
 
-_log = Logger()
+_log = SafeLogger()
 
 _TURNS_TO_LET_GO = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
@@ -314,7 +320,7 @@ class Link:
         getPeer = getattr(self._transport, "getPeer", None)
         try:
             return None if getPeer is None else getPeer()
-        except Exception:
+        except BaseException:
             # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
             return None
 
@@ -329,6 +335,13 @@ class Link:
         Its clock's.
         """
         return self._terms.clock.seconds
+
+    @property
+    def clock(self) -> IReactorTime:
+        """
+        What tells it the time, and makes its delayed calls.
+        """
+        return self._terms.clock
 
     @property
     def _pulse(self) -> Pulse:
@@ -447,7 +460,9 @@ class Link:
         self.liveness = Liveness(None, now)
         declareForwarded(transport, self._door)
         self._witness = bearWitness(transport, self.liveness, self.seconds, self)
-        if self._witness is not None and self._witness.watched:
+        if self._witness is None and isInMemory(transport):
+            self._terms = replace(self._terms, clock=untimed(self._terms.clock))
+        elif self._witness is not None and self._witness.watched:
             # By the link of a tunnel below.
             self.sendBegan()
         if self._terms.keepAlive is not None:
@@ -809,7 +824,7 @@ class Link:
         def cleanup() -> object:
             return f(*arguments, **keywords)
 
-        cleanup.__qualname__ = getattr(f, "__qualname__", repr(f))
+        cleanup.__qualname__ = printable(textOf(getattr(f, "__qualname__", None) or f))
         cleanups = self._end.cleanups
         if cleanups is None:
             self._runSteps([cleanup])
@@ -834,7 +849,7 @@ class Link:
             return _failed(SendFailed(words))
         try:
             self._transport.write(data)
-        except Exception as error:
+        except BaseException as error:
             return self.sendFailed(error)
         if self.manner is not None:
             self.spoke()
@@ -855,7 +870,7 @@ class Link:
         else:
             witness.sendNow(data)
 
-    def sendFailed(self, error: Exception) -> Deferred[None]:
+    def sendFailed(self, error: BaseException) -> Deferred[None]:
         """
         A message could not be encoded: the stream has a hole, so the link ends.
 
@@ -933,7 +948,7 @@ class Link:
         ending.turnsLeft = _TURNS_TO_LET_GO
         self._deadline = self.seconds()
         self._revisit()
-        abort(self._transport)
+        guarded(_log, "{link} could not be aborted", abort, self._transport, link=self)
 
     @property
     def unsent(self) -> int:
@@ -1218,7 +1233,11 @@ class Link:
         """
         self.spokeAt = now
         if self.usable and self.manner is not None and not self.unsent:
-            self.manner.speak(self.protocol)
+            try:
+                self.manner.speak(self.protocol)
+            except BaseException as error:
+                _log.failure("{link} could not speak", link=self)
+                self.sendFailed(error)
 
     @property
     def _speakBy(self) -> float:
@@ -1288,7 +1307,7 @@ class Link:
                 # It has written nothing before it is started.
                 start = startPing
                 answer = start(answer) if steady is None else steady.sendsNow(start, answer)
-        except Exception as error:
+        except BaseException as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error)
             return
@@ -1574,7 +1593,8 @@ class Link:
         else:
             self._deadline = inf
             self.connectionEnds()
-            self._door.connectionLost(Failure(ending.cause))
+            words = "The protocol of {link} failed at its end"
+            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
 
     @property
     def _end(self) -> Ending:
@@ -1622,10 +1642,8 @@ class Link:
 
     def _sayGoodbye(self) -> None:
         if self.manner is not None:
-            try:
-                self.manner.sayClosing(self.protocol)
-            except Exception:
-                _log.failure("{link} could not say goodbye", link=self)
+            words = "{link} could not say goodbye"
+            guarded(_log, words, self.manner.sayClosing, self.protocol, link=self)
 
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]

@@ -17,13 +17,14 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE
-from twisted.logger import Logger
 from twisted.python.context import get as contextOf
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from zope.interface import implementer
 
-_log = Logger()
+from .reports import SafeLogger, guarded
+
+_log = SafeLogger()
 
 
 _IN = getattr(select, "EPOLLIN", 1)
@@ -88,9 +89,11 @@ class NestedPoll:
         """
         if self._epoll is None:
             self._epoll = select.epoll()
-            self._reactor.addReader(self)
         number = one.fileno()
         try:
+            # Again and again, because removeAll says nothing to those it removes: see the clock's
+            # alarm.
+            self._reactor.addReader(self)
             self._epoll.register(number, _IN)
             self._read += [None] * (number + 1 - len(self._read))
             self._read[number] = one
@@ -145,7 +148,8 @@ class NestedPoll:
                 _log.failure("{one} failed at what it read", one=one)
                 why = error
             if why is not None:
-                self._lose(one, why)
+                # What its protocol raises at its end would end the reading of all others.
+                guarded(_log, "{one} failed at its end", self._lose, one, why, one=one)
         return len(ready)
 
     def _lose(self, one: Quiet, why: BaseException) -> None:
@@ -155,10 +159,7 @@ class NestedPoll:
 
     def connectionLost(self, reason: Failure) -> None:
         for one in self.quiet:
-            try:
-                one.connectionLost(reason)
-            except Exception:
-                _log.failure("{one} failed at its end", one=one)
+            guarded(_log, "{one} failed at its end", one.connectionLost, reason, one=one)
 
     def logPrefix(self) -> str:
         return "twisted_heartbeat"

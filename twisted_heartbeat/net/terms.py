@@ -13,13 +13,14 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogLevel
 
-from ..core.causes import Cause
+from ..core.causes import Cause, printable, textOf
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from .hooks import LinkHooks
+from .reports import SafeLogger
 
-_log = Logger("twisted_heartbeat")
+_log = SafeLogger("twisted_heartbeat")
 
 Ping = Callable[[Any], object]
 """Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
@@ -30,7 +31,7 @@ def peerName(address: object) -> str:
     What the log calls an address.
     """
     host, port = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{port}"
+    return printable(textOf(address) if host is None else f"{host}:{port}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ class Terms:
 
     def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
         """
-        Log one change, as one structured event.
+        Log one change, as one structured event.  Its texts are L{printable}, because some of
+        them are the peer's.
 
         @param event: the hook's name.
         """
@@ -72,11 +74,15 @@ class Terms:
             words += " in {delay} s"
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
-            known["reason"] = str(cause)
+            known["reason"] = textOf(cause)
+            if cause.parting is not None:
+                known["code"] = int(cause.parting)
+                known["retryAfter"] = cause.comeBackAfter
         where = [] if known["peer"] is None else ["{peer}"]
         if known["generation"] is not None:
             where.append("generation {generation}")
         if where:
             words += f" [{', '.join(where)}]"
         name = None if cause is None else type(cause).__name__
-        _log.emit(level, words, event=event, cause=name, **known)
+        texts = {key: printable(value) for key, value in known.items() if isinstance(value, str)}
+        _log.emit(level, words, event=event, cause=name, **known | texts)

@@ -33,7 +33,6 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
@@ -42,9 +41,12 @@ from zope.interface import alsoProvides
 from ..core.causes import Evidence, Fall
 from ..core.liveness import Liveness
 from .nestedpoll import nestedPollFor
+from .reports import SafeLogger, Shortage
 from .round import Round
 
-_log = Logger()
+_log = SafeLogger()
+
+_noNestedPoll = Shortage(_log, "Links can not be in rounds: {error}", monotonic)
 
 _MAX_WRAPPERS = 16
 
@@ -318,7 +320,7 @@ class Witness(tcp.Connection):
         try:
             poll.add(self)
         except OSError as error:
-            _log.warn("{one} can not be in a round: {error}", one=self, error=error)
+            _noNestedPoll.met(error)
             return False
         self.reactor.removeReader(self)
         self.round = round
@@ -365,9 +367,11 @@ class Witness(tcp.Connection):
                 self.raised = reason.value
         if self.sender is not None:
             self.sender.connectionEnds()
-        super().connectionLost(reason)
-        if self.sender is not None:
-            self.sender.lostUnheard(reason)
+        try:
+            super().connectionLost(reason)
+        finally:
+            if self.sender is not None:
+                self.sender.lostUnheard(reason)
 
     def unsent(self) -> int:
         """
@@ -500,6 +504,28 @@ def connectionUnder(transport: object) -> tcp.Connection | None:
         # Twisted's stand-in for a connection after startTLS forwards every name but its own.
         layer = getattr(layer, "_connection", None) or getattr(layer, "transport", None)
     return None
+
+
+_IN_MEMORY = (
+    ("twisted.internet.testing", "StringTransport"),
+    ("twisted.test.iosim", "FakeTransport"),
+)
+"""Twisted's transports for unit tests, by module and class."""
+
+
+def isInMemory(transport: object) -> bool:
+    """
+    Whether one of Twisted's transports for unit tests is under a stack of wrappers: no reactor ever
+    reads it.  Other transports without a connection, such as a process's, are not in memory.
+    """
+    # One that is not loaded, or not yet, is nobody's transport.
+    kinds = tuple(getattr(sys.modules.get(module), name, ()) for module, name in _IN_MEMORY)
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if isinstance(layer, kinds):
+            return True
+        layer = getattr(layer, "transport", None)
+    return False
 
 
 _LATER = ("sent", "round", "watched", "dataBuffer", "offset")

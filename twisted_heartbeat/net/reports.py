@@ -1,0 +1,84 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What user code raises, and warnings that could repeat without end, on their way to the log.
+
+User code (hooks, pings, cleanups, cancellers, protocols, observers of the log) may raise anything,
+also C{SystemExit} and the other exceptions that are no C{Exception}.  Twisted's reactor and its
+Deferreds log all of them and go on, and so does this package: each call of user code is inside of
+L{guarded}, of C{maybeDeferred}, or of an C{except BaseException} that logs the failure.  Otherwise
+what one link's code raises would end the watching of all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import Logger
+
+WARNING_INTERVAL = 60.0
+"""Seconds between two warnings about one shortage of the machine's."""
+
+
+class SafeLogger(Logger):
+    """
+    A logger that never raises.  Twisted's lets pass what an observer raises that is no
+    C{Exception}, and that would end the work of the caller.
+    """
+
+    def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
+        with suppress(BaseException):
+            super().emit(level, format, **fields)
+
+
+def guarded(
+    log: Logger, words: str, call: Callable[..., object], *arguments: object, **fields: Any
+) -> BaseException | None:
+    """
+    Call user code, and log whatever it raises.
+
+    @param words: the format of the log's event.
+    @param fields: the event's fields.
+    @return: what was raised.
+    """
+    try:
+        call(*arguments)
+    except BaseException as error:
+        log.failure(words, **fields)
+        return error
+    return None
+
+
+class Shortage:
+    """
+    Warns that the machine is short of something: at once, then once in L{WARNING_INTERVAL}.
+
+    Thousands of links meet one shortage once in each interval, and a line for each would flood the
+    log for as long as it lasts.
+    """
+
+    def __init__(self, log: Logger, words: str, seconds: Callable[[], float]) -> None:
+        """
+        @param words: the format of the log's event, with a place for C{error}.
+        @param seconds: tells the time.
+        """
+        self._log = log
+        self._words = words
+        self._seconds = seconds
+        self._warnedAt: float | None = None
+        self._unsaid = 0
+
+    def met(self, error: Exception) -> None:
+        """
+        Something could not be had.
+        """
+        now = self._seconds()
+        if self._warnedAt is not None and now < self._warnedAt + WARNING_INTERVAL:
+            self._unsaid += 1
+            return
+        unsaid, self._unsaid, self._warnedAt = self._unsaid, 0, now
+        words = self._words + (" ({unsaid} times since the last warning)" if unsaid else "")
+        self._log.warn(words, error=error, unsaid=unsaid)
