@@ -16,6 +16,7 @@ import pytest
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -219,7 +220,16 @@ class Scene:
         The same, by whoever reads it now.
         """
         quiet = self.connection in self.reactor._twistedHeartbeatPoll.quiet
-        self.lose(self.connection.readQuietly({}) if quiet else self.connection.doRead())
+        self.readEnded(self.connection.readQuietly({}) if quiet else self.connection.doRead())
+
+    def readEnded(self, why: Any) -> None:
+        """
+        As the reactor, where reading has come to an end: a FIN may be the end of one half only.
+        """
+        if why is CONNECTION_DONE:
+            self.connection.readConnectionLost(Failure(why))
+        else:
+            self.lose(why)
 
     def lose(self, why: Any) -> None:
         """
@@ -304,7 +314,7 @@ class RestingScene(Scene):
         if self._rounds:
             super().read()
         else:
-            self.lose(self.connection.doRead())
+            self.readEnded(self.connection.doRead())
 
     def flush(self) -> None:
         """

@@ -892,22 +892,67 @@ def test_impostorsAreCheap() -> None:
 
 def test_silentPeerIsNotAskedTwice() -> None:
     """
-    Where a ping is unanswered already, no other is sent, and the verdict comes when it would have
-    come (promises 2 and 3).
+    Where a ping is unanswered already, no other is sent, and the verdict comes within the timeout
+    from there (promises 2 and 3).
     """
     place = Place()
     ghost = place.arrives("pump")
     while not ghost.heard(wire.Ping):
         place.passes(0.125)
     place.passes(1)
-    deadline = ghost.link.liveness.deadline
+    claimedAt = place.clock.seconds()
     guest = place.arrives("pump")
     assert len(ghost.heard(wire.Ping)) == 1
-    assert ghost.link.liveness.deadline == deadline
+    assert ghost.link.liveness.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
     ghost.transport.lose()
     place.clock.advance(0)
     assert place.server.named("pump") is guest.link
     guest.transport.lose()
+
+
+@pytest.mark.parametrize("interval", [20.0, 60.0])
+@pytest.mark.parametrize("silence", [1.0, 18.0, 25.5, 34.0])
+def test_ghostHasItsTimeoutAtMost(silence: float, interval: float) -> None:
+    """
+    However long a ghost has been silent, pinged, suspected or neither, a newcomer has its name
+    within the timeout.
+    """
+    place = Place(heartbeat=Heartbeat(interval=interval, timeout=15.0))
+    ghost = place.arrives("pump")
+    place.passes(silence)
+    guest = place.arrives("pump")
+    place.passes(15.125)
+    assert place.server.named("pump") is guest.link
+    assert not ghost.transport.open
+    guest.transport.lose()
+
+
+def test_goodbyeIsNoAnswer() -> None:
+    """
+    A device that opens its new connection before it says goodbye on its old one is let in.
+    """
+    place = Place()
+    ghost = place.arrives("pump")
+    place.passes(5)
+    guest = place.arrives("pump")
+    ghost.say(wire.Goodbye("reconnecting"))
+    place.passes(0.25)
+    assert place.server.named("pump") is guest.link
+    assert place.hooks.names == ["connected", "disconnected", "connected"]
+    guest.transport.lose()
+
+
+def test_goodbyeOfASuspectedPeer() -> None:
+    """
+    A suspected peer that says goodbye has not recovered.
+    """
+    place = Place()
+    guest = place.arrives("pump")
+    while "suspected" not in place.hooks.names:
+        place.passes(0.125)
+    guest.say(wire.Goodbye("leaving"))
+    place.passes(0.25)
+    assert place.hooks.names == ["connected", "suspected", "disconnected"]
 
 
 def test_sameCertificateTakesOverAtOnce(events: list[LogEvent]) -> None:

@@ -557,6 +557,19 @@ def test_end(what: str, owes: bool) -> None:
     comesBack(server)
 
 
+def test_finIsNoAnswer() -> None:
+    """
+    A FIN from a peer that owes an answer is none: its silence goes on from its last byte.
+    """
+    server = settled(2)
+    one = server.peers[0]
+    server.untilAsked()
+    heardAt = one.link.liveness.heardAt
+    one.receive(b"")
+    assert one.link.liveness.heardAt == heardAt
+    comesBack(server)
+
+
 # What this side does.
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from zope.interface import classImplements
 
 from twisted_heartbeat import (
     Cause,
@@ -28,6 +30,7 @@ from twisted_heartbeat import (
     HeartbeatServerFactory,
     KeepAliveExpired,
     Limits,
+    PeerClosed,
     PeerHung,
     PeerReset,
     PeerSilent,
@@ -296,13 +299,16 @@ class Later(Buffering):
         self.transport.write(data)
 
 
-def served(hooks: Recorder | None = None, above: Any = None, **settings: Any) -> Scene:
+def served(
+    hooks: Recorder | None = None, above: Any = None, factory: Any = None, **settings: Any
+) -> Scene:
     """
     An accepted peer of the built-in protocol, in virtual time.
     """
     clock = Clock()
     settings = {"heartbeat": BEAT, "keepAlive": None, **settings}
-    scene = Scene(HeartbeatServerFactory(clock=clock, hooks=hooks, **settings), clock, above)
+    server = HeartbeatServerFactory(factory, clock=clock, hooks=hooks, **settings)
+    scene = Scene(server, clock, above)
     clock.advance(0.01)
     scene.begin("a peer")
     return scene
@@ -378,6 +384,71 @@ def test_verdict(kernel: Kernel, answers: bool) -> None:
     assert BEAT.bound <= scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
     # Only the second ping of the two waits behind another.
     assert scene.reactor.calls.count("addWriter") == (0 if answers else 1)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_finIsNoAnswer(kernel: Kernel, asked: bool) -> None:
+    """
+    A FIN is no byte: a suspected peer that sends one has not recovered, a peer that was asked
+    whether it lives has not answered, and its silence goes on from its last byte.
+    """
+    hooks = Recorder()
+    scene = served(hooks)
+    scene.beat()
+    heardAt, told = scene.protocol.link.liveness.heardAt, []
+    while "suspected" not in hooks.names:
+        scene.clock.advance(0.01)
+        scene.flush()
+    if asked:
+        scene.protocol.link.ask().addCallback(told.append)
+    scene.receive(b"")
+    assert hooks.names == ["connected", "suspected", "disconnected"]
+    [cause] = hooks.told("disconnected")
+    assert type(cause) is PeerClosed
+    assert told == ([False] if asked else [])
+    assert scene.protocol.link.silence == pytest.approx(scene.clock.seconds() - heardAt)
+
+
+class HalfClosing(HeartbeatProtocol):
+    """
+    Goes on after the peer has closed its half.
+    """
+
+    def readConnectionLost(self) -> None:
+        """
+        Nothing follows.
+        """
+
+    def writeConnectionLost(self) -> None:
+        """
+        Not used.
+        """
+
+
+classImplements(HalfClosing, IHalfCloseableProtocol)
+
+
+@pytest.mark.parametrize("closesFirst", [False, True])
+def test_halfCloseIsNoAnswer(kernel: Kernel, closesFirst: bool) -> None:
+    """
+    Where the protocol goes on after a FIN, a peer that was asked whether it lives has not answered
+    either: it is as good as gone, or not, when the link ends.
+    """
+    hooks, told = Recorder(), []
+    scene = served(hooks, factory=Factory.forProtocol(HalfClosing))
+    scene.beat()
+    link = scene.protocol.link
+    if closesFirst:
+        scene.receive(b"")
+    link.ask().addCallback(told.append)
+    if not closesFirst:
+        scene.receive(b"")
+    scene.clock.advance(60)
+    assert told == []
+    assert hooks.names == ["connected"]
+    link.abort(PeerClosed())
+    scene.clock.advance(0.1)
+    assert told == [False]
 
 
 def test_noFalseExcuse(kernel: Kernel) -> None:

@@ -522,6 +522,52 @@ def test_askedNeverPostpones() -> None:
     assert Liveness(None, 0.0).ask(1.0, 16.0) is NOTHING
 
 
+@pytest.mark.parametrize(
+    ("lookedAt", "askedAt", "within", "told"),
+    [
+        (20.0, 21.0, 8.0, [(21.0, SUSPECT), (29.0, LOOK), (29.0, VERDICT)]),
+        (28.0, 29.0, 4.0, [(33.0, LOOK), (33.0, VERDICT)]),
+        (28.0, 29.0, 30.0, [(36.0, LOOK), (36.0, VERDICT)]),
+        (35.0, 35.5, 8.0, [(36.0, LOOK), (36.0, VERDICT)]),
+    ],
+    ids=["pinged", "suspected", "later than the bound", "at the bound"],
+)
+def test_askedWhileAPingIsUnanswered(
+    lookedAt: float, askedAt: float, within: float, told: list[tuple[float, Decision]]
+) -> None:
+    """
+    A peer that has not answered a ping is not pinged again, and its verdict falls C{within} seconds
+    from then on, or sooner.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, lookedAt)
+    assert liveness.ask(askedAt, within) is NOTHING
+    assert looks(liveness, inf) == told
+
+
+def test_hastenedAndAnswers() -> None:
+    """
+    A word of a peer whose deadline was brought forward sets its whole bound again.
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 20.0)
+    liveness.ask(21.0, 2.0)
+    liveness.heardAt = 22.5
+    assert liveness.deadline == 22.5 + 36.0
+    assert VERDICT not in [decision for _, decision in looks(liveness, 50.0)]
+
+
+def test_hastenedIsExcused() -> None:
+    """
+    Our own pause is not the silence of a peer whose deadline was brought forward (promise 7).
+    """
+    liveness = Liveness(HEARTBEAT, 0.0)
+    looks(liveness, 20.0)
+    liveness.ask(21.0, 8.0)
+    assert liveness.decide(25.0, 0.0, 25.0) is NOTHING
+    assert liveness.deadline == 25.0 + 16.0
+
+
 def test_askedWhileAway() -> None:
     """
     A process that was away over the deadline asks again, as after any ping (promise 7).

@@ -10,11 +10,17 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
 
@@ -331,6 +337,55 @@ async def test_liveNameIsKept(loopback: Loopback) -> None:
     assert "in use" in str(await within(ended))
     assert server.named("pump") is link
     assert hooks.names == ["connected", "refused"]
+
+
+async def opensBeforeItCloses(place: Loopback, server: Any, hooks: Recorder, way: Any) -> None:
+    """
+    A device connects, connects again, and closes its first connection.
+    """
+    devices = []
+    connected = hooks.next("connected")
+    for number in (1, 2):
+        devices.append(await within(way.connect(Factory.forProtocol(Greeter))))
+        place.atEnd(devices[-1].transport.abortConnection)
+        if number == 1:
+            await within(connected)
+    connected = hooks.next("connected")
+    while server.claims["greeter"].generation == 1:
+        await wait(0.01)
+    devices[0].transport.loseConnection()
+    link = await within(connected)
+    assert server.named("greeter") is link
+    assert hooks.names == ["connected", "disconnected", "connected"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_opensBeforeItCloses(loopback: Loopback) -> None:
+    """
+    A device that opens its new connection before it closes its old one is let in: neither a FIN nor
+    a close_notify answers the ping that asks whether the old one lives.
+    """
+    hooks = Recorder()
+    server = HeartbeatServerFactory(hooks=hooks)
+    loopback.atEnd(server.close)
+    way = loopback.endpoint(loopback.listen(server))
+    await opensBeforeItCloses(loopback, server, hooks, way)
+
+
+@pytest_twisted.ensureDeferred
+async def test_opensBeforeItClosesOnUNIX(plain: Loopback, tmp_path: Path) -> None:
+    """
+    The same on a UNIX socket.
+    """
+    from twisted.internet import reactor
+
+    hooks = Recorder()
+    server = HeartbeatServerFactory(hooks=hooks)
+    plain.atEnd(server.close)
+    path = str(tmp_path / "hb.sock")
+    port = await UNIXServerEndpoint(reactor, path).listen(server)
+    plain.atEnd(port.stopListening)
+    await opensBeforeItCloses(plain, server, hooks, UNIXClientEndpoint(reactor, path))
 
 
 @pytest_twisted.ensureDeferred

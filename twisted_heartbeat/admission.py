@@ -203,6 +203,8 @@ class Admission:
         self.link.heard()
         if self._held is not None:
             self._held.keep(data, len(data))
+        if not self.link.hearsByItself:
+            self.link.suspectSpoke()
 
     def _shutDoor(self) -> bool:
         """

@@ -151,6 +151,8 @@ def hearData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> Non
         deliver(data)
         if not link.spoken:
             link.spokeFirst()
+        if not link.hearsByItself:
+            link.suspectSpoke()
     finally:
         link.chunkDelivered()
 

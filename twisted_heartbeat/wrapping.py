@@ -190,6 +190,8 @@ class WrappedProtocol(ProtocolProxy):
         self._protocol.dataReceived(data)
         if not link.spoken:
             link.spokeFirst()
+        if not link.hearsByItself:
+            link.suspectSpoke()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

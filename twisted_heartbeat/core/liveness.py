@@ -313,11 +313,15 @@ class Liveness:
 
         @param within: seconds after which the verdict falls, if that is sooner.
         @return: L{Decision.PING}; or L{Decision.NOTHING} if it has been asked already, or nothing
-            that it does not say proves anything.
+            that it does not say proves anything.  A ping that is unanswered already is not sent
+            again, but its answer has to come by then as well.
         """
-        if self._heartbeat is None or self._stage is _DEAD or not self.fresh:
+        if self._heartbeat is None or self._stage is _DEAD:
             return Decision.NOTHING
         deadline = min(self.deadline, now + within)
+        if not self.fresh:
+            self._hasten(deadline, self._heartbeat.timeout)
+            return Decision.NOTHING
         # Where time is coarse, the answer may come in the instant of the word before it.
         self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
         self._expectBy(deadline, self._heartbeat.timeout)
@@ -377,6 +381,14 @@ class Liveness:
         self._stage = _PINGED
         self._deadline = deadline
         self.due = deadline - timeout / 2
+
+    def _hasten(self, deadline: float, timeout: float) -> None:
+        """
+        Bring the deadline of an unanswered ping forward.
+        """
+        if self._stage is not _LOOKING and deadline < self._deadline:
+            self._deadline = deadline
+            self.due = min(self.due, deadline if self.suspected else deadline - timeout / 2)
 
     def _lookBy(self, when: float) -> None:
         """

@@ -496,11 +496,10 @@ class Link:
 
     def heard(self) -> None:
         """
-        Bytes came from the peer.  Where a L{Witness} sees them first, only the first chunk has to
-        be told.
+        Bytes came from the peer, and are delivered next.  Where a L{Witness} sees them first, only
+        the first chunk has to be told; otherwise L{suspectSpoke} follows once it is delivered.
         """
         self.liveness.heardAt = self.seconds()
-        self.suspectSpoke()
 
     def spokeFirst(self) -> None:
         """
@@ -767,7 +766,7 @@ class Link:
 
         @return: fires with whether it lives: L{True} once it says anything, or where its silence
             proves nothing; L{False} once the link has ended, and that is when the peer has said
-            nothing for the C{timeout} of the heartbeat, if not before.
+            nothing for the C{timeout} of the heartbeat from now on, if not before.
         """
         now = self.seconds()
         self.leaveRound()
@@ -775,7 +774,10 @@ class Link:
         if not self.usable:
             return succeed(False)
         asking = self._asking = self._asking or _Asking()
-        if self.liveness.deadline == inf or now < asking.answeredAt + _LIFE_LASTS:
+        # After a FIN no bound runs either, but the peer can no longer answer.
+        finished = self._witness is not None and self._witness.finished
+        unwatched = self.liveness.deadline == inf
+        if not finished and (unwatched or now < asking.answeredAt + _LIFE_LASTS):
             return succeed(True)
         asked: Deferred[bool] = Deferred()
         asking.asked.append(asked)
@@ -785,7 +787,7 @@ class Link:
         if self._ping is not None and heartbeat is not None:
             if self.liveness.ask(now, heartbeat.timeout) is Decision.PING:
                 self._ask(now, self._ping)
-                self._revisit()
+            self._revisit()
         return asked
 
     def pause(self) -> None:
@@ -1135,8 +1137,11 @@ class Link:
 
     def suspectSpoke(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.net.transport.Sender>}.
+        See L{Sender<twisted_heartbeat.net.transport.Sender>}.  A peer whose last bytes end the
+        link, a goodbye for example, has neither recovered nor answered.
         """
+        if not self.usable or self._isClosing():
+            return
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
         if self._asking is not None and self._asking.asked and self.usable:
@@ -1159,7 +1164,6 @@ class Link:
         """
         if self._witness is None:
             self.liveness.heardAt = self.seconds()
-            self.suspectSpoke()
 
     def connectionEnds(self) -> None:
         """

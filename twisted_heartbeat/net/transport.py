@@ -70,7 +70,7 @@ class Sender(Protocol):
         """Bytes were handed to the kernel while L{Witness.awaited} was set."""
 
     def suspectSpoke(self) -> None:
-        """The peer said something while L{Witness.suspected} was set."""
+        """The peer said something while L{Witness.suspected} was set, and it was delivered."""
 
     def chunkComes(self) -> None:
         """Bytes are about to be delivered.  A L{Witness} says so where L{Witness.suspected} was
@@ -133,10 +133,13 @@ class Witness(tcp.Connection):
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
             return self._notRead(error)
+        if not data:
+            return self._finReceived()
         self.liveness.heardAt = self.seconds()
-        if self.suspected or not data:
-            return self._received(data)
-        self.protocol.dataReceived(data)
+        if self.suspected:
+            self._deliver(data)
+        else:
+            self.protocol.dataReceived(data)
         return None
 
     def readQuietly(self, context: dict[str, Any]) -> Any:
@@ -149,6 +152,10 @@ class Witness(tcp.Connection):
             data = self.socket.recv(_FEW)
         except OSError as error:
             return self._notRead(error)
+        if not data:
+            self._leaveRound()
+            context["system"] = self.logPrefix()
+            return self._finReceived()
         liveness = self.liveness
         liveness.heardAt = now = self.seconds()
         if round is not None:
@@ -164,7 +171,8 @@ class Witness(tcp.Connection):
         if len(data) == _FEW:
             data += self._readOn()
         context["system"] = self.logPrefix()
-        return self._received(data)
+        self._deliver(data)
+        return None
 
     def _readOn(self) -> bytes:
         try:
@@ -180,20 +188,28 @@ class Witness(tcp.Connection):
         self.number = self.number or error.errno or 0
         return CONNECTION_LOST
 
-    def _received(self, data: bytes) -> ConnectionLost | ConnectionDone | None:
-        if self.suspected and self.sender is not None:
-            self.suspected = False
-            self.sender.suspectSpoke()
-            if data:
-                self.sender.chunkComes()
-        if not data:
-            if self.number not in (0, EPIPE):
-                # No FIN: the kernel tells an error once, and has told it to sendNow.
-                return CONNECTION_LOST
-            self.finished = True
-            return CONNECTION_DONE
+    def _deliver(self, data: bytes) -> None:
+        """
+        Deliver a chunk, and then tell the sender if it has asked for the next one.  In this order,
+        because the chunk may hold the peer's goodbye or its close_notify, which are no answer.
+        """
+        waits, self.suspected = self.suspected, False
+        if waits and self.sender is not None:
+            self.sender.chunkComes()
         self.protocol.dataReceived(data)
-        return None
+        if waits and self.sender is not None:
+            self.sender.suspectSpoke()
+
+    def _finReceived(self) -> ConnectionLost | ConnectionDone:
+        """
+        Note that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
+        died, and it holds no byte: it is no sign of life, and answers no ping.
+        """
+        if self.number not in (0, EPIPE):
+            # No FIN: the kernel tells an error once, and has told it to sendNow.
+            return CONNECTION_LOST
+        self.finished = True
+        return CONNECTION_DONE
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:
         # As in tcp.Connection, but for the count and the errno.
@@ -349,7 +365,9 @@ class Witness(tcp.Connection):
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self, reason: Failure) -> None:
-        if self.sender is not None:
+        # Otherwise the FIN ends the connection at once, and a suspected peer has not recovered.
+        halfCloseable = IHalfCloseableProtocol(self.protocol, None) is not None
+        if self.sender is not None and halfCloseable:
             self.sender.peerFinished()
         super().readConnectionLost(reason)
 
@@ -415,7 +433,10 @@ class ObservedSocket(tcp.Connection):
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
         if data and self.sender is not None:
             self.sender.chunkComes()
-        return super()._dataReceived(data)
+        end = super()._dataReceived(data)
+        if data and self.sender is not None:
+            self.sender.suspectSpoke()
+        return end
 
     def connectionLost(self, reason: Failure) -> None:
         if reason.type is ConnectionLost:
