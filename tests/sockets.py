@@ -220,22 +220,16 @@ class Scene:
         The same, by whoever reads it now.
         """
         quiet = self.connection in self.reactor._twistedHeartbeatPoll.quiet
-        self.readEnded(self.connection.readQuietly({}) if quiet else self.connection.doRead())
-
-    def readEnded(self, why: Any) -> None:
-        """
-        As the reactor, where reading has come to an end: a FIN may be the end of one half only.
-        """
-        if why is CONNECTION_DONE:
-            self.connection.readConnectionLost(Failure(why))
-        else:
-            self.lose(why)
+        self.lose(self.connection.readQuietly({}) if quiet else self.connection.doRead())
 
     def lose(self, why: Any) -> None:
         """
-        As the reactor, where reading or writing has come to an end.
+        As the reactor, where reading or writing has come to an end; a FIN may be the end of one
+        half only.
         """
-        if why is not None:
+        if why is CONNECTION_DONE and not self.connection.disconnecting:
+            self.connection.readConnectionLost(Failure(why))
+        elif why is not None:
             self.connection.connectionLost(Failure(why))
 
     def begin(self, name: str = "", needs: float = 0.0) -> None:
@@ -314,7 +308,7 @@ class RestingScene(Scene):
         if self._rounds:
             super().read()
         else:
-            self.readEnded(self.connection.doRead())
+            self.lose(self.connection.doRead())
 
     def flush(self) -> None:
         """

@@ -451,6 +451,39 @@ def test_halfCloseIsNoAnswer(kernel: Kernel, closesFirst: bool) -> None:
     assert told == [False]
 
 
+def test_slowReaderIsNoViolator(kernel: Kernel) -> None:
+    """
+    A peer whose buffer is full is not ended for its pings: the last of those that came meanwhile is
+    answered when the buffer has drained, and the others take no room.
+    """
+    scene = served(limits=Limits(maxBuffered=1000, sendStall=None), serverLimits=None)
+    link = scene.protocol.link
+    scene.protocol.sendMessage(b"x" * 980)
+    for token in range(1, 1001):
+        scene.receive(wire.encodePing(token))
+    assert link.usable
+    assert link.unsent < 1000 + 2 * len(wire.encodePong(1))
+    assert isinstance(scene.protocol.sendMessage(b"one more").result.value, SendFailed)
+    scene.flush()
+    scene.receive(wire.encodePing(1001))
+    scene.flush()
+    frames = wire.Reader().receive(scene.socket.sent)
+    assert [frame.token for frame in frames if isinstance(frame, wire.Pong)] == [1, 1000, 1001]
+
+
+def test_slowReaderLeaves(kernel: Kernel) -> None:
+    """
+    Nothing is left of a ping that was not answered when its link ends.
+    """
+    hooks = Recorder()
+    scene = served(hooks, limits=Limits(maxBuffered=1000))
+    scene.protocol.sendMessage(b"x" * 980)
+    for token in (1, 2):
+        scene.receive(wire.encodePing(token))
+    scene.receive(b"")
+    assert hooks.names == ["connected", "disconnected"]
+
+
 def test_noFalseExcuse(kernel: Kernel) -> None:
     """
     A kernel that acknowledges this and that but never the ping, as behind a closed window, buys its

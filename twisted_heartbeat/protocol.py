@@ -633,6 +633,15 @@ def _beatsFor(offers: float) -> wire.Beats:
 
 _HELLO_BEGINS = wire.encode(wire.Hello())[:2]
 
+_OF_ONE_CONNECTION = (
+    "hello",
+    "_HeartbeatProtocol__hold",
+    "_HeartbeatProtocol__parted",
+    "_HeartbeatProtocol__unanswered",
+)
+"""Attributes of a protocol's instance that must not outlive its connection."""
+
+
 _Act = Callable[[Any], object]
 """Takes the protocol."""
 
@@ -725,13 +734,14 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     __hold = 0.0
     __parted = False
+    __unanswered: int | None = None
 
     def connectionMade(self) -> None:
         """
         Say hello.  An override has to call its super.
         """
         # What an earlier connection may have left; most have none, and keep none for it.
-        for name in ("hello", "_HeartbeatProtocol__hold", "_HeartbeatProtocol__parted"):
+        for name in _OF_ONE_CONNECTION:
             _forget(self, name)
         self.__reader: wire.Reader | None = self._newReader()
         link = self.__link()
@@ -888,12 +898,30 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         if link.state == "closing":
             return
         if link.overfull:
-            raise ProtocolViolation(f"the peer pings, and leaves {link.unsent} bytes unread")
-        self.__beat(wire.barePong(ping.token))
-        link.spokeAt = link.liveness.heardAt
+            self.__answerLater(link, ping.token)
+        else:
+            self.__beat(wire.barePong(ping.token))
+            link.spokeAt = link.liveness.heardAt
         if ping.hold != self.__hold:
             self.__hold = ping.hold
             self.__watchBack(link)
+
+    def __answerLater(self, link: Link, token: int) -> None:
+        """
+        Answer the last ping once all that waits now has been sent.  A peer that reads slowly must
+        not be ended because its pong is what overfills the buffer; but no peer may fill it with
+        pongs that it does not read.
+        """
+        waits, self.__unanswered = self.__unanswered is not None, token
+        if not waits:
+            link.whenSent().addCallbacks(self.__answerNow, lambda _: None)
+
+    def __answerNow(self, _: object) -> None:
+        link, token = self.__link(), self.__unanswered
+        self.__unanswered = None
+        if token is not None and link.usable:
+            self.__beat(wire.barePong(token))
+            link.spokeAt = link.seconds()
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()

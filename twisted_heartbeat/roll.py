@@ -8,21 +8,59 @@ L{Roll}: who is in a server, and who is on the way in.
 from __future__ import annotations
 
 from collections import Counter
+from math import floor
 
 from .admission import Admission, Admitting, sayGoodbye
 from .core import wire
 from .core.causes import Cause, ProtocolViolation
 from .net.clock import pulseFor
 from .net.link import Link
-from .net.reports import SafeLogger
 
-_log = SafeLogger()
+_ROUNDING = 1e-6
+"""Of a ping: more than any sum of floats is wrong by."""
 
 MAX_POLITE_REFUSALS = 32
 """Refused peers at a time whose connections are kept open until they have read why."""
 
-_STRIKES = 2
-"""How many times in a row too many pings in less than a second are forgiven."""
+
+class PingRateLimit:
+    """
+    A token bucket for the pings of each peer.
+
+    Pings that were sent at a lawful rate may arrive all at once: this process was stopped or busy,
+    reading was paused, or the network held them back.  So not the pings of one second are counted.
+    A peer may send C{perSecond} pings for each second since it connected, and L{BURST} seconds'
+    worth beside; what it has not used for more than L{SAVED} seconds is lost.  However its pings
+    are delayed by up to L{SAVED} seconds, a peer that keeps to the rate therefore never passes the
+    limit, and a flood ends after C{(BURST + SAVED) * perSecond} pings at most.
+
+    @ivar perSecond: the rate.
+    """
+
+    BURST = 3.0
+    """Seconds' worth of pings that a new peer may send at once."""
+
+    SAVED = 120.0
+    """Seconds for which unused pings are kept."""
+
+    __slots__ = ("perSecond",)
+
+    def __init__(self, perSecond: int) -> None:
+        self.perSecond = perSecond
+
+    def grant(self, emptyAt: float, now: float) -> tuple[int, float]:
+        """
+        Take up to a second's worth of pings out of one peer's bucket.
+
+        @param emptyAt: when the bucket was last empty, in seconds; L{BURST} before the connection
+            to begin with.  That is all there is to know of a bucket.
+        @return: how many the peer may send before the bucket is asked again, none if it is empty;
+            and the new C{emptyAt}.
+        """
+        emptyAt = max(emptyAt, now - self.BURST - self.SAVED)
+        there = floor((now - emptyAt) * self.perSecond + _ROUNDING)
+        granted = min(self.perSecond, there)
+        return granted, emptyAt + granted / self.perSecond
 
 
 class Roll:
@@ -53,8 +91,7 @@ class Roll:
         self._behind: dict[int, Admission] = {}
         self._networks: dict[int, str] = {}
         self._there: Counter[str] = Counter()
-        self._pingsFrom: dict[int, float] = {}
-        self._strikes: dict[int, int] = {}
+        self._bucketsEmptyAt: dict[int, float] = {}
 
     # Who is there.
 
@@ -101,8 +138,7 @@ class Roll:
         self._uncount(generation)
         self.crowd.pop(generation, None)
         self.closing.pop(generation, None)
-        self._pingsFrom.pop(generation, None)
-        self._strikes.pop(generation, None)
+        self._bucketsEmptyAt.pop(generation, None)
 
     def _uncount(self, generation: int) -> None:
         self.peers.pop(generation, None)
@@ -230,18 +266,14 @@ class Roll:
         if most is None:
             link.pingsLeft = -1
             return
-        generation, now = link.generation, link.seconds()
-        since, self._pingsFrom[generation] = self._pingsFrom.get(generation), now
-        # So many, and one more, take a second at least, from one who keeps to the limit.
-        link.pingsLeft = most - 1 if since is None else most
-        strikes = self._strikes.pop(generation, 0) + 1
-        if since is None or now - since >= 1.0:
+        limit, now = PingRateLimit(most), link.seconds()
+        emptyAt = self._bucketsEmptyAt.get(link.generation, now - link.age - limit.BURST)
+        granted, self._bucketsEmptyAt[link.generation] = limit.grant(emptyAt, now)
+        if granted:
+            # This one is the first of them.
+            link.pingsLeft = granted - 1
             return
-        self._strikes[generation] = strikes
-        words = f"the peer sent more than {most} pings in a second, {strikes} times in a row"
-        if strikes > _STRIKES:
-            link.blame(ProtocolViolation(words))
-            sayGoodbye(link, wire.Goodbye("too many pings", parting=wire.Parting.TOO_MANY_PINGS))
-            link.close()
-        else:
-            _log.warn("{link}: {words}", link=link, words=words)
+        words = f"the peer sent more than {most} pings in a second, and has none saved"
+        link.blame(ProtocolViolation(words))
+        sayGoodbye(link, wire.Goodbye("too many pings", parting=wire.Parting.TOO_MANY_PINGS))
+        link.close()

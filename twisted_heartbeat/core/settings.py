@@ -361,7 +361,8 @@ class ServerLimits:
         protocol's own C{maxMessage}.
     @ivar maxHeld: bytes that are kept of what a peer says before it is admitted; no more is read
         until then.
-    @ivar pingsPerSecond: pings that a peer may send in a second.
+    @ivar pingsPerSecond: pings that a peer may send in a second; unused ones are kept for two
+        minutes.
     @raise ValueError: if a number is not whole and 1 or more, or a time is not above 0.
     """
 

@@ -855,7 +855,7 @@ class Link:
             return self.sendFailed(error)
         if self.manner is not None:
             self.spoke()
-        return self._handedOver()
+        return self.whenSent()
 
     def sendNow(self, transport: Any, data: bytes) -> None:
         """
@@ -1447,7 +1447,11 @@ class Link:
         """
         return witness.unsent() > 0 or (self.watch == "keepalive" and delivered < witness.sent)
 
-    def _handedOver(self) -> Deferred[None]:
+    def whenSent(self) -> Deferred[None]:
+        """
+        @return: fires when all that has been written so far has been handed to the kernel; fails
+            with the link's cause if it ends first.
+        """
         witness = self._witness
         if witness is None:
             return succeed(None)
