@@ -26,6 +26,7 @@ from twisted.protocols.basic import LineReceiver
 
 from twisted_heartbeat import (
     ClosedHere,
+    HandshakeFailed,
     Heartbeat,
     HeartbeatMixin,
     HeartbeatProtocol,
@@ -33,14 +34,14 @@ from twisted_heartbeat import (
     Limits,
     Link,
     PeerClosed,
+    PeerReset,
     PeerSilent,
     ProtocolViolation,
     ServerLimits,
 )
-from twisted_heartbeat.admission import Admission
+from twisted_heartbeat.admission import Admission, networkOf
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.roll import PingRateLimit
-from twisted_heartbeat.server import networkOf
 
 from .conftest import LoggedErrors
 from .fakes import FakeTransport, KeptFactory, Recorder
@@ -312,7 +313,8 @@ def test_helloIsThereWhenConnected() -> None:
 def test_noHello(events: list[LogEvent]) -> None:
     """
     A peer that says no hello within C{helloTimeout} is ended with C{ProtocolViolation}, though it
-    speaks: byte by byte, or with pings.  C{connected} was never called.
+    speaks: byte by byte, or with pings.  C{connected} was never called, and of those that end so
+    within a minute the log has one event.
     """
     place = Place(serverLimits=ServerLimits(helloTimeout=5))
     slow, pinging = place.arrives(), place.arrives()
@@ -326,7 +328,7 @@ def test_noHello(events: list[LogEvent]) -> None:
     assert not slow.transport.open and not pinging.transport.open
     assert place.hooks.names == ["disconnected"] * 2
     assert {type(cause) for cause in place.hooks.told("disconnected")} == {ProtocolViolation}
-    assert reasons(events, "disconnected") == ["no hello within 5 s"] * 2
+    assert reasons(events, "disconnected") == ["no hello within 5 s"]
     assert len(pinging.heard(wire.Pong)) == 4
     assert place.clock.getDelayedCalls() == []
 
@@ -442,6 +444,148 @@ def test_crowd(events: list[LogEvent]) -> None:
     place.server.peers[1].abort(ClosedHere())
     place.clock.advance(0)
     assert len(place.server._roll.crowd) == 1
+
+
+def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
+    """
+    A peer that comes back to a full server before its old link is known dead waits as it would
+    elsewhere, and takes its ghost's place; a peer of another name is refused.
+    """
+    for limits in (ServerLimits(peers=2), ServerLimits(peersPerAddress=2)):
+        place = Place(serverLimits=limits)
+        ghost, other = place.arrives("pump"), place.arrives("valve")
+        place.passes(3)
+        guest = place.arrives("pump")
+        assert len(ghost.heard(wire.Ping)) == 1
+        assert place.arrives("lamp").parting is wire.Parting.REFUSED
+        for _ in range(16):
+            place.passes(1)
+            other.say(wire.Data(b"here"))
+        assert place.server.named("pump") is guest.link
+        assert set(place.server.peers) == {2, 3}
+        assert place.arrives("lamp").parting is wire.Parting.REFUSED
+        guest.transport.lose()
+        other.transport.lose()
+        place.passes(0.125)
+        assert kept(place.server) == {}
+
+
+def test_livePeerOfAFullServerKeepsItsName() -> None:
+    """
+    Where the holder of the name lives, the newcomer is refused.
+    """
+    place = Place(serverLimits=ServerLimits(peers=1))
+    peer = place.arrives("pump")
+    impostor = place.arrives("pump")
+    peer.answer()
+    assert impostor.parting is wire.Parting.NAME_IN_USE
+    assert place.server.peers == {1: peer.link}
+    peer.transport.lose()
+
+
+def test_placeOfAGhostIsTakenAtOnce() -> None:
+    """
+    No other peer can take the place of a ghost while its cleanups run.
+    """
+    place = Place(serverLimits=ServerLimits(peers=1))
+    ghost = place.arrives("pump")
+    cleaning: Deferred[None] = Deferred()
+    ghost.link.addCleanup(lambda: cleaning)
+    guest = place.arrives("pump")
+    ghost.transport.lose()
+    assert place.arrives("lamp").parting is wire.Parting.REFUSED
+    cleaning.callback(None)
+    place.passes(0.125)
+    assert place.server.named("pump") is guest.link
+    assert len(place.server.peers) == 1
+    guest.transport.lose()
+
+
+def test_ghostElsewhereMakesNoRoomHere() -> None:
+    """
+    A ghost at another address makes no room at the newcomer's, which is full.
+    """
+    place = Place(serverLimits=ServerLimits(peersPerAddress=1))
+    ghost = place.arrives("pump", host="192.0.2.2")
+    other = place.arrives("valve")
+    assert place.arrives("pump").parting is wire.Parting.REFUSED
+    assert ghost.heard(wire.Ping) == []
+    ghost.transport.lose()
+    other.transport.lose()
+    place.clock.advance(0)
+
+
+def test_roomAtTheHelloCounts() -> None:
+    """
+    A peer that connects to a full server is let in if there is room by the time of its hello, as
+    where it closes its old connection in between.
+    """
+    place = Place(serverLimits=ServerLimits(peers=1))
+    old, new = place.arrives("pump"), place.arrives()
+    old.transport.lose()
+    place.clock.advance(0)
+    new.say(wire.Hello("pump"))
+    assert place.server.named("pump") is new.link
+    new.transport.lose()
+
+
+def test_noMoreThanSomeWaitForTheirGhosts() -> None:
+    """
+    On a full server no more than 32 newcomers at a time wait for their ghosts; the rest is cut off.
+    """
+    place = Place(serverLimits=ServerLimits(peers=40))
+    for number in range(40):
+        place.arrives(f"pump-{number}")
+    guests = [place.arrives(f"pump-{number}") for number in range(32)]
+    protocol: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    transport = FakeTransport(place.clock, protocol)
+    protocol.makeConnection(transport)
+    assert transport.aborting
+    assert all(guest.transport.open for guest in guests)
+    place.passes(15.25)
+    assert [place.server.named(guest.link.name) for guest in guests] == [
+        guest.link for guest in guests
+    ]
+    place.server.close()
+    place.clock.advance(0)
+
+
+# Strangers.
+
+
+def test_strangers(events: list[LogEvent]) -> None:
+    """
+    Strangers that leave before their hello are counted.  The hooks hear of each, and the log has
+    one event in a minute of all that end alike, at level info where they have only left.
+    """
+    place = Place()
+    ends = [PeerClosed(), PeerReset(), HandshakeFailed()]
+    for number in range(90):
+        place.arrives().transport.lose(ends[number % 3])
+        place.passes(1)
+    assert place.server.strangers == 90
+    assert place.hooks.names == ["disconnected"] * 90
+    told = [(event["cause"], event["log_level"].name, event["others"]) for event in events]
+    assert told == [
+        ("PeerClosed", "info", 0),
+        ("PeerReset", "info", 0),
+        ("HandshakeFailed", "warn", 0),
+        ("PeerClosed", "info", 19),
+        ("PeerReset", "info", 19),
+        ("HandshakeFailed", "warn", 19),
+    ]
+
+
+def test_knownPeersAreNoStrangers(events: list[LogEvent]) -> None:
+    """
+    The end of a peer that has said hello is logged each time, admitted or not.
+    """
+    deciding: Deferred[None] = Deferred()
+    place = Place(admit=lambda address, shown, hello: deciding if hello.name == "late" else None)
+    for name in ("pump", "late") * 3:
+        place.arrives(name).transport.lose()
+    assert place.server.strangers == 0
+    assert len(reasons(events, "disconnected")) == 6
 
 
 ADDRESSES = {

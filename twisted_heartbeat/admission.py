@@ -8,6 +8,7 @@ L{Admission}: a peer's way into a server, from its connection to admitted or ref
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -20,7 +21,7 @@ from .net.clock import Slot, pulseFor
 from .net.hooks import cancel
 from .net.link import Link
 from .net.reports import SafeLogger
-from .net.terms import Terms
+from .net.terms import Terms, plainAddress
 from .net.transport import publicKeyOf
 from .protocol import HeartbeatProtocol, MethodCover
 
@@ -36,6 +37,9 @@ _OVERHEAD = 64
 """Bytes that anything takes which is kept, beside its own."""
 
 _NOT_ADMITTED = "not admitted"
+
+_STRANGERS = ("arriving", "greeting", "visiting")
+"""States in which nobody knows yet who is there, or nobody is."""
 
 
 class Admitting(Protocol):
@@ -100,8 +104,8 @@ class Admission:
     those who want it settles with the one ahead.
 
     @ivar state: C{"arriving"}, C{"greeting"}, C{"deciding"}, C{"claiming"}, C{"admitted"},
-        C{"refused"} or C{"over"}.
-    @ivar full: why there is no room for it, in words; nothing if there is.
+        C{"visiting"}, as a load balancer's health check does, C{"refused"}, C{"cut off"} or
+        C{"over"}.
     """
 
     __slots__ = (
@@ -112,7 +116,6 @@ class Admission:
         "_limit",
         "_roll",
         "_server",
-        "full",
         "link",
         "slot",
         "state",
@@ -121,7 +124,7 @@ class Admission:
     link: Link
     """Assigned by whoever makes it, for a link is made with its owner."""
 
-    def __init__(self, server: Admitting, roll: Roll, full: str = "") -> None:
+    def __init__(self, server: Admitting, roll: Roll) -> None:
         """
         @param roll: where it is, and who owns its link once it is admitted.
         """
@@ -134,7 +137,6 @@ class Admission:
         self._lastLook = False
         self.slot: Slot | None = None
         self.state = "arriving"
-        self.full = full
 
     # What the link tells its owner.
 
@@ -143,12 +145,17 @@ class Admission:
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
         self._held = Held(link, self._server.serverLimits.maxHeld)
+        if self._roll.proxied:
+            self._roll.headerReceived(link)
+            if self._roll.crowded(link):
+                self._cutOff()
+                return
         if isinstance(link.protocol, HeartbeatProtocol):
             # For as long as it takes: later it costs nothing.
             if self._hold(link.protocol, "frameReceived", self._frameHeard):
                 self._wait("greeting", self._server.serverLimits.helloTimeout)
-        elif self.full:
-            self._refuse(self.full)
+        elif full := self._full:
+            self._refuse(full)
         else:
             self._decide(None)
 
@@ -161,10 +168,17 @@ class Admission:
         """
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
+        isStranger = self.state in _STRANGERS
+        isCutOff = self.state == "cut off"
         self._enter("over")
         self._roll.forget(link)
         self._roll.leaveRow(link)
-        link.cleanUp()
+        if isStranger:
+            self._roll.strangerLeft(link, cause)
+        elif isCutOff:
+            link.cleanUp(self._roll.cutOffs.others(None, link.seconds()), isStranger=True)
+        else:
+            link.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
         """
@@ -231,8 +245,9 @@ class Admission:
         self.link.name = hello.name
         # It may wait here for longer than it waits for a word.
         self.link.protocol._speakFor(hello)
-        if self.full:
-            self._refuse(self.full)
+        full = self._full
+        if full and not self._roll.mayReplace(self.link):
+            self._refuse(full)
         else:
             self._decide(hello)
 
@@ -273,6 +288,9 @@ class Admission:
     # Whether its name is free.
 
     def _claim(self) -> None:
+        if self.link.isHealthCheck:
+            self._admit()
+            return
         self.state = "claiming"
         self._roll.claim(self)
         self.settle()
@@ -304,8 +322,15 @@ class Admission:
     # In, or not.
 
     def _admit(self) -> None:
-        self._enter("admitted")
-        self._roll.admit(self.link)
+        if full := self._full:
+            self._refuse(full)
+            return
+        if self.link.isHealthCheck:
+            # Its bytes reach the protocol, but nobody is there.
+            self._enter("visiting")
+        else:
+            self._enter("admitted")
+            self._roll.admit(self.link)
         held, self._held = self._held, None
         self._release()
         if held is not None:
@@ -338,6 +363,19 @@ class Admission:
             link.refuse(ClosedHere(f"refused: {why}"))
             sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
             link.close(lingers=self._roll.refuse(link))
+
+    def _cutOff(self) -> None:
+        cause = ClosedHere(f"refused: {self._full}")
+        self._enter("cut off")
+        self.link.refuse(cause)
+        self.link.abort(cause)
+
+    @property
+    def _full(self) -> str:
+        """
+        Why there is no room for it; a health check needs none.
+        """
+        return "" if self.link.isHealthCheck else self._roll.seat(self.link)
 
     # How long it may take.
 
@@ -372,6 +410,24 @@ class Admission:
             pulseFor(self.link.clock).forget(self)
         if deciding is not None:
             cancel(deciding)
+
+
+def networkOf(address: Any) -> str | None:
+    """
+    Whose a peer's address is: one IPv4 address, or one IPv6 network of 64 bits, which is what one
+    host has to choose its address from (RFC 4291, 2.5.4).
+
+    @return: L{None} for an address that has no host, such as a UNIX socket's.
+    """
+    host: str | None = getattr(plainAddress(address), "host", None)
+    if host is None or ":" not in host:
+        return host
+    try:
+        number = int(IPv6Address(host.partition("%")[0]))
+    except ValueError:
+        # A load balancer's header may hold anything.
+        return host
+    return f"{IPv6Address(number >> 64 << 64)}/64"
 
 
 def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:

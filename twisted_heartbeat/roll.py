@@ -8,9 +8,9 @@ L{Roll}: who is in a server, and who is on the way in.
 from __future__ import annotations
 
 from collections import Counter
-from math import floor
+from math import floor, inf
 
-from .admission import Admission, Admitting, sayGoodbye
+from .admission import Admission, Admitting, networkOf, sayGoodbye
 from .core import wire
 from .core.causes import Cause, ProtocolViolation
 from .net.clock import pulseFor
@@ -20,7 +20,43 @@ _ROUNDING = 1e-6
 """Of a ping: more than any sum of floats is wrong by."""
 
 MAX_POLITE_REFUSALS = 32
-"""Refused peers at a time whose connections are kept open until they have read why."""
+"""
+Peers for which there is no room that are kept at a time, until they have read why, or until the
+holder of their name has ended.  Others beside them are cut off.
+"""
+
+CUT_OFF_INTERVAL = 1.0
+"""Seconds between two events of the log about peers that were cut off."""
+
+STRANGER_INTERVAL = 60.0
+"""Seconds between two events of the log about strangers that ended alike."""
+
+
+class LogRateLimit:
+    """
+    Lets one event of a kind into the log in an interval, and counts the others.
+
+    @ivar interval: seconds.
+    """
+
+    __slots__ = ("_logged", "interval")
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._logged: dict[object, tuple[float, int]] = {}
+
+    def others(self, kind: object, now: float) -> int | None:
+        """
+        @param kind: of which there may be a few.
+        @return: how many events of the kind were left out since the last one that was logged;
+            L{None} if this one is to be left out as well.
+        """
+        since, others = self._logged.get(kind, (-inf, 0))
+        if now < since + self.interval:
+            self._logged[kind] = since, others + 1
+            return None
+        self._logged[kind] = now, 0
+        return others
 
 
 class PingRateLimit:
@@ -73,9 +109,14 @@ class Roll:
     Those who want one name stand in a row, of which the first alone may be in.
 
     @ivar peers: the links of those who are in, by generation.
-    @ivar others: the links of those who are not yet.
-    @ivar crowd: the links that are refused, or will be for want of room, until they are gone.
+    @ivar others: the links of those who are counted, and not yet in.
+    @ivar crowd: the links that are refused, or for which there is no room, until they are gone.
+        They are not counted.
     @ivar closing: the other links that are closing: they count for no limit, and have no name.
+    @ivar proxied: whether links have come by way of a load balancer, so that where a peer is can be
+        told no sooner than its link is ready.
+    @ivar strangers: how many have left before their hello, or without ever being a peer.
+    @ivar cutOffs: limits the events about peers that are cut off.
     @ivar claims: the last of those who want a name, by name.
     @ivar ahead: the one right ahead in the row, by generation.
     """
@@ -88,6 +129,10 @@ class Roll:
         self.closing: dict[int, Link] = {}
         self.claims: dict[str, Link] = {}
         self.ahead: dict[int, Link] = {}
+        self.proxied = False
+        self.strangers = 0
+        self.cutOffs = LogRateLimit(CUT_OFF_INTERVAL)
+        self._strangersLogged = LogRateLimit(STRANGER_INTERVAL)
         self._behind: dict[int, Admission] = {}
         self._networks: dict[int, str] = {}
         self._there: Counter[str] = Counter()
@@ -104,11 +149,8 @@ class Roll:
         """
         if crowds:
             self.crowd[link.generation] = link
-            return
-        self.others[link.generation] = link
-        if network is not None:
-            self._networks[link.generation] = network
-            self._there[network] += 1
+        else:
+            self._count(link, network)
 
     def admit(self, link: Link) -> None:
         """
@@ -135,12 +177,104 @@ class Roll:
         It is gone, and only its place in the row is left.
         """
         generation = link.generation
-        self._uncount(generation)
+        self._uncount(link)
         self.crowd.pop(generation, None)
         self.closing.pop(generation, None)
         self._bucketsEmptyAt.pop(generation, None)
 
-    def _uncount(self, generation: int) -> None:
+    def strangerLeft(self, link: Link, cause: Cause) -> None:
+        """
+        Clean up after a link that has ended before anybody knew who was there: a port scan, or a
+        health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
+        """
+        self.strangers += 1
+        link.cleanUp(self._strangersLogged.others(type(cause), link.seconds()), isStranger=True)
+
+    # How many there may be.
+
+    def full(self, network: str | None, without: Link | None = None) -> str:
+        """
+        Why there is no room for one more.
+
+        @param network: where it is.
+        @param without: a link that is to be thought away.
+        """
+        limits, here, there = self._server.serverLimits, self.here, self.there(network)
+        if without is not None and self._isCounted(without):
+            here -= 1
+            there -= network is not None and self._networks.get(without.generation) == network
+        if limits.peers is not None and here >= limits.peers:
+            return f"{here} peers are connected, and no more than {limits.peers} may be"
+        if limits.peersPerAddress is not None and there >= limits.peersPerAddress:
+            most = limits.peersPerAddress
+            return f"{there} peers are connected from {network}, and no more than {most} may be"
+        return ""
+
+    def seat(self, link: Link) -> str:
+        """
+        Count a link for which there was no room, if there is room by now.
+
+        @return: why there is still none.
+        """
+        if link.generation not in self.crowd:
+            return ""
+        network = self._networkOf(link)
+        full = self.full(network)
+        if not full:
+            del self.crowd[link.generation]
+            self._count(link, network)
+        return full
+
+    def crowded(self, link: Link) -> bool:
+        """
+        Whether it is one of too many for which there is no room.
+        """
+        return link.generation in self.crowd and len(self.crowd) > MAX_POLITE_REFUSALS
+
+    def mayReplace(self, link: Link) -> bool:
+        """
+        Whether there would be room for a link if the holder of its name, which may be the same
+        peer's ghost, were gone.
+        """
+        holder = self._firstIn(link.name) if link.name else None
+        return holder is not None and not self.full(self._networkOf(link), holder)
+
+    def awaitHeader(self, link: Link) -> None:
+        """
+        Do not count a link at the address of its load balancer.
+        """
+        self.proxied = True
+        if self._isCounted(link):
+            self._uncount(link)
+            self._count(link, None)
+
+    def headerReceived(self, link: Link) -> str:
+        """
+        Count a link at its peer's own address.
+
+        @return: why there is no room for it.
+        """
+        self._uncount(link)
+        self.crowd[link.generation] = link
+        return self.seat(link)
+
+    def _networkOf(self, link: Link) -> str | None:
+        counts = self._server.serverLimits.peersPerAddress is not None
+        return networkOf(link.peer) if counts and not link.isHealthCheck else None
+
+    def _isCounted(self, link: Link) -> bool:
+        return link.generation in self.peers or link.generation in self.others
+
+    def _count(self, link: Link, network: str | None) -> None:
+        self.others[link.generation] = link
+        if network is not None:
+            self._networks[link.generation] = network
+            self._there[network] += 1
+
+    def _uncount(self, link: Link) -> None:
+        generation = link.generation
+        if not self._isCounted(link):
+            return
         self.peers.pop(generation, None)
         self.others.pop(generation, None)
         network = self._networks.pop(generation, None)
@@ -148,6 +282,10 @@ class Roll:
             self._there[network] -= 1
             if not self._there[network]:
                 del self._there[network]
+        heir = self._behind.get(generation)
+        if heir is not None:
+            # At once, because its place could otherwise be gone before its cleanups have finished.
+            self.seat(heir.link)
 
     @property
     def links(self) -> list[Link]:
@@ -176,10 +314,17 @@ class Roll:
         """
         Who is in, and has that name.
         """
+        link = self._firstIn(name)
+        return link if link is not None and link.usable and link.generation in self.peers else None
+
+    def _firstIn(self, name: str) -> Link | None:
+        """
+        The first in the row of those who want a name.
+        """
         link = self.claims.get(name)
         while link is not None and link.generation in self.ahead:
             link = self.ahead[link.generation]
-        return link if link is not None and link.usable and link.generation in self.peers else None
+        return link
 
     def claim(self, claimant: Admission) -> None:
         """
@@ -250,7 +395,7 @@ class Roll:
         """
         generation = link.generation
         if link.state == "closing":
-            self._uncount(generation)
+            self._uncount(link)
             if generation not in self.crowd:
                 self.closing[generation] = link
         behind = self._behind.get(generation)

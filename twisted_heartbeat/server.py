@@ -8,7 +8,6 @@ L{HeartbeatServerFactory}: watches many peers.
 from __future__ import annotations
 
 import random
-from ipaddress import IPv6Address
 from math import inf
 from typing import Any
 
@@ -17,7 +16,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel
 
-from .admission import Admission, Admit, sayGoodbye
+from .admission import Admission, Admit, networkOf, sayGoodbye
 from .core import wire
 from .core.causes import ClosedHere
 from .core.settings import ServerLimits
@@ -27,9 +26,6 @@ from .net.transport import abort
 from .protocol import HeartbeatProtocol
 from .roll import MAX_POLITE_REFUSALS, Roll
 from .wrapping import HeartbeatFactory, withLink
-
-_TELL_AGAIN = 1.0
-"""Seconds between two events of the log about those."""
 
 
 class _CutOff(Protocol):
@@ -76,11 +72,10 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self.serverLimits = serverLimits or ServerLimits.off()
         self.admit = admit
         self._roll = Roll(self)
+        self._settings["proxied"] = self._roll.awaitHeader
         self.claims = self._roll.claims
         self.peers = self._roll.peers
         self._draining = False
-        self._toldAt: float | None = None
-        self._untold = 0
 
     def named(self, name: str) -> Link | None:
         """
@@ -89,6 +84,14 @@ class HeartbeatServerFactory(HeartbeatFactory):
         @return: one of the L{peers}; L{None} if there is none of that name.
         """
         return self._roll.named(name)
+
+    @property
+    def strangers(self) -> int:
+        """
+        How many connections have ended before a hello, or without ever being a peer's: port scans,
+        and the health checks of load balancers.
+        """
+        return self._roll.strangers
 
     def doStart(self) -> None:
         """
@@ -101,15 +104,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         See C{IProtocolFactory}.
         """
-        counted = self.serverLimits.peersPerAddress is not None
+        counted = self.serverLimits.peersPerAddress is not None and not self._roll.proxied
         network = networkOf(addr) if counted else None
-        full = self._full(network)
+        full = self._roll.full(network)
         if self._draining or (full and len(self._roll.crowd) >= MAX_POLITE_REFUSALS):
             return self._cutOff(addr, full or "the server is closing")
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
-        admission = Admission(self, self._roll, full)
+        admission = Admission(self, self._roll)
         linked = withLink(protocol, self.terms, admission)
         admission.link = linked.link
         self._limitMessages(protocol)
@@ -167,32 +170,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
     def _established(self) -> list[Link]:
         return [link for link in self._roll.links if link.state != "new"]
 
-    # How many there may be.
-
-    def _full(self, network: str | None) -> str:
-        """
-        Why there is no room for one more.
-        """
-        limits, here, there = self.serverLimits, self._roll.here, self._roll.there(network)
-        if limits.peers is not None and here >= limits.peers:
-            return f"{here} peers are connected, and no more than {limits.peers} may be"
-        if limits.peersPerAddress is not None and there >= limits.peersPerAddress:
-            most = limits.peersPerAddress
-            return f"{there} peers are connected from {network}, and no more than {most} may be"
-        return ""
-
     def _cutOff(self, addr: Any, why: str) -> _CutOff:
         """
         Not each is told of in the log: they may be many, and come again and again.
         """
-        now = self.terms.clock.seconds()
-        if self._toldAt is None or now >= self._toldAt + _TELL_AGAIN:
+        others = self._roll.cutOffs.others(None, self.terms.clock.seconds())
+        if others is not None:
             cause = ClosedHere(f"refused: {why}")
-            others, self._untold, self._toldAt = self._untold, 0, now
             peer = peerName(addr)
             self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
-        else:
-            self._untold += 1
         return _CutOff()
 
     def _limitMessages(self, protocol: Any) -> None:
@@ -201,22 +187,6 @@ class HeartbeatServerFactory(HeartbeatFactory):
             return
         if most < protocol.maxMessage:
             protocol.maxMessage = most
-
-
-def networkOf(address: Any) -> str | None:
-    """
-    Whose a peer's address is: one IPv4 address, or one IPv6 network of 64 bits, which is what one
-    host has to choose its address from (RFC 4291, 2.5.4).
-
-    @return: L{None} for an address that has no host, such as a UNIX socket's.
-    """
-    host: str | None = getattr(address, "host", None)
-    if host is None or ":" not in host:
-        return host
-    number = IPv6Address(host.partition("%")[0])
-    if number.ipv4_mapped is not None:
-        return str(number.ipv4_mapped)
-    return f"{IPv6Address(int(number) >> 64 << 64)}/64"
 
 
 def _closeAll(links: list[Link], within: float | None) -> None:

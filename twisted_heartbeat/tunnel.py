@@ -49,7 +49,7 @@ from .core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolat
 from .net.deadline import PeerDeadline
 from .net.link import Link
 from .net.reports import SafeLogger, guarded
-from .net.transport import Buffering, abort, closesHere
+from .net.transport import Buffering, abort, closesHere, handshakeDone
 from .protocol import HeartbeatProtocol, MixedInLink
 
 _log = SafeLogger()
@@ -106,7 +106,7 @@ class Tunnel(HeartbeatProtocol):
         super().connectionMade()
         self.inside = TunnelTransport(self)
         self.transport.registerProducer(self, True)
-        if self._known.state != "handshaking":
+        if handshakeDone(self.transport):
             self._awaitHello()
 
     def handshakeCompleted(self) -> None:

@@ -31,6 +31,7 @@ from ..core.causes import (
     Fall,
     HandshakeFailed,
     PeerClosed,
+    PeerReset,
     SendFailed,
     SendStalled,
     causeOfLoss,
@@ -51,11 +52,13 @@ from .keepalive import Applied, applyKeepAlive
 from .reports import SafeLogger, guarded
 from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
-from .terms import Ping, Terms, peerName
+from .terms import Ping, Terms, peerName, plainAddress
 from .transport import (
     ObservedSocket,
     Witness,
     abort,
+    awaitHeader,
+    awaitsHeader,
     bearWitness,
     certificateOf,
     certificateRefused,
@@ -66,6 +69,7 @@ from .transport import (
     handshakeDone,
     handshakeRejected,
     isAccepted,
+    isHealthCheck,
     isInMemory,
     isSecured,
     notRead,
@@ -315,11 +319,12 @@ class Link:
     def peer(self) -> Any:
         """
         The peer's address; L{None} before there is a connection, and where the transport has none,
-        as that of a child process.
+        as that of a child process.  An IPv4 address is one, also where the socket has it mapped
+        into IPv6.
         """
         getPeer = getattr(self._transport, "getPeer", None)
         try:
-            return None if getPeer is None else getPeer()
+            return None if getPeer is None else plainAddress(getPeer())
         except BaseException:
             # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
             return None
@@ -435,6 +440,14 @@ class Link:
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
 
     @property
+    def isHealthCheck(self) -> bool:
+        """
+        Whether no peer is behind it: a load balancer before C{haproxy:} has said that it has made
+        the connection for itself (LOCAL).
+        """
+        return isHealthCheck(self._transport)
+
+    @property
     def rtt(self) -> float | None:
         """
         Seconds that the last ping took to be answered; L{None} before the first.
@@ -467,7 +480,10 @@ class Link:
             self.sendBegan()
         if self._terms.keepAlive is not None:
             self.keepAlive = applyKeepAlive(transport, self._terms.keepAlive)
-        if isSecured(transport) and not handshakeDone(transport):
+        proxied = awaitHeader(transport, self._readyIfComplete)
+        if proxied and self._terms.proxied is not None:
+            self._terms.proxied(self)
+        if proxied or self._handshakes:
             self.state = "handshaking"
             self._deadline = now + (self._terms.limits.connectTimeout or inf)
             self._revisit()
@@ -486,10 +502,22 @@ class Link:
         The TLS handshake is complete.
         """
         if self.state == "handshaking" and not handshakeRejected(self._transport):
-            self._deadline = inf
             sendHeldBack(self._transport)
-            self._live(self.seconds())
-            self._ready()
+            self._readyIfComplete()
+
+    def _readyIfComplete(self) -> None:
+        """
+        Begin, unless a TLS handshake or the header of a load balancer is still waited for.
+        """
+        if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
+            return
+        self._deadline = inf
+        self._live(self.seconds())
+        self._ready()
+
+    @property
+    def _handshakes(self) -> bool:
+        return isSecured(self._transport) and not handshakeDone(self._transport)
 
     def _ready(self) -> None:
         self.owner.linkReady(self)
@@ -722,16 +750,22 @@ class Link:
 
     def announceConnected(self) -> None:
         """
-        Say that it is in use.
+        Say that it is in use, unless a load balancer has only looked whether somebody is here.
         """
+        if self.isHealthCheck:
+            return
         self._announce("connected", watch=self.watch)
         hook = self._terms.hooks.connected
         runHook("connected", hook, self, failed=self._connectedFailed)
 
-    def cleanUp(self) -> Deferred[None]:
+    def cleanUp(self, others: int | None = None, *, isStranger: bool = False) -> Deferred[None]:
         """
         Say that it is gone, and run its cleanups, last in first out.
 
+        @param isStranger: whether it never was a peer's, so that its end is nothing to warn of, and
+            not each such end is told in the log.
+        @param others: of a stranger's, how many alike the log has left out; L{None} to leave this
+            one out, too.
         @return: fires when they have run, or their time is over.
         """
         ending = self._end
@@ -744,7 +778,10 @@ class Link:
         assert cause is not None
         name = "refused" if ending.refused else "disconnected"
         hook = getattr(self._terms.hooks, name)
-        self._announceEnd(name, cause)
+        if not isStranger:
+            self._announceEnd(name, cause)
+        elif others is not None:
+            self._announceEnd(name, cause, others=others)
 
         def lastHook() -> object:
             return hook(self, cause)
@@ -753,12 +790,15 @@ class Link:
         done = self._runSteps([lastHook, *reversed(cleanups)])
         return done.addCallback(lambda _: ending.tell())
 
-    def _announceEnd(self, event: str, cause: Cause) -> None:
+    def _announceEnd(self, event: str, cause: Cause, **fields: object) -> None:
         if self.refused:
-            self._announce(event, LogLevel.warn, cause=cause, name=self.name)
+            self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
         else:
-            level = LogLevel.info if isinstance(cause, ClosedHere) else LogLevel.warn
-            self._announce(event, level, cause=cause, evidence=_fieldsOf(cause.evidence))
+            # That a stranger leaves is no fault of anybody's.
+            usual = (ClosedHere, PeerClosed, PeerReset) if fields else ClosedHere
+            level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
+            evidence = _fieldsOf(cause.evidence)
+            self._announce(event, level, cause=cause, evidence=evidence, **fields)
 
     def ask(self) -> Deferred[bool]:
         """
@@ -1587,7 +1627,8 @@ class Link:
         if self.state == "handshaking":
             limit = limits.connectTimeout
             if not self._looksAgain(now, lateness, limit):
-                self.abort(HandshakeFailed(f"no TLS handshake within {limit:g} s"))
+                what = "TLS handshake" if self._handshakes else "header of a load balancer"
+                self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
             return
         ending = self._end
         assert ending.cause is not None
@@ -1638,7 +1679,7 @@ class Link:
             number=None if witness is None else witness.number,
             finished=witness is not None and witness.finished,
             closedHere=closesHere(self._transport),
-            handshaking=self.state == "handshaking",
+            handshaking=self.state == "handshaking" and isSecured(self._transport),
             refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
         )
         self.blame(found)

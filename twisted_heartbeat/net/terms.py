@@ -7,11 +7,13 @@ L{Terms}: what all links of one factory or service have in common, and how the l
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 
@@ -26,10 +28,27 @@ Ping = Callable[[Any], object]
 """Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
 
 
+def plainAddress(address: Any) -> Any:
+    """
+    An address, with IPv4 in place of IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291,
+    2.5.5.2).  A socket that listens on C{::} has such addresses for its IPv4 peers.
+    """
+    if not isinstance(address, IPv6Address):
+        return address
+    host: str = address.host
+    try:
+        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
+    except ValueError:
+        # A load balancer's header may hold anything.
+        return address
+    return address if mapped is None else IPv4Address(address.type, str(mapped), address.port)
+
+
 def peerName(address: object) -> str:
     """
     What the log calls an address.
     """
+    address = plainAddress(address)
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     return printable(textOf(address) if host is None else f"{host}:{port}")
 
@@ -46,6 +65,7 @@ class Terms:
     @ivar name: what the log calls them.
     @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}; L{None} where
         there are not many.
+    @ivar proxied: takes a link that waits for the header of its load balancer.
     """
 
     clock: IReactorTime
@@ -56,6 +76,7 @@ class Terms:
     ping: Ping | None = None
     name: str | None = None
     phase: Callable[[], float] | None = None
+    proxied: Callable[[Any], None] | None = None
     generations: Iterator[int] = field(default_factory=lambda: count(1))
 
     def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:

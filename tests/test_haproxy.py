@@ -1,0 +1,379 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Behind a load balancer that speaks the PROXY protocol: a peer is known by its own address, and a
+health check is no peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.protocols.basic import LineReceiver
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
+
+from twisted_heartbeat import (
+    HandshakeFailed,
+    HeartbeatFactory,
+    HeartbeatMixin,
+    HeartbeatServerFactory,
+    Limits,
+    PeerClosed,
+    ServerLimits,
+)
+from twisted_heartbeat.core import wire
+
+from .fakes import FakeTransport, Kept, Recorder
+from .loopback import Certificates, Loopback, opened, wait, within
+
+BALANCER = IPv4Address("TCP", "10.0.0.1", 40000)
+MARK = b"\r\n\r\n\x00\r\nQUIT\n"
+
+LOCAL = MARK + b"\x20\x00\x00\x00"
+UNKNOWN = b"PROXY UNKNOWN ? ? ? ?\r\n"
+UNSPECIFIED = MARK + b"\x21\x00\x00\x00"
+MAPPED = b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.9 4000 7000\r\n"
+
+
+def header(host: str = "192.0.2.7") -> bytes:
+    """
+    What a balancer says of a client.
+    """
+    return f"PROXY TCP4 {host} 10.0.0.9 4000 7000\r\n".encode()
+
+
+def second(host: str = "192.0.2.7") -> bytes:
+    """
+    The same in version 2.
+    """
+    numbers = bytes(map(int, host.split("."))) + bytes([10, 0, 0, 9])
+    return MARK + b"\x21\x11\x00\x0c" + numbers + b"\x0f\xa0\x1b\x58"
+
+
+class Line(LineReceiver):
+    """
+    Keeps the lines, and says one first.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        As SMTP does.
+        """
+        self.lines: list[bytes] = []
+        self.sendLine(b"welcome")
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Keep it.
+        """
+        self.lines.append(line)
+
+
+class MixedLine(HeartbeatMixin, Line):
+    """
+    The same, mixed in.
+    """
+
+    def sendPing(self) -> None:
+        """
+        Make the peer speak.
+        """
+        self.sendLine(b"ping")
+
+
+class Site:
+    """
+    A server behind a balancer, in virtual time.
+    """
+
+    def __init__(self, protocol: type[Any] | None = Line, **settings: Any) -> None:
+        self.clock = Clock()
+        self.hooks = Recorder()
+        wrapped = None if protocol is None else Factory.forProtocol(protocol)
+        settings = {"ping": None, "keepAlive": None, **settings}
+        self.server = HeartbeatServerFactory(
+            wrapped, hooks=self.hooks, clock=self.clock, **settings
+        )
+        self.outside = HAProxyWrappingFactory(self.server)
+
+    def connects(self, *chunks: bytes, directly: bool = False) -> FakeTransport:
+        """
+        The balancer connects, and sends these; or somebody does who goes past it.
+        """
+        factory: Any = self.server if directly else self.outside
+        protocol = factory.buildProtocol(BALANCER)
+        transport = FakeTransport(self.clock, protocol)
+        transport.peerAddr = BALANCER
+        protocol.makeConnection(transport)
+        for chunk in chunks:
+            transport.deliver(chunk)
+        self.clock.advance(0)
+        return transport
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    """
+    The structured events.
+    """
+    found: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("event"):
+            found.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.mark.parametrize("protocol", [Line, MixedLine])
+@pytest.mark.parametrize("said", [header(), second(), MAPPED], ids=["1", "2", "mapped"])
+def test_connectedWithItsAddress(protocol: type[Any], said: bytes, events: list[LogEvent]) -> None:
+    """
+    A peer is connected when its header has come, before any byte of its own, by its own address:
+    for C{admit}, the hooks and the log.
+    """
+    asked: list[Any] = []
+    site = Site(protocol, admit=lambda address, certificate, hello: asked.append(address))
+    transport = site.connects(said[:20])
+    assert (asked, site.hooks.names) == ([], [])
+    transport.deliver(said[20:])
+    assert asked == [IPv4Address("TCP", "192.0.2.7", 4000)]
+    [link] = site.hooks.told("connected")
+    assert link.peer.host == "192.0.2.7"
+    transport.deliver(b"hello\r\n")
+    assert link.protocol.lines == [b"hello"]
+    transport.lose()
+    assert [event["peer"] for event in events] == ["192.0.2.7:4000"] * 2
+
+
+def test_headerAndBytesInOneChunk() -> None:
+    """
+    What follows the header in its chunk is delivered after C{connected}.
+    """
+    site = Site()
+    site.hooks.then["connected"] = lambda: lines.append(site.server.peers[1].protocol.lines[:])
+    lines: list[Any] = []
+    site.connects(header() + b"hello\r\n").lose()
+    assert lines == [[]]
+    assert site.hooks.told("connected")[0].protocol.lines == [b"hello"]
+
+
+def test_refusedByItsAddress() -> None:
+    """
+    C{admit} can refuse a client by its address, and nothing that it says is delivered.
+    """
+    site = Site(admit=lambda address, certificate, hello: address.host != "203.0.113.66")
+    transport = site.connects(header("203.0.113.66") + b"let me in\r\n")
+    assert site.hooks.names == ["refused"]
+    assert not transport.open
+
+
+@pytest.mark.parametrize("protocol", [Line, None], ids=["lines", "built in"])
+@pytest.mark.parametrize("said", [b"", header()[:10], LOCAL], ids=["nothing", "a part", "LOCAL"])
+def test_healthCheckIsNoPeer(protocol: Any, said: bytes, events: list[LogEvent]) -> None:
+    """
+    A connection without a complete header, or with LOCAL, is never C{connected}; many of them are
+    counted, and are one event of the log in a minute.
+    """
+    site = Site(protocol)
+    for _ in range(30):
+        site.connects(*[said] if said else []).lose()
+        assert site.server.peers == {}
+        site.clock.advance(2.0)
+    assert "connected" not in site.hooks.names
+    assert {type(cause) for cause in site.hooks.told("disconnected")} == {PeerClosed}
+    assert site.server.strangers == 30
+    [event] = events
+    assert (event["event"], event["log_level"].name, event["others"]) == ("disconnected", "info", 0)
+    site.clock.advance(2.0)
+    site.connects().lose()
+    assert events[1]["others"] == 29
+
+
+def test_healthCheckIsServed() -> None:
+    """
+    The bytes of a health check reach the protocol, so that the balancer can check more than the
+    port; it needs no room.
+    """
+    site = Site(serverLimits=ServerLimits(peers=1))
+    site.connects(header())
+    transport = site.connects(LOCAL + b"HELO\r\n")
+    [link] = [link for link in site.server._roll.links if link.isHealthCheck]
+    assert link.protocol.lines == [b"HELO"]
+    assert site.hooks.names == ["connected"]
+    transport.lose()
+
+
+@pytest.mark.parametrize("said", [UNKNOWN, UNSPECIFIED], ids=["1", "2"])
+def test_unknownAddressIsTheBalancers(said: bytes) -> None:
+    """
+    A header without an address leaves the connection's own, and its peer is one.
+    """
+    site = Site()
+    transport = site.connects(said)
+    [link] = site.hooks.told("connected")
+    assert link.peer == BALANCER
+    transport.lose()
+
+
+def test_noHeaderInTime() -> None:
+    """
+    A header that does not come is waited for as a TLS handshake is.
+    """
+    site = Site(limits=Limits(connectTimeout=5))
+    transport = site.connects()
+    site.clock.advance(5)
+    site.clock.advance(0)
+    assert not transport.open
+    [cause] = site.hooks.told("disconnected")
+    assert type(cause) is HandshakeFailed
+    assert "load balancer" in str(cause)
+
+
+@pytest.mark.parametrize("protocol", [Line, None], ids=["lines", "built in"])
+def test_countedByItsAddress(protocol: Any) -> None:
+    """
+    C{peersPerAddress} counts the peers' own addresses, from the first burst on, and never the
+    balancer's.
+    """
+    site = Site(protocol, serverLimits=ServerLimits(peersPerAddress=1), heartbeat=None)
+    transports = [site.connects() for _ in range(100)]
+    for number, transport in enumerate(transports):
+        hello = b"" if protocol else wire.encode(wire.Hello())
+        transport.deliver(header(f"192.0.2.{number}") + hello)
+        site.clock.advance(0)
+    assert len(site.server.peers) == 100
+    site.connects(header("192.0.2.5") + hello)
+    site.clock.advance(0)
+    [cause] = site.hooks.told("refused")
+    assert "1 peers are connected from 192.0.2.5" in str(cause)
+    transports[5].lose()
+    site.connects(header("192.0.2.5") + hello)
+    assert len(site.server.peers) == 100
+
+
+def test_manyOfOneAddressAreCutOff(events: list[LogEvent]) -> None:
+    """
+    Of those behind a balancer for whom there is no room no more than elsewhere are kept.
+    """
+    site = Site(None, serverLimits=ServerLimits(peersPerAddress=1))
+    transports = [site.connects(header()) for _ in range(100)]
+    assert sum(transport.open for transport in transports) == 1 + 32
+    assert len([event for event in events if event["event"] == "refused"]) == 1
+    for transport in transports:
+        transport.lose()
+    tables = site.server._roll
+    assert not (tables.others or tables.crowd or tables._there or tables._networks)
+
+
+def test_pastTheBalancer() -> None:
+    """
+    A factory that listens beside the balancer, too, counts who comes that way by its own address.
+    """
+    site = Site(serverLimits=ServerLimits(peersPerAddress=1))
+    site.connects(header())
+    site.connects(directly=True)
+    assert len(site.server.peers) == 2
+    site.connects(directly=True)
+    assert site.hooks.names == ["connected", "connected", "refused"]
+
+
+def test_anyFactory() -> None:
+    """
+    So it is for a factory that is wrapped and no server.
+    """
+    clock, hooks = Clock(), Recorder()
+    factory = HeartbeatFactory(Factory.forProtocol(Line), hooks=hooks, clock=clock, keepAlive=None)
+    for said in (LOCAL, header()):
+        protocol = HAProxyWrappingFactory(factory).buildProtocol(BALANCER)
+        transport = FakeTransport(clock, protocol)
+        protocol.makeConnection(transport)
+        transport.deliver(said)
+        transport.lose()
+    assert hooks.names == ["disconnected", "connected", "disconnected"]
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets.
+    """
+    with opened(False) as place:
+        yield place
+
+
+@pytest.mark.parametrize(
+    "where", ["haproxy:tcp:0", "keepalive:haproxy:tcp:0", "haproxy:ssl:0:privateKey={0.pem}"]
+)
+@pytest_twisted.ensureDeferred
+async def test_listens(where: str, plain: Loopback, tmp_path: Any) -> None:
+    """
+    By endpoint strings, over real sockets, and inside of TLS.
+    """
+    from twisted.internet import reactor
+
+    certificates = Certificates(tmp_path)
+    hooks = Recorder()
+    server = HeartbeatServerFactory(Factory.forProtocol(Line), hooks=hooks, ping=None)
+    plain.atEnd(server.close)
+    described = where.format(certificates) + ":interface=127.0.0.1"
+    port = await serverFromString(reactor, described).listen(server)
+    plain.atEnd(port.stopListening)
+    number = port.getHost().port
+    way = f"tcp:127.0.0.1:{number}"
+    if "ssl" in where:
+        way = f"tls:peer.example:{number}:trustRoots={certificates.roots}:endpoint=" + way.replace(
+            ":", r"\:"
+        )
+    client: Any = await within(clientFromString(reactor, way).connect(Factory.forProtocol(Kept)))
+    plain.atEnd(client.transport.abortConnection)
+    await wait(0.1)
+    assert hooks.names == []
+    connected = hooks.next("connected")
+    client.transport.write(header())
+    link = await within(connected)
+    assert link.peer.host == "192.0.2.7"
+
+
+ADDRESSES = [
+    ("::ffff:192.0.2.7", IPv4Address("TCP", "192.0.2.7", 1)),
+    ("0:0:0:0:0:ffff:c000:207", IPv4Address("TCP", "192.0.2.7", 1)),
+    ("::ffff:192.0.2.7%eth0", IPv4Address("TCP", "192.0.2.7", 1)),
+    ("2001:db8::1", IPv6Address("TCP", "2001:db8::1", 1)),
+    ("no:address", IPv6Address("TCP", "no:address", 1)),
+]
+
+
+@pytest.mark.parametrize(("host", "expected"), ADDRESSES, ids=[host for host, _ in ADDRESSES])
+def test_mappedIsIPv4(host: str, expected: Any, events: list[LogEvent]) -> None:
+    """
+    An IPv4 address that is mapped into IPv6 is one for C{admit}, the link and the log; the user's
+    protocol sees what the transport says.
+    """
+    asked: list[Any] = []
+    site = Site(
+        admit=lambda address, certificate, hello: asked.append(address),
+        serverLimits=ServerLimits(peersPerAddress=5),
+    )
+    address = IPv6Address("TCP", host, 1)
+    protocol: Any = site.server.buildProtocol(address)
+    transport = FakeTransport(site.clock, protocol)
+    transport.peerAddr = address  # type: ignore[assignment]
+    protocol.makeConnection(transport)
+    assert asked == [expected]
+    [link] = site.hooks.told("connected")
+    assert link.peer == expected
+    assert events[0]["peer"] == f"{expected.host}:1"
+    assert link.protocol.transport.getPeer() is address
+    transport.lose()
