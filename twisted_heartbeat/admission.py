@@ -147,8 +147,9 @@ class Admission:
         self._held = Held(link, self._server.serverLimits.maxHeld)
         if self._roll.proxied:
             self._roll.headerReceived(link)
-            if self._roll.crowded(link):
-                self._cutOff()
+            full = self._full
+            if full and self._roll.crowded(link):
+                self._cutOff(full)
                 return
         if isinstance(link.protocol, HeartbeatProtocol):
             # For as long as it takes: later it costs nothing.
@@ -364,8 +365,8 @@ class Admission:
             sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
             link.close(lingers=self._roll.refuse(link))
 
-    def _cutOff(self) -> None:
-        cause = ClosedHere(f"refused: {self._full}")
+    def _cutOff(self, why: str) -> None:
+        cause = ClosedHere(f"refused: {why}")
         self._enter("cut off")
         self.link.refuse(cause)
         self.link.abort(cause)

@@ -248,15 +248,13 @@ class Roll:
             self._uncount(link)
             self._count(link, None)
 
-    def headerReceived(self, link: Link) -> str:
+    def headerReceived(self, link: Link) -> None:
         """
-        Count a link at its peer's own address.
-
-        @return: why there is no room for it.
+        Count a link at its peer's own address, if there is room.
         """
         self._uncount(link)
         self.crowd[link.generation] = link
-        return self.seat(link)
+        self.seat(link)
 
     def _networkOf(self, link: Link) -> str | None:
         counts = self._server.serverLimits.peersPerAddress is not None
