@@ -1180,13 +1180,15 @@ class Link:
         See L{Sender<twisted_heartbeat.net.transport.Sender>}.  A peer whose last bytes end the
         link, a goodbye for example, has neither recovered nor answered.
         """
-        if not self.usable or self._isClosing():
+        asking = self._asking
+        asked = asking is not None and bool(asking.asked)
+        if not (asked or self.state == "suspected") or not self.usable or self._isClosing():
             return
         if self.state == "suspected":
             self._look(self.seconds(), 0.0)
-        if self._asking is not None and self._asking.asked and self.usable:
-            self._asking.answeredAt = self.seconds()
-            self._asking.tell(True)
+        if asking is not None and asked and self.usable:
+            asking.answeredAt = self.seconds()
+            asking.tell(True)
 
     def peerFinished(self) -> None:
         """
