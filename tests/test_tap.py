@@ -408,7 +408,7 @@ def test_stopIsBounded(reactor: MemoryReactor) -> None:
     reactor.advance(4.9)
     assert not transport.aborted
     # It looks once more after the deadline.
-    reactor.pump([0.1, 0.05])
+    reactor.pump([0.05] * 5)
     assert transport.aborted
     reactor.advance(0.1)
     assert stopped.called
