@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis
 import pytest
@@ -35,19 +36,27 @@ hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.def
 hypothesis.settings.load_profile("unhurried")
 
 
-SHARED_RUNS = {"kernel", "outcomes", "turns"}
-"""Fixtures that run something long for several tests, at once or one after another."""
+TOGETHER = (
+    "tests/kernel/",
+    "tests/test_benchmarks.py::test_contestantsPing",
+    "tests/test_wrapped_suites.py",
+)
+"""How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
-    Keep the tests that share a long run in one worker of C{pytest --dist loadgroup}.  Otherwise
-    each worker would run it.
+    Give each test of C{pytest --numprocesses} to the next free worker, and those of one entry of
+    L{TOGETHER} to one.  (The marker C{xdist_group} does nothing with pytest 9.2.)
     """
-    for item in items:
-        for shared in SHARED_RUNS.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(shared))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((one for one in TOGETHER if nodeid.startswith(one)), nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
