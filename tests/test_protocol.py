@@ -696,7 +696,7 @@ async def test_pingFlood(loopback: Loopback) -> None:
         await wait(0.01)
         most = max([most, *(link.unsent for link in server._roll.links)])
     assert type(await ended) is SendStalled
-    assert 60 * 1024 < most < 128 * 1024
+    assert 48 * 1024 < most < 128 * 1024
     await within(client.stopService())
     await within(server.close())
 

@@ -897,7 +897,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         link.spendPing()
         if link.state == "closing":
             return
-        if link.overfull:
+        if self.__unanswered is not None or link.overfull:
             self.__answerLater(link, ping.token)
         else:
             self.__beat(wire.barePong(ping.token))

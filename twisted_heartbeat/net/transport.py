@@ -914,16 +914,21 @@ def unsentAbove(transport: object) -> int:
         if isinstance(layer, Buffering):
             total += layer.waiting
         if isinstance(layer, TLSMemoryBIOProtocol):
-            waiting = [*layer._appSendBuffer, *getattr(_aggregatorOf(layer), "_buffer", ())]
-            total += sum(map(len, waiting))
+            total += sum(map(len, layer._appSendBuffer)) + _aggregated(layer)
             if isinstance(getattr(layer, "transport", None), tcp.Connection):
                 break
         layer = getattr(layer, "transport", None)
     return total
 
 
-def _aggregatorOf(layer: TLSMemoryBIOProtocol) -> object:
-    return getattr(layer, "_aggregator", None)
+def _aggregated(layer: TLSMemoryBIOProtocol) -> int:
+    """
+    Bytes that TLS keeps until the end of the reactor's turn.  Twisted counts them; to add up
+    thousands of pongs for each further ping would make a flood of pings quadratic.
+    """
+    aggregator: Any = getattr(layer, "_aggregator", None)
+    left: int | None = getattr(aggregator, "_bufferLeft", None)
+    return 0 if left is None else aggregator.MAX_BUFFER_SIZE - left
 
 
 class CloseableStack(NamedTuple):
