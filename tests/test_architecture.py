@@ -31,12 +31,12 @@ FLOORS = {
     "core": ["causes", "settings", "liveness", "wire", "agreement", "supervision"],
     "net": [
         "reports",
+        "deadline",
         "hooks",
         "terms",
         "round",
         "crowd",
         "clock",
-        "deadline",
         "keepalive",
         "nestedpoll",
         "transport",

@@ -32,7 +32,7 @@ from .core.causes import (
     Pace,
     causeOfFailure,
 )
-from .net.deadline import PeerDeadline
+from .net.deadline import PeerDeadline, cancelCalls
 from .net.hooks import cancel
 from .net.link import Link
 from .net.terms import Terms
@@ -235,9 +235,8 @@ class EndpointAttempt:
         self.cancel(kind(f"no {what} within {limit:g} s"))
 
     def _cancelTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancelCalls(self._timer)
+        self._timer = None
 
 
 class AttemptFactory:
@@ -311,9 +310,8 @@ class Preparation:
         @return: whether it was under way until now.
         """
         wasOver, self._over = self._over, True
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancelCalls(self._timer)
+        self._timer = None
         return not wasOver
 
 
@@ -426,9 +424,8 @@ class AttemptRound:
             self.driver.attemptFailed(cause, failure)
 
     def _cancelTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancelCalls(self._timer)
+        self._timer = None
 
 
 def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:

@@ -40,6 +40,7 @@ from .core.causes import Cause, ClosedHere, causeOfFailure
 from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, wishOf
 from .core.supervision import State, Supervision, isProven
 from .net.clock import clockFor
+from .net.deadline import cancelCalls
 from .net.driver import Driver
 from .net.hooks import LinkHooks
 from .net.link import Link, linkInCleanup
@@ -136,7 +137,7 @@ class _ServiceDriver(_PreparingDriver):
             # The hook or cleanup that asks is what the stop waits for.  If it has not returned by
             # the next turn, it waits for the stop.
             timer = self.terms.clock.callLater(0, _fire, [stopped], None)
-            stopped.addCallback(lambda _: timer.cancel() if timer.active() else None)
+            stopped.addCallback(lambda _: cancelCalls(timer))
         return stopped
 
     def reconnectNow(self) -> None:

@@ -27,6 +27,7 @@ from .core.agreement import Agreement
 from .core.causes import ClosedHere, PeerClosed, PeerSilent, ProtocolViolation
 from .core.settings import SHORTEST_BOUND, Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
+from .net.deadline import cancelCalls
 from .net.hooks import LinkHooks
 from .net.link import Link, Unowned
 from .net.reports import SafeLogger
@@ -488,15 +489,13 @@ class HeartbeatMixin(TimeoutMixin):
         self.__timeoutSeconds = getattr(call, "seconds", self.__timeoutSeconds)
 
     def __cancelTimeout(self) -> None:
-        call, self.__timeoutCall = self.__timeoutCall, None
-        if call is not None and call.active():
-            call.cancel()
+        cancelCalls(self.__timeoutCall)
+        self.__timeoutCall = None
 
     def __connectionEnded(self) -> None:
         self.__cancelTimeout()
-        call, self.__closeCall = self.__closeCall, None
-        if call is not None and call.active():
-            call.cancel()
+        cancelCalls(self.__closeCall)
+        self.__closeCall = None
 
     def __timeoutPassed(self) -> None:
         self.__timeoutCall = None
@@ -900,7 +899,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         if self.__unanswered is not None or link.overfull:
             self.__answerLater(link, ping.token)
         else:
-            self.__beat(wire.barePong(ping.token))
+            if not self.__parted:
+                link.sendNow(self.transport, wire.barePong(ping.token))
             link.spokeAt = link.liveness.heardAt
         if ping.hold != self.__hold:
             self.__hold = ping.hold

@@ -20,6 +20,7 @@ from .admission import Admission, Admit, networkOf, sayGoodbye
 from .core import wire
 from .core.causes import ClosedHere
 from .core.settings import ServerLimits
+from .net.deadline import cancelCalls
 from .net.link import Link
 from .net.terms import peerName
 from .net.transport import abort
@@ -164,7 +165,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         if not gone.called:
             left = None if limit is None else limit - patience
             call = self.terms.clock.callLater(patience, _closeAll, links, left)
-            gone.addCallback(lambda _: call.cancel() if call.active() else None)
+            gone.addCallback(lambda _: cancelCalls(call))
         return gone
 
     def _established(self) -> list[Link]:

@@ -46,7 +46,7 @@ from zope.interface import (
 
 from .core import wire
 from .core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolation
-from .net.deadline import PeerDeadline
+from .net.deadline import PeerDeadline, cancelCalls
 from .net.link import Link
 from .net.reports import SafeLogger, guarded
 from .net.transport import Buffering, abort, closesHere, handshakeDone
@@ -131,7 +131,7 @@ class Tunnel(HeartbeatProtocol):
         """
         Build the carried protocol, and connect it.
         """
-        _stop(self._helloCall)
+        cancelCalls(self._helloCall)
         try:
             protocol = self._factory.buildProtocol(self._address)
             if protocol is None:
@@ -323,7 +323,7 @@ class Tunnel(HeartbeatProtocol):
         self._lost = reason = reason or connectionDone
         self._flowing = False
         self._held.clear()
-        _stop(self._helloCall, self._endedCall)
+        cancelCalls(self._helloCall, self._endedCall)
         if self.hello is None:
             self._suspectOneEnd()
         if hasattr(self, "inside"):
@@ -349,12 +349,6 @@ class Tunnel(HeartbeatProtocol):
 
     def _later(self, delay: float, f: Callable[..., object], *arguments: object) -> IDelayedCall:
         return self._known.clock.callLater(delay, f, *arguments)
-
-
-def _stop(*calls: IDelayedCall | PeerDeadline | None) -> None:
-    for call in calls:
-        if call is not None and call.active():
-            call.cancel()
 
 
 @implementer(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor)

@@ -31,9 +31,9 @@ from .protocol import (
     HeartbeatMixin,
     MixedInLink,
     giveLink,
+    hearData,
     hearEnd,
     hearHandshake,
-    noteHello,
     pingOf,
 )
 
@@ -181,17 +181,9 @@ class WrappedProtocol(ProtocolProxy):
         self._protocol.dataReceived(data)
 
     def _dataHeard(self, data: bytes) -> None:
-        link = self.link
-        if not link.spoken:
-            noteHello(link, data)
-        link.heard()
-        if link.hearsByItself and self.dataReceived == self._dataHeard:
+        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
-        self._protocol.dataReceived(data)
-        if not link.spoken:
-            link.spokeFirst()
-        if not link.hearsByItself:
-            link.suspectSpoke()
+        hearData(self.link, self._protocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

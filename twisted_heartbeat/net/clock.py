@@ -43,6 +43,7 @@ from ..core.liveness import Liveness
 from ..core.settings import Heartbeat
 from ..core.wire import Beats
 from .crowd import Crowd
+from .deadline import cancelCalls
 from .reports import SafeLogger, Shortage, guarded
 from .round import AskedRound, Means, Round
 
@@ -245,8 +246,7 @@ class _CallAlarm:
         """
 
     def close(self) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        cancelCalls(self._call)
 
 
 _noTimerFd = Shortage(_log, "No timerfd ({error}): a thread keeps the time instead", monotonic)

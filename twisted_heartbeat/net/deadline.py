@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{PeerDeadline}: the time that a peer has for something.
+L{PeerDeadline}: the time that a peer has for something; and L{cancelCalls}.
 
 A process that was stopped, suspended or blocked in a callback finds its timers due when it goes on,
 before it has read what the peer said in time.  So a deadline that has passed is put off once: until
@@ -54,3 +54,12 @@ class PeerDeadline:
         late = max(0.0, self._clock.seconds() - self._due)
         passed: Any = self._passed
         self._call = self._clock.callLater(min(late, self._limit), passed, *self._arguments)
+
+
+def cancelCalls(*calls: IDelayedCall | PeerDeadline | None) -> None:
+    """
+    Cancel delayed calls and deadlines, those that have not been made or cancelled yet.
+    """
+    for call in calls:
+        if call is not None and call.active():
+            call.cancel()

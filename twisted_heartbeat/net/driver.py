@@ -23,6 +23,7 @@ from ..core import supervision as orders
 from ..core.causes import Cause, Parting, PeerClosed, causeOfFailure
 from ..core.settings import Backoff, wishOf
 from ..core.supervision import Exhausted, Order, Retry, State, Supervision
+from .deadline import cancelCalls
 from .hooks import runHook
 from .link import Link
 from .reports import SafeLogger, guarded
@@ -256,9 +257,8 @@ class Driver:
         self.obey(self.supervision.waited())
 
     def _cancelWait(self) -> None:
-        wait, self._wait = self._wait, None
-        if wait is not None and wait.active():
-            wait.cancel()
+        cancelCalls(self._wait)
+        self._wait = None
 
     def _giveUp(self, cause: Cause) -> None:
         self.terms.announce("gaveUp", LogLevel.error, cause=cause)

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from ..core.causes import Cause
 from ..core.supervision import Retry
+from .deadline import cancelCalls
 from .reports import SafeLogger
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ class LinkHooks:
     """
     Subclass it and override what you want to hear of.
 
-    Each may return a plain value, a Deferred or a coroutine.  Only L{disconnected} is waited for,
-    together with the link's cleanups and within C{Limits.cleanupTimeout}.  What a hook raises is
-    logged; a L{connected} that fails ends the link, since what it was to set up is not there.
+    Each may return a plain value, a Deferred or a coroutine.  Only L{disconnected} and L{refused}
+    are waited for, together with the link's cleanups and within C{Limits.cleanupTimeout}.  What a
+    hook raises is logged; a L{connected} that fails ends the link, since what it was to set up is
+    not there.
     """
 
     def connecting(self, attempt: int) -> object:
@@ -201,8 +203,7 @@ def _finished(
     finished: Deferred[None] = Deferred()
 
     def done(_: object) -> None:
-        if timer is not None and timer.active():
-            timer.cancel()
+        cancelCalls(timer)
         if not finished.called:
             finished.callback(None)
 

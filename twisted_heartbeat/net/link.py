@@ -1291,7 +1291,10 @@ class Link:
         When this end has to say something, unless the peer is to take it for dead.
         """
         manner = self.manner
-        return inf if manner is None else max(self.liveness.pingedAt, self.spokeAt) + manner.within
+        if manner is None:
+            return inf
+        pingedAt, spokeAt = self.liveness.pingedAt, self.spokeAt
+        return (pingedAt if pingedAt > spokeAt else spokeAt) + manner.within
 
     def _look(self, now: float, lateness: float) -> None:
         liveness = self.liveness

@@ -970,8 +970,8 @@ def closeableStack(transport: Any) -> CloseableStack | None:
         tls = layer.protocol
     isOpen = layer.connected and not layer.disconnecting and not layer._aborting
     canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
-    isSettled = tls is None or getattr(tls, "_handshakeDone", True)
-    return CloseableStack(layer, tls) if isOpen and canHalfClose and isSettled else None
+    canClose = isOpen and canHalfClose and handshakeDone(tls)
+    return CloseableStack(layer, tls) if canClose else None
 
 
 def hasUnread(connection: Any) -> bool:
@@ -989,7 +989,7 @@ def unacknowledged(connection: Any) -> int:
     Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
     On a UNIX socket there is one kernel, which has acknowledged what it has taken.
     """
-    waiting: int = len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    waiting = unsentBelow(connection)
     if isinstance(connection, Witness) and connection.connected:
         waiting += _queued(connection.socket) or 0
     return waiting
