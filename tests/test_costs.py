@@ -26,7 +26,7 @@ from twisted.logger import globalLogBeginner
 from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin, HeartbeatServerFactory
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net.clock import pulseFor
+from twisted_heartbeat.net.clock import Pulse, pulseFor
 from twisted_heartbeat.net.link import Link
 from twisted_heartbeat.net.transport import Witness
 
@@ -276,6 +276,39 @@ def test_callsOfABeatToOneWhoWatches(kernel: Kernel) -> None:
     A peer that watches this side within the same bound costs no more: the pings are word enough.
     """
     assert callsOfABeat(builtIn, needs=35.0) == callsOfABeat(builtIn)
+
+
+def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Peers with a shorter bound than this side's, which ping within it, cost at most one visit for
+    each of their pings: the visit finds that the pong was word enough, and comes again later.
+    """
+    visited = 0
+    beat = Link.beat
+
+    def counted(self: Any, now: float, lateness: float) -> float | None:
+        nonlocal visited
+        visited += 1
+        return beat(self, now, lateness)
+
+    clock = Clock()
+    factory = builtIn(clock)
+    peers = Heartbeat.within(8)
+    scenes = [Scene(factory, clock, kind=Accepted) for _ in range(2 * Pulse.FEW)]
+    for scene in scenes:
+        scene.begin(needs=peers.bound)
+    rounds = 2 * int(20 / peers.interval) + 1
+    for number in range(2 * rounds):
+        if number == rounds:
+            # From here on all of them are in a crowd.
+            monkeypatch.setattr(Link, "beat", counted)
+        for scene in scenes:
+            scene.forget()
+            scene.receive(PING)
+        clock.pump([peers.interval / 64] * 64)
+        sent = {scene.socket.sent for scene in scenes}
+        assert number < rounds or sent == {wire.encodePong(7)}
+    assert 0 < visited <= rounds * len(scenes)
 
 
 @pytest.mark.usefixtures("inPlace")
