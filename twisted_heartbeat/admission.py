@@ -39,7 +39,7 @@ _OVERHEAD = 64
 _NOT_ADMITTED = "not admitted"
 
 _STRANGERS = ("arriving", "greeting", "visiting")
-"""States in which nobody knows yet who is there, or nobody is."""
+"""States of a link whose peer has not said hello yet, or is a health check."""
 
 
 class Admitting(Protocol):
@@ -327,7 +327,7 @@ class Admission:
             self._refuse(full)
             return
         if self.link.isHealthCheck:
-            # Its bytes reach the protocol, but nobody is there.
+            # Its bytes reach the protocol, but it counts as no peer.
             self._enter("visiting")
         else:
             self._enter("admitted")

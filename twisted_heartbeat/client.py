@@ -411,9 +411,9 @@ class HeartbeatClientService(Service):
         """
         Stop trying, and close the link.
 
-        @return: fires when nothing is left: within C{Limits.closeTimeout}, and
-            C{Limits.cleanupTimeout} where there is something to clean up.  Where the
-            C{disconnected} hook or a cleanup waits for it, it does not wait for them.
+        @return: fires when nothing is left.  L{Limits} bounds the close (C{closeTimeout}) and the
+            cleanups (C{cleanupTimeout}).  Where the C{disconnected} hook or a cleanup waits for
+            this, this does not wait for them.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return self._driver.stop()
@@ -704,7 +704,7 @@ class _Connectors:
     """
     The connectors of one factory, and the driver of each.
 
-    A connector that nobody uses any more takes its driver with it.
+    When the application drops a connector, its driver goes with it.
 
     @ivar generations: numbers the links of all of them.
     @ivar unlinked: those under way whose connectors have not asked for a protocol yet, the one that

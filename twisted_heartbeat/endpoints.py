@@ -222,7 +222,7 @@ class KeepAliveFactory:
     """
     Has each connection of another factory set its keepalive, and is not there otherwise: it
     provides what the factory provides, forwards the rest, and its protocols are the factory's own,
-    or stand before one that can not be changed.
+    or stand before one that cannot be changed.
     """
 
     def __init__(self, factory: Any, apply: Callable[[Any], None]) -> None:

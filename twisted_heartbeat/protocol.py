@@ -58,10 +58,10 @@ def _forget(one: object, name: str) -> None:
 
 def coverMethod(one: object, name: str, cover: object) -> bool:
     """
-    Put something in the place of a method of an object of somebody else's.
+    Put something in the place of a method of an object that is not this package's.
 
     @return: whether it is there now.  Not if the object has no place for it (C{__slots__}), or its
-        class prefers another, or it is a proxy that Python itself can not look into.
+        class prefers another, or it is a proxy that Python itself cannot look into.
     """
     try:
         _put(one, name, cover)
@@ -104,7 +104,7 @@ def liftCover(one: object, name: str, cover: object, covered: object) -> None:
 
 class MethodCover:
     """
-    Something of ours in the place of a method of an object of somebody else's, until it is lifted.
+    Stands in the place of a method of an object that is not this package's, until it is lifted.
 
     @ivar covered: what is there otherwise, of the object or of its class.
     @ivar laid: whether it is in place.
@@ -513,7 +513,7 @@ class HeartbeatMixin(TimeoutMixin):
 
 
 _uncovered: set[tuple[type, str]] = set()
-"""Classes of protocols with a method that can not be covered, of which the log was told."""
+"""Methods that cannot be covered and were logged, each with the class of the protocol."""
 
 
 class MixedInLink(Link):
@@ -819,7 +819,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         link = self.__link()
         if link.state in _OVER:
-            # Whatever it is, also the rest of a frame whose beginning was thrown away.
+            # It may be the rest of a frame whose beginning was thrown away.
             return
         reader = self.__reader
         try:

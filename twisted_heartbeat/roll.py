@@ -184,7 +184,7 @@ class Roll:
 
     def strangerLeft(self, link: Link, cause: Cause) -> None:
         """
-        Clean up after a link that has ended before anybody knew who was there: a port scan, or a
+        Clean up after a link that has ended before its peer said hello: a port scan, or a
         health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
         """
         self.strangers += 1

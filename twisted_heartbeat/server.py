@@ -125,8 +125,8 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         Close all links, politely.
 
-        @return: fires when all of them are gone and cleaned up: within C{Limits.closeTimeout} and
-            C{Limits.cleanupTimeout}.
+        @return: fires when all of them are gone and cleaned up, see L{Limits} for how long that
+            takes.
         """
         return DeferredList([link.close() for link in self._established()])
 
@@ -145,8 +145,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         @param comeBackAfter: seconds after which the peers are welcome again.
         @param spread: seconds, from then on, over which they are to spread.
         @param grace: seconds to wait for them; at most half of C{Limits.closeTimeout}.
-        @return: fires when all are gone and cleaned up: within C{Limits.closeTimeout} and
-            C{Limits.cleanupTimeout}.
+        @return: fires when all are gone and cleaned up, as that of L{close}.
         @raise ValueError: if a value is negative, not finite or too long; then nothing is done.
         """
         goodbye = wire.Goodbye(reason, comeBackAfter, spread)

@@ -190,7 +190,7 @@ class WrappedProtocol(ProtocolProxy):
         See C{IProtocol}.
         """
         if self.dataReceived == self._dataHeard:
-            # It refers to the wrapper, for which no collector shall be needed.
+            # It refers to the wrapper, and a cycle would need the garbage collector.
             del self.dataReceived
         hearEnd(self.link, self._protocol.connectionLost, reason)
 

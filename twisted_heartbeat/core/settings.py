@@ -308,8 +308,11 @@ class Limits:
     """
     How long, and how much, anything may take.  L{None} switches that limit off.
 
-    @ivar connectTimeout: seconds for an attempt, name look-up and TLS handshake included.
-    @ivar closeTimeout: seconds for a polite close, after which the connection is aborted.
+    @ivar connectTimeout: seconds for an attempt, name look-up and TLS handshake included; for
+        C{prepareConnection} after it; and at a server for a connection's TLS handshake, or its load
+        balancer's header.
+    @ivar closeTimeout: seconds that a polite close may go without progress, after which the
+        connection is aborted.  In all, a polite close takes at most twelve times as long.
     @ivar cleanupTimeout: seconds for all cleanups of one link together.
     @ivar sendStall: seconds that a send buffer may go without progress.
     @ivar maxBuffered: bytes that may wait to be sent on one link.

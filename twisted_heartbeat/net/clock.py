@@ -59,7 +59,7 @@ class _Alarm(Protocol):
         """Ring in so many seconds, and forget what was set before."""
 
     def keep(self) -> None:
-        """Ring as was set, also if somebody else has taken it out of the reactor."""
+        """Ring as was set, also if the alarm was removed from the reactor."""
 
     def close(self) -> None:
         """Never ring again."""
@@ -196,7 +196,7 @@ class _ThreadAlarm:
 
     def keep(self) -> None:
         """
-        Nobody can take it out: it is in no list of the reactor's.
+        Nothing to do: the reactor has no list of threads to remove it from.
         """
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class _CallAlarm:
 
     def keep(self) -> None:
         """
-        Whoever cancels it cancels what it is for.
+        Nothing to do: a cancelled call is one that was not wanted.
         """
 
     def close(self) -> None:
@@ -429,7 +429,7 @@ class UntimedClock:
 
 def _ignored(call: DelayedCall) -> None:
     """
-    A call that nobody makes was cancelled or moved.
+    Called when a call that is never made was cancelled or moved.
     """
 
 
@@ -729,7 +729,7 @@ class Pulse:
             for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
                 guarded(_log, "An errand of the pulse failed", self._errands.popleft())
         finally:
-            # Whatever has failed, the links that are left have to be visited.
+            # The links that are left have to be visited even if something has failed.
             self.ticking = False
             self._setCall()
 

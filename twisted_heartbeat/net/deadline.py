@@ -46,7 +46,7 @@ class PeerDeadline:
 
     def cancel(self) -> None:
         """
-        The peer has done it, or nobody waits for it any more.
+        The peer has done it, or it is not waited for any more.
         """
         self._call.cancel()
 

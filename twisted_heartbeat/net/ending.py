@@ -327,7 +327,7 @@ class PoliteClose(Relay):
         try:
             connection.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            # It is lost already, and whoever reads it meets the error.
+            # The connection is lost already, and the next read reports the error.
             pass
         # As doWrite does it: what is written from here on is ignored, and not sent into an error.
         connection._writeDisconnected = True

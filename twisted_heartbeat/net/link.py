@@ -579,7 +579,7 @@ class Link:
     @property
     def closeTimeout(self) -> float | None:
         """
-        Seconds that a polite close may take; L{None} for no limit.
+        Seconds that a polite close may go without progress; L{None} for no limit.
         """
         return self._terms.limits.closeTimeout
 
@@ -750,7 +750,7 @@ class Link:
 
     def announceConnected(self) -> None:
         """
-        Say that it is in use, unless a load balancer has only looked whether somebody is here.
+        Say that the link is in use, unless it is a load balancer's health check.
         """
         if self.isHealthCheck:
             return
@@ -794,7 +794,7 @@ class Link:
         if self.refused:
             self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
         else:
-            # That a stranger leaves is no fault of anybody's.
+            # Port scans and health checks leave in these ways, and need no warning.
             usual = (ClosedHere, PeerClosed, PeerReset) if fields else ClosedHere
             level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
             evidence = _fieldsOf(cause.evidence)

@@ -73,7 +73,7 @@ class Shortage:
 
     def met(self, error: Exception) -> None:
         """
-        Something could not be had.
+        The machine was short of it.
         """
         now = self._seconds()
         if self._warnedAt is not None and now < self._warnedAt + WARNING_INTERVAL:

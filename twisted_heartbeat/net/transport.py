@@ -426,7 +426,7 @@ class ObservedSocket(tcp.Connection):
     A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
     tells its link beforehand what it tells the protocol.
 
-    @ivar sender: the link; L{None} if nobody is told.
+    @ivar sender: the link that is told; L{None} for none.
     """
 
     sender: Sender | None = None
@@ -540,7 +540,7 @@ def isInMemory(transport: object) -> bool:
     Whether one of Twisted's transports for unit tests is under a stack of wrappers: no reactor ever
     reads it.  Other transports without a connection, such as a process's, are not in memory.
     """
-    # One that is not loaded, or not yet, is nobody's transport.
+    # A module that is not loaded has made no transport.
     kinds = tuple(getattr(sys.modules.get(module), name, ()) for module, name in _IN_MEMORY)
     layer: Any = transport
     for _ in range(_MAX_WRAPPERS + 1):
