@@ -175,7 +175,7 @@ class Admission:
         self._roll.forget(link)
         self._roll.leaveRow(link)
         if isStranger:
-            self._roll.strangerLeft(link, cause)
+            self._roll.strangerLeft(link)
         elif isCutOff:
             link.cleanUp(self._roll.cutOffs.others(None, link.seconds()), isStranger=True)
         else:

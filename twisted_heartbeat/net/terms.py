@@ -16,11 +16,12 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
+from twisted.python.failure import Failure
 
 from ..core.causes import Cause, printable, textOf
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from .hooks import LinkHooks
-from .reports import SafeLogger
+from .hooks import LinkHooks, runHook
+from .reports import STRANGER_INTERVAL, LogRateLimit, SafeLogger
 
 _log = SafeLogger("twisted_heartbeat")
 
@@ -66,6 +67,7 @@ class Terms:
     @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}; L{None} where
         there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
+    @ivar strangers: limits the events about links that end before anybody knows who is there.
     """
 
     clock: IReactorTime
@@ -77,7 +79,17 @@ class Terms:
     name: str | None = None
     phase: Callable[[], float] | None = None
     proxied: Callable[[Any], None] | None = None
+    strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def callHook(
+        self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None
+    ) -> None:
+        """
+        Call one of the hooks, see L{runHook}.  An object of the user's may lack the method: that
+        is an error like any that the method raises.
+        """
+        runHook(name, lambda: getattr(self.hooks, name)(*arguments), failed=failed)
 
     def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
         """
