@@ -999,7 +999,8 @@ class Link:
         if self.state == "closing" and ending.turnsLeft is None and closing is not None:
             assert ending.cause is not None
             self.connectionEnds()
-            self._door.connectionLost(Failure(ending.cause))
+            words = "The protocol of {link} failed at its end"
+            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
             if not closing.over:
                 ending.closing = closing
                 self._revisit()
