@@ -429,15 +429,17 @@ ADDRESSES = [
     ("0:0:0:0:0:ffff:c000:207", IPv4Address("TCP", "192.0.2.7", 1)),
     ("::ffff:192.0.2.7%eth0", IPv4Address("TCP", "192.0.2.7", 1)),
     ("2001:db8::1", IPv6Address("TCP", "2001:db8::1", 1)),
+    ("2001:DB8:0:0:0:0:0:1", IPv6Address("TCP", "2001:db8::1", 1)),
+    ("fe80::1%eth0", IPv6Address("TCP", "fe80::1%eth0", 1)),
     ("no:address", IPv6Address("TCP", "no:address", 1)),
 ]
 
 
 @pytest.mark.parametrize(("host", "expected"), ADDRESSES, ids=[host for host, _ in ADDRESSES])
-def test_mappedIsIPv4(host: str, expected: Any, events: list[LogEvent]) -> None:
+def test_usualFormOfAnAddress(host: str, expected: Any, events: list[LogEvent]) -> None:
     """
-    An IPv4 address that is mapped into IPv6 is one for C{admit}, the link and the log; the user's
-    protocol sees what the transport says.
+    An IPv4 address that is mapped into IPv6 is one for C{admit}, the link and the log, and IPv6 is
+    written in one way; the user's protocol sees what the transport says.
     """
     asked: list[Any] = []
     site = Site(

@@ -31,18 +31,26 @@ Ping = Callable[[Any], object]
 
 def plainAddress(address: Any) -> Any:
     """
-    An address, with IPv4 in place of IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291,
-    2.5.5.2).  A socket that listens on C{::} has such addresses for its IPv4 peers.
+    An address in its usual form, so that it can be compared as text.
+
+    IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291, 2.5.5.2) becomes IPv4.  A socket that
+    listens on C{::} has such addresses for its IPv4 peers.  Other IPv6 addresses become as short as
+    RFC 5952 says.  Twisted's reader of load balancers' headers writes all eight groups.
     """
     if not isinstance(address, IPv6Address):
         return address
-    host: str = address.host
+    host, percent, zone = address.host.partition("%")
     try:
-        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
+        number = ipaddress.IPv6Address(host)
     except ValueError:
         # A load balancer's header may hold anything.
         return address
-    return address if mapped is None else IPv4Address(address.type, str(mapped), address.port)
+    if number.ipv4_mapped is not None:
+        return IPv4Address(address.type, str(number.ipv4_mapped), address.port)
+    usual = f"{number}{percent}{zone}"
+    if usual == address.host:
+        return address
+    return IPv6Address(address.type, usual, address.port, address.flowInfo, address.scopeID)
 
 
 def peerName(address: object) -> str:
