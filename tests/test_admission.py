@@ -1455,6 +1455,31 @@ def test_drain() -> None:
     assert place.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("how", ["drain", "close", "goodbye"])
+def test_closingNewcomerGetsNoName(how: str, loggedErrors: LoggedErrors) -> None:
+    """
+    A newcomer that has to wait for a name, and whose link begins to close meanwhile, is not
+    connected when the name becomes free.
+    """
+    place = Place(limits=Limits(closeTimeout=4))
+    holder, newcomer = place.arrives("a"), place.arrives("a")
+    for guest in (holder, newcomer):
+        guest.transport.stuck = True
+    if how == "goodbye":
+        newcomer.say(wire.Goodbye("never mind"))
+    else:
+        getattr(place.server, how)()
+    place.clock.advance(0)
+    holder.transport.stuck = False
+    holder.transport.lose()
+    for _ in range(3):
+        place.clock.advance(0)
+    assert len(place.hooks.told("connected")) == 1
+    assert loggedErrors.flush() == []
+    place.passes(5)
+    assert kept(place.server) == {}
+
+
 def test_closedInTheOrderOfArrival() -> None:
     """
     Whether it is admitted or not, who came first is closed first.

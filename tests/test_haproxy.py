@@ -346,20 +346,100 @@ async def test_listens(where: str, plain: Loopback, tmp_path: Any) -> None:
     assert link.peer.host == "192.0.2.7"
 
 
+async def listening(plain: Loopback, where: str, factory: Any) -> int:
+    """
+    Listen at a place.
+
+    @return: the port's number.
+    """
+    from twisted.internet import reactor
+
+    endpoint = serverFromString(reactor, f"{where}:interface=127.0.0.1")
+    port: Any = await endpoint.listen(factory)
+    plain.atEnd(port.stopListening)
+    return int(port.getHost().port)
+
+
+async def visits(number: int, *chunks: bytes) -> None:
+    """
+    Connect, say these, and leave.
+    """
+    from twisted.internet import reactor
+
+    way = clientFromString(reactor, f"tcp:127.0.0.1:{number}")
+    client: Any = await within(way.connect(Factory.forProtocol(Kept)))
+    for chunk in chunks:
+        client.transport.write(chunk)
+    client.transport.loseConnection()
+    await wait(0.02)
+
+
+STRANGERS = {
+    "wrapped": ("haproxy:tcp:0", HeartbeatFactory(Factory.forProtocol(Line))),
+    "mixed in": ("haproxy:tcp:0", Factory.forProtocol(MixedLine)),
+    "tunnel": ("heartbeat:tcp:0", Factory.forProtocol(Line)),
+    "tunnel behind a balancer": ("heartbeat:haproxy:tcp:0", Factory.forProtocol(Line)),
+}
+
+
+@pytest.mark.parametrize(("where", "factory"), STRANGERS.values(), ids=list(STRANGERS))
+@pytest_twisted.ensureDeferred
+async def test_strangersFloodNoLog(
+    where: str, factory: Any, plain: Loopback, events: list[LogEvent]
+) -> None:
+    """
+    Health checks and port scans are one event a minute at every way into a server.
+    """
+    number = await listening(plain, where, factory)
+    for _ in range(4):
+        await visits(number)
+        if "haproxy" in where:
+            await visits(number, LOCAL)
+    [event] = events
+    assert (event["event"], event["cause"]) == ("disconnected", "PeerClosed")
+    assert (event["log_level"].name, event["others"]) == ("info", 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_helloInTimeInsideTLS(plain: Loopback, tmp_path: Any, events: list[LogEvent]) -> None:
+    """
+    Behind a balancer that speaks TLS, too, who only says something else than a hello is no peer.
+    """
+    from twisted.internet import reactor
+
+    certificates = Certificates(tmp_path)
+    where = f"heartbeat:haproxy:ssl:0:privateKey={certificates.pem}:within=0.4"
+    number = await listening(plain, where, Factory.forProtocol(Line))
+    way = (
+        rf"tls:peer.example:{number}:trustRoots={certificates.roots}"
+        rf":endpoint=tcp\:127.0.0.1\:{number}"
+    )
+    client: Any = await within(clientFromString(reactor, way).connect(Factory.forProtocol(Kept)))
+    client.transport.write(header())
+    for _ in range(20):
+        client.transport.write(wire.encode(wire.Pong(0)))
+        await wait(0.05)
+    [event] = events
+    assert event["cause"] == "ProtocolViolation"
+    assert event["reason"].startswith("no HELLO came within 0.4 s")
+
+
 ADDRESSES = [
     ("::ffff:192.0.2.7", IPv4Address("TCP", "192.0.2.7", 1)),
     ("0:0:0:0:0:ffff:c000:207", IPv4Address("TCP", "192.0.2.7", 1)),
     ("::ffff:192.0.2.7%eth0", IPv4Address("TCP", "192.0.2.7", 1)),
     ("2001:db8::1", IPv6Address("TCP", "2001:db8::1", 1)),
+    ("2001:DB8:0:0:0:0:0:1", IPv6Address("TCP", "2001:db8::1", 1)),
+    ("fe80::1%eth0", IPv6Address("TCP", "fe80::1%eth0", 1)),
     ("no:address", IPv6Address("TCP", "no:address", 1)),
 ]
 
 
 @pytest.mark.parametrize(("host", "expected"), ADDRESSES, ids=[host for host, _ in ADDRESSES])
-def test_mappedIsIPv4(host: str, expected: Any, events: list[LogEvent]) -> None:
+def test_usualFormOfAnAddress(host: str, expected: Any, events: list[LogEvent]) -> None:
     """
-    An IPv4 address that is mapped into IPv6 is one for C{admit}, the link and the log; the user's
-    protocol sees what the transport says.
+    An IPv4 address that is mapped into IPv6 is one for C{admit}, the link and the log, and IPv6 is
+    written in one way; the user's protocol sees what the transport says.
     """
     asked: list[Any] = []
     site = Site(

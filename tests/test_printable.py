@@ -43,6 +43,7 @@ from twisted_heartbeat.core.causes import (
 from twisted_heartbeat.net.terms import peerName
 from twisted_heartbeat.tap import _Speakers
 
+from .conftest import LoggedErrors
 from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 
 EVIL = "\r\n\x1b[2Kforged\x07 \u202egnp\u2028\u200f\ufeff\x9b1m\x00"
@@ -254,6 +255,29 @@ def test_closedWithoutAGoodbye(events: list[LogEvent]) -> None:
     [ended] = [event for event in events if event.get("event") == "disconnected"]
     assert ended["cause"] == "PeerClosed"
     assert "code" not in ended and "retryAfter" not in ended
+
+
+def test_whatAnExceptionSays(events: list[LogEvent], loggedErrors: LoggedErrors) -> None:
+    """
+    An exception of the user's that repeats what a peer has said is escaped in the log's traceback,
+    and can still be asked what it is.
+    """
+
+    def admit(address: object, certificate: object, hello: Any) -> None:
+        raise LookupError(hello.name)
+
+    clock = Clock()
+    protocol: Any = HeartbeatServerFactory(admit=admit, clock=clock).buildProtocol(PEER)
+    transport = FakeTransport(clock, protocol)
+    protocol.makeConnection(transport)
+    transport.deliver(wire.encode(wire.Hello(EVIL)))
+    [failed] = [event for event in events if "log_failure" in event]
+    for text in textsOf(failed):
+        assert unprintable(text.replace("\n", "").replace("\t", "")) == []
+    assert "LookupError: " in failed["log_failure"].getTraceback()
+    [failure] = loggedErrors.flush(LookupError)
+    assert failure.value.args == (EVIL,)
+    transport.lose()
 
 
 def test_nameOnTheCommandLine(events: list[LogEvent]) -> None:

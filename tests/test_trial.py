@@ -19,7 +19,8 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, FileWrapper, Protocol
+from twisted.internet.testing import StringIOWithoutClosing
 from twisted.internet.testing import StringTransport, StringTransportWithDisconnection
 from twisted.protocols.policies import WrappingFactory
 from twisted.test.iosim import FakeTransport
@@ -65,6 +66,7 @@ TRANSPORTS = [
     lambda protocol: StringTransport(),
     disconnecting,
     lambda protocol: FakeTransport(protocol, False),
+    lambda protocol: FileWrapper(StringIOWithoutClosing()),
 ]
 
 class Tests(TestCase):
@@ -133,7 +135,7 @@ def test_unitTestsAreNotDirty(tmp_path: Path) -> None:
     global reactor, whatever it is built on and whatever it has not finished.
     """
     outcomes = trial(tmp_path, UNITS)
-    assert len(outcomes) == 24
+    assert len(outcomes) == 32
     assert set(outcomes.values()) == {"[OK]"}
 
 

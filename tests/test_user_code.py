@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -390,3 +390,34 @@ def test_noExceptionGetsThrough() -> None:
             if " Logger(" in line and ".testing." not in name:
                 found.append(f"{name}:{number} has a log that an observer can end")
     assert found == []
+
+
+class OnlyItsEnd:
+    """
+    Hooks that are no L{LinkHooks}, and lack most methods.
+    """
+
+    def __init__(self) -> None:
+        self.ends: list[Any] = []
+
+    def disconnected(self, link: Any, cause: Any) -> None:
+        """
+        Keep the cause.
+        """
+        self.ends.append(cause)
+
+
+def test_hookThatIsNotThere(loggedErrors: Any) -> None:
+    """
+    A hook that the user's object lacks is an error like any that a hook raises: it is logged, and
+    the end of the link is still told.
+    """
+    clock, hooks = Clock(), OnlyItsEnd()
+    made: Any = HeartbeatFactory(
+        Factory.forProtocol(Kept), hooks=cast(Any, hooks), clock=clock
+    ).buildProtocol(PEER)
+    made.makeConnection(FakeTransport(clock, made))
+    wait(clock, 0.1)
+    [cause] = hooks.ends
+    assert "the connected hook raised AttributeError" in str(cause)
+    assert len(loggedErrors.flush(AttributeError)) == 1

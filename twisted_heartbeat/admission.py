@@ -175,7 +175,7 @@ class Admission:
         self._roll.forget(link)
         self._roll.leaveRow(link)
         if isStranger:
-            self._roll.strangerLeft(link, cause)
+            self._roll.strangerLeft(link)
         elif isCutOff:
             link.cleanUp(self._roll.cutOffs.others(None, link.seconds()), isStranger=True)
         else:
@@ -267,7 +267,7 @@ class Admission:
         deciding.addCallback(self._decided).addErrback(self._undecided)
 
     def _decided(self, answer: object) -> None:
-        if self.state != "deciding":
+        if not self._waits("deciding"):
             return
         self._deciding = None
         if answer is None or answer is True:
@@ -300,7 +300,7 @@ class Admission:
         """
         Settle it with the one ahead, who may be the same peer's ghost.
         """
-        if self.state != "claiming":
+        if not self._waits("claiming"):
             return
         ahead = self._roll.ahead.get(self.link.generation)
         if ahead is None:
@@ -316,7 +316,7 @@ class Admission:
 
     def _settled(self, lives: bool, ahead: Link) -> None:
         isAhead = self._roll.ahead.get(self.link.generation) is ahead
-        if lives and self.state == "claiming" and isAhead:
+        if lives and self._waits("claiming") and isAhead:
             words = f"the name {ahead.name!r} is in use by generation {ahead.generation}"
             self._refuse(f"{words}, which answers", wire.Parting.NAME_IN_USE)
 
@@ -403,6 +403,12 @@ class Admission:
             self._limit = limit
             self._lastLook = False
             pulseFor(self.link.clock).visit(self, self.link.seconds() + limit)
+
+    def _waits(self, state: str) -> bool:
+        """
+        Whether it is in this state, and its link has not begun to close, by a drain for example.
+        """
+        return self.state == state and self.link.usable
 
     def _enter(self, state: str) -> None:
         self.state = state

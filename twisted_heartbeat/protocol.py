@@ -565,7 +565,9 @@ class MixedInLink(Link):
             super()._ready()
 
     def _ready(self) -> None:
-        if not getattr(self.protocol, "_readyAtHello", False):
+        if getattr(self.protocol, "_readyAtHello", False):
+            self.protocol.awaitHello()
+        else:
             super()._ready()
 
     def lost(self, reason: Failure) -> Failure:

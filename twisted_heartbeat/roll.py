@@ -8,13 +8,14 @@ L{Roll}: who is in a server, and who is on the way in.
 from __future__ import annotations
 
 from collections import Counter
-from math import floor, inf
+from math import floor
 
 from .admission import Admission, Admitting, networkOf, sayGoodbye
 from .core import wire
 from .core.causes import Cause, ProtocolViolation
 from .net.clock import pulseFor
 from .net.link import Link
+from .net.reports import LogRateLimit
 
 _ROUNDING = 1e-6
 """Of a ping: more than any sum of floats is wrong by."""
@@ -27,36 +28,6 @@ holder of their name has ended.  Others beside them are cut off.
 
 CUT_OFF_INTERVAL = 1.0
 """Seconds between two events of the log about peers that were cut off."""
-
-STRANGER_INTERVAL = 60.0
-"""Seconds between two events of the log about strangers that ended alike."""
-
-
-class LogRateLimit:
-    """
-    Lets one event of a kind into the log in an interval, and counts the others.
-
-    @ivar interval: seconds.
-    """
-
-    __slots__ = ("_logged", "interval")
-
-    def __init__(self, interval: float) -> None:
-        self.interval = interval
-        self._logged: dict[object, tuple[float, int]] = {}
-
-    def others(self, kind: object, now: float) -> int | None:
-        """
-        @param kind: of which there may be a few.
-        @return: how many events of the kind were left out since the last one that was logged;
-            L{None} if this one is to be left out as well.
-        """
-        since, others = self._logged.get(kind, (-inf, 0))
-        if now < since + self.interval:
-            self._logged[kind] = since, others + 1
-            return None
-        self._logged[kind] = now, 0
-        return others
 
 
 class PingRateLimit:
@@ -132,7 +103,6 @@ class Roll:
         self.proxied = False
         self.strangers = 0
         self.cutOffs = LogRateLimit(CUT_OFF_INTERVAL)
-        self._strangersLogged = LogRateLimit(STRANGER_INTERVAL)
         self._behind: dict[int, Admission] = {}
         self._networks: dict[int, str] = {}
         self._there: Counter[str] = Counter()
@@ -182,13 +152,12 @@ class Roll:
         self.closing.pop(generation, None)
         self._bucketsEmptyAt.pop(generation, None)
 
-    def strangerLeft(self, link: Link, cause: Cause) -> None:
+    def strangerLeft(self, link: Link) -> None:
         """
-        Clean up after a link that has ended before its peer said hello: a port scan, or a
-        health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
+        Count a link that has ended before its peer was known, and clean up after it.
         """
         self.strangers += 1
-        link.cleanUp(self._strangersLogged.others(type(cause), link.seconds()), isStranger=True)
+        link.cleanUpStranger()
 
     # How many there may be.
 

@@ -49,7 +49,7 @@ from .core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolat
 from .net.deadline import PeerDeadline, cancelCalls
 from .net.link import Link
 from .net.reports import SafeLogger, guarded
-from .net.transport import Buffering, abort, closesHere, handshakeDone
+from .net.transport import Buffering, abort, closesHere
 from .protocol import HeartbeatProtocol, MixedInLink
 
 _log = SafeLogger()
@@ -106,14 +106,6 @@ class Tunnel(HeartbeatProtocol):
         super().connectionMade()
         self.inside = TunnelTransport(self)
         self.transport.registerProducer(self, True)
-        if handshakeDone(self.transport):
-            self._awaitHello()
-
-    def handshakeCompleted(self) -> None:
-        """
-        See C{IHandshakeListener}.
-        """
-        self._awaitHello()
 
     def whenOpen(self) -> Deferred[Any]:
         """
@@ -160,7 +152,11 @@ class Tunnel(HeartbeatProtocol):
             _log.failure("{link} could not build a protocol", failure, link=self.link)
         self._close()
 
-    def _awaitHello(self) -> None:
+    def awaitHello(self) -> None:
+        """
+        The link is ready, its TLS handshake and the header of a load balancer included: the peer's
+        hello has to come within the bound.
+        """
         bound = self._known.bound
         if bound is not None:
             self._helloCall = PeerDeadline(self._known.clock, bound, self._noHello, bound)

@@ -24,7 +24,6 @@ from ..core.causes import Cause, Parting, PeerClosed, causeOfFailure
 from ..core.settings import Backoff, wishOf
 from ..core.supervision import Exhausted, Order, Retry, State, Supervision
 from .deadline import cancelCalls
-from .hooks import runHook
 from .link import Link
 from .reports import SafeLogger, guarded
 from .terms import Terms
@@ -200,7 +199,7 @@ class Driver:
         if error is not None:
             # A connector calls the user's factory before it connects.
             self.obey(self.supervision.failed(causeOfFailure(error), self.now))
-        runHook("connecting", self.terms.hooks.connecting, order.number)
+        self.terms.callHook("connecting", order.number)
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
@@ -238,7 +237,7 @@ class Driver:
         self.terms.announce(
             "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
         )
-        runHook("retrying", self.terms.hooks.retrying, retry)
+        self.terms.callHook("retrying", retry)
 
     def _wakened(self, retry: Retry) -> None:
         """
@@ -263,4 +262,4 @@ class Driver:
     def _giveUp(self, cause: Cause) -> None:
         self.terms.announce("gaveUp", LogLevel.error, cause=cause)
         self.gaveUp(cause)
-        runHook("gaveUp", self.terms.hooks.gaveUp, cause)
+        self.terms.callHook("gaveUp", cause)

@@ -47,7 +47,7 @@ from ..core.supervision import LinkFacts
 from ..core.wire import Beats
 from .clock import Pulse, Slot, pulseFor, untimed
 from .ending import CloseStep, Ending, PoliteClose
-from .hooks import runCleanups, runHook, startPing
+from .hooks import runCleanups, startPing
 from .keepalive import Applied, applyKeepAlive
 from .reports import SafeLogger, guarded
 from .round import Means, commonPhase, lastPlace, placeBefore
@@ -125,14 +125,16 @@ class Owner(Protocol):
 
 class Unowned:
     """
-    The owner of a link that nobody prepares and nobody replaces.
+    The owner of a link that nobody prepares and nobody replaces, until it is connected.
     """
 
     def linkReady(self, link: Link) -> None:
         """
         Ready is as good as connected.
         """
-        link.announceConnected()
+        if not link.isHealthCheck:
+            link.owner = _CONNECTED
+            link.announceConnected()
 
     def linkSpoke(self, link: Link) -> None:
         """
@@ -143,7 +145,10 @@ class Unowned:
         """
         Nothing follows but the cleanups.
         """
-        link.cleanUp()
+        if link.isAccepted:
+            link.cleanUpStranger()
+        else:
+            link.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
         """
@@ -155,6 +160,21 @@ class Unowned:
         It may ping as often as it likes.
         """
         link.pingsLeft = -1
+
+
+class _Connected(Unowned):
+    """
+    The same, once the link is connected.
+    """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        Nothing follows but the cleanups.
+        """
+        link.cleanUp()
+
+
+_CONNECTED = _Connected()
 
 
 class Manner(Protocol):
@@ -438,6 +458,13 @@ class Link:
         if heartbeat is not None and (self._trusted or heartbeat.interval is None):
             return "passive"
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
+
+    @property
+    def isAccepted(self) -> bool:
+        """
+        Whether the peer has connected to this end.
+        """
+        return isAccepted(connectionUnder(self._transport))
 
     @property
     def isHealthCheck(self) -> bool:
@@ -750,13 +777,10 @@ class Link:
 
     def announceConnected(self) -> None:
         """
-        Say that the link is in use, unless it is a load balancer's health check.
+        Say that the link is in use.
         """
-        if self.isHealthCheck:
-            return
         self._announce("connected", watch=self.watch)
-        hook = self._terms.hooks.connected
-        runHook("connected", hook, self, failed=self._connectedFailed)
+        self._terms.callHook("connected", self, failed=self._connectedFailed)
 
     def cleanUp(self, others: int | None = None, *, isStranger: bool = False) -> Deferred[None]:
         """
@@ -777,18 +801,25 @@ class Link:
         cause = ending.cause
         assert cause is not None
         name = "refused" if ending.refused else "disconnected"
-        hook = getattr(self._terms.hooks, name)
         if not isStranger:
             self._announceEnd(name, cause)
         elif others is not None:
             self._announceEnd(name, cause, others=others)
 
         def lastHook() -> object:
-            return hook(self, cause)
+            return getattr(self._terms.hooks, name)(self, cause)
 
         lastHook.__qualname__ = f"{name} hook"
         done = self._runSteps([lastHook, *reversed(cleanups)])
         return done.addCallback(lambda _: ending.tell())
+
+    def cleanUpStranger(self) -> None:
+        """
+        L{cleanUp} after a link that has ended before anybody knew who was there: a port scan, or a
+        health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
+        """
+        others = self._terms.strangers.others(type(self.cause), self.seconds())
+        self.cleanUp(others, isStranger=True)
 
     def _announceEnd(self, event: str, cause: Cause, **fields: object) -> None:
         if self.refused:
@@ -968,7 +999,8 @@ class Link:
         if self.state == "closing" and ending.turnsLeft is None and closing is not None:
             assert ending.cause is not None
             self.connectionEnds()
-            self._door.connectionLost(Failure(ending.cause))
+            words = "The protocol of {link} failed at its end"
+            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
             if not closing.over:
                 ending.closing = closing
                 self._revisit()
@@ -1388,12 +1420,12 @@ class Link:
         self._sendPing(now)
         if self.state == "suspected":
             self._announce("suspected", LogLevel.warn)
-            runHook("suspected", self._terms.hooks.suspected, self)
+            self._terms.callHook("suspected", self)
 
     def _recover(self) -> None:
         self.state = "alive"
         self._announce("recovered")
-        runHook("recovered", self._terms.hooks.recovered, self)
+        self._terms.callHook("recovered", self)
 
     def _verdict(self, now: float) -> None:
         heartbeat = self._heartbeat

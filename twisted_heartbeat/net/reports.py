@@ -15,22 +15,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core.causes import printable
 
 WARNING_INTERVAL = 60.0
 """Seconds between two warnings about one shortage of the machine's."""
 
+STRANGER_INTERVAL = 60.0
+"""Seconds between two events of the log about strangers that ended alike."""
+
+
+class _EscapedFailure(Failure):
+    """
+    A failure as the log writes it: what an exception says may be what a peer has said.
+    """
+
+    @classmethod
+    def of(cls, failure: Failure) -> _EscapedFailure:
+        """
+        The same failure, so that it can still be asked what it is.
+        """
+        escaped = cls.__new__(cls)
+        escaped.__dict__.update(failure.__dict__)
+        return escaped
+
+    def getTraceback(self, *arguments: Any, **keywords: Any) -> str:
+        written = super().getTraceback(*arguments, **keywords)
+        return "".join(f"{printable(line)}\n" for line in written.split("\n")[:-1])
+
 
 class SafeLogger(Logger):
     """
-    A logger that never raises.  Twisted's lets pass what an observer raises that is no
-    C{Exception}, and that would end the work of the caller.
+    A logger that never raises, and escapes what exceptions say.  Twisted's lets pass what an
+    observer raises that is no C{Exception}, and that would end the work of the caller.
     """
 
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
         with suppress(BaseException):
+            failure = fields.get("log_failure")
+            if failure is not None:
+                fields["log_failure"] = _EscapedFailure.of(failure)
             super().emit(level, format, **fields)
 
 
@@ -82,3 +111,30 @@ class Shortage:
         unsaid, self._unsaid, self._warnedAt = self._unsaid, 0, now
         words = self._words + (" ({unsaid} times since the last warning)" if unsaid else "")
         self._log.warn(words, error=error, unsaid=unsaid)
+
+
+class LogRateLimit:
+    """
+    Lets one event of a kind into the log in an interval, and counts the others.
+
+    @ivar interval: seconds.
+    """
+
+    __slots__ = ("_logged", "interval")
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._logged: dict[object, tuple[float, int]] = {}
+
+    def others(self, kind: object, now: float) -> int | None:
+        """
+        @param kind: of which there may be a few.
+        @return: how many events of the kind were left out since the last one that was logged;
+            L{None} if this one is to be left out as well.
+        """
+        since, others = self._logged.get(kind, (-inf, 0))
+        if now < since + self.interval:
+            self._logged[kind] = since, others + 1
+            return None
+        self._logged[kind] = now, 0
+        return others

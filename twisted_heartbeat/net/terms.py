@@ -16,11 +16,12 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
+from twisted.python.failure import Failure
 
 from ..core.causes import Cause, printable, textOf
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from .hooks import LinkHooks
-from .reports import SafeLogger
+from .hooks import LinkHooks, runHook
+from .reports import STRANGER_INTERVAL, LogRateLimit, SafeLogger
 
 _log = SafeLogger("twisted_heartbeat")
 
@@ -30,18 +31,26 @@ Ping = Callable[[Any], object]
 
 def plainAddress(address: Any) -> Any:
     """
-    An address, with IPv4 in place of IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291,
-    2.5.5.2).  A socket that listens on C{::} has such addresses for its IPv4 peers.
+    An address in its usual form, so that it can be compared as text.
+
+    IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291, 2.5.5.2) becomes IPv4.  A socket that
+    listens on C{::} has such addresses for its IPv4 peers.  Other IPv6 addresses become as short as
+    RFC 5952 says.  Twisted's reader of load balancers' headers writes all eight groups.
     """
     if not isinstance(address, IPv6Address):
         return address
-    host: str = address.host
+    host, percent, zone = address.host.partition("%")
     try:
-        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
+        number = ipaddress.IPv6Address(host)
     except ValueError:
         # A load balancer's header may hold anything.
         return address
-    return address if mapped is None else IPv4Address(address.type, str(mapped), address.port)
+    if number.ipv4_mapped is not None:
+        return IPv4Address(address.type, str(number.ipv4_mapped), address.port)
+    usual = f"{number}{percent}{zone}"
+    if usual == address.host:
+        return address
+    return IPv6Address(address.type, usual, address.port, address.flowInfo, address.scopeID)
 
 
 def peerName(address: object) -> str:
@@ -66,6 +75,7 @@ class Terms:
     @ivar phase: draws each link's L{phase<twisted_heartbeat.core.liveness.Liveness>}; L{None} where
         there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
+    @ivar strangers: limits the events about links that end before anybody knows who is there.
     """
 
     clock: IReactorTime
@@ -77,7 +87,17 @@ class Terms:
     name: str | None = None
     phase: Callable[[], float] | None = None
     proxied: Callable[[Any], None] | None = None
+    strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def callHook(
+        self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None
+    ) -> None:
+        """
+        Call one of the hooks, see L{runHook}.  An object of the user's may lack the method: that
+        is an error like any that the method raises.
+        """
+        runHook(name, lambda: getattr(self.hooks, name)(*arguments), failed=failed)
 
     def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
         """

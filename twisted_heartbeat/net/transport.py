@@ -530,6 +530,7 @@ def connectionUnder(transport: object) -> tcp.Connection | None:
 
 _IN_MEMORY = (
     ("twisted.internet.testing", "StringTransport"),
+    ("twisted.internet.protocol", "FileWrapper"),
     ("twisted.test.iosim", "FakeTransport"),
 )
 """Twisted's transports for unit tests, by module and class."""
