@@ -566,7 +566,8 @@ class MixedInLink(Link):
             super()._ready()
 
     def _ready(self) -> None:
-        if not getattr(self.protocol, "_readyAtHello", False):
+        # Of the class: an instance may answer to any name.
+        if not getattr(type(self.protocol), "_readyAtHello", False):
             super()._ready()
 
     def lost(self, reason: Failure) -> Failure:
