@@ -284,6 +284,21 @@ def test_jitter() -> None:
         assert len(set(drawn)) > 10
 
 
+@pytest.mark.parametrize("jitter", [0, False, None])
+def test_noJitter(jitter: Any) -> None:
+    """
+    Any false value means none, as in Twisted: the delays are what the attributes say.
+    """
+    kind = type("Exact", (Steady,), {"jitter": jitter, "initialDelay": 0.5, "spread": 12.0})
+    scene = Scene(kind)
+    scene.start()
+    for _ in range(3):
+        scene.connector.fail()
+        scene.wait(10)
+    assert scene.delays[:3] == [0.5, 1.0, 2.0]
+    scene.factory.stopTrying()
+
+
 def test_acceptThenClose() -> None:
     """
     A link that was not proven resets nothing: the delays grow (promise 13).
@@ -343,6 +358,8 @@ def test_maxRetries() -> None:
         scene.connector.fail()
         scene.wait(10)
     assert scene.connector.connects == 3
+    # As in Twisted, a program that compares the two knows that it is over.
+    assert scene.factory.retries == 3
     assert [type(cause) for cause in scene.hooks.told("gaveUp")] == [ConnectFailed]
     assert scene.clock.getDelayedCalls() == []
 

@@ -886,16 +886,87 @@ def test_resetDelayThatRaises(loggedErrors: Any) -> None:
         ("limits", 5, "Mine.limits is 5: it must be a Limits or None"),
         ("ping", 30, "Mine.ping is 30: it must be a callable or None"),
         ("prepareConnection", "x", "Mine.prepareConnection is 'x': it must be a callable or None"),
+        ("hooks", ["x"], "Mine.hooks is ['x']: it must be a LinkHooks or None"),
+        ("nextDelay", 3, "Mine.nextDelay is 3: it must be a method"),
     ],
 )
 def test_settingsAreChecked(field: str, value: Any, words: str) -> None:
     """
     A subclass that uses the name of a setting for something else hears of it when it connects.
     """
-    scene = Scene(type("Mine", (Steady,), {field: value}))
+    scene = Scene(type("Mine", (Steady,), {}))
+    setattr(scene.factory, field, value)
     with pytest.raises(ValueError) as raised:
         scene.start()
     assert str(raised.value) == words
+
+
+@pytest.mark.parametrize("onInstance", [False, True])
+@pytest.mark.parametrize(("field", "value"), [("link", "x"), ("backoff", 3), ("exhausted", True)])
+def test_namesLeftToSubclasses(field: str, value: Any, onInstance: bool) -> None:
+    """
+    A subclass may use these names for something else, and reconnects.
+    """
+    scene = Scene(type("Mine", (Steady,), {} if onInstance else {field: value}))
+    if onInstance:
+        setattr(scene.factory, field, value)
+    scene.start()
+    scene.connected().lose()
+    scene.wait(1.25)
+    scene.connected()
+    assert scene.connector.connects == 2
+    assert getattr(scene.factory, field) == value
+    end(scene)
+
+
+@pytest.mark.parametrize("value", [5, b"x", lambda self: "x"])
+def test_nameThatIsNoText(value: Any) -> None:
+    """
+    Links are called after the class if its C{name} is something else.
+    """
+    scene = Scene(type("Mine", (Steady,), {"name": value}))
+    scene.start()
+    scene.connected()
+    assert scene.factory.link is not None
+    assert scene.factory._heartbeatConnectors.terms.name == "Mine"
+    end(scene)
+
+
+def test_wrongStableAfter(loggedErrors: Any) -> None:
+    """
+    A value that makes no sense is logged at the retry, with its name, and the factory reconnects.
+    """
+    scene = Scene(type("Mine", (Steady,), {"stableAfter": None}))
+    scene.start()
+    scene.connected().lose()
+    (error,) = loggedErrors.flush(ValueError)
+    assert "stableAfter is None" in str(error.value)
+    scene.wait(60)
+    assert scene.connector.connects == 2
+    scene.factory.stopTrying()
+
+
+def test_methodsSetOnTheClass() -> None:
+    """
+    What has been put into a class after it was made is watched like what was there before.
+    """
+
+    class Mine(Steady):
+        pass
+
+    def buildProtocol(self: Any, addr: object) -> Kept:
+        return Kept()
+
+    Mine.buildProtocol = buildProtocol  # type: ignore[method-assign]
+    scene = Scene(Mine)
+    scene.start()
+    transport = scene.connected()
+    assert scene.factory.link is not None
+    transport.lose()
+    scene.wait(1.25)
+    scene.connected()
+    assert scene.factory.link is not None and scene.factory.link.generation == 2
+    end(scene)
 
 
 def test_settingsAreHeededLater() -> None:

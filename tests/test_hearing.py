@@ -302,6 +302,34 @@ def test_nothingIsLeftOnTheInstance(hooks: Recorder) -> None:
     third.lose()
 
 
+class AnswersToAnyName(Protocol):
+    """
+    Has every attribute that it is asked for, as proxies of remote objects do.
+    """
+
+    def __getattr__(self, name: str) -> object:
+        return ("remote", name)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Throw it away.
+        """
+
+
+def test_protocolThatHasEveryAttribute(hooks: Recorder) -> None:
+    """
+    Its link is in use as soon as it is connected, like any other.
+    """
+
+    class Watched(HeartbeatMixin, AnswersToAnyName):
+        heartbeat = Heartbeat(interval=None, timeout=2)
+
+    Watched.hooks = hooks
+    _, transport, _ = connected(Watched)
+    assert hooks.names == ["connected"]
+    transport.lose()
+
+
 class Forwards(Protocol):
     """
     Forwards the attributes that are set, as programs do that decide late what they speak.

@@ -9,6 +9,7 @@ does what the caller means.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from twisted_heartbeat import (
     Backoff,
     ClosedHere,
     ConnectFailed,
+    Heartbeat,
     HeartbeatClientService,
     HeartbeatProtocol,
     Limits,
@@ -45,7 +47,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import FakeTransport, Kept, KeptFactory, Recorder
-from .loopback import Loopback, Peers, clientOptions, opened, serverOptions, within
+from .loopback import Loopback, Peers, clientOptions, opened, serverOptions, wait, within
 from .test_client_service import Scene, failureOf
 
 
@@ -447,6 +449,36 @@ async def test_childProcesses(plain: Loopback) -> None:
     assert service._settings["name"] == f"Kept to {sys.executable}"
     await within(service.stopService())
     assert factory.built[0].received == b"hello\n"
+
+
+HUNG = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+
+
+@pytest_twisted.ensureDeferred
+async def test_hungChildIsKilled(plain: Loopback) -> None:
+    """
+    A child process that says nothing, and does not see that its pipes are closed, is gone after the
+    verdict: otherwise each retry would leave another one.
+    """
+    from twisted.internet import reactor
+
+    hooks, factory = Recorder(), KeptFactory()
+    command = [sys.executable, "-S", "-u", "-c", HUNG]
+    endpoint = ProcessEndpoint(reactor, sys.executable, command, env=None)
+    passive = Heartbeat(interval=None, timeout=2.0)
+    service = plain.service(endpoint, factory, hooks=hooks, heartbeat=passive)
+    await within(service.whenConnected())
+    await within(hooks.next("disconnected"))
+    pid = int(factory.built[0].received)
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            break
+        await wait(0.02)
+    else:
+        pytest.fail("the child process is still there")
+    await within(service.stopService())
 
 
 # Who has closed a connection.

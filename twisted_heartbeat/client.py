@@ -602,13 +602,21 @@ class _ConnectorDriver(_PreparingDriver):
         Whether a link that has ended had been proven.
         """
         prepared = self.supervision.state is State.CONNECTED
-        proven = isProven(link.facts(prepared=prepared), self._factory.stableAfter)
+        proven = isProven(link.facts(prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
             # The link was taken for proven when the peer had said what proves it.
             self.supervision.remember()
         return proven
+
+    @property
+    def _stableAfter(self) -> float:
+        try:
+            return _backoffOf(self._factory).stableAfter
+        except ValueError:
+            # The retry logs it.
+            return Backoff().stableAfter
 
     def _proveEarly(self) -> None:
         """
@@ -656,6 +664,7 @@ class _ConnectorDriver(_PreparingDriver):
         return self._factory.nextDelay(attempt, cause)
 
     def gaveUp(self, cause: Cause) -> None:
+        self._connectors.tellRetries(self.supervision.failures)
         self._connector = None
 
     def _begin(self) -> None:
@@ -676,7 +685,8 @@ class _ConnectorDriver(_PreparingDriver):
         self._connectors.unlinked.pop(self, None)
 
     def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
-        return self._factory.exhausted(failures)
+        most = self._factory.maxRetries
+        return most is not None and failures > most
 
     def _cleaned(self) -> None:
         """
@@ -797,6 +807,12 @@ class _Connectors:
         for driver in self if self._proving is None else [self._proving]:
             driver.supervision.forgive()
 
+    def tellRetries(self, retries: int) -> None:
+        """
+        Set C{retries} on the factory.
+        """
+        self.toldRetries = self._factory.retries = retries
+
     def heedReset(self) -> None:
         """
         Forget the failures if a subclass has reset C{retries} without L{forgive}, by calling the
@@ -822,7 +838,8 @@ class _Connectors:
                 limits=of.limits or Limits.off(),
                 hooks=of.hooks or LinkHooks(),
                 ping=of.ping,
-                name=of.name or type(of).__name__,
+                # A subclass may have a method of this name, for example.
+                name=of.name if of.name and isinstance(of.name, str) else type(of).__name__,
                 generations=self.generations,
             )
         return self._terms
@@ -832,7 +849,12 @@ class _Connectors:
         Raise L{ValueError} for a setting of the wrong type.  A subclass may use its name for
         something else.
         """
-        allowed = {"heartbeat": Heartbeat, "keepAlive": KeepAlive, "limits": Limits}
+        allowed = {
+            "heartbeat": Heartbeat,
+            "keepAlive": KeepAlive,
+            "limits": Limits,
+            "hooks": LinkHooks,
+        }
         for field, kind in allowed.items():
             value = getattr(self._factory, field)
             if value is not None and not isinstance(value, kind):
@@ -841,6 +863,8 @@ class _Connectors:
             value = getattr(self._factory, field)
             if value is not None and not callable(value):
                 _complain(self._factory, field, value, "a callable or None")
+        if not callable(self._factory.nextDelay):
+            _complain(self._factory, "nextDelay", self._factory.nextDelay, "a method")
 
 
 def _complain(factory: object, field: str, value: object, allowed: str) -> NoReturn:
@@ -948,6 +972,36 @@ def _observeInstance(factory: HeartbeatClientFactory) -> None:
             setattr(factory, name, MethodType(observed, factory))
 
 
+def _backoffOf(factory: HeartbeatClientFactory) -> Backoff:
+    """
+    The attributes of a factory as a backoff.
+
+    @raise ValueError: if one of them makes no sense.
+    """
+    return Backoff(
+        initial=factory.initialDelay,
+        maximum=max(factory.maxDelay, factory.initialDelay),
+        factor=factory.factor,
+        # Twisted's takes any false value for none.
+        jitter=factory.jitter or None,
+        spread=factory.spread,
+        stableAfter=factory.stableAfter,
+    )
+
+
+class _Overridable:
+    """
+    A property in whose place a subclass or an instance may set anything.
+    """
+
+    def __init__(self, get: Callable[[Any], Any]) -> None:
+        self._get = get
+        self.__doc__ = get.__doc__
+
+    def __get__(self, instance: Any, kind: type) -> Any:
+        return self if instance is None else self._get(instance)
+
+
 _OWN: Any = object()
 """In place of a setting: the class attribute holds."""
 
@@ -1031,7 +1085,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         super().__init_subclass__(**keywords)
         _observeClass(cls)
 
-    @property
+    @_Overridable
     def link(self) -> Link | None:
         """
         The latest link that is up; L{None} if there is none.
@@ -1039,42 +1093,20 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         links = [driver.link for driver in self._heartbeatConnectors if driver.link is not None]
         return max(links, key=lambda link: link.generation, default=None)
 
-    @property
-    def backoff(self) -> Backoff:
-        """
-        The factory's own attributes as a backoff.
-
-        @raise ValueError: if one of them makes no sense.
-        """
-        return Backoff(
-            initial=self.initialDelay,
-            maximum=max(self.maxDelay, self.initialDelay),
-            factor=self.factor,
-            jitter=self.jitter,
-            spread=self.spread,
-            stableAfter=self.stableAfter,
-        )
-
-    def exhausted(self, failures: int) -> bool:
-        """
-        Whether C{maxRetries} have been made.
-
-        @param failures: failures in a row, the loss of a link before them included.
-        """
-        return self.maxRetries is not None and failures > self.maxRetries
-
     def nextDelay(self, attempt: int, cause: Cause) -> float:
         """
         Seconds to wait before the next attempt.
         """
-        self.retries = self._heartbeatConnectors.toldRetries = attempt
+        self._heartbeatConnectors.tellRetries(attempt)
         self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
-        return self.backoff.delay(attempt, cause)
+        return _backoffOf(self).delay(attempt, cause)
 
     def doStart(self) -> None:
         """
         See C{IProtocolFactory}.
         """
+        # A class may have been given other methods since it was made.
+        _observeClass(type(self))
         _observeInstance(self)
         self._heartbeatConnectors.requireSettings()
         super().doStart()  # type: ignore[no-untyped-call]

@@ -565,7 +565,8 @@ class MixedInLink(Link):
             super()._ready()
 
     def _ready(self) -> None:
-        if getattr(self.protocol, "_readyAtHello", False):
+        # Of the class: an instance may answer to any name.
+        if getattr(type(self.protocol), "_readyAtHello", False):
             self.protocol.awaitHello()
         else:
             super()._ready()

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
 from functools import cache
 from math import inf
@@ -26,11 +27,17 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
+from twisted.internet.error import (
+    ConnectionClosed,
+    ConnectionDone,
+    ConnectionLost,
+    ProcessExitedAlready,
+)
 from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProcessTransport,
     ISSLTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -999,7 +1006,8 @@ def unacknowledged(connection: Any) -> int:
 def abort(transport: Any) -> None:
     """
     End a connection at once.  C{abortConnection} is not on C{ITransport}: the nearest layer that
-    has it is asked, and where none has, the polite close has to do.
+    has it is asked.  A process is killed, because one that hangs does not see that its pipes are
+    closed, and stays beside the next.  Anything else has to do with the polite close.
     """
     layer = transport
     for _ in range(_MAX_WRAPPERS + 1):
@@ -1009,6 +1017,11 @@ def abort(transport: Any) -> None:
         if aborting is not None:
             aborting()
             return
+        if IProcessTransport.providedBy(layer):
+            # A program that runs as another user may not be killed.
+            with suppress(ProcessExitedAlready, OSError):
+                layer.signalProcess("KILL")
+            break
         layer = getattr(layer, "transport", None)
     transport.loseConnection()
 
