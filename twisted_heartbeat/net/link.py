@@ -1297,7 +1297,8 @@ class Link:
         liveness = self.liveness
         if self._witness is None and self.unheard():
             liveness.heardAt = now
-        excusedAt = None if liveness.fresh else self._excusedAt(now)
+        pings = liveness.fresh and self.watch == "ping"
+        excusedAt = None if pings else self._excusedAt(now)
         decision = liveness.decide(now, lateness, excusedAt)
         if decision in (Decision.PING, Decision.PING_AGAIN):
             self._sendPing(now)
