@@ -41,6 +41,7 @@ from twisted_heartbeat import (
     Limits,
     Parting,
     PeerClosed,
+    ServerLimits,
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.net.ending import (
@@ -486,6 +487,30 @@ async def test_refusedWhileUploading(place: Place) -> None:
     assert pair.factory.named("pump") is pair.server.link
 
 
+@pytest_twisted.ensureDeferred
+async def test_noMoreThanSomeLingerAfterTooManyPings(tcp: Place) -> None:
+    """
+    A link that is closing counts for no limit, so no more than 32 peers that pinged too often keep
+    their connections open at a time (promise 17).
+    """
+    hooks = Recorder()
+    server = HeartbeatServerFactory(
+        Speakers(), hooks=hooks, serverLimits=ServerLimits(pingsPerSecond=1)
+    )
+    address = "127.0.0.1", tcp.listen(server)
+    floods = []
+    for _ in range(40):
+        floods.append(socket.create_connection(address))
+        floods[-1].sendall(wire.encode(wire.Hello()) + wire.encodePing(1) * 20)
+    await until(lambda: len(hooks.told("disconnected")) == 40 - 32)
+    await wait(0.1)
+    assert len(hooks.told("disconnected")) == 40 - 32
+    for flood in floods:
+        assert b"too many pings" in flood.recv(4096)
+        flood.close()
+    await until(lambda: len(hooks.told("disconnected")) == 40)
+
+
 def _reactor() -> Any:
     from twisted.internet import reactor
 
@@ -517,8 +542,6 @@ async def test_closingLeavesPeersAndName(tcp: Place) -> None:
     A link that is closing is none of the C{peers}, has no name and counts for no limit; a newcomer
     of its name is in after its cleanups, and the old connection goes on closing.
     """
-    from twisted_heartbeat import ServerLimits
-
     pair = await Pair(tcp, serverLimits=ServerLimits(peers=1)).connect("pump")
     old = pair.server.link
     order: list[str] = []

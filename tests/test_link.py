@@ -426,6 +426,22 @@ async def test_pausedReadingIsNoSilence(loopback: Loopback, hooks: Recorder) -> 
     assert time.monotonic() - resumedAt >= 0.95 * BOUND
 
 
+@pytest_twisted.ensureDeferred
+async def test_pausedReadingIsNoSuspicion(loopback: Loopback, hooks: Recorder) -> None:
+    """
+    A peer that is watched passively is not suspected while this side has paused reading.
+    """
+    factory, passive = KeptFactory(), Heartbeat(interval=None, timeout=BOUND)
+    await connectedPair(loopback, hooks, factory, heartbeat=passive)
+    transport = factory.built[0].transport
+    transport.pauseProducing()
+    await wait(1.5 * BOUND)
+    assert "suspected" not in hooks.names
+    transport.resumeProducing()
+    await within(hooks.next("disconnected"))
+    assert "suspected" in hooks.names
+
+
 @implementer(IHalfCloseableProtocol)
 class HalfCloseable(Kept):
     """

@@ -735,6 +735,19 @@ def test_excusedForAsLongAsItLasts() -> None:
     assert liveness.deadline <= 520.0 + 16.0
 
 
+def test_passiveExcused() -> None:
+    """
+    A peer that speaks by itself is not suspected while reading is paused, and has its whole timeout
+    from there.
+    """
+    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    assert liveness.decide(15.0, 0.0, 15.0) is NOTHING
+    assert liveness.decide(30.0, 0.0, 20.0) is NOTHING
+    assert (liveness.deadline, liveness.due) == (50.0, 35.0)
+    assert not liveness.suspected
+    assert liveness.decide(35.0, 0.0, 20.0) is SUSPECT
+
+
 def test_excuseOfASuspectedPeer() -> None:
     """
     A suspicion that turns out to be our own doing is taken back.

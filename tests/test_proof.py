@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import WrappingFactory
 
 from twisted_heartbeat import (
     Backoff,
@@ -32,7 +33,7 @@ from twisted_heartbeat.core.supervision import LinkFacts, isProven
 from twisted_heartbeat.endpoints import PrefixedClient, _TunnelMaker
 
 from .conftest import LoggedErrors
-from .fakes import FakeTransport
+from .fakes import FakeNetwork, FakeTransport
 from .test_goodbye import KINDS, Client, FactoryClient, ServiceClient
 
 STEADY = Backoff(initial=1, maximum=60, factor=2, jitter=None, spread=0)
@@ -149,6 +150,53 @@ def test_bannerProvesNothing(kind: type[Client], banner: bytes) -> None:
         settle(client)
         client.wait()
     assert delaysOf(client) == [1, 2, 4, 8]
+    client.stop()
+
+
+class Wrapped(ServiceClient):
+    """
+    A service whose protocol is inside of a wrapper of Twisted's.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.service.stopService()
+        self.endpoint = FakeNetwork(self.clock).endpoint()
+        factory = WrappingFactory(Factory.forProtocol(HeartbeatProtocol))
+        self.service = HeartbeatClientService(
+            self.endpoint, factory, clock=self.clock, **self.settings
+        )
+        self.service.startService()
+
+
+@pytest.mark.parametrize(
+    ("said", "delays", "code"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", [1, 2, 4], None),
+        (b"\x01", [1, 2, 4], None),
+        (HELLO, [1, 1, 1], None),
+        (HELLO + wire.encode(wire.Goodbye("no", parting=Parting.REFUSED)), [1, 2, 4], 1),
+    ],
+    ids=["HTTP", "part of a header", "hello", "refused"],
+)
+def test_insideOfAWrapper(said: bytes, delays: list[float], code: int | None) -> None:
+    """
+    Inside of a wrapper that is not this package's the built-in protocol is proven by its hello,
+    too, and the cause is the one that its own link knows.
+    """
+    client = Wrapped(retryPolicy=STEADY)
+    for _ in range(3):
+        transport = client.connect()
+        transport.deliver(said)
+        transport.lose()
+        settle(client)
+        client.wait()
+    assert [retry.attempt for retry in client.hooks.told("retrying")] == [
+        1 if delay == 1 else number + 1 for number, delay in enumerate(delays)
+    ]
+    cause = client.hooks.told("retrying")[-1].cause
+    assert isinstance(cause, ProtocolViolation) == said.startswith(b"HTTP")
+    assert getattr(cause, "parting", None) == code
     client.stop()
 
 

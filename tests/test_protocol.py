@@ -1044,6 +1044,22 @@ def test_timeoutAborts() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_timeoutLooksAgain() -> None:
+    """
+    What has come in time is read before the timeout is held against the peer (promise 4), once for
+    each C{resetTimeout}.
+    """
+    _, transport, clock, _ = connected(Timed, heartbeat=None)
+    for _ in range(2):
+        # The timer is due first, and then the reactor reads.
+        clock.callLater(5, transport.deliver, b"x")
+        clock.advance(5)
+        assert transport.open
+    clock.advance(5)
+    clock.advance(0)
+    assert transport.aborting
+
+
 def test_resetTimeoutIsOneAssignment() -> None:
     """
     C{resetTimeout} moves no delayed call; the timeout comes C{timeOut} seconds after the last.

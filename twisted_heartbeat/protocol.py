@@ -299,6 +299,7 @@ class HeartbeatMixin(TimeoutMixin):
 
     __timeoutCall: IDelayedCall | None = None
     __timeoutFrom = 0.0
+    __lookedAgainFor: float | None = None
     __timeoutSeconds: Callable[[], float] = staticmethod(monotonic)
     __closeCall: IDelayedCall | None = None
 
@@ -505,6 +506,11 @@ class HeartbeatMixin(TimeoutMixin):
         # Sums of floats: a nanosecond is no time.
         if left > 1e-9:
             self.__startTimeout(left)
+            return
+        if self.__lookedAgainFor != self.__timeoutFrom:
+            # The reactor reads once more first: what came in time may call resetTimeout.
+            self.__lookedAgainFor = self.__timeoutFrom
+            self.__startTimeout(0.0)
             return
         link, cause = self.link, self.__timeoutCause()
         self.timeoutConnection()

@@ -81,7 +81,8 @@ class Roll:
 
     @ivar peers: the links of those who are in, by generation.
     @ivar others: the links of those who are counted, and not yet in.
-    @ivar crowd: the links that are refused, or for which there is no room, until they are gone.
+    @ivar crowd: the links that are refused, that were pinging too often, or for which there is no
+        room, until they are gone.
         They are not counted.
     @ivar closing: the other links that are closing: they count for no limit, and have no name.
     @ivar proxied: whether links have come by way of a load balancer, so that where a peer is can be
@@ -388,4 +389,4 @@ class Roll:
         words = f"the peer sent more than {most} pings in a second, and has none saved"
         link.blame(ProtocolViolation(words))
         sayGoodbye(link, wire.Goodbye("too many pings", parting=wire.Parting.TOO_MANY_PINGS))
-        link.close()
+        link.close(lingers=self.refuse(link))

@@ -340,13 +340,20 @@ class Liveness:
         if self._heartbeat is None or self._stage is _DEAD:
             return Decision.NOTHING
         if self._stage is _FRESH or self.heardAt != self._silentSince:
-            return self._decideFresh(self._heartbeat, now, lateness)
-        timeout = self._heartbeat.timeout
+            return self._decideFresh(self._heartbeat, now, lateness, excusedAt)
+        return self._decideExpected(self._heartbeat, now, lateness, excusedAt)
+
+    def _decideExpected(
+        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+    ) -> Decision:
+        timeout = heartbeat.timeout
         if excusedAt is not None and excusedAt + timeout > self._deadline:
             return self._postpone(excusedAt + timeout, timeout)
-        return self._decideSilent(self._heartbeat, now, lateness)
+        return self._decideSilent(heartbeat, now, lateness)
 
-    def _decideFresh(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
+    def _decideFresh(
+        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+    ) -> Decision:
         self._stage = _FRESH
         self.due = self._firstLook(heartbeat)
         if self.suspected:
@@ -358,7 +365,7 @@ class Liveness:
         bound = self.heardAt + heartbeat.bound
         if heartbeat.interval is None:
             self._expectBy(bound, heartbeat.timeout)
-            return self._decideSilent(heartbeat, now, lateness)
+            return self._decideExpected(heartbeat, now, lateness, excusedAt)
         # A peer that was asked late has its whole timeout all the same; but a timer that is late
         # by a little does not move the bound.
         late = lateness > PUNCTUAL

@@ -379,6 +379,8 @@ class Ending:
     @ivar refused: whether a server did not admit the peer.
     @ivar hookFailed: whether a C{connected} hook failed.
     @ivar raised: whether the protocol raised, and that ended the link.
+    @ivar speaker: another link of the connection, which speaks the built-in protocol; L{None} where
+        there is none.
     @ivar cleanups: what to call, the first added first; L{None} once they have begun.
     @ivar cleaned: whether they have run.
     @ivar closing: the polite close that is under way; L{None} if there is none.
@@ -396,6 +398,7 @@ class Ending:
         "lookedAgain",
         "raised",
         "refused",
+        "speaker",
         "told",
         "turnsLeft",
     )
@@ -408,6 +411,7 @@ class Ending:
         self.closing: PoliteClose | None = None
         self.refused = self.hookFailed = self.raised = False
         self.told = False
+        self.speaker: Any = None
         self.cleanups: list[Callable[[], object]] | None = []
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False

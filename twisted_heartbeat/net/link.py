@@ -82,6 +82,9 @@ from .transport import (
 
 _log = SafeLogger()
 
+_MAX_WRAPPERS = 8
+"""Protocols around one another that are looked through."""
+
 _TURNS_TO_LET_GO = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
 
@@ -419,7 +422,8 @@ class Link:
         if self._carrier is not None:
             # Its hello came before the carried protocol was built.
             return True
-        return self.spoken if self.manner is None else self.agreement is not None
+        speaker = self._speaker
+        return self.spoken if speaker is None else speaker.agreement is not None
 
     def facts(self, *, prepared: bool) -> LinkFacts:
         """
@@ -434,7 +438,7 @@ class Link:
             cause=ending.cause,
             upFor=until - self._establishedAt,
             prepared=prepared,
-            builtIn=self.manner is not None or self._carrier is not None,
+            builtIn=self._speaker is not None,
             heard=self.proofHeard,
             hookFailed=ending.hookFailed,
             raised=ending.raised,
@@ -447,6 +451,29 @@ class Link:
         """
         carrier = getattr(self._transport, "carrierLink", None)
         return carrier if isinstance(carrier, Link) else None
+
+    @property
+    def _speaker(self) -> Link | None:
+        """
+        The link of this connection that speaks the built-in protocol: this one, that of a tunnel
+        below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
+        nothing speaks it.
+        """
+        if self.manner is not None:
+            return self
+        if self._carrier is not None:
+            return self._carrier
+        kept: Link | None = None if self._ending is None else self._ending.speaker
+        if kept is not None:
+            return kept
+        layer: object = self.protocol
+        for _ in range(_MAX_WRAPPERS):
+            # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
+            layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
+            link = getattr(layer, "__dict__", {}).get("link")
+            if isinstance(link, Link) and link.manner is not None:
+                return link
+        return None
 
     @property
     def watch(self) -> str:
@@ -1332,7 +1359,8 @@ class Link:
         liveness = self.liveness
         if self._witness is None and self.unheard():
             liveness.heardAt = now
-        excusedAt = None if liveness.fresh else self._excusedAt(now)
+        pings = liveness.fresh and self.watch == "ping"
+        excusedAt = None if pings else self._excusedAt(now)
         decision = liveness.decide(now, lateness, excusedAt)
         if decision in (Decision.PING, Decision.PING_AGAIN):
             self._sendPing(now)
@@ -1709,10 +1737,14 @@ class Link:
         raised = None if witness is None else witness.raised
         error = raised or reason.value
         self._end.raised = isOwnException(error)
-        carrier = self._carrier
+        speaker = self._speaker
+        if speaker is not None and speaker is not self:
+            # Kept, because a wrapper forgets its protocol when it has told it of the end.
+            self._end.speaker = speaker
+            # It knows more than its transport said, a goodbye's code for example.
+            error = speaker.cause or error
         found = causeOfLoss(
-            # The tunnel knows more than its transport said, a goodbye's code for example.
-            error if carrier is None else carrier.cause or error,
+            error,
             number=None if witness is None else witness.number,
             finished=witness is not None and witness.finished,
             closedHere=closesHere(self._transport),
