@@ -300,7 +300,8 @@ async def test_programs(loopback: Loopback, shape: str) -> None:
     server.hangs = False
     await until(lambda: len(server.connections) == size)
     if shape == "pool":
-        assert len(factory.pool) == size
+        # The server may have been counting those that the clients had aborted.
+        await until(lambda: len(factory.pool) == size)
     if shape == "relay":
         assert factory.seen[0] == 1
         assert Registrar.plugins.count("Relay") == 1
