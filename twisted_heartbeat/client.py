@@ -614,7 +614,7 @@ class _ConnectorDriver(_PreparingDriver):
     def _stableAfter(self) -> float:
         try:
             return _backoffOf(self._factory).stableAfter
-        except ValueError:
+        except (TypeError, ValueError):
             # The retry logs it.
             return Backoff().stableAfter
 
