@@ -10,14 +10,13 @@ the reason that C{docs/deviations.md} gives, and no other.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .trialrun import runScript
 
 SCRIPT = Path(__file__).parent / "suites.py"
 
@@ -57,14 +56,7 @@ def run(how: str, *names: str) -> Any:
     """
     Run Twisted's tests in a process of their own: they need a reactor of their own.
     """
-    answer = subprocess.run(
-        [sys.executable, str(SCRIPT), how, *names],
-        capture_output=True,
-        text=True,
-        timeout=AMPLE,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout.splitlines()[-1])
+    return runScript(SCRIPT, how, *names, timeout=AMPLE)
 
 
 @pytest.fixture(scope="module")
