@@ -47,7 +47,6 @@ SUITES = {
 # Test id, without the name of the reactor -> a part of what it complains of.
 DEVIATIONS = {
     "twisted.test.test_tcp.LoopbackTests.test_tcpKeepAlive": "True != 0",
-    "twisted.test.test_tcp.HalfCloseBuggyApplicationTests.test_readNotificationRaises": "TimerFd",
     "twisted.web.test.test_websocket.WebSocketTests.test_connectionRefusedSlow": "ClosedHere",
 }
 
