@@ -648,6 +648,34 @@ def test_timeoutIsBounded(hooks: Recorder) -> None:
     assert "resetTimeout was not called for 7 s" in str(cause)
 
 
+@pytest.mark.parametrize("returns", [True, False], ids=["returns the call", "returns nothing"])
+def test_timeoutWithACallLaterOfItsOwn(returns: bool) -> None:
+    """
+    A C{callLater} with the arguments of C{TimeoutMixin}'s, whether or not it returns the call, is
+    what times out and what bounds the close.
+    """
+
+    class Watched(HeartbeatMixin, Closes):
+        limits = Limits(closeTimeout=2)
+
+    protocol, transport, _ = connected(Watched)
+    transport.stuck = True
+    own = Clock()
+
+    def callLater(period: float, func: Any) -> Any:
+        call = own.callLater(period, func)
+        return call if returns else None
+
+    protocol.callLater = callLater
+    protocol.setTimeout(7)
+    own.advance(6.9)
+    assert transport.value() == b""
+    own.advance(0.2)
+    assert transport.value() == b"bye"
+    own.advance(2)
+    assert transport.aborting
+
+
 def test_timeoutThatStartsAgain() -> None:
     """
     A C{timeoutConnection} that sets the timeout again does not end the link.

@@ -480,7 +480,8 @@ class HeartbeatMixin(TimeoutMixin):
         limit = link.closeTimeout
         if limit is not None:
             link.blame(cause)
-            self.__closeCall = self.callLater(limit, link.abort, cause)
+            # Without arguments, because a callLater in the manner of TimeoutMixin's takes none.
+            self.__closeCall = self.callLater(limit, partial(link.abort, cause))
 
     def __startTimeout(self, delay: float) -> None:
         call = self.__timeoutCall = self.callLater(delay, self.__timeoutPassed)
@@ -499,10 +500,14 @@ class HeartbeatMixin(TimeoutMixin):
             call.cancel()
 
     def __timeoutPassed(self) -> None:
-        self.__timeoutCall = None
+        call, self.__timeoutCall = self.__timeoutCall, None
         if self.timeOut is None:
             return
-        left = self.__timeoutFrom + self.timeOut - self.__timeoutSeconds()
+        # The application's callLater may return nothing, as with TimeoutMixin. Then its clock is
+        # not known, and the call is on time.
+        left = 0.0
+        if call is not None:
+            left = self.__timeoutFrom + self.timeOut - self.__timeoutSeconds()
         # Sums of floats: a nanosecond is no time.
         if left > 1e-9:
             self.__startTimeout(left)
