@@ -165,17 +165,18 @@ def hearHandshake(link: Link, completed: Callable[[], object]) -> None:
     completed()
 
 
-def hearEnd(
-    link: Link, lost: Callable[[Failure], object], reason: Failure | None = connectionDone
-) -> None:
+def hearEnd(link: Link, lost: Callable[[Any], object], reason: object = connectionDone) -> None:
     """
     Tell a link that its connection is lost, and then the protocol.  Both hear of it once: a
     transport that was told to abort and did not let go may still do so after the link has ended.
     """
-    # autobahn's protocols that carry others say None.
-    reason = reason or connectionDone
     if link.state != "gone":
-        reason = link.lost(reason)
+        if isinstance(reason, Failure):
+            reason = link.lost(reason)
+        else:
+            # autobahn's protocols that carry others say None, and tests often an exception. The
+            # protocol gets what was said, as from Twisted.
+            link.lost(Failure(reason) if isinstance(reason, Exception) else connectionDone)
         try:
             lost(reason)
         finally:
@@ -230,6 +231,10 @@ class _Cover:
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
         _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        # It passes for the method: trial's addCleanup asks for its __name__, for example.
+        return getattr(object.__getattribute__(self, "covered"), name)
 
     def lift(self, protocol: object) -> None:
         """
