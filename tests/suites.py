@@ -16,19 +16,18 @@ wrapped and how many tests were run, and what each test that failed complains of
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from trialrun import runTrial
 from twisted.internet import posixbase
 from twisted.internet.protocol import Factory
 from twisted.protocols import loopback
 from twisted.protocols.test import test_basic
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.test import iosim
-from twisted.trial import reporter, runner
 
 from twisted_heartbeat import HeartbeatFactory
 from twisted_heartbeat.wrapping import WrappedProtocol
@@ -177,15 +176,8 @@ def outcome(name: str, folder: str) -> dict[str, Any]:
     Run the tests of one name.
     """
     Counting.wrapped = 0
-    with open(os.devnull, "w") as nowhere:
-        trial = runner.TrialRunner(
-            reporter.Reporter, stream=nowhere, workingDirectory=os.path.join(folder, "trial")
-        )
-        result = trial.run(runner.TestLoader().loadByName(name, recurse=True))
-    failed = {}
-    for test, failure in [*result.failures, *result.errors]:
-        failed.setdefault(test.id(), str(failure.value).strip())
-    return {"wrapped": Counting.wrapped, "run": result.testsRun, "failed": failed}
+    result = runTrial(name, folder)
+    return {"wrapped": Counting.wrapped, **result}
 
 
 def main(how: str, *names: str) -> None:

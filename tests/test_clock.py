@@ -389,6 +389,22 @@ async def test_takenOutOfTheReactor(
     assert isIdle(clock)
 
 
+def test_callLeftBehindDirtiesNoOtherTest(clock: MonotonicClock, theReactor: Any) -> None:
+    """
+    C{reactor.removeAll}, by which trial finds what a test has left, does not name the clock: the
+    call of one test would otherwise fail each one after it.
+    """
+    left = clock.callLater(60.0, lambda: None)
+    readers = theReactor.getReaders()
+    removed = theReactor.removeAll()
+    for one in removed:
+        theReactor.addReader(one)
+    assert not [one for one in removed if isinstance(one, clockModule._TimerFd)]
+    assert set(theReactor.getReaders()) == set(readers)
+    left.cancel()
+    assert isIdle(clock)
+
+
 def test_closedAlarmIsNotPutBack(theReactor: Any) -> None:
     """
     An alarm that was closed is not put back by a C{connectionLost} that comes late.

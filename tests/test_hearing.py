@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -674,6 +675,68 @@ def test_timeoutIsBounded(hooks: Recorder) -> None:
     [cause] = hooks.told("disconnected")
     assert type(cause) is PeerSilent
     assert "resetTimeout was not called for 7 s" in str(cause)
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["returns the call", "returns nothing"])
+def test_timeoutWithACallLaterOfItsOwn(returns: bool) -> None:
+    """
+    A C{callLater} with the arguments of C{TimeoutMixin}'s, whether or not it returns the call, is
+    what times out and what bounds the close.
+    """
+
+    class Watched(HeartbeatMixin, Closes):
+        limits = Limits(closeTimeout=2)
+
+    protocol, transport, _ = connected(Watched)
+    transport.stuck = True
+    own = Clock()
+
+    def callLater(period: float, func: Any) -> Any:
+        call = own.callLater(period, func)
+        return call if returns else None
+
+    protocol.callLater = callLater
+    protocol.setTimeout(7)
+    own.advance(6.9)
+    assert transport.value() == b""
+    own.advance(0.2)
+    assert transport.value() == b"bye"
+    own.advance(2)
+    assert transport.aborting
+
+
+@pytest.mark.parametrize("said", [None, OSError(), ConnectionDone()], ids=repr)
+def test_lossWithoutAFailure(said: object) -> None:
+    """
+    What is said of the loss of a connection reaches the protocol as it is where it is no
+    C{Failure}: programs say L{None}, and tests an exception.
+    """
+
+    class Watched(HeartbeatMixin, Protocol):
+        lost: Any = None
+
+        def connectionLost(self, reason: Any = connectionDone) -> None:
+            self.lost = [reason]
+
+    protocol, _, clock = connected(Watched)
+    protocol.connectionLost(said)
+    assert protocol.lost == [said]
+    assert protocol.link.state == "gone"
+    assert clock.getDelayedCalls() == []
+
+
+def test_coverPassesForTheMethod() -> None:
+    """
+    What stands in the place of a protocol's method has that method's attributes: C{addCleanup} of
+    trial asks for its name.
+    """
+
+    class Watched(HeartbeatMixin, Protocol):
+        pass
+
+    protocol, _, _ = connected(Watched)
+    assert protocol.connectionLost.__name__ == "connectionLost"
+    assert protocol.connectionLost.__self__ is protocol
 
 
 def test_timeoutThatStartsAgain() -> None:

@@ -10,14 +10,13 @@ the reason that C{docs/deviations.md} gives, and no other.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .trialrun import runScript
 
 SCRIPT = Path(__file__).parent / "suites.py"
 
@@ -48,7 +47,6 @@ SUITES = {
 # Test id, without the name of the reactor -> a part of what it complains of.
 DEVIATIONS = {
     "twisted.test.test_tcp.LoopbackTests.test_tcpKeepAlive": "True != 0",
-    "twisted.test.test_tcp.HalfCloseBuggyApplicationTests.test_readNotificationRaises": "TimerFd",
     "twisted.web.test.test_websocket.WebSocketTests.test_connectionRefusedSlow": "ClosedHere",
 }
 
@@ -57,14 +55,7 @@ def run(how: str, *names: str) -> Any:
     """
     Run Twisted's tests in a process of their own: they need a reactor of their own.
     """
-    answer = subprocess.run(
-        [sys.executable, str(SCRIPT), how, *names],
-        capture_output=True,
-        text=True,
-        timeout=AMPLE,
-    )
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout.splitlines()[-1])
+    return runScript(SCRIPT, how, *names, timeout=AMPLE)
 
 
 @pytest.fixture(scope="module")

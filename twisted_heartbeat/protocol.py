@@ -166,17 +166,18 @@ def hearHandshake(link: Link, completed: Callable[[], object]) -> None:
     completed()
 
 
-def hearEnd(
-    link: Link, lost: Callable[[Failure], object], reason: Failure | None = connectionDone
-) -> None:
+def hearEnd(link: Link, lost: Callable[[Any], object], reason: object = connectionDone) -> None:
     """
     Tell a link that its connection is lost, and then the protocol.  Both hear of it once: a
     transport that was told to abort and did not let go may still do so after the link has ended.
     """
-    # autobahn's protocols that carry others say None.
-    reason = reason or connectionDone
     if link.state != "gone":
-        reason = link.lost(reason)
+        if isinstance(reason, Failure):
+            reason = link.lost(reason)
+        else:
+            # autobahn's protocols that carry others say None, and tests often an exception. The
+            # protocol gets what was said, as from Twisted.
+            link.lost(Failure(reason) if isinstance(reason, Exception) else connectionDone)
         try:
             lost(reason)
         finally:
@@ -231,6 +232,10 @@ class _Cover:
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
         _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        # It passes for the method: trial's addCleanup asks for its __name__, for example.
+        return getattr(object.__getattribute__(self, "covered"), name)
 
     def lift(self, protocol: object) -> None:
         """
@@ -482,7 +487,8 @@ class HeartbeatMixin(TimeoutMixin):
         limit = link.closeTimeout
         if limit is not None:
             link.blame(cause)
-            self.__closeCall = self.callLater(limit, link.abort, cause)
+            # Without arguments, because a callLater in the manner of TimeoutMixin's takes none.
+            self.__closeCall = self.callLater(limit, partial(link.abort, cause))
 
     def __startTimeout(self, delay: float) -> None:
         call = self.__timeoutCall = self.callLater(delay, self.__timeoutPassed)
@@ -499,10 +505,14 @@ class HeartbeatMixin(TimeoutMixin):
         self.__closeCall = None
 
     def __timeoutPassed(self) -> None:
-        self.__timeoutCall = None
+        call, self.__timeoutCall = self.__timeoutCall, None
         if self.timeOut is None:
             return
-        left = self.__timeoutFrom + self.timeOut - self.__timeoutSeconds()
+        # The application's callLater may return nothing, as with TimeoutMixin. Then its clock is
+        # not known, and the call is on time.
+        left = 0.0
+        if call is not None:
+            left = self.__timeoutFrom + self.timeOut - self.__timeoutSeconds()
         # Sums of floats: a nanosecond is no time.
         if left > 1e-9:
             self.__startTimeout(left)

@@ -88,8 +88,10 @@ class _TimerFd:
 
     C{os.timerfd_create} is Python 3.13's; until then the C library is called by its name.
 
-    C{reactor.removeAll}, which trial calls after a test class that has left something behind, takes
-    it out of the reactor and does not say so.  It is therefore put back whenever a call is set.
+    C{reactor.removeAll}, which trial calls after each test class, takes readers out of the reactor,
+    and trial blames the test for them.  A call that one test has left would so dirty every test
+    after it.  Therefore this is one of the reactor's internal readers, as its waker is.  Where a
+    reactor has none, it is put back whenever a call is set.
     """
 
     def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
@@ -106,14 +108,16 @@ class _TimerFd:
             raise OSError(number, os.strerror(number))
         self._ring = ring
         self._reactor = reactor
+        self._internalReaders: set[Any] = getattr(reactor, "_internalReaders", set())
         try:
-            reactor.addReader(self)
+            self.keep()
         except BaseException:
             os.close(self._descriptor)
             raise
 
     def keep(self) -> None:
         # Adding a reader again changes nothing, and removeAll says nothing to those it removes.
+        self._internalReaders.add(self)
         self._reactor.addReader(self)
 
     def set(self, delay: float) -> None:
@@ -126,6 +130,7 @@ class _TimerFd:
             raise OSError(number, os.strerror(number))
 
     def close(self) -> None:
+        self._internalReaders.discard(self)
         self._reactor.removeReader(self)
         os.close(self._descriptor)
         self._descriptor = -1

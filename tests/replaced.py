@@ -1,0 +1,195 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Run a program's own tests with this package in place of parts of Twisted.
+
+C{python replaced.py WAY NAME...}, where C{WAY} is one of these:
+
+  - C{stock}: replace nothing;
+  - C{classes}: put this package's classes in the place of Twisted's three;
+  - C{keepalive} and C{heartbeat}: put that prefix before each TCP endpoint;
+  - C{broken-classes} and C{broken-heartbeat}: the same with a fault, which the tests must find.
+
+Prints one JSON object: C{replaced}, how many instances or connections were replaced, by class;
+C{run} and C{failed} as L{runTrial} returns them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from trialrun import runTrial
+from twisted.application import internet
+from twisted.internet import endpoints, protocol
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.protocols import policies
+from twisted.trial import util
+
+import twisted_heartbeat.endpoints as prefixes
+from twisted_heartbeat import HeartbeatClientFactory, HeartbeatClientService, HeartbeatMixin
+from twisted_heartbeat.core import wire
+from twisted_heartbeat.tunnel import Tunnel
+
+PLACES: list[tuple[Any, type]] = [
+    (internet, HeartbeatClientService),
+    (protocol, HeartbeatClientFactory),
+    (policies, HeartbeatMixin),
+]
+"""The module in which programs find Twisted's class, and the class to put there."""
+
+NAMES = {
+    HeartbeatClientService: "ClientService",
+    HeartbeatClientFactory: "ReconnectingClientFactory",
+    HeartbeatMixin: "TimeoutMixin",
+}
+"""What Twisted calls the class."""
+
+TEST_TIMEOUT = 20.0
+"""Seconds that trial gives a test which says nothing of its own."""
+
+replaced: Counter[str] = Counter()
+"""Class -> how many there were."""
+
+
+def countInstances(counted: Any) -> None:
+    """
+    Count the instances of a class, also those whose C{__init__} does not call its own.
+    """
+
+    def new(cls: type, *arguments: Any, **keywords: Any) -> Any:
+        replaced[counted.__name__] += 1
+        return super(counted, cls).__new__(cls)
+
+    counted.__new__ = new
+
+
+def replaceClasses() -> None:
+    """
+    Put this package's classes where programs find Twisted's.
+    """
+    for module, ours in PLACES:
+        name = NAMES[ours]
+        theirs = getattr(module, name)
+        # A program that was imported before keeps Twisted's class, and would pass.
+        taken = [
+            other.__name__
+            for other in [*sys.modules.values()]
+            if other is not module
+            and vars(other).get(name) is theirs
+            and not other.__name__.startswith(("twisted_heartbeat.", "twisted.application."))
+        ]
+        assert not taken, (name, taken)
+        countInstances(ours)
+        setattr(module, name, ours)
+
+
+def replaceEndpoints(prefix: str) -> None:
+    """
+    Put a prefix before each TCP endpoint, by whatever string or class it was made.
+    """
+    for made in (endpoints.TCP4ClientEndpoint, endpoints.TCP6ClientEndpoint):
+        _prefixMethod(made, "connect", partial(clientFromString, description=f"{prefix}:tcp:h:1"))
+    for made in (endpoints.TCP4ServerEndpoint, endpoints.TCP6ServerEndpoint):
+        _prefixMethod(made, "listen", partial(serverFromString, description=f"{prefix}:tcp:1"))
+
+
+def _prefixMethod(made: Any, method: str, parse: Callable[[Any], Any]) -> None:
+    plain = getattr(made, method)
+
+    class Plain:
+        def __init__(self, endpoint: Any) -> None:
+            setattr(self, method, partial(plain, endpoint))
+
+    def prefixed(self: Any, factory: Any) -> Any:
+        from twisted.internet import reactor
+
+        # At the other end of a pretended network is the test itself, which speaks no frames.
+        if self._reactor is not reactor:
+            return plain(self, factory)
+        outer = parse(reactor)
+        outer._wrappedEndpoint = Plain(self)
+        return getattr(outer, method)(factory)
+
+    setattr(made, method, prefixed)
+
+
+def countKeepAlive() -> None:
+    """
+    Count the connections on which C{keepalive:} has set the system's options.
+    """
+    apply = prefixes.applyKeepAlive
+
+    def counting(*arguments: Any) -> Any:
+        applied = apply(*arguments)
+        replaced["keepalive"] += applied.enabled
+        return applied
+
+    prefixes.applyKeepAlive = counting
+
+
+def breakClasses() -> None:
+    """
+    Break each class in one method.
+    """
+
+    def nothing(self: Any, *arguments: Any) -> None:
+        pass
+
+    HeartbeatMixin.setTimeout = nothing
+    HeartbeatClientFactory.retry = nothing
+    HeartbeatClientService.startService = nothing
+
+
+def breakTunnel() -> None:
+    """
+    Lose the first byte of each data frame.
+    """
+    received = Tunnel.frameReceived
+
+    def lossy(self: Any, frame: Any) -> None:
+        received(self, wire.Data(frame.message[1:]) if isinstance(frame, wire.Data) else frame)
+
+    Tunnel.frameReceived = lossy
+
+
+def replace(way: str) -> None:
+    """
+    Replace what a way is about.
+    """
+    if way.endswith("classes"):
+        replaceClasses()
+    elif way != "stock":
+        countKeepAlive()
+        countInstances(Tunnel)
+        replaceEndpoints(way.removeprefix("broken-"))
+    if way == "broken-classes":
+        breakClasses()
+    elif way == "broken-heartbeat":
+        breakTunnel()
+
+
+def main(way: str, *names: str) -> None:
+    """
+    Replace, and run all tests in this one process.
+    """
+    util.DEFAULT_TIMEOUT_DURATION = TEST_TIMEOUT
+    replace(way)
+    run, failed = 0, {}
+    with TemporaryDirectory() as folder:
+        for name in names:
+            result = runTrial(name, folder)
+            run += result["run"]
+            failed.update(result["failed"])
+    # Not to sys.stdout, because a program may have put its log there.
+    print(json.dumps({"replaced": replaced, "run": run, "failed": failed}), file=sys.__stdout__)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

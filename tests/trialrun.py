@@ -1,0 +1,61 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Run other projects' tests with trial, in a process of their own.
+
+A script calls L{runTrial} and prints a JSON object; L{runScript} starts such a script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.trial import reporter, runner
+
+
+def runTrial(name: str, folder: str) -> dict[str, Any]:
+    """
+    Run the tests of one name in this process.
+
+    @param name: of a package, a module, a case or a test.
+    @param folder: where trial may write.
+    @return: C{run}, the number of tests run; C{failed}, the id of each test that failed and what it
+        complains of.
+    """
+    with open(os.devnull, "w") as nowhere:
+        trial = runner.TrialRunner(
+            reporter.Reporter, stream=nowhere, workingDirectory=os.path.join(folder, "trial")
+        )
+        result = trial.run(runner.TestLoader().loadByName(name, recurse=True))
+    failed: dict[str, str] = {}
+    for test, failure in [*result.failures, *result.errors]:
+        failed.setdefault(test.id(), str(failure.value).strip())
+    return {"run": result.testsRun, "failed": failed}
+
+
+def runScript(
+    script: Path, *arguments: str, timeout: float, environment: Mapping[str, str] | None = None
+) -> Any:
+    """
+    Run a script in a process of its own: the tests need a reactor of their own.
+
+    @param timeout: seconds after which the run is a failure.
+    @param environment: variables to set besides this process's own.
+    @return: the JSON object that the script printed last.
+    """
+    answer = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **(environment or {})},
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout.splitlines()[-1])
