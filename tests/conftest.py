@@ -120,6 +120,17 @@ def loggedErrors() -> Iterator[LoggedErrors]:
     globalLogPublisher.removeObserver(errors)
 
 
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    """
+    What is logged during the test.
+    """
+    logged: list[LogEvent] = []
+    globalLogPublisher.addObserver(logged.append)
+    yield logged
+    globalLogPublisher.removeObserver(logged.append)
+
+
 @pytest.fixture(autouse=True)
 def _nothingLeftBehind(loggedErrors: LoggedErrors) -> Iterator[None]:
     """

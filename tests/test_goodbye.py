@@ -7,7 +7,6 @@ What a peer's goodbye does to the client that hears it: when it comes back, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
@@ -39,17 +38,6 @@ from .test_client_factory import FakeConnector
 
 EVEN = Heartbeat(interval=4, timeout=4)
 STEADY = Backoff(initial=1, maximum=60, factor=2, jitter=None, spread=0)
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 class Client:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, eventAsJSON, globalLogPublisher, textFileLogObserver
+from twisted.logger import LogEvent, eventAsJSON, textFileLogObserver
 
 from twisted_heartbeat import (
     ClosedHere,
@@ -48,17 +48,6 @@ from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 
 EVIL = "\r\n\x1b[2Kforged\x07 \u202egnp\u2028\u200f\ufeff\x9b1m\x00"
 """Control, format and bidirectional characters, a line separator, and a C1 escape sequence."""
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 def unprintable(text: str) -> list[str]:

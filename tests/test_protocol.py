@@ -20,7 +20,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
@@ -71,17 +71,6 @@ def secured() -> Iterator[Loopback]:
     """
     with opened(True) as place:
         yield place
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ the word that a ping gives, and that nobody is declared dead who lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import inf
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, Limits, PeerClosed, PeerSilent
 from twisted_heartbeat.core import wire
@@ -120,17 +119,6 @@ def run(clock: Clock, seconds: float) -> None:
             break
         clock.advance(max(0.0, soonest - clock.seconds()))
     clock.advance(end - clock.seconds())
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 def part(*ends: End) -> None:

@@ -33,7 +33,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent
 
 from twisted_heartbeat import (
     Backoff,
@@ -49,18 +49,6 @@ from twisted_heartbeat import (
 from .fakes import FakeTransport, Kept, KeptFactory, Recorder
 from .loopback import Loopback, Peers, clientOptions, opened, serverOptions, wait, within
 from .test_client_service import Scene, failureOf
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
-
 
 # whenConnected.
 

@@ -8,7 +8,6 @@ What only a process can show is in C{test_twist}.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from twisted.application.service import IService
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone, ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
@@ -58,17 +57,6 @@ def reactor() -> MemoryReactor:
     Nothing is real.
     """
     return MemoryReactor()
-
-
-@pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
-    """
-    What is logged during the test.
-    """
-    logged: list[LogEvent] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 class Transport(StringTransport):

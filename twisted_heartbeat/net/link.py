@@ -970,13 +970,15 @@ class Link:
         else:
             witness.sendNow(data)
 
-    def sendFailed(self, error: BaseException) -> Deferred[None]:
+    def sendFailed(
+        self, error: BaseException, what: str = "the message could not be encoded"
+    ) -> Deferred[None]:
         """
-        A message could not be encoded: the stream has a hole, so the link ends.
+        Something could not be sent: the stream has a hole, so the link ends.
 
         @return: fails with L{SendFailed}.
         """
-        cause = SendFailed(f"the message could not be encoded: {inWords(error)}")
+        cause = SendFailed(f"{what}: {inWords(error)}")
         cause.__cause__ = error
         self.abort(cause)
         return _failed(cause)
