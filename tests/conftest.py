@@ -37,7 +37,6 @@ hypothesis.settings.load_profile("unhurried")
 
 
 TOGETHER = (
-    "tests/kernel/",
     "tests/test_benchmarks.py::test_contestantsPing",
     "tests/test_wrapped_suites.py",
 )
