@@ -525,7 +525,7 @@ class Pulse:
 
     PER_SECOND = 64
 
-    ERRANDS_A_TICK = 32
+    ERRANDS_A_TICK = 4
     """
     What a tick has to end takes long, for it ends in user code.  A thousand ends in one tick would
     keep the others from being looked at on their instants.

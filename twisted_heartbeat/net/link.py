@@ -1344,7 +1344,7 @@ class Link:
                 self.manner.speak(self.protocol)
             except BaseException as error:
                 _log.failure("{link} could not speak", link=self)
-                self.sendFailed(error)
+                self.sendFailed(error, "the heartbeat failed")
 
     @property
     def _speakBy(self) -> float:
@@ -1420,7 +1420,7 @@ class Link:
                 answer = start(answer) if steady is None else steady.sendsNow(start, answer)
         except BaseException as error:
             _log.failure("{link} could not send its ping", link=self)
-            self.sendFailed(error)
+            self.sendFailed(error, "the ping failed")
             return
         self.liveness.pingedAt = self.seconds()
         if self._witness is not None:
