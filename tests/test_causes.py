@@ -253,6 +253,29 @@ def test_causeOfLoss(
     assert cause.__cause__ is reason
 
 
+@pytest.mark.parametrize(
+    ("reason", "known", "expected"),
+    [
+        (error.ConnectionLost(), {}, ClosedHere),
+        (error.ConnectionLost(), {"handshaking": True}, ClosedHere),
+        (error.ConnectionLost(), {"finished": True}, PeerClosed),
+        (error.ConnectionLost(), {"number": errno.ECONNRESET}, PeerReset),
+        (error.ConnectionDone(), {}, PeerClosed),
+        (PeerSilent(), {}, PeerSilent),
+        (ZeroDivisionError("division by zero"), {}, ClosedHere),
+    ],
+    ids=repr,
+)
+def test_lossWhenTheReactorHasStopped(
+    reason: Exception, known: dict[str, Any], expected: type[Cause]
+) -> None:
+    """
+    The reactor of this side closes what is open when it stops.  What the peer did before that, and
+    what has a name already, keeps its name.
+    """
+    assert type(causeOfLoss(reason, reactorStopped=True, **known)) is expected
+
+
 def test_wordsOfAnErrorAreKept() -> None:
     """
     What a protocol or a handshake raised is told in the cause's own words.

@@ -371,6 +371,7 @@ def causeOfLoss(
     finished: bool = False,
     closedHere: bool = False,
     handshaking: bool = False,
+    reactorStopped: bool = False,
     refused: str = "",
 ) -> Cause:
     """
@@ -381,6 +382,8 @@ def causeOfLoss(
     @param finished: whether the peer's FIN had come.
     @param closedHere: whether this side had asked for the close.
     @param handshaking: whether a TLS handshake was under way.
+    @param reactorStopped: whether this side's reactor has stopped.  It disconnects all that is
+        still open then, and says C{ConnectionLost}.
     @param refused: why the peer's certificate was, in words.
     """
     if isinstance(error, Cause):
@@ -391,6 +394,8 @@ def causeOfLoss(
     named = causeOfErrno(number) if number and not (finished and number == errno.EPIPE) else None
     if named is not None:
         return _chained(named, error)
+    if reactorStopped and not finished and isinstance(error, ConnectionLost):
+        return _chained(ClosedHere("the reactor of this side has stopped"), error)
     if handshaking and not isinstance(error, ConnectionAborted):
         return _chained(_handshakeFailed(error, refused), error)
     if closedHere or isinstance(error, ConnectionAborted):

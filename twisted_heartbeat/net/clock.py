@@ -294,8 +294,21 @@ class MonotonicClock:
         self._alarmedFor = inf
         self._rang = -inf
         self._ringing = False
+        self._shutdownBegun = False
+        reactor.addSystemEventTrigger("before", "shutdown", self._beginShutdown)
 
     seconds = staticmethod(monotonic)
+
+    @property
+    def reactorStopped(self) -> bool:
+        """
+        Whether the reactor has stopped for good, and disconnects what is still open.  While its
+        triggers C{before} the shutdown are waited for, it still runs.
+        """
+        return self._shutdownBegun and not self._reactor.running
+
+    def _beginShutdown(self) -> None:
+        self._shutdownBegun = True
 
     def callLater(
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
@@ -449,6 +462,13 @@ def untimed(clock: IReactorTime) -> IReactorTime:
     @param clock: the clock that the link would have elsewhere.
     """
     return _UNTIMED if isinstance(clock, MonotonicClock) else clock
+
+
+def reactorStopped(clock: IReactorTime) -> bool:
+    """
+    Whether the reactor of a clock has stopped for good.  Virtual time has no reactor.
+    """
+    return isinstance(clock, MonotonicClock) and clock.reactorStopped
 
 
 def _holds(entry: tuple[float, int, DelayedCall]) -> bool:

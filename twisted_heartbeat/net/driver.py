@@ -23,6 +23,7 @@ from ..core import supervision as orders
 from ..core.causes import Cause, Parting, PeerClosed, causeOfFailure
 from ..core.settings import Backoff, wishOf
 from ..core.supervision import Exhausted, Order, Retry, State, Supervision
+from .clock import reactorStopped
 from .deadline import cancelCalls
 from .link import Link
 from .reports import SafeLogger, guarded
@@ -232,6 +233,9 @@ class Driver:
         return delay
 
     def _startWait(self, order: orders.Wait) -> None:
+        if reactorStopped(self.terms.clock):
+            # No attempt follows, so none is announced.
+            return
         retry = order.retry
         self._wait = self.terms.clock.callLater(retry.delay, self._wakened, retry)
         self.terms.announce(

@@ -45,7 +45,7 @@ from ..core.liveness import NEVER, PUNCTUAL, Decision, Liveness
 from ..core.settings import SHORTEST_BOUND, Heartbeat
 from ..core.supervision import LinkFacts
 from ..core.wire import Beats
-from .clock import Pulse, Slot, pulseFor, untimed
+from .clock import Pulse, Slot, pulseFor, reactorStopped, untimed
 from .ending import CloseStep, Ending, PoliteClose
 from .hooks import runCleanups, startPing
 from .keepalive import Applied, applyKeepAlive
@@ -1751,6 +1751,7 @@ class Link:
             finished=witness is not None and witness.finished,
             closedHere=closesHere(self._transport),
             handshaking=self.state == "handshaking" and isSecured(self._transport),
+            reactorStopped=reactorStopped(self._terms.clock),
             refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
         )
         self.blame(found)
