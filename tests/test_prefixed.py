@@ -565,6 +565,36 @@ async def test_prefixAtOneEnd(where: str, plainWay: Way, events: list[dict[str, 
     assert any("does this end lack the heartbeat: prefix?" in one for one in said)
 
 
+@pytest.mark.parametrize("where", ["server", "client"])
+@pytest_twisted.ensureDeferred
+async def test_prefixOnceSeenIsNotAskedFor(
+    where: str, plainWay: Way, events: list[dict[str, Any]]
+) -> None:
+    """
+    Nobody is asked for the prefix once a hello has come on a link of the endpoint: neither a client
+    whose server has gone, nor a server at which a stranger knocks.
+    """
+    from twisted.internet import reactor
+
+    endpoint = await plainWay.to(KeptFactory())
+    made = await within(endpoint.connect(Peers()))
+    made.transport.loseConnection()
+    await within(made.lost)
+    if where == "server":
+        plain = clientFromString(reactor, f"tcp:127.0.0.1:{plainWay.proxy.port}")
+        stranger = await within(plain.connect(Peers()))
+        stranger.transport.write(b"GET / HTTP/1.1\r\n\r\n")
+        await within(stranger.lost)
+    else:
+        plainWay.proxy.inject(BlackHole())
+        error = await failureOf(endpoint.connect(KeptFactory()))
+        assert isinstance(error, PeerSilent)
+        assert "prefix?" not in str(error)
+    await wait(0.05)
+    assert len(told(events, "disconnected")) >= 3
+    assert not [event for event in told(events, "disconnected") if "prefix?" in event["reason"]]
+
+
 @pytest_twisted.ensureDeferred
 async def test_builtInProtocolMeetsATunnel(plainWay: Way, events: list[dict[str, Any]]) -> None:
     """

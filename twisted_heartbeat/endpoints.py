@@ -29,7 +29,7 @@ from .net.keepalive import applyKeepAlive
 from .net.reports import SafeLogger
 from .net.transport import abort
 from .protocol import MethodCover
-from .tunnel import Tunnel, TunnelFactory
+from .tunnel import EndpointHistory, Tunnel, TunnelFactory
 from .wrapping import HeartbeatFactory, ProtocolProxy
 
 _log = SafeLogger()
@@ -377,12 +377,13 @@ class _TunnelMaker:
     reactor: Any
     words: str
     generations: Iterator[int] = field(default_factory=lambda: count(1))
+    history: EndpointHistory = field(default_factory=EndpointHistory)
 
     def wrap(self, factory: Any) -> _TunnelLinks:
         # No sendStall: a peer that takes nothing and speaks is slow, and one that does not speak
         # is found by its silence.
         return _TunnelLinks(
-            TunnelFactory(factory, self.reactor),
+            TunnelFactory(factory, self.reactor, self.history),
             self.generations,
             heartbeat=self.heartbeat,
             limits=Limits(closeTimeout=self.closeTimeout, sendStall=None),

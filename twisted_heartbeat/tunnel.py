@@ -63,6 +63,19 @@ another transport is never cut, and a ping waits behind no more than two of them
 _ONE_END = "no hello came: does the other end have the heartbeat: prefix?"
 
 
+class EndpointHistory:
+    """
+    What the tunnels of one endpoint have in common.
+
+    @ivar helloReceived: whether a hello has come on any of them, ever.
+    """
+
+    __slots__ = ("helloReceived",)
+
+    def __init__(self) -> None:
+        self.helloReceived = False
+
+
 @implementer(IPushProducer)
 class Tunnel(HeartbeatProtocol):
     """
@@ -77,13 +90,17 @@ class Tunnel(HeartbeatProtocol):
 
     _readyAtHello = True
 
-    def __init__(self, factory: IProtocolFactory, address: Any, clock: Any) -> None:
+    def __init__(
+        self, factory: IProtocolFactory, address: Any, clock: Any, history: EndpointHistory
+    ) -> None:
         """
         @param factory: makes the carried protocol.
         @param address: what it is made for.
         @param clock: tells the time.
+        @param history: that of the endpoint.
         """
         self.clock = clock
+        self._history = history
         self._factory = factory
         self._address = address
         self._waiting: Deferred[Any] | None = None
@@ -123,6 +140,7 @@ class Tunnel(HeartbeatProtocol):
         """
         Build the carried protocol, and connect it.
         """
+        self._history.helloReceived = True
         cancelCalls(self._helloCall)
         try:
             protocol = self._factory.buildProtocol(self._address)
@@ -320,7 +338,7 @@ class Tunnel(HeartbeatProtocol):
         self._flowing = False
         self._held.clear()
         cancelCalls(self._helloCall, self._endedCall)
-        if self.hello is None:
+        if not self._history.helloReceived:
             self._suspectOneEnd()
         if hasattr(self, "inside"):
             self.inside.lost()
@@ -332,7 +350,8 @@ class Tunnel(HeartbeatProtocol):
 
     def _suspectOneEnd(self) -> None:
         """
-        Name the likeliest mistake in the cause of a link on which no hello came.
+        Name the likeliest mistake in the cause of a link, as long as no hello has ever come at this
+        endpoint.  A peer that had the prefix once has another problem.
         """
         cause = self._known.cause
         if cause is not None and not isinstance(cause, ClosedHere | HandshakeFailed):
@@ -633,13 +652,15 @@ class TunnelFactory:
     @ivar latest: the last one that it made.
     """
 
-    def __init__(self, factory: Any, clock: Any) -> None:
+    def __init__(self, factory: Any, clock: Any, history: EndpointHistory | None = None) -> None:
         """
         @param factory: makes the carried protocols.
         @param clock: tells the time to the tunnels.
+        @param history: that of the endpoint; a new one if L{None}.
         """
         self._factory = factory
         self._clock = clock
+        self._history = history or EndpointHistory()
         self.latest: Tunnel | None = None
         directlyProvides(self, providedBy(factory))
 
@@ -647,7 +668,7 @@ class TunnelFactory:
         """
         See C{IProtocolFactory}.
         """
-        self.latest = Tunnel(self._factory, addr, self._clock)
+        self.latest = Tunnel(self._factory, addr, self._clock, self._history)
         return self.latest
 
     def __getattr__(self, name: str) -> Any:
