@@ -140,7 +140,7 @@ def test_linksAreClosedHere(place: str, way: str) -> None:
 
 def test_handshakeIsNoFailure() -> None:
     """
-    A TLS handshake that the stop cuts off is no failure: no warning, and no announcement of a retry.
+    A TLS handshake that the stop cuts off is no failure: no warning, and no retry announced.
     """
     told = eventsOf(PROGRAM, "tls", "handshake")
     assert ("connecting", None, "info") in told
