@@ -576,6 +576,59 @@ def test_strangers(events: list[LogEvent]) -> None:
     ]
 
 
+def test_lastStrangers(events: list[LogEvent]) -> None:
+    """
+    The last strangers of a minute are told when it is over, by a timer that the stop of the last
+    port cancels; what is left then is told at once.
+    """
+    place = Place()
+    place.server.doStart()
+    place.server.doStart()
+    for _ in range(5):
+        place.arrives().transport.lose(PeerClosed())
+    place.arrives().transport.lose(PeerReset())
+    place.passes(59)
+    place.arrives().transport.lose(PeerReset())
+    assert [event["others"] for event in events] == [0, 0]
+    place.passes(1.1)
+    assert [(event["cause"], event["others"]) for event in events[2:]] == [
+        ("PeerClosed", 3),
+        ("PeerReset", 0),
+    ]
+    place.passes(120)
+    assert len(events) == 4
+    place.arrives().transport.lose(PeerClosed())
+    for _ in range(2):
+        place.arrives().transport.lose(PeerClosed())
+    place.server.doStop()
+    assert [event["others"] for event in events[4:]] == [0]
+    place.server.doStop()
+    assert [event["others"] for event in events[4:]] == [0, 1]
+    assert place.clock.getDelayedCalls() == []
+    for _ in range(2):
+        place.arrives().transport.lose(PeerClosed())
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_lastCutOffs(events: list[LogEvent]) -> None:
+    """
+    So are the last peers that were cut off, because a draining server takes no more.
+    """
+    place = Place()
+    place.server.doStart()
+    place.server.drain()
+    for _ in range(3):
+        place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    assert [event["others"] for event in events] == [0]
+    place.passes(1.1)
+    assert [(event["event"], event["others"]) for event in events] == [
+        ("refused", 0),
+        ("refused", 1),
+    ]
+    place.server.doStop()
+    assert place.clock.getDelayedCalls() == []
+
+
 def test_knownPeersAreNoStrangers(events: list[LogEvent]) -> None:
     """
     The end of a peer that has said hello is logged each time, admitted or not.

@@ -177,7 +177,7 @@ class Admission:
         if isStranger:
             self._roll.strangerLeft(link)
         elif isCutOff:
-            link.cleanUp(self._roll.cutOffs.others(None, link.seconds()), isStranger=True)
+            link.cleanUp(self._roll.cutOffs)
         else:
             link.cleanUp()
 

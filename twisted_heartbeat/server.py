@@ -20,6 +20,7 @@ from .admission import Admission, Admit, networkOf, sayGoodbye
 from .core import wire
 from .core.causes import ClosedHere
 from .core.settings import ServerLimits
+from .net.clock import pulseFor
 from .net.deadline import cancelCalls
 from .net.link import Link
 from .net.terms import peerName
@@ -99,7 +100,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
         See C{IProtocolFactory}.  Whoever listens again is no longer draining.
         """
         self._draining = False
-        self.wrappedFactory.doStart()
+        self._roll.cutOffs.start()
+        super().doStart()
+
+    def doStop(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        self._roll.cutOffs.stop()
+        super().doStop()
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
         """
@@ -174,11 +183,13 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         Not each is told of in the log: they may be many, and come again and again.
         """
-        others = self._roll.cutOffs.others(None, self.terms.clock.seconds())
-        if others is not None:
-            cause = ClosedHere(f"refused: {why}")
-            peer = peerName(addr)
+        clock = self.terms.clock
+
+        def announce(others: int) -> None:
+            cause, peer = ClosedHere(f"refused: {why}"), peerName(addr)
             self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
+
+        self._roll.cutOffs.log(ClosedHere, clock.seconds(), pulseFor(clock), announce)
         return _CutOff()
 
     def _limitMessages(self, protocol: Any) -> None:

@@ -25,6 +25,7 @@ from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
 from .net.hooks import LinkHooks
 from .net.link import Link, Owner, Unowned
+from .net.reports import STRANGER_INTERVAL, LogRateLimit
 from .net.terms import Ping, Terms
 from .protocol import (
     HEARD,
@@ -279,6 +280,7 @@ class HeartbeatFactory:
         """
         self.wrappedFactory = wrappedFactory
         self._clock = clock
+        self._strangers = LogRateLimit(STRANGER_INTERVAL)
         self._settings: dict[str, Any] = {
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
@@ -286,6 +288,7 @@ class HeartbeatFactory:
             "hooks": hooks or LinkHooks(),
             "ping": ping,
             "name": name or nameOf(wrappedFactory),
+            "strangers": self._strangers,
         }
         self._terms: Terms | None = None
         directlyProvides(self, providedBy(wrappedFactory))
@@ -306,6 +309,20 @@ class HeartbeatFactory:
         """
         protocol = self.wrappedFactory.buildProtocol(addr)
         return None if protocol is None else withLink(protocol, self.terms, self.owner())
+
+    def doStart(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        self._strangers.start()
+        self.wrappedFactory.doStart()
+
+    def doStop(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        self._strangers.stop()
+        self.wrappedFactory.doStop()
 
     def owner(self) -> Owner:
         """

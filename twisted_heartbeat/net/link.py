@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from math import inf
 from types import CoroutineType
 from typing import Any, Protocol
@@ -49,7 +50,7 @@ from .clock import Pulse, Slot, pulseFor, reactorStopped, untimed
 from .ending import CloseStep, Ending, PoliteClose
 from .hooks import runCleanups, startPing
 from .keepalive import Applied, applyKeepAlive
-from .reports import SafeLogger, guarded
+from .reports import LogRateLimit, SafeLogger, guarded
 from .round import Means, commonPhase, lastPlace, placeBefore
 from .sending import STALL_LOOKS, Sending
 from .terms import Ping, Terms, peerName, plainAddress
@@ -809,14 +810,12 @@ class Link:
         self._announce("connected", watch=self.watch)
         self._terms.callHook("connected", self, failed=self._connectedFailed)
 
-    def cleanUp(self, others: int | None = None, *, isStranger: bool = False) -> Deferred[None]:
+    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """
         Say that it is gone, and run its cleanups, last in first out.
 
-        @param isStranger: whether it never was a peer's, so that its end is nothing to warn of, and
-            not each such end is told in the log.
-        @param others: of a stranger's, how many alike the log has left out; L{None} to leave this
-            one out, too.
+        @param limit: that of the log for links that never were a peer's: not each end of such a
+            link is logged.  L{None} to log this one in any case.
         @return: fires when they have run, or their time is over.
         """
         ending = self._end
@@ -828,10 +827,11 @@ class Link:
         cause = ending.cause
         assert cause is not None
         name = "refused" if ending.refused else "disconnected"
-        if not isStranger:
+        if limit is None:
             self._announceEnd(name, cause)
-        elif others is not None:
-            self._announceEnd(name, cause, others=others)
+        else:
+            announce = partial(self._announceEnd, name, cause)
+            limit.log(type(cause), self.seconds(), self._pulse, announce)
 
         def lastHook() -> object:
             return getattr(self._terms.hooks, name)(self, cause)
@@ -845,10 +845,10 @@ class Link:
         L{cleanUp} after a link that has ended before anybody knew who was there: a port scan, or a
         health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
         """
-        others = self._terms.strangers.others(type(self.cause), self.seconds())
-        self.cleanUp(others, isStranger=True)
+        self.cleanUp(self._terms.strangers)
 
-    def _announceEnd(self, event: str, cause: Cause, **fields: object) -> None:
+    def _announceEnd(self, event: str, cause: Cause, others: int | None = None) -> None:
+        fields: dict[str, object] = {} if others is None else {"others": others}
         if self.refused:
             self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
         else:

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -113,28 +112,113 @@ class Shortage:
         self._log.warn(words, error=error, unsaid=unsaid)
 
 
+class _Visits(Protocol):
+    """
+    The pulse of the links, see L{Pulse<twisted_heartbeat.net.clock.Pulse>}.
+    """
+
+    def visit(self, one: Any, when: float) -> None:
+        """Call C{one.beat} then."""
+
+    def forget(self, one: Any) -> None:
+        """Do not call it any more."""
+
+
+class _LeftOut:
+    """
+    Events of one kind that were left out.
+
+    @ivar since: when one of the kind was last logged, in seconds.
+    @ivar count: how many have been left out since then.
+    @ivar log: logs the last of them, if that is not left to the next event; else L{None}.
+    """
+
+    __slots__ = ("count", "log", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.count = 0
+        self.log: Callable[[int], object] | None = None
+
+    def tell(self) -> None:
+        """
+        Log the last event in place of all that were left out.
+        """
+        log, others = self.log, self.count - 1
+        if log is not None:
+            self.count, self.log = 0, None
+            log(others)
+
+
 class LogRateLimit:
     """
-    Lets one event of a kind into the log in an interval, and counts the others.
+    Lets one event of a kind into the log in an interval.
+
+    The others are left out and counted.  When the interval is over, the last of them is logged with
+    their number, if the limit is in use; otherwise the next event of the kind tells the number.  A
+    limit is in use from L{start} to L{stop}, so that no timer outlives the listening.
 
     @ivar interval: seconds.
+    @ivar slot: the mark of the pulse.
     """
 
-    __slots__ = ("_logged", "interval")
+    __slots__ = ("_kinds", "_pulse", "_users", "interval", "slot")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self._logged: dict[object, tuple[float, int]] = {}
+        self.slot: Any = None
+        self._kinds: dict[object, _LeftOut] = {}
+        self._pulse: _Visits | None = None
+        self._users = 0
 
-    def others(self, kind: object, now: float) -> int | None:
+    def start(self) -> None:
         """
+        A port begins to listen.
+        """
+        self._users += 1
+
+    def stop(self) -> None:
+        """
+        A port has stopped.  With the last one, the limit logs what was left out, and cancels its
+        timer.
+        """
+        self._users = max(0, self._users - 1)
+        if not self._users:
+            for kind in self._kinds.values():
+                kind.tell()
+            if self._pulse is not None:
+                self._pulse.forget(self)
+
+    def log(self, kind: object, now: float, pulse: _Visits, log: Callable[[int], object]) -> None:
+        """
+        Log an event, unless one of its kind was logged less than an interval ago.
+
         @param kind: of which there may be a few.
-        @return: how many events of the kind were left out since the last one that was logged;
-            L{None} if this one is to be left out as well.
+        @param log: logs the event.  It takes the number of events of the kind that were left out
+            since the last one that was logged.
         """
-        since, others = self._logged.get(kind, (-inf, 0))
-        if now < since + self.interval:
-            self._logged[kind] = since, others + 1
-            return None
-        self._logged[kind] = now, 0
-        return others
+        found = self._kinds.get(kind)
+        if found is None or now >= found.since + self.interval:
+            self._kinds[kind] = _LeftOut(now)
+            log(0 if found is None else found.count)
+            return
+        found.count += 1
+        if not self._users:
+            # The event would be kept, and with it the link, until another of its kind comes.
+            return
+        found.log = log
+        due = found.since + self.interval
+        if self.slot is None or due < self.slot.latest:
+            self._pulse = pulse
+            pulse.visit(self, due)
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        See L{Beating<twisted_heartbeat.net.clock.Beating>}.
+        """
+        for kind in self._kinds.values():
+            if kind.log is not None and now >= kind.since + self.interval:
+                kind.since = now
+                kind.tell()
+        left = [kind.since for kind in self._kinds.values() if kind.log is not None]
+        return min(left) + self.interval if left else None
