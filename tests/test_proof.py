@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from twisted_heartbeat import (
     Backoff,
@@ -158,17 +158,28 @@ class Wrapped(ServiceClient):
     A service whose protocol is inside of a wrapper of Twisted's.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, wrapper: type[ProtocolWrapper], **settings: Any) -> None:
         super().__init__(**settings)
         self.service.stopService()
         self.endpoint = FakeNetwork(self.clock).endpoint()
         factory = WrappingFactory(Factory.forProtocol(HeartbeatProtocol))
+        factory.protocol = wrapper
         self.service = HeartbeatClientService(
             self.endpoint, factory, clock=self.clock, **self.settings
         )
         self.service.startService()
 
 
+class LateWrapper(ProtocolWrapper):
+    """
+    A wrapper with a C{makeConnection} of its own: the link of the service stays around it.
+    """
+
+    def makeConnection(self, transport: Any) -> None:
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("wrapper", [ProtocolWrapper, LateWrapper])
 @pytest.mark.parametrize(
     ("said", "delays", "code"),
     [
@@ -179,12 +190,14 @@ class Wrapped(ServiceClient):
     ],
     ids=["HTTP", "part of a header", "hello", "refused"],
 )
-def test_insideOfAWrapper(said: bytes, delays: list[float], code: int | None) -> None:
+def test_insideOfAWrapper(
+    wrapper: type[ProtocolWrapper], said: bytes, delays: list[float], code: int | None
+) -> None:
     """
     Inside of a wrapper that is not this package's the built-in protocol is proven by its hello,
     too, and the cause is the one that its own link knows.
     """
-    client = Wrapped(retryPolicy=STEADY)
+    client = Wrapped(wrapper, retryPolicy=STEADY)
     for _ in range(3):
         transport = client.connect()
         transport.deliver(said)

@@ -138,8 +138,7 @@ class EndpointAttempt:
             self._building = False
         if protocol is None or self._cause is not None:
             raise NoProtocol
-        linked = withLink(protocol, self._driver.terms, self)
-        self._link = linked.link
+        linked, self._link = withLink(protocol, self._driver.terms, self)
         return linked
 
     def linkReady(self, link: Link) -> None:
@@ -475,7 +474,7 @@ class Candidate:
         if self._round.prepareConnection is None:
             self._prepared()
         else:
-            self._preparation.begin(self._round.prepareConnection, link.door)
+            self._preparation.begin(self._round.prepareConnection, link.outermost)
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
         self._round.failed(self, cause, failure)

@@ -73,7 +73,7 @@ class _PreparingDriver(Driver):
             lambda: self.obey(self.supervision.prepared()),
             lambda cause: self.obey(self.supervision.rejected(cause)),
         )
-        self._preparation.begin(self.prepareConnection, self.link.door)
+        self._preparation.begin(self.prepareConnection, self.link.outermost)
 
     def cancelPrepare(self) -> None:
         if self._preparation is not None:
@@ -153,7 +153,7 @@ class _ServiceDriver(_PreparingDriver):
         state = self.supervision.state
         link = self.link
         if state is State.CONNECTED and link is not None and link.usable:
-            return succeed(link.protocol)
+            return succeed(link.built)
         if state is State.STOPPED and self.started:
             return fail(CancelledError())
         if state is State.GAVE_UP and self.failure is not None:
@@ -229,7 +229,7 @@ class _ServiceDriver(_PreparingDriver):
         super().announce()
         link = self.link
         if link is not None and link.usable:
-            self._fireWaiters(link.protocol)
+            self._fireWaiters(link.built)
 
     def reportFailure(self, cause: Cause) -> None:
         failure = self.failure or failureOf(cause)
@@ -776,7 +776,7 @@ class _Connectors:
         self._links += 1
         if protocol is None:
             return driver.declined()
-        return withLink(protocol, driver.terms, driver)
+        return withLink(protocol, driver.terms, driver)[0]
 
     def build(self, build: Callable[[], Any]) -> Any:
         """

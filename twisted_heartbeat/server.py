@@ -123,11 +123,11 @@ class HeartbeatServerFactory(HeartbeatFactory):
         if protocol is None:
             return None
         admission = Admission(self, self._roll)
-        linked = withLink(protocol, self.terms, admission)
-        admission.link = linked.link
-        self._limitMessages(protocol)
+        linked, link = withLink(protocol, self.terms, admission)
+        admission.link = link
+        self._limitMessages(link.protocol)
         # Known from here, so that a link whose handshake hangs is closed with the others.
-        self._roll.add(linked.link, network, crowds=bool(full))
+        self._roll.add(link, network, crowds=bool(full))
         return linked  # type: ignore[no-any-return]
 
     def close(self) -> Deferred[Any]:

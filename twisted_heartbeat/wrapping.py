@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
@@ -45,6 +46,10 @@ _SPECIAL = (
     *("__lt__", "__le__", "__gt__", "__ge__", "__str__", "__bytes__", "__format__"),
 )
 """Methods that Python looks up in the class of an object, and not by C{__getattr__}."""
+
+
+_MAX_WRAPPERS = 8
+"""Protocols or endpoints around one another that are looked through."""
 
 
 class ProtocolProxy:
@@ -204,18 +209,79 @@ class WrappedProtocol(ProtocolProxy):
             self._keep(name, partial(hear, self.link, value))
 
 
-def withLink(protocol: Any, terms: Terms, owner: Owner) -> Any:
+class _InnerLink(MixedInLink):
     """
-    Give a protocol a link.
+    The link of a protocol that has a place for it, inside of wrappers of Twisted's.
+    """
 
-    @return: what the transport shall speak to: the protocol itself, if it has a place for a link,
-        else a L{WrappedProtocol}.
+    __slots__ = ("_wrapper",)
+
+    def __init__(self, terms: Terms, owner: Owner, protocol: HeartbeatMixin, wrapper: Any) -> None:
+        super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
+        self._wrapper = wrapper
+
+    @property
+    def built(self) -> Any:
+        return self._wrapper
+
+    @property
+    def outermost(self) -> Any:
+        return self._wrapper
+
+
+def _hasPlace(protocol: object) -> bool:
     """
-    if isinstance(protocol, HeartbeatMixin) and not isinstance(protocol, ProtocolProxy):
+    Whether a protocol itself has a place for a link.
+    """
+    return isinstance(protocol, HeartbeatMixin) and not isinstance(protocol, ProtocolProxy)
+
+
+_TWISTEDS_WRAPPERS = ("twisted.protocols.policies", "twisted.protocols.tls")
+"""Modules whose C{makeConnection} connects the wrapped protocol in the same call."""
+
+
+def _insideOf(protocol: Any) -> HeartbeatMixin | None:
+    """
+    The protocol with a place for a link inside of wrappers around one another, such as those of
+    C{WrappingFactory}, C{ThrottlingFactory}, C{TimeoutFactory} and C{TLSMemoryBIOFactory}.
+
+    @return: L{None} if there is none, or a wrapper has a C{makeConnection} of its own.  Such a
+        wrapper may connect its protocol later or never, and a link that waited for that would not
+        hear of the end of the connection.
+    """
+    layer = protocol
+    for _ in range(_MAX_WRAPPERS):
+        kind = type(layer)
+        if not issubclass(kind, ProtocolWrapper):
+            return None
+        if kind.makeConnection.__module__ not in _TWISTEDS_WRAPPERS:
+            return None
+        layer = layer.wrappedProtocol
+        if _hasPlace(layer):
+            return layer  # type: ignore[no-any-return]
+    return None
+
+
+def withLink(protocol: Any, terms: Terms, owner: Owner) -> tuple[Any, Link]:
+    """
+    Give a protocol a link.  A protocol with a place for a link has it there, also inside of
+    wrappers of Twisted's.  Otherwise a L{WrappedProtocol} has it, and so it does around wrappers if
+    a ping was given, because that takes what the factory has built.
+
+    @return: what the transport shall speak to, and the link.
+    """
+    if _hasPlace(protocol):
         ping = terms.ping or pingOf(type(protocol))
-        giveLink(protocol, MixedInLink(terms, owner, protocol, protocol, ping))
-        return protocol
-    return WrappedProtocol.of(protocol, terms, owner)
+        link = MixedInLink(terms, owner, protocol, protocol, ping)
+        giveLink(protocol, link)
+        return protocol, link
+    inner = _insideOf(protocol) if terms.ping is None else None
+    if inner is not None:
+        link = _InnerLink(terms, owner, inner, protocol)
+        giveLink(inner, link)
+        return protocol, link
+    wrapped = WrappedProtocol.of(protocol, terms, owner)
+    return wrapped, wrapped.link
 
 
 def nameOf(factory: object) -> str:
@@ -225,9 +291,6 @@ def nameOf(factory: object) -> str:
     protocol = getattr(factory, "protocol", None)
     return getattr(protocol, "__name__", None) or type(factory).__name__
 
-
-_MAX_WRAPPERS = 8
-"""Endpoints around one another that are looked through."""
 
 _PLACES = ("_hostText", "_host", "_path", "_executable")
 """Where Twisted's endpoints keep what they lead to."""
@@ -308,7 +371,7 @@ class HeartbeatFactory:
         See C{IProtocolFactory}.
         """
         protocol = self.wrappedFactory.buildProtocol(addr)
-        return None if protocol is None else withLink(protocol, self.terms, self.owner())
+        return None if protocol is None else withLink(protocol, self.terms, self.owner())[0]
 
     def doStart(self) -> None:
         """

@@ -67,6 +67,7 @@ from .transport import (
     connectionUnder,
     declareForwarded,
     evidenceOf,
+    forwardHandshake,
     handshakeDone,
     handshakeRejected,
     isAccepted,
@@ -539,6 +540,7 @@ class Link:
         if proxied and self._terms.proxied is not None:
             self._terms.proxied(self)
         if proxied or self._handshakes:
+            forwardHandshake(transport)
             self.state = "handshaking"
             self._deadline = now + (self._terms.limits.connectTimeout or inf)
             self._revisit()
@@ -612,6 +614,20 @@ class Link:
         What the transport speaks to: the protocol itself, or what wraps it.
         """
         return self._door
+
+    @property
+    def outermost(self) -> Any:
+        """
+        What the transport speaks to, with all that stands around the protocol.
+        """
+        return self._door
+
+    @property
+    def built(self) -> Any:
+        """
+        What the factory has built: the protocol, or wrappers of Twisted's around it.
+        """
+        return self.protocol
 
     @property
     def hearsByItself(self) -> bool:

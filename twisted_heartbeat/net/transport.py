@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
-from functools import cache
+from functools import cache, partial
 from math import inf
 from time import monotonic
 from types import MethodType
@@ -41,6 +41,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
@@ -750,6 +751,30 @@ def declareForwarded(transport: object, protocol: object) -> None:
         for interface in _FORWARDED:
             if interface.providedBy(protocol) and not interface.providedBy(between):
                 alsoProvides(between, interface)
+
+
+def forwardHandshake(transport: object) -> None:
+    """
+    Have wrappers of Twisted's on TLS tell their protocols that the handshake is complete.
+
+    C{ProtocolWrapper} provides what its transport provides, and not C{IHandshakeListener}, so that
+    TLS does not tell it.
+    """
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS):
+        if not isinstance(layer, ProtocolWrapper) or isinstance(layer, TLSMemoryBIOProtocol):
+            break
+        if not IHandshakeListener.providedBy(layer):
+            vars(layer)["handshakeCompleted"] = partial(_passHandshake, layer)
+            alsoProvides(layer, IHandshakeListener)
+        layer = layer.transport
+
+
+def _passHandshake(wrapper: Any) -> None:
+    # It refers to the wrapper, and is not called again.
+    vars(wrapper).pop("handshakeCompleted", None)
+    if IHandshakeListener.providedBy(wrapper.wrappedProtocol):
+        wrapper.wrappedProtocol.handshakeCompleted()
 
 
 def isAccepted(connection: object) -> bool:
