@@ -245,9 +245,9 @@ def _insideOf(protocol: Any) -> HeartbeatMixin | None:
     The protocol with a place for a link inside of wrappers around one another, such as those of
     C{WrappingFactory}, C{ThrottlingFactory}, C{TimeoutFactory} and C{TLSMemoryBIOFactory}.
 
-    @return: L{None} if there is none, or a wrapper has a C{makeConnection} of its own.  Such a
-        wrapper may connect its protocol later or never, and a link that waited for that would not
-        hear of the end of the connection.
+    @return: L{None} if there is none, if another factory of this package has given it a link, or if
+        a wrapper has a C{makeConnection} of its own.  Such a wrapper may connect its protocol later
+        or never, and a link that waited for that would not hear of the end of the connection.
     """
     layer = protocol
     for _ in range(_MAX_WRAPPERS):
@@ -258,7 +258,8 @@ def _insideOf(protocol: Any) -> HeartbeatMixin | None:
             return None
         layer = layer.wrappedProtocol
         if _hasPlace(layer):
-            return layer  # type: ignore[no-any-return]
+            link = layer.link
+            return layer if link is None or link.state == "gone" else None
     return None
 
 
