@@ -27,6 +27,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
+from .loopback import Loopback, opened
+
 # How long, in seconds, the reactor may take to finish what a test has already ended: the other half
 # of a close, say.
 SETTLE = 1.0
@@ -128,6 +130,33 @@ def events() -> Iterator[list[LogEvent]]:
     globalLogPublisher.addObserver(logged.append)
     yield logged
     globalLogPublisher.removeObserver(logged.append)
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
+    """
+    Real sockets, plain and with TLS.
+    """
+    with opened(request.param == "TLS") as place:
+        yield place
+
+
+@pytest.fixture
+def plain() -> Iterator[Loopback]:
+    """
+    Real sockets without TLS.
+    """
+    with opened(False) as place:
+        yield place
+
+
+@pytest.fixture
+def secured() -> Iterator[Loopback]:
+    """
+    Real sockets with TLS.
+    """
+    with opened(True) as place:
+        yield place
 
 
 @pytest.fixture(autouse=True)

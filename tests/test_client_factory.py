@@ -9,7 +9,6 @@ loopback.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import PEER, FakeTransport, Kept, Recorder
-from .loopback import NAME, QUICK, Loopback, Peers, clientOptions, opened, wait, within
+from .loopback import NAME, QUICK, Loopback, Peers, clientOptions, wait, within
 
 
 class FakeConnector:
@@ -513,15 +512,6 @@ def test_ordinarySubclass() -> None:
 
 
 # On real sockets.
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
 
 
 class Real(HeartbeatClientFactory):

@@ -208,6 +208,11 @@ class Speaker(HeartbeatProtocol):
     def __init__(self) -> None:
         self.messages: list[bytes] = []
 
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        factory: Any = self.factory
+        factory.then(self)
+
     def messageReceived(self, message: bytes) -> None:
         self.messages.append(message)
 
@@ -217,7 +222,10 @@ class Speakers(Factory):
     Makes them, and keeps them.
 
     @ivar named: what the next ones call themselves.
+    @ivar then: what to do with each once it is connected.
     """
+
+    then: Callable[[Any], object] = staticmethod(lambda protocol: None)
 
     protocol = Speaker
     noisy = False
@@ -458,21 +466,7 @@ async def test_refusedWhileUploading(place: Place) -> None:
     pair = await Pair(place).connect("pump")
     second = Speakers()
     second.named = "pump"
-    build = second.buildProtocol
-
-    def uploading(addr: Any) -> Any:
-        protocol = build(addr)
-        made = protocol.connectionMade
-
-        def connectionMade() -> None:
-            made()
-            for _ in range(40):
-                protocol.sendMessage(bytes(1000))
-
-        protocol.connectionMade = connectionMade
-        return protocol
-
-    second.buildProtocol = uploading  # type: ignore[method-assign]
+    second.then = lambda protocol: [protocol.sendMessage(bytes(1000)) for _ in range(40)]
     hooks = Recorder()
     told = hooks.next("disconnected")
     endpoint = (
@@ -925,20 +919,7 @@ async def test_failedWriteReadsFirst(tcp: Place, paused: bool) -> None:
     peers = Peers()
     peers.protocol = Resetting  # type: ignore[assignment]
     hooks, factory = Recorder(), Speakers()
-    build = factory.buildProtocol
-
-    def pausing(addr: Any) -> Any:
-        protocol = build(addr)
-        made = protocol.connectionMade
-
-        def connectionMade() -> None:
-            made()
-            protocol.transport.pauseProducing()
-
-        protocol.connectionMade = connectionMade
-        return protocol
-
-    factory.buildProtocol = pausing  # type: ignore[method-assign]
+    factory.then = lambda protocol: protocol.transport.pauseProducing()
     told = hooks.next("disconnected")
     endpoint = tcp.endpoint(tcp.listen(peers))
     tcp.service(endpoint, factory, hooks=hooks, retryPolicy=lambda _: 60.0)

@@ -20,26 +20,8 @@ import pytest
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 
 import twisted_heartbeat
-from twisted_heartbeat import (
-    Backoff,
-    Cause,
-    ClosedHere,
-    ConnectFailed,
-    HandshakeFailed,
-    HostUnreachable,
-    KeepAliveExpired,
-    LinkLost,
-    NetworkUnreachable,
-    Parting,
-    PeerClosed,
-    PeerHung,
-    PeerReset,
-    PeerSilent,
-    PermanentFailure,
-    ProtocolViolation,
-    SendFailed,
-    SendStalled,
-)
+from twisted_heartbeat import Backoff, Cause, Parting, PeerClosed
+from twisted_heartbeat.core import causes
 from twisted_heartbeat.core.causes import Pace, causeOfFailure
 from twisted_heartbeat.core.supervision import LinkFacts, isProven
 
@@ -80,24 +62,40 @@ class Row:
 
 
 TABLE = [
-    Row("no answer to the attempt", [ConnectFailed()], linked=False),
+    Row("no answer to the attempt", [causes.ConnectFailed()], linked=False),
     Row("the attempt was refused", [causeOfFailure(ConnectionRefusedError())], linked=False),
     Row("no such name", [causeOfFailure(DNSLookupError())], linked=False),
-    Row("no way to the host or its network", [HostUnreachable(), NetworkUnreachable()]),
-    Row("the TLS handshake failed", [HandshakeFailed()], linked=False),
-    Row("`prepareConnection` rejected the link", [ConnectFailed()], linked=False, onTheWire=False),
+    Row(
+        "no way to the host or its network", [causes.HostUnreachable(), causes.NetworkUnreachable()]
+    ),
+    Row("the TLS handshake failed", [causes.HandshakeFailed()], linked=False),
+    Row(
+        "`prepareConnection` rejected the link",
+        [causes.ConnectFailed()],
+        linked=False,
+        onTheWire=False,
+    ),
     Row(
         "the peer was silent, or took no data",
-        [PeerSilent(), PeerHung(), KeepAliveExpired(), SendStalled(), SendFailed()],
+        [
+            causes.PeerSilent(),
+            causes.PeerHung(),
+            causes.KeepAliveExpired(),
+            causes.SendStalled(),
+            causes.SendFailed(),
+        ],
     ),
-    Row("a close without a GOODBYE, or a reset", [PeerClosed(), PeerReset(), LinkLost()]),
-    Row("this side closed the link", [ClosedHere()], onTheWire=False),
-    Row("a violation", [ProtocolViolation()]),
+    Row(
+        "a close without a GOODBYE, or a reset",
+        [PeerClosed(), causes.PeerReset(), causes.LinkLost()],
+    ),
+    Row("this side closed the link", [causes.ClosedHere()], onTheWire=False),
+    Row("a violation", [causes.ProtocolViolation()]),
     Row("GOODBYE with 0, 3 or an unknown code", partings(refused=False, hint=False)),
     Row("the same, with a hint", partings(refused=False, hint=True)),
     Row("GOODBYE with 1 or 2", partings(refused=True, hint=False)),
     Row("the same, with a hint", partings(refused=True, hint=True)),
-    Row("`PermanentFailure`, which you raise", [PermanentFailure()], onTheWire=False),
+    Row("`PermanentFailure`, which you raise", [causes.PermanentFailure()], onTheWire=False),
 ]
 
 

@@ -9,7 +9,6 @@ peer's: each limit of a peer, in virtual time and on real sockets.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,17 +33,8 @@ from twisted_heartbeat.net.deadline import PeerDeadline
 from twisted_heartbeat.tunnel import TunnelFactory
 
 from .fakes import PEER, FakeTransport, KeptFactory, Recorder
-from .loopback import Loopback, opened, within
+from .loopback import Loopback, within
 from .test_client_service import Scene
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
 
 
 def deadline(clock: Clock) -> tuple[PeerDeadline, list[float]]:

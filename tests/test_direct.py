@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ from twisted_heartbeat.core.liveness import Liveness
 from twisted_heartbeat.net.transport import Buffering, Witness, bearWitness
 
 from .fakes import Kept, KeptFactory, Recorder
-from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, opened, wait, within
+from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, wait, within
 from .sockets import Kernel, Scene
 
 onLinux = pytest.mark.skipif(
@@ -634,24 +633,6 @@ def test_anotherTransport(kernel: Kernel) -> None:
 
 
 # On real sockets.
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import Kept, KeptFactory, Recorder
-from .loopback import Loopback, Peers, connectedPair, opened, wait, within
+from .loopback import Loopback, Peers, connectedPair, wait, within
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux lists a process's sockets this way"
@@ -48,33 +48,6 @@ SLACK = 1.0
 
 BOUNDED = Limits(closeTimeout=CLOSE, cleanupTimeout=CLEANUP, maxBuffered=None)
 MB = 1024 * 1024
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
 
 
 @pytest.fixture

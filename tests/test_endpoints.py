@@ -9,7 +9,7 @@ sentence; and C{keepalive:} sets what it says, on every kind of connection.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +54,7 @@ from twisted_heartbeat.endpoints import (
 from twisted_heartbeat.net.keepalive import realSocket
 
 from .fakes import PEER, FakeTransport, Kept, KeptFactory, Recorder
-from .loopback import Certificates, Loopback, Peers, opened, within
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
+from .loopback import Certificates, Loopback, Peers, within
 
 
 def split(prefix: Prefix, description: str) -> tuple[str, dict[str, str]]:

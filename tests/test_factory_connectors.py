@@ -13,7 +13,6 @@ import copy
 import gc
 import pickle
 import weakref
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import FakeTransport, Kept, Recorder
-from .loopback import NAME, Loopback, Peers, clientOptions, opened, wait, within
+from .loopback import NAME, Loopback, Peers, clientOptions, wait, within
 from .test_client_factory import FakeConnector, Real, Scene, Steady, connect
 
 
@@ -61,6 +60,15 @@ class Pool(Scene):
         transport = connector.succeed()
         assert transport is not None
         return transport
+
+    def end(self) -> None:
+        """
+        Stop, and lose the links.
+        """
+        self.factory.stopTrying()
+        for connector in self.connectors:
+            connector.transports[-1].lose()
+        assert self.clock.getDelayedCalls() == []
 
     @property
     def generations(self) -> list[int]:
@@ -97,10 +105,7 @@ def test_eachConnectorHasItsEvents() -> None:
     for connector in pool.connectors:
         pool.connect(connector)
     assert sorted(pool.generations) == [1, 2, 3, 4, 5, 6]
-    pool.factory.stopTrying()
-    for connector in pool.connectors:
-        connector.transports[-1].lose()
-    assert pool.clock.getDelayedCalls() == []
+    pool.end()
 
 
 def test_linkBelongsToItsConnector() -> None:
@@ -130,9 +135,7 @@ def test_delaysPerConnector() -> None:
     second.transports[-1].lose()
     assert pool.delays[-1] == 1
     assert pool.factory.retries == 1
-    pool.factory.stopTrying()
-    for connector in pool.connectors:
-        connector.transports[-1].lose()
+    pool.end()
 
 
 def test_provenLinkForgivesItsConnectorAlone() -> None:
@@ -154,9 +157,7 @@ def test_provenLinkForgivesItsConnectorAlone() -> None:
     pool.factory.resetDelay()
     first.transports[-1].lose()
     assert pool.delays[-1] == 1
-    pool.factory.stopTrying()
-    for connector in pool.connectors:
-        connector.transports[-1].lose()
+    pool.end()
 
 
 def test_maxRetriesPerConnector() -> None:
@@ -176,10 +177,7 @@ def test_maxRetriesPerConnector() -> None:
     second.transports[-1].lose()
     pool.wait(1.25)
     assert second.connects == 2
-    pool.factory.stopTrying()
-    for connector in pool.connectors:
-        connector.transports[-1].lose()
-    assert pool.clock.getDelayedCalls() == []
+    pool.end()
 
 
 def test_cleanupsHoldTheirConnectorAlone() -> None:
@@ -1150,15 +1148,6 @@ def test_prepareOfEachConnector() -> None:
 
 
 # Real connectors.
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
 
 
 @pytest_twisted.ensureDeferred

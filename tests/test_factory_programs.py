@@ -8,7 +8,6 @@ that real ones have, on real sockets: the server is restarted, and hangs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol, ReconnectingClientFacto
 from twisted_heartbeat import Heartbeat, HeartbeatClientFactory, PeerSilent
 
 from .fakes import Recorder
-from .loopback import QUICK, Loopback, opened, wait, within
+from .loopback import QUICK, Loopback, wait, within
 from .test_client_factory import connect
 
 
@@ -253,15 +252,6 @@ MAKERS = {
     "socket": lambda: Socket("ws://hub"),
     "socket, other order": lambda: SocketToo("ws://hub"),
 }
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
 
 
 async def until(condition: Any) -> None:

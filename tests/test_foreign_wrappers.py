@@ -7,7 +7,7 @@ Protocols of this package inside of wrappers of Twisted's: they have their link,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core import wire
 
 from .fakes import Kept, Recorder
-from .loopback import QUICK, Loopback, Peers, clientOptions, opened, serverOptions, wait, within
+from .loopback import QUICK, Loopback, Peers, clientOptions, serverOptions, wait, within
 
 Wrap = Callable[[Any], Any]
 
@@ -82,24 +82,6 @@ WRAPPERS: dict[str, Wrap] = {
     "timeouts": inTimeouts,
     "two": twice,
 }
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    A place to listen, plain or under TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    The same, plain only.
-    """
-    with opened(False) as place:
-        yield place
 
 
 class Both:
@@ -235,6 +217,26 @@ async def test_settingsHoldInside(plain: Loopback) -> None:
     plain.service(endpoint, factory, hooks=hooks, heartbeat=QUICK, retryPolicy=lambda _: 60.0)
     assert isinstance(await within(ended), PeerSilent)
     assert hooks.names == ["connecting", "connected", "suspected", "disconnected"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_linkOfAnotherFactoryStays(plain: Loopback) -> None:
+    """
+    A protocol inside of a wrapper keeps the link that a factory of this package has given to it.
+    """
+    server = HeartbeatServerFactory(named("server"), heartbeat=QUICK)
+    hooks = Recorder()
+    connected = hooks.next("connected")
+    outside = HeartbeatFactory(WrappingFactory(server), heartbeat=None, hooks=hooks)
+    endpoint = plain.endpoint(plain.listen(outside))
+    service = plain.service(endpoint, named("pump"))
+    link = await within(connected)
+    while server.named("pump") is None:
+        await wait(0.02)
+    assert server.named("pump") is not link
+    await within(service.stopService())
+    while server.peers:
+        await wait(0.02)
 
 
 @pytest_twisted.ensureDeferred

@@ -33,7 +33,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core import wire
 
 from .fakes import FakeTransport, Kept, Recorder
-from .loopback import Certificates, Loopback, opened, wait, within
+from .loopback import Certificates, Loopback, wait, within
 
 BALANCER = IPv4Address("TCP", "10.0.0.1", 40000)
 MARK = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -302,15 +302,6 @@ def test_anyFactory() -> None:
         transport.deliver(said)
         transport.lose()
     assert hooks.names == ["disconnected", "connected", "disconnected"]
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets.
-    """
-    with opened(False) as place:
-        yield place
 
 
 @pytest.mark.parametrize(

@@ -51,15 +51,6 @@ def hooks() -> Recorder:
     return Recorder()
 
 
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
-
-
 @pytest.fixture(params=["plain", "TLS", "UNIX"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Any], Any]]:
     """

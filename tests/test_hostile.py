@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -35,7 +34,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core import wire
 
 from .fakes import Recorder
-from .loopback import Loopback, opened, wait, within
+from .loopback import Loopback, wait, within
 
 HEARTBEAT = Heartbeat(interval=0.5, timeout=10.0)
 
@@ -53,15 +52,6 @@ MB = 1024 * 1024
 
 HELLO = wire.encode(wire.Hello("hostile"))
 NAMELESS = wire.encode(wire.Hello())
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets.
-    """
-    with opened(False) as place:
-        yield place
 
 
 # What each kind of them says; a chunk at a time, and the next when that has been taken.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from twisted_heartbeat.core import wire
 from twisted_heartbeat.net.transport import Witness, evidenceOf
 
 from .fakes import Kept, KeptFactory, Recorder
-from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within
+from .loopback import QUICK, Loopback, Peers, connectedPair, wait, within
 
 onLinux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells what its kernel knows"
@@ -52,33 +51,6 @@ onLinux = pytest.mark.skipif(
 
 BOUND = QUICK.bound
 MB = 1024 * 1024
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 from twisted.protocols.amp import AMP, Command, String, UnhandledCommand
 from twisted.protocols.portforward import ProxyFactory
 from twisted.spread.pb import PBClientFactory, PBConnectionLost, PBServerFactory, Root
@@ -515,17 +515,6 @@ async def test_strangers(plainWay: Way) -> None:
     error = await failureOf(tunnel.connect(KeptFactory()))
     assert isinstance(error, ProtocolViolation)
     assert "does the other end have the heartbeat: prefix?" in str(error)
-
-
-@pytest.fixture
-def events() -> Iterator[list[dict[str, Any]]]:
-    """
-    What the package logs.
-    """
-    logged: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(logged.append)
-    yield logged
-    globalLogPublisher.removeObserver(logged.append)
 
 
 def told(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -46,33 +46,6 @@ from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within
 
 
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
-
-
 @pytest.fixture
 def hooks() -> Recorder:
     """

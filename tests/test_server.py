@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_twisted
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
@@ -37,34 +35,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core import wire
 
 from .fakes import Kept, KeptFactory, Recorder
-from .loopback import NAME, QUICK, Loopback, Peers, authority, opened, wait, within
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
+from .loopback import NAME, QUICK, Loopback, Peers, authority, wait, within
 
 
 class Greeter(Kept):

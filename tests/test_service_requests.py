@@ -68,19 +68,28 @@ def test_whenConnectedBeforeTheFirstStart() -> None:
     scene.stop()
 
 
+def keptWhenCancelled(wait: Callable[[], Deferred[Any]]) -> object:
+    """
+    Wait, and cancel that.
+
+    @return: what is waited for, if anything keeps it; else L{None}.
+    """
+    waiting = wait()
+    waiting.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    waiting.cancel()
+    kept = weakref.ref(waiting)
+    del waiting
+    gc.collect()
+    return kept()
+
+
 def test_cancelledWaiterIsLetGo() -> None:
     """
     A waiter that was cancelled is not kept, and nothing more is told to it.
     """
     scene = Scene()
     scene.service.startService()
-    waiting = scene.service.whenConnected()
-    waiting.addErrback(lambda failure: failure.trap(CancelledError) and None)
-    waiting.cancel()
-    kept = weakref.ref(waiting)
-    del waiting
-    gc.collect()
-    assert kept() is None
+    assert keptWhenCancelled(scene.service.whenConnected) is None
     scene.connect()
     scene.stop()
 
@@ -114,13 +123,7 @@ def test_cancelledWhenDisconnectedIsLetGo() -> None:
     """
     scene = Scene()
     transport = scene.startConnected()
-    waiting = scene.service.whenDisconnected()
-    waiting.addErrback(lambda failure: failure.trap(CancelledError) and None)
-    waiting.cancel()
-    kept = weakref.ref(waiting)
-    del waiting
-    gc.collect()
-    assert kept() is None
+    assert keptWhenCancelled(scene.service.whenDisconnected) is None
     transport.lose()
     scene.stop()
 

@@ -8,7 +8,6 @@ by itself: each is told of everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,16 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted_heartbeat import ClosedHere, HeartbeatFactory, Limits, Link, SendStalled
 
 from .fakes import KeptFactory, Recorder
-from .loopback import QUICK, Loopback, Peer, Peers, opened, wait, within
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
+from .loopback import QUICK, Loopback, Peer, Peers, wait, within
 
 
 def ping(protocol: Any) -> None:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +49,13 @@ from twisted_heartbeat.net.transport import (
 )
 
 from .fakes import KeptFactory, Recorder
-from .loopback import Loopback, connectedPair, opened, wait, within
+from .loopback import Loopback, connectedPair, wait, within
 
 onLinux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells what its kernel knows"
 )
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
 
 
 class Silent:

@@ -48,34 +48,7 @@ from twisted_heartbeat import (
 )
 
 from .fakes import PEER, FakeTransport, Kept, KeptFactory, Recorder
-from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, opened, wait, within
-
-
-@pytest.fixture(params=["plain", "TLS"])
-def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
-    """
-    Real sockets, plain and TLS.
-    """
-    with opened(request.param == "TLS") as place:
-        yield place
-
-
-@pytest.fixture
-def plain() -> Iterator[Loopback]:
-    """
-    Real sockets without TLS.
-    """
-    with opened(False) as place:
-        yield place
-
-
-@pytest.fixture
-def secured() -> Iterator[Loopback]:
-    """
-    Real sockets with TLS.
-    """
-    with opened(True) as place:
-        yield place
+from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, wait, within
 
 
 def wrapped(factory: Any, **settings: Any) -> tuple[Any, FakeTransport, Clock, Recorder]:
