@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -27,7 +27,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
-from .loopback import Loopback, opened
+if TYPE_CHECKING:
+    from .loopback import Loopback
 
 # How long, in seconds, the reactor may take to finish what a test has already ended: the other half
 # of a close, say.
@@ -132,13 +133,20 @@ def events() -> Iterator[list[LogEvent]]:
     globalLogPublisher.removeObserver(logged.append)
 
 
+def _placeToListen(*, secured: bool) -> Iterator[Loopback]:
+    # Not at the top, because tests/test_leaks.py copies this file to another place.
+    from .loopback import opened
+
+    with opened(secured) as place:
+        yield place
+
+
 @pytest.fixture(params=["plain", "TLS"])
 def loopback(request: pytest.FixtureRequest) -> Iterator[Loopback]:
     """
     Real sockets, plain and with TLS.
     """
-    with opened(request.param == "TLS") as place:
-        yield place
+    yield from _placeToListen(secured=request.param == "TLS")
 
 
 @pytest.fixture
@@ -146,8 +154,7 @@ def plain() -> Iterator[Loopback]:
     """
     Real sockets without TLS.
     """
-    with opened(False) as place:
-        yield place
+    yield from _placeToListen(secured=False)
 
 
 @pytest.fixture
@@ -155,8 +162,7 @@ def secured() -> Iterator[Loopback]:
     """
     Real sockets with TLS.
     """
-    with opened(True) as place:
-        yield place
+    yield from _placeToListen(secured=True)
 
 
 @pytest.fixture(autouse=True)
