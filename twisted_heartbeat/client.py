@@ -524,10 +524,8 @@ class _ConnectorDriver(_PreparingDriver):
         Have the connector connect after a wait, and after the cleanups of its last link.
         """
         # Unless it has no state, the connector knows better than its driver.
-        if (
-            _stateOf(connector, "connecting" if self._underWay else "disconnected")
-            != "disconnected"
-        ):
+        state = _stateOf(connector, "connecting" if self._underWay else "disconnected")
+        if state != "disconnected":
             _log.warn(
                 "retry() ignored: {connector} is connecting or connected, and will be retried "
                 "when it is disconnected",
