@@ -16,15 +16,17 @@ import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.protocol import ClientFactory, ReconnectingClientFactory
+from twisted.internet.protocol import ClientFactory, Protocol, ReconnectingClientFactory
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
     ConnectFailed,
@@ -1266,6 +1268,91 @@ async def test_overUNIX(tmp_path: Path) -> None:
     assert (factory.started, factory.stopped, factory.numPorts) == (2, 2, 0)
     await within(port.stopListening())
     await within(place.close())
+
+
+@pytest.mark.parametrize("told", ["clientConnectionFailed", "clientConnectionLost"])
+@pytest.mark.parametrize("reason", [Failure(ConnectionRefusedError()), None, "a reason"])
+def test_mockOfAConnector(told: str, reason: object) -> None:
+    """
+    A unit test may tell a factory of a mock in the place of a connector, which has any state.  It
+    is connected again, as by C{ReconnectingClientFactory}.
+    """
+    scene = Scene()
+    connector = Mock()
+    getattr(scene.factory, told)(connector, reason)
+    assert scene.factory.retries == 1
+    scene.wait(1.25)
+    connector.connect.assert_called_once_with()
+    scene.factory.stopTrying()
+    assert scene.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("connector", [object(), "a connector", [1], None])
+def test_connectorThatCanBeNoKey(connector: Any) -> None:
+    """
+    It may also pass what has no weak references, or no hash.
+    """
+    scene = Scene()
+    scene.factory.continueTrying = 0
+    scene.factory.clientConnectionLost(connector, Failure(ConnectionRefusedError()))
+    assert scene.factory.retries == 0
+    scene.factory.continueTrying = 1
+    if connector is None:
+        with pytest.raises(ValueError, match="no connector to retry"):
+            scene.factory.clientConnectionLost(None, Failure(ConnectionRefusedError()))
+    else:
+        scene.factory.clientConnectionLost(connector, Failure(ConnectionRefusedError()))
+        assert len(scene.delays) == 1
+        # As in Twisted.
+        with pytest.raises(AttributeError, match="stopConnecting"):
+            scene.factory.stopTrying()
+    assert scene.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("kind", ["TCP", "UNIX"])
+@pytest.mark.parametrize("mixin", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_connectionLostThatRaises(
+    kind: str, mixin: bool, tmp_path: Path, loggedErrors: Any
+) -> None:
+    """
+    A protocol's C{connectionLost} that raises is logged, and its connector is retried.  Twisted
+    does not tell the connector then, which could never connect again.
+    """
+    from twisted.internet import reactor
+
+    class Raising(Protocol):
+        def connectionLost(self, reason: object = None) -> None:
+            raise ZeroDivisionError("in user code")
+
+    class MixedRaising(HeartbeatMixin, Raising):
+        pass
+
+    place = Loopback()
+    hooks, peers = Recorder(), Peers()
+    factory = Real(hooks=hooks)
+    factory.protocol = MixedRaising if mixin else Raising
+    path = str(tmp_path / "socket")
+    if kind == "UNIX":
+        port = reactor.listenUNIX(path, peers)
+        connector = reactor.connectUNIX(path, factory)
+    else:
+        port = reactor.listenTCP(0, peers, interface="127.0.0.1")
+        connector = reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+    for generation in (1, 2, 3):
+        peer = await within(peers.accepted.get())
+        while len(hooks.told("connected")) < generation:
+            await wait(0.01)
+        lost = hooks.next("disconnected")
+        if generation < 3:
+            peer.transport.loseConnection()
+        else:
+            factory.stopTrying()
+            connector.disconnect()
+        await within(lost)
+    await within(port.stopListening())
+    await within(place.close())
+    assert len(loggedErrors.flush(ZeroDivisionError)) == 3
 
 
 @pytest_twisted.ensureDeferred

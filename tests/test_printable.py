@@ -40,6 +40,7 @@ from twisted_heartbeat.core.causes import (
     inWords,
     printable,
 )
+from twisted_heartbeat.net.reports import SafeLogger
 from twisted_heartbeat.net.terms import peerName
 from twisted_heartbeat.tap import _Speakers
 
@@ -263,10 +264,36 @@ def test_whatAnExceptionSays(events: list[LogEvent], loggedErrors: LoggedErrors)
     [failed] = [event for event in events if "log_failure" in event]
     for text in textsOf(failed):
         assert unprintable(text.replace("\n", "").replace("\t", "")) == []
-    assert "LookupError: " in failed["log_failure"].getTraceback()
+    traceback = failed["log_failure"].getTraceback()
+    assert "LookupError: " in traceback
+    # No line of it can pass for an event.
+    assert [line for line in traceback.splitlines() if "forged" in line] == [
+        f"builtins.LookupError: {printable(EVIL)}"
+    ]
     [failure] = loggedErrors.flush(LookupError)
     assert failure.value.args == (EVIL,)
     transport.lose()
+
+
+def test_endpointString(events: list[LogEvent]) -> None:
+    """
+    What the string of an endpoint says is escaped when the endpoint warns, as is what an object
+    says that a warning is about, of whatever class.
+    """
+
+    class Says:
+        def __repr__(self) -> str:
+            return EVIL
+
+    log = SafeLogger()
+    fails = Says()
+    log.warn("{endpoint}: {one}", endpoint=EVIL, one=fails, other=log, number=3)
+    [warned] = events
+    for text in textsOf(warned):
+        assert unprintable(text) == []
+    assert (warned["endpoint"], warned["one"]) == (printable(EVIL), printable(EVIL))
+    # What is printable remains what it is.
+    assert (warned["other"], warned["number"]) == (log, 3)
 
 
 def test_nameOnTheCommandLine(events: list[LogEvent]) -> None:

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
+from unittest.mock import MagicMock, Mock
 from weakref import ref
 
 import pytest
@@ -33,14 +34,17 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.protocols.amp import AMP, Command, Integer
+from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, alsoProvides, implementer, noLongerProvides
 
 from twisted_heartbeat import (
     Cause,
     Heartbeat,
     HeartbeatFactory,
+    HeartbeatMixin,
     HeartbeatProtocol,
     Limits,
     PeerClosed,
@@ -287,6 +291,81 @@ def test_protocolRaisesAtTheEnd() -> None:
     assert ran == ["cleaned up"]
     assert hooks.names == ["connected", "disconnected"]
     assert clock.getDelayedCalls() == []
+
+
+def test_interfacesDeclaredLater() -> None:
+    """
+    What is declared later, on the protocol or on the wrapper, both provide; and no longer when it
+    is taken back.
+    """
+
+    class IOfProtocol(Interface):
+        """Declared on the protocol."""
+
+    class IOfWrapper(Interface):
+        """Declared on the wrapper."""
+
+    wrapper, _, _, _ = wrapped(KeptFactory())
+    protocol = wrapper.link.protocol
+    alsoProvides(protocol, IOfProtocol)
+    alsoProvides(wrapper, IOfWrapper)
+    for one in (protocol, wrapper):
+        assert IOfProtocol.providedBy(one)
+        assert IOfWrapper.providedBy(one)
+    noLongerProvides(wrapper, IOfProtocol)
+    assert not IOfProtocol.providedBy(protocol)
+    assert IHandshakeListener.providedBy(wrapper)
+    assert not IHandshakeListener.providedBy(protocol)
+
+
+class Texts(LineReceiver):
+    """
+    Takes text as well as bytes, as C{IRCClient} and C{XmlStream} do.
+    """
+
+    def dataReceived(self, data: str | bytes) -> Any:
+        return super().dataReceived(data.encode() if isinstance(data, str) else data)
+
+    def lineReceived(self, line: bytes) -> Any:
+        return ValueError(line)
+
+
+class MixedTexts(HeartbeatMixin, Texts):  # type: ignore[misc]
+    """
+    The same, mixed in.
+    """
+
+
+def wrappedTexts() -> Any:
+    """
+    The same, wrapped.
+    """
+    return HeartbeatFactory(Factory.forProtocol(Texts)).buildProtocol(PEER)
+
+
+@pytest.mark.parametrize("make", [MixedTexts, wrappedTexts])
+def test_textAndReturnedError(make: Callable[[], Any]) -> None:
+    """
+    A unit test may deliver text to a protocol that takes it, and gets what C{dataReceived} returns,
+    for the first chunk and for the next.
+    """
+    protocol = make()
+    protocol.makeConnection(StringTransport())
+    for _ in range(2):
+        assert isinstance(protocol.dataReceived("a line\r\n"), ValueError)
+
+
+@pytest.mark.parametrize("make", [MixedTexts, wrappedTexts])
+@pytest.mark.parametrize("transport", [Mock(), MagicMock(), object(), None])
+def test_transportsOfUnitTests(make: Callable[[], Any], transport: object) -> None:
+    """
+    A unit test may connect a protocol to a mock, or to nothing.
+    """
+    protocol = make()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b"a line")
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert protocol.link.state == "gone"
 
 
 def test_watched() -> None:

@@ -10,6 +10,7 @@ The service connects endpoints, the factory has a connector connect again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import wraps
 from itertools import count
 from types import MethodType
@@ -485,7 +486,8 @@ class _ConnectorDriver(_PreparingDriver):
         The connector has not connected, or its connection is lost.
         """
         self._notUnderWay()
-        failure = Failure(ConnectError()) if reason is None else reason
+        # The application's unit tests may pass anything.
+        failure = reason if isinstance(reason, Failure) else Failure(ConnectError())
         if self.link is not None:
             self.link.lostUnheard(failure)
         self._reason = self._reason or causeOfFailure(failure.value)
@@ -502,7 +504,7 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Whether the connector may be the one that asks for a protocol now.
         """
-        return getattr(self._connector, "state", "connected") == "connected"
+        return _stateOf(self._connector, "connected") == "connected"
 
     def declined(self) -> Protocol | None:
         """
@@ -522,8 +524,8 @@ class _ConnectorDriver(_PreparingDriver):
         Have the connector connect after a wait, and after the cleanups of its last link.
         """
         # Unless it has no state, the connector knows better than its driver.
-        default = "connecting" if self._underWay else "disconnected"
-        if getattr(connector, "state", default) != "disconnected":
+        state = _stateOf(connector, "connecting" if self._underWay else "disconnected")
+        if state != "disconnected":
             _log.warn(
                 "retry() ignored: {connector} is connecting or connected, and will be retried "
                 "when it is disconnected",
@@ -710,6 +712,17 @@ class _ConnectorDriver(_PreparingDriver):
             self.obey(supervision.retry(cause, self.now))
 
 
+_CONNECTOR_STATES = ("disconnected", "connecting", "connected")
+
+
+def _stateOf(connector: object, default: str) -> str:
+    """
+    The state of a connector; the default if it does not say, as a mock in a unit test.
+    """
+    state = getattr(connector, "state", default)
+    return state if isinstance(state, str) and state in _CONNECTOR_STATES else default
+
+
 class _Connectors:
     """
     The connectors of one factory, and the driver of each.
@@ -731,21 +744,31 @@ class _Connectors:
         self._proving: _ConnectorDriver | None = None
         self._links = 0
         self._drivers: WeakKeyDictionary[IConnector, _ConnectorDriver] = WeakKeyDictionary()
+        # Those of what can be no key there: an object() or None, in a unit test. Each is held with
+        # its driver, because no other object may have its id.
+        self._held: dict[int, tuple[object, _ConnectorDriver]] = {}
         # Those of links that have no connector, because an endpoint made them for example.
         self._loose: WeakSet[_ConnectorDriver] = WeakSet()
         self._settings: tuple[object, ...] = ()
         self._terms: Terms | None = None
 
     def __iter__(self) -> Iterator[_ConnectorDriver]:
-        return iter([*self._drivers.values(), *self._loose])
+        held = (driver for _, driver in self._held.values())
+        return iter([*self._drivers.values(), *held, *self._loose])
 
     def of(self, connector: IConnector) -> _ConnectorDriver:
         """
         The driver of a connector.
         """
-        driver = self._drivers.get(connector)
+        _, driver = self._held.get(id(connector), (None, None))
+        with suppress(TypeError):
+            driver = driver or self._drivers.get(connector)
         if driver is None:
-            driver = self._drivers[connector] = _ConnectorDriver(self._factory, self)
+            driver = _ConnectorDriver(self._factory, self)
+            try:
+                self._drivers[connector] = driver
+            except TypeError:
+                self._held[id(connector)] = connector, driver
         driver.heedSettings()
         return driver
 

@@ -141,19 +141,23 @@ def noteHello(link: Link, data: bytes) -> None:
         )
 
 
-def hearData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> None:
+def hearData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> object:
     """
     Tell a link that bytes came, and deliver them.
+
+    @param data: text, in a unit test of a protocol that takes text as well.
+    @return: what the protocol returns.  C{LineReceiver} returns the error of a line, for example.
     """
-    if not link.spoken:
+    if not link.spoken and isinstance(data, bytes):
         noteHello(link, data)
     link.heard()
     try:
-        deliver(data)
+        result = deliver(data)
         if not link.spoken:
             link.spokeFirst()
         if not link.hearsByItself:
             link.suspectSpoke()
+        return result
     finally:
         link.chunkDelivered()
 
@@ -187,7 +191,7 @@ def hearEnd(link: Link, lost: Callable[[Any], object], reason: object = connecti
         lost(reason)
 
 
-HEARD: dict[str, Callable[..., None]] = {
+HEARD: dict[str, Callable[..., object]] = {
     "dataReceived": hearData,
     "handshakeCompleted": hearHandshake,
     "connectionLost": hearEnd,
@@ -228,10 +232,10 @@ class _Cover:
         self._name = name
         self.covered = getattr(link.protocol, name)
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> object:
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
-        _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
+        return _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
 
     def __getattr__(self, name: str) -> Any:
         # It passes for the method: trial's addCleanup asks for its __name__, for example.

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import Declaration, directlyProvides, providedBy
 
 from .core.settings import Heartbeat, KeepAlive, Limits
 from .net.clock import clockFor
@@ -96,7 +96,7 @@ class ProtocolProxy:
 
     def __setattr__(self, name: str, value: object) -> None:
         # What the transport calls here is replaced here.
-        if name == "__provides__" or hasattr(type(self), name):
+        if hasattr(type(self), name):
             self._keep(name, value)
         else:
             setattr(self._protocol, name, value)
@@ -135,7 +135,14 @@ def _forwarded(name: str) -> Callable[..., Any]:
     return forwarded
 
 
-@implementer(IHandshakeListener)
+@lru_cache(maxsize=256)
+def _listening(provided: Any) -> Any:
+    """
+    What a wrapper provides, around a protocol that provides this.
+    """
+    return Declaration(IHandshakeListener, provided)
+
+
 class WrappedProtocol(ProtocolProxy):
     """
     A proxy that tells a link of what the transport tells the protocol.  It changes no byte.
@@ -149,7 +156,11 @@ class WrappedProtocol(ProtocolProxy):
         super().__init__(protocol)
         self._keep("link", Link(terms, owner, protocol, self))
         self._keep("dataReceived", self._dataHeard)
-        directlyProvides(self, IHandshakeListener, providedBy(protocol))
+
+    @property
+    def __providedBy__(self) -> Any:
+        # Asked for each time, because the protocol may be given further interfaces.
+        return _listening(providedBy(self._protocol))
 
     def makeConnection(self, transport: Any) -> None:
         """
@@ -180,16 +191,16 @@ class WrappedProtocol(ProtocolProxy):
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes) -> object:
         """
         See C{IProtocol}.
         """
-        self._protocol.dataReceived(data)
+        return self._protocol.dataReceived(data)
 
-    def _dataHeard(self, data: bytes) -> None:
+    def _dataHeard(self, data: bytes) -> object:
         if self.link.hearsByItself and self.dataReceived == self._dataHeard:
             del self.dataReceived
-        hearData(self.link, self._protocol.dataReceived, data)
+        return hearData(self.link, self._protocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """

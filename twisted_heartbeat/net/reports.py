@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
 
-from ..core.causes import printable
+from ..core.causes import printable, textOf
 
 WARNING_INTERVAL = 60.0
 """Seconds between two warnings about one shortage of the machine's."""
@@ -45,18 +46,31 @@ class _EscapedFailure(Failure):
 
     def getTraceback(self, *arguments: Any, **keywords: Any) -> str:
         written = super().getTraceback(*arguments, **keywords)
+        said = safe_str(self.value)
+        if "\n" in said:
+            # Its lines could pass for events of their own.
+            written = written.replace(said, printable(said))
         return "".join(f"{printable(line)}\n" for line in written.split("\n")[:-1])
+
+
+def _printableField(value: object) -> object:
+    """
+    A field of an event: itself, unless it would be written with characters that are not printable.
+    """
+    text = textOf(value)
+    return value if text.isprintable() else printable(text)
 
 
 class SafeLogger(Logger):
     """
-    A logger that never raises, and escapes what exceptions say.  Twisted's lets pass what an
+    A logger that never raises, and escapes what it writes.  Twisted's lets pass what an
     observer raises that is no C{Exception}, and that would end the work of the caller.
     """
 
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
         with suppress(BaseException):
-            failure = fields.get("log_failure")
+            failure = fields.pop("log_failure", None)
+            fields = {name: _printableField(value) for name, value in fields.items()}
             if failure is not None:
                 fields["log_failure"] = _EscapedFailure.of(failure)
             super().emit(level, format, **fields)

@@ -396,6 +396,9 @@ class Witness(tcp.Connection):
             self.sender.connectionEnds()
         try:
             super().connectionLost(reason)
+        except BaseException:
+            _tellConnector(self, reason)
+            raise
         finally:
             if self.sender is not None:
                 self.sender.lostUnheard(reason)
@@ -429,6 +432,18 @@ def _readToEnd(connection: Any) -> None:
         _log.failure("{one} failed at what it received before its end", one=connection)
 
 
+def _tellConnector(connection: Any, reason: Failure) -> None:
+    """
+    Tell the connector, if there is one, that its connection is lost.
+
+    Twisted does not if the protocol's C{connectionLost} raises, and the connector could never
+    connect again.
+    """
+    connector = getattr(connection, "connector", None)
+    if connector is not None and connector.state == "connected":
+        connector.connectionLost(reason)
+
+
 class ObservedSocket(tcp.Connection):
     """
     A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
@@ -452,9 +467,14 @@ class ObservedSocket(tcp.Connection):
             _readToEnd(self)
         if self.sender is not None:
             self.sender.connectionEnds()
-        super().connectionLost(reason)
-        if self.sender is not None:
-            self.sender.lostUnheard(reason)
+        try:
+            super().connectionLost(reason)
+        except BaseException:
+            _tellConnector(self, reason)
+            raise
+        finally:
+            if self.sender is not None:
+                self.sender.lostUnheard(reason)
 
 
 class _Hearers:
@@ -836,7 +856,8 @@ def certificateRefused(transport: object) -> str:
         code = lib.SSL_get_verify_result(connection._ssl)
         words = lib.X509_verify_cert_error_string(code)
         return "" if code in _NOT_SAID else str(ffi.string(words).decode())
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError):
+        # The transport may be a mock.
         return ""
 
 
