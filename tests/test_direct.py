@@ -440,13 +440,30 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
         assert BEAT.bound <= scene.protocol.link.silence <= BEAT.bound + 0.05
 
 
-def test_lostBeforeItsDiagnosis(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def errands(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """
+    What the pulse is to do soon, and here never does.
+    """
+    errands: list[Callable[[], None]] = []
+    monkeypatch.setattr(Pulse, "soon", lambda pulse, errand: errands.append(errand))
+    return errands
+
+
+def test_errandsOfVerdicts(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
+    """
+    Each verdict leaves one errand, to end its link, and a server has one for all of them together.
+    """
+    scenes = crowd(Recorder(), Clock())
+    cutOff(kernel, scenes)
+    assert len(errands) == len(scenes) + 1
+
+
+def test_lostBeforeItsDiagnosis(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
     """
     What becomes of a connection right after the verdict does not change the cause, and is chained
     to it (promise 8).
     """
-    errands: list[Callable[[], None]] = []
-    monkeypatch.setattr(Pulse, "soon", lambda pulse, errand: errands.append(errand))
     hooks = Recorder()
     scene = served(hooks)
     cutOff(kernel, [scene])

@@ -422,8 +422,8 @@ class Ending:
         """
         Why it ends; L{None} until that is decided.
         """
-        diagnose, self._diagnose = self._diagnose, None
-        if diagnose is not None:
+        if self._diagnose is not None:
+            diagnose, self._diagnose = self._diagnose, None
             self._cause = diagnose()
         return self._cause
 
