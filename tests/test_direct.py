@@ -11,24 +11,28 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from zope.interface import classImplements
 
 from twisted_heartbeat import (
     Cause,
+    ClosedHere,
     Heartbeat,
     HeartbeatFactory,
     HeartbeatProtocol,
     HeartbeatServerFactory,
     KeepAliveExpired,
     Limits,
+    NetworkUnreachable,
     PeerClosed,
     PeerHung,
     PeerReset,
@@ -38,6 +42,8 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.liveness import Liveness
+from twisted_heartbeat.net.clock import Pulse
+from twisted_heartbeat.net.ending import Ending
 from twisted_heartbeat.net.transport import Buffering, Witness, bearWitness
 
 from .fakes import Kept, KeptFactory, Recorder
@@ -383,6 +389,108 @@ def test_verdict(kernel: Kernel, answers: bool) -> None:
     assert BEAT.bound <= scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
     # Only the second ping of the two waits behind another.
     assert scene.reactor.calls.count("addWriter") == (0 if answers else 1)
+
+
+def crowd(hooks: Recorder, clock: Clock) -> list[Scene]:
+    """
+    Peers of one server that all speak in one instant.
+    """
+    server = HeartbeatServerFactory(hooks=hooks, heartbeat=BEAT, keepAlive=None, clock=clock)
+    scenes = [Scene(server, clock) for _ in range(20)]
+    for number, scene in enumerate(scenes):
+        scene.begin(f"peer {number}")
+    return scenes
+
+
+def cutOff(kernel: Kernel, scenes: list[Scene]) -> None:
+    """
+    They are silent from now on, in time up to the tick in which their verdicts fall.
+    """
+    [first, *_] = scenes
+    arrived = first.connection.sent
+    kernel.sinceAck = BEAT.bound
+    while all(scene.protocol.link.usable for scene in scenes):
+        first.clock.advance(0.01)
+        kernel.queued = first.connection.sent - arrived
+        assert first.clock.seconds() < 3 * BEAT.bound
+
+
+def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of many peers that fall silent in one instant each verdict falls before the kernel is asked for
+    a way to any of them, because to ask takes longer than to decide (promise 3).
+    """
+    hooks, clock = Recorder(), Clock()
+    scenes = crowd(hooks, clock)
+    undecided = []
+
+    def ask(connection: object) -> int:
+        undecided.append(sum(scene.protocol.link.usable for scene in scenes))
+        return errno.ENETUNREACH
+
+    monkeypatch.setattr("twisted_heartbeat.net.link.unreachable", ask)
+    cutOff(kernel, scenes)
+    for _ in scenes:
+        clock.advance(0)
+    assert undecided == [0] * len(scenes)
+    causes = hooks.told("disconnected")
+    assert [type(cause) for cause in causes] == [NetworkUnreachable] * len(scenes)
+    assert {cause.evidence.fellTogether for cause in causes} == {len(scenes)}
+    for scene in scenes:
+        assert BEAT.bound <= scene.protocol.link.silence <= BEAT.bound + 0.05
+
+
+@pytest.fixture
+def errands(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """
+    What the pulse is to do soon, and here never does.
+    """
+    errands: list[Callable[[], None]] = []
+    monkeypatch.setattr(Pulse, "soon", lambda pulse, errand: errands.append(errand))
+    return errands
+
+
+def test_errandsOfVerdicts(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
+    """
+    Each verdict leaves one errand, to end its link, and a server has one for all of them together.
+    """
+    scenes = crowd(Recorder(), Clock())
+    cutOff(kernel, scenes)
+    assert len(errands) == len(scenes) + 1
+
+
+def test_lostBeforeItsDiagnosis(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
+    """
+    What becomes of a connection right after the verdict does not change the cause, and is chained
+    to it (promise 8).
+    """
+    hooks = Recorder()
+    scene = served(hooks)
+    cutOff(kernel, [scene])
+    scene.connection.number = errno.ECONNRESET
+    scene.lose(CONNECTION_LOST)
+    for errand in errands:
+        errand()
+    [cause] = hooks.told("disconnected")
+    assert type(cause) is PeerSilent
+    assert type(cause.__cause__) is PeerReset
+
+
+def test_blamedBeforeItsDiagnosis() -> None:
+    """
+    A cause that is found out later has its place in the order all the same, and is found out once.
+    """
+    ending, found = Ending(), [PeerSilent("first")]
+    ending.blameLater(found.pop, 1.0)
+    later = ClosedHere("later")
+    ending.blame(later, 2.0)
+    assert str(ending.cause) == "first"
+    assert ending.cause is not None and ending.cause.__cause__ is later
+    assert ending.decidedAt == 1.0
+    blamed, silent = Ending(), PeerSilent()
+    blamed.blame(later, 1.0)
+    blamed.blameLater(lambda: silent, 2.0)
+    assert blamed.cause is later and later.__cause__ is silent
 
 
 @pytest.mark.parametrize("asked", [False, True])

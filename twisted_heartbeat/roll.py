@@ -108,6 +108,7 @@ class Roll:
         self._networks: dict[int, str] = {}
         self._there: Counter[str] = Counter()
         self._bucketsEmptyAt: dict[int, float] = {}
+        self._newlyClosing: list[Link] = []
 
     # Who is there.
 
@@ -355,20 +356,25 @@ class Roll:
         See L{Owner<twisted_heartbeat.net.link.Owner>}.
         """
         # Not from here: the caller may be going through the peers.
-        pulseFor(self._server.terms.clock).soon(lambda: self._closes(link))
+        self._newlyClosing.append(link)
+        if len(self._newlyClosing) == 1:
+            pulseFor(self._server.terms.clock).soon(self._uncountClosing)
 
-    def _closes(self, link: Link) -> None:
+    def _uncountClosing(self) -> None:
         """
-        Count a link no more, and have the next one that wants its name wait for its cleanups only.
+        Count the links that have begun to close no more, and have each that is next for one of
+        their names wait for the cleanups only.
         """
-        generation = link.generation
-        if link.state == "closing":
-            self._uncount(link)
-            if generation not in self.crowd:
-                self.closing[generation] = link
-        behind = self._behind.get(generation)
-        if behind is not None:
-            behind.settle()
+        links, self._newlyClosing = self._newlyClosing, []
+        for link in links:
+            generation = link.generation
+            if link.state == "closing":
+                self._uncount(link)
+                if generation not in self.crowd:
+                    self.closing[generation] = link
+            behind = self._behind.get(generation)
+            if behind is not None:
+                pulseFor(link.clock).soon(behind.settle)
 
     def pingsSpent(self, link: Link) -> None:
         """

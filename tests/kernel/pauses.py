@@ -302,23 +302,10 @@ def _stepAndCut(
     watching.requireDead(number, watching.cut(number))
 
 
-CROWD_TRIES = 4
-"""A shared machine makes some tries late, and none early."""
-
-
 def dropCrowd(kernel: Kernel) -> Found:
     """
-    A thousand peers say something in one instant, and are cut off in the next: the best of up to
-    L{CROWD_TRIES} tries.
+    A thousand peers say something in one instant, and are cut off in the next.
     """
-    for _ in range(CROWD_TRIES):
-        found = _dropCrowdOnce(kernel)
-        if not found.complaints:
-            break
-    return found
-
-
-def _dropCrowdOnce(kernel: Kernel) -> Found:
     watcher, process = kernel.watcher(), kernel.peer()
     [lane] = kernel.lanes(1)
     journal, found = kernel.journal, Found()

@@ -371,8 +371,7 @@ class Ending:
     """
     Why a link ends, what is cleaned up then, and who waits for that.
 
-    @ivar cause: why; L{None} until it is known.
-    @ivar decidedAt: when that was known, in seconds of the link's clock; L{None} until then.
+    @ivar decidedAt: when it was decided, in seconds of the link's clock; L{None} until then.
     @ivar turnsLeft: the reactor's, after which a transport that was told to abort is done without;
         L{None} before it was.
     @ivar lookedAgain: whether the deadline that runs was put off for a last look.
@@ -388,8 +387,9 @@ class Ending:
     """
 
     __slots__ = (
+        "_cause",
+        "_diagnose",
         "_waiters",
-        "cause",
         "cleaned",
         "cleanups",
         "closing",
@@ -404,7 +404,8 @@ class Ending:
     )
 
     def __init__(self) -> None:
-        self.cause: Cause | None = None
+        self._cause: Cause | None = None
+        self._diagnose: Callable[[], Cause] | None = None
         self.decidedAt: float | None = None
         self.turnsLeft: int | None = None
         self.lookedAgain = False
@@ -416,16 +417,38 @@ class Ending:
         self._waiters: list[Deferred[Cause]] = []
         self.cleaned = False
 
+    @property
+    def cause(self) -> Cause | None:
+        """
+        Why it ends; L{None} until that is decided.
+        """
+        if self._diagnose is not None:
+            diagnose, self._diagnose = self._diagnose, None
+            self._cause = diagnose()
+        return self._cause
+
     def blame(self, cause: Cause, now: float) -> None:
         """
         The first cause wins; a later one is chained to it.
         """
-        if self.cause is None:
-            self.cause = cause
+        first = self.cause
+        if first is None:
+            self._cause = cause
             if self.decidedAt is None:
                 self.decidedAt = now
-        elif self.cause is not cause and self.cause.__cause__ is None:
-            self.cause.__cause__ = cause
+        elif first is not cause and first.__cause__ is None:
+            first.__cause__ = cause
+
+    def blameLater(self, diagnose: Callable[[], Cause], now: float) -> None:
+        """
+        L{blame} what C{diagnose} returns, and call that when somebody asks for the cause.  To ask
+        the kernel takes longer than to decide, and a thousand peers may be found dead in one tick.
+        """
+        self.decidedAt = now
+        if self.cause is None:
+            self._diagnose = diagnose
+        else:
+            self.blame(diagnose(), now)
 
     def whenCleaned(self) -> Deferred[Cause]:
         """

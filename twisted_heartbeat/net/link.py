@@ -1476,31 +1476,33 @@ class Link:
     def _verdict(self, now: float) -> None:
         heartbeat = self._heartbeat
         assert heartbeat is not None
-        self._end.decidedAt = now
         silence = now - self.liveness.heardAt
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
         if self._asking is not None and self._asking.asked:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
         evidence = self._evidence(self._pulse.fall(now))
-        if evidence is None or self._witness is None:
-            cause = causeOfSilence(0, evidence, hung=False, words=words)
-        else:
-            hung = self._isHung(self._witness, evidence, silence)
-            number = 0 if hung else unreachable(self._witness.socket)
-            cause = causeOfSilence(number, evidence, hung=hung, words=words)
-        self.blame(cause)
+        hung = evidence is not None and self._isHung(evidence, silence)
+        self._end.blameLater(partial(self._diagnose, evidence, hung, words), now)
         self._enterClosing()
         self._pulse.soon(self._abortDecided)
+
+    def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
+        witness = self._witness
+        asks = evidence is not None and not hung and witness is not None and witness.connected
+        number = unreachable(witness.socket) if asks and witness is not None else 0
+        return causeOfSilence(number, evidence, hung=hung, words=words)
 
     def _abortDecided(self) -> None:
         assert self.cause is not None
         self.abort(self.cause)
 
-    def _isHung(self, witness: Witness, evidence: Evidence, silence: float) -> bool:
+    def _isHung(self, evidence: Evidence, silence: float) -> bool:
         """
         Whether the peer's kernel has answered since its process last did.
         """
-        if self.watch == "ping" and witness.delivered() >= self._lastPingMark:
+        sent = 0 if self._witness is None else self._witness.sent
+        delivered = sent - (evidence.unacknowledged or 0)
+        if self.watch == "ping" and delivered >= self._lastPingMark:
             return True
         # Nothing is open, though the ping has not been taken: it waits before a closed window. Or
         # nobody was asked, and the kernels have met all the same.
