@@ -752,6 +752,38 @@ def declareForwarded(transport: object, protocol: object) -> None:
                 alsoProvides(between, interface)
 
 
+def forwardHandshake(transport: object, protocol: object) -> None:
+    """
+    Have the layers between TLS and a protocol tell the protocol that the handshake is complete.
+
+    L{twisted.protocols.policies.ProtocolWrapper} and its subclasses do not, so that a link above
+    them would wait for its handshake for ever.
+
+    @param protocol: provides C{IHandshakeListener}.
+    """
+    above, layer = protocol, transport
+    for _ in range(_MAX_WRAPPERS):
+        if layer is None or isinstance(layer, TLSMemoryBIOProtocol | tcp.Connection):
+            break
+        if not IHandshakeListener.providedBy(layer):
+            _tellOfHandshake(layer, above)
+        above, layer = layer, getattr(layer, "transport", None)
+    declareForwarded(_tlsLayer(layer), above)
+
+
+def _tellOfHandshake(layer: Any, above: Any) -> None:
+    def handshakeCompleted() -> None:
+        # It refers to the layer, and the layer to it.
+        layer.__dict__.pop("handshakeCompleted", None)
+        above.handshakeCompleted()
+
+    try:
+        layer.handshakeCompleted = handshakeCompleted
+        alsoProvides(layer, IHandshakeListener)
+    except (AttributeError, TypeError) as error:
+        _log.warn("{one} does not tell of its TLS handshake: {error}", one=layer, error=error)
+
+
 def isAccepted(connection: object) -> bool:
     """
     Whether a port has accepted it.
