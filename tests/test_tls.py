@@ -34,6 +34,7 @@ from twisted.internet.ssl import (
     TLSVersion,
     optionsForClientTLS,
 )
+from twisted.protocols.policies import ProtocolWrapper, TimeoutFactory, WrappingFactory
 from zope.interface import implementer
 
 from twisted_heartbeat import (
@@ -41,6 +42,7 @@ from twisted_heartbeat import (
     ClosedHere,
     HandshakeFailed,
     HeartbeatClientFactory,
+    HeartbeatFactory,
     HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
@@ -667,3 +669,76 @@ async def test_example(place: Loopback, tmp_path: Path) -> None:
     assert said == b"connected to 127.0.0.1"
     said = await firstLine(place, "localhost", port, strangerPath, own)
     assert b"TLS handshake failed" in said and b"certificate verify failed" in said
+
+
+def wrapped(factory: Any, layers: int) -> Any:
+    """
+    A factory inside of so many of Twisted's wrappers, which do not tell of a TLS handshake.
+    """
+    for _ in range(layers):
+        factory = WrappingFactory(factory)
+    return factory
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest_twisted.ensureDeferred
+async def test_handshakeBelowForeignWrappers(place: Loopback, hooks: Recorder, layers: int) -> None:
+    """
+    A link above wrappers that do not tell of the TLS handshake hears of it all the same, at both
+    ends, and before any message.
+    """
+    ours = Recorder()
+    server = HeartbeatServerFactory(hooks=ours)
+    port = place.listen(wrapped(server, layers))
+    accepted, connected = ours.next("connected"), hooks.next("connected")
+
+    class Inside(HeartbeatProtocol):
+        pass
+
+    Inside.hooks = hooks
+    place.service(place.endpoint(port), wrapped(Factory.forProtocol(Inside), layers))
+    link = await within(accepted)
+    assert (await within(connected)).protocol.__class__ is Inside
+    assert link.state == "alive"
+    assert list(server.peers.values()) == [link]
+    # The layers forget what they were given for that.
+    assert "handshakeCompleted" not in vars(link.protocol.transport)
+
+
+@pytest_twisted.ensureDeferred
+async def test_silentAfterHandshakeBelowAWrapper(place: Loopback, hooks: Recorder) -> None:
+    """
+    A peer that says nothing after its TLS handshake has completed it, below a wrapper, too.
+    """
+    factory = HeartbeatFactory(Factory.forProtocol(Kept), hooks=hooks)
+    connected = hooks.next("connected")
+    port = place.listen(TimeoutFactory(factory, None))
+    place.service(place.endpoint(port), KeptFactory())
+    assert (await within(connected)).state == "alive"
+
+
+class TakesNoAttribute(ProtocolWrapper):
+    """
+    A layer above TLS that can not be made to tell of the handshake.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "handshakeCompleted":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_layerThatTellsOfNoHandshake(place: Loopback, hooks: Recorder) -> None:
+    """
+    If a layer above TLS can not tell of the handshake, the link looks for itself before it aborts
+    the connection for want of one.
+    """
+    limits = Limits(connectTimeout=0.3)
+    factory = HeartbeatFactory(Factory.forProtocol(Kept), hooks=hooks, limits=limits)
+    layers = WrappingFactory(factory)
+    layers.protocol = TakesNoAttribute
+    connected = hooks.next("connected")
+    place.service(place.endpoint(place.listen(layers)), KeptFactory())
+    assert (await within(connected)).state == "alive"
+    assert hooks.names == ["connected"]

@@ -539,8 +539,10 @@ class Link:
         proxied = awaitHeader(transport, self._readyIfComplete)
         if proxied and self._terms.proxied is not None:
             self._terms.proxied(self)
-        if proxied or self._handshakes:
-            forwardHandshake(transport)
+        handshakes = self._handshakes
+        if handshakes:
+            forwardHandshake(transport, self._door)
+        if proxied or handshakes:
             self.state = "handshaking"
             self._deadline = now + (self._terms.limits.connectTimeout or inf)
             self._revisit()
@@ -1710,8 +1712,11 @@ class Link:
     def _overdue(self, now: float, lateness: float) -> None:
         limits = self._terms.limits
         if self.state == "handshaking":
+            if not self._handshakes:
+                # Not every layer above TLS tells of the handshake.
+                self.handshaken()
             limit = limits.connectTimeout
-            if not self._looksAgain(now, lateness, limit):
+            if self.state == "handshaking" and not self._looksAgain(now, lateness, limit):
                 what = "TLS handshake" if self._handshakes else "header of a load balancer"
                 self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
             return

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EADDRNOTAVAIL, EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
-from functools import cache, partial
+from functools import cache
 from math import inf
 from time import monotonic
 from types import MethodType
@@ -41,7 +41,6 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
@@ -773,28 +772,36 @@ def declareForwarded(transport: object, protocol: object) -> None:
                 alsoProvides(between, interface)
 
 
-def forwardHandshake(transport: object) -> None:
+def forwardHandshake(transport: object, protocol: object) -> None:
     """
-    Have wrappers of Twisted's on TLS tell their protocols that the handshake is complete.
+    Have the layers between TLS and a protocol tell the protocol that the handshake is complete.
 
-    C{ProtocolWrapper} provides what its transport provides, and not C{IHandshakeListener}, so that
-    TLS does not tell it.
+    L{twisted.protocols.policies.ProtocolWrapper} and its subclasses do not, so that a link above
+    them would wait for its handshake for ever.
+
+    @param protocol: provides C{IHandshakeListener}.
     """
-    layer: Any = transport
+    above, layer = protocol, transport
     for _ in range(_MAX_WRAPPERS):
-        if not isinstance(layer, ProtocolWrapper) or isinstance(layer, TLSMemoryBIOProtocol):
+        if layer is None or isinstance(layer, TLSMemoryBIOProtocol | tcp.Connection):
             break
         if not IHandshakeListener.providedBy(layer):
-            vars(layer)["handshakeCompleted"] = partial(_passHandshake, layer)
-            alsoProvides(layer, IHandshakeListener)
-        layer = layer.transport
+            _tellOfHandshake(layer, above)
+        above, layer = layer, getattr(layer, "transport", None)
+    declareForwarded(_tlsLayer(layer), above)
 
 
-def _passHandshake(wrapper: Any) -> None:
-    # It refers to the wrapper, and is not called again.
-    vars(wrapper).pop("handshakeCompleted", None)
-    if IHandshakeListener.providedBy(wrapper.wrappedProtocol):
-        wrapper.wrappedProtocol.handshakeCompleted()
+def _tellOfHandshake(layer: Any, above: Any) -> None:
+    def handshakeCompleted() -> None:
+        # It refers to the layer, and the layer to it.
+        layer.__dict__.pop("handshakeCompleted", None)
+        above.handshakeCompleted()
+
+    try:
+        layer.handshakeCompleted = handshakeCompleted
+        alsoProvides(layer, IHandshakeListener)
+    except (AttributeError, TypeError) as error:
+        _log.warn("{one} does not tell of its TLS handshake: {error}", one=layer, error=error)
 
 
 def isAccepted(connection: object) -> bool:
