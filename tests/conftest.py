@@ -45,24 +45,45 @@ TOGETHER = (
 )
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
-LONGEST = (
-    "tests/test_soak.py",
-    "tests/test_service_states.py",
-    "tests/test_benchmarks.py",
+SLOW = (
+    "tests/kernel",
     "tests/recipes",
-    "tests/test_scale.py",
+    "tests/test_benchmarks.py",
+    "tests/test_costs.py",
     "tests/test_demo.py",
+    "tests/test_devices.py",
+    "tests/test_footprint.py",
+    "tests/test_hostile.py",
     "tests/test_leaks.py",
+    "tests/test_optimized.py",
+    "tests/test_scale.py",
+    "tests/test_service_states.py",
+    "tests/test_soak.py",
+    "tests/test_transport.py::test_errnoOnEachReactor",
+    "tests/test_trial.py",
+    "tests/test_twist.py",
+    "tests/test_user_code.py",
+    "tests/test_wrapped_suites.py",
 )
-"""How the names of the longest tests begin.  They run first, because one worker with a long test at
-the end keeps the others idle."""
+"""How the names of slow tests begin: most start processes, and the others compute for seconds."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """
+    Declare the marker.
+    """
+    config.addinivalue_line("markers", "slow: left out by the command for the inner loop")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Put the longest tests first, and leave the others in their order.
+    Mark the slow tests and put them first: a worker with a slow test at the end keeps the others
+    idle.
     """
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
