@@ -56,13 +56,15 @@ SLOW = (
     "tests/test_hostile.py",
     "tests/test_leaks.py",
     "tests/test_optimized.py",
+    "tests/test_protocol.py::test_pingFlood",
     "tests/test_scale.py",
     "tests/test_service_states.py",
     "tests/test_soak.py",
+    "tests/test_testing.py::test_pytestExamples",
+    "tests/test_testing.py::test_scriptExamples",
     "tests/test_transport.py::test_errnoOnEachReactor",
     "tests/test_trial.py",
     "tests/test_twist.py",
-    "tests/test_user_code.py",
     "tests/test_wrapped_suites.py",
 )
 """How the names of slow tests begin: most start processes, and the others compute for seconds."""
