@@ -9,6 +9,7 @@ A script calls L{runTrial} and prints a JSON object; L{runScript} starts such a 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -29,6 +30,9 @@ def runTrial(name: str, folder: str) -> dict[str, Any]:
     @return: C{run}, the number of tests run; C{failed}, the id of each test that failed and what it
         complains of.
     """
+    # Trial collects garbage again and again: without the freeze it visits all loaded modules, too.
+    gc.collect()
+    gc.freeze()
     with open(os.devnull, "w") as nowhere:
         trial = runner.TrialRunner(
             reporter.Reporter, stream=nowhere, workingDirectory=os.path.join(folder, "trial")
