@@ -695,8 +695,9 @@ async def test_handshakeBelowForeignWrappers(place: Loopback, hooks: Recorder, l
     class Inside(HeartbeatProtocol):
         pass
 
-    Inside.hooks = hooks
-    place.service(place.endpoint(port), wrapped(Factory.forProtocol(Inside), layers))
+    # The link of the service, because the protocol inside has it.
+    inside = wrapped(Factory.forProtocol(Inside), layers)
+    place.service(place.endpoint(port), inside, hooks=hooks)
     link = await within(accepted)
     assert (await within(connected)).protocol.__class__ is Inside
     assert link.state == "alive"
