@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin  # noqa: E402
 
 try:
-    from twisted_heartbeat import endpoints as _endpoints  # type: ignore[attr-defined]  # noqa: F401
+    import twisted_heartbeat.endpoints.build  # noqa: F401
 
     TUNNEL = True
 except ImportError:

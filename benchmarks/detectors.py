@@ -20,7 +20,7 @@ from math import inf, sqrt
 from statistics import NormalDist
 from typing import Protocol
 
-from twisted_heartbeat.core.liveness import Decision, Liveness
+from twisted_heartbeat.core.detector import Decision, Liveness
 from twisted_heartbeat.core.settings import Heartbeat
 
 INTERVAL = 1.0

@@ -26,9 +26,11 @@ from twisted.application.internet import backoffPolicy
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import ReconnectingClientFactory
 
-from twisted_heartbeat.core.causes import Cause, PeerReset, causeOfFailure
-from twisted_heartbeat.core.settings import Backoff
-from twisted_heartbeat.core.supervision import ChooseDelay, Order, Supervision, Wait
+from twisted_heartbeat.core.backoff import Backoff
+from twisted_heartbeat.core.causes import Cause, PeerReset
+from twisted_heartbeat.core.commands import ChooseDelay, Order, Wait
+from twisted_heartbeat.core.diagnosis import causeOfFailure
+from twisted_heartbeat.core.reconnector import Supervision
 
 
 class Policy(Protocol):

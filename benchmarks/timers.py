@@ -31,7 +31,7 @@ from twisted.protocols.policies import TimeoutMixin
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from twisted_heartbeat import Heartbeat, HeartbeatFactory  # noqa: E402
-from twisted_heartbeat.net.link import Link  # noqa: E402
+from twisted_heartbeat.link.link import Link
 
 LINKS = 10_000
 GOALS = {"ours": Goal(1.0, "over")}

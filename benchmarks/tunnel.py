@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from report import Comparison, inTurns, parserFor, report  # noqa: E402
 
 from twisted_heartbeat import HeartbeatFactory  # noqa: E402
-from twisted_heartbeat.endpoints import clientFor, serverFor  # noqa: E402
+from twisted_heartbeat.endpoints.build import clientFor, serverFor
 
 MEBIBYTE = 1024 * 1024
 BULK = 32 * MEBIBYTE

@@ -35,7 +35,7 @@ from twisted.trial import util
 import twisted_heartbeat.endpoints as prefixes
 from twisted_heartbeat import HeartbeatClientFactory, HeartbeatClientService, HeartbeatMixin
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.tunnel import Tunnel
+from twisted_heartbeat.endpoints.tunnel import Tunnel
 
 PLACES: list[tuple[Any, type]] = [
     (internet, HeartbeatClientService),

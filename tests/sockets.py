@@ -21,8 +21,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Evidence, Fall
-from twisted_heartbeat.net.clock import Pulse
+from twisted_heartbeat.core.evidence import Evidence, Fall
+from twisted_heartbeat.timing.wheel import Pulse
 
 from .fakes import Timed
 
@@ -103,7 +103,7 @@ class CountedPoll:
 
     def add(self, one: Any) -> None:
         """
-        See L{NestedPoll<twisted_heartbeat.net.nestedpoll.NestedPoll>}, and so the other.
+        See L{NestedPoll<twisted_heartbeat.batching.poller.NestedPoll>}, and so the other.
         """
         self.calls.append("nest")
         self.quiet.append(one)
@@ -372,9 +372,10 @@ class Kernel:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
-        monkeypatch.setattr("twisted_heartbeat.net.transport._queued", self._queued)
-        for module in ("link", "transport"):
-            monkeypatch.setattr(f"twisted_heartbeat.net.{module}.evidenceOf", self._evidence)
+        for module in ("transport.connection", "transport.closing"):
+            monkeypatch.setattr(f"twisted_heartbeat.{module}._queued", self._queued)
+        for module in ("link.link", "transport.connection"):
+            monkeypatch.setattr(f"twisted_heartbeat.{module}.evidenceOf", self._evidence)
 
     def _queued(self, _: Any) -> int:
         self.asked += 1

@@ -30,7 +30,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.test import iosim
 
 from twisted_heartbeat import HeartbeatFactory
-from twisted_heartbeat.wrapping import WrappedProtocol
+from twisted_heartbeat.protocol.wrapper import WrappedProtocol
 
 PLACES = {"TCP": (1, 2), "SSL": (1, 2), "UNIX": (1, 1)}
 """Where the factory stands among the arguments of the reactor's C{listen...} and C{connect...}."""

@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.core.agreement}; see C{tests/test_wire_vectors.py} for examples.
+Tests for L{twisted_heartbeat.core.wire.negotiation}; see
+C{tests/test_wire_vectors.py} for examples.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_heartbeat.core.agreement import Agreement
-from twisted_heartbeat.core.wire import Hello, Reader, encode
+from twisted_heartbeat.core.wire.frames import Hello, encode
+from twisted_heartbeat.core.wire.negotiation import Agreement
+from twisted_heartbeat.core.wire.reader import Reader
 
 SECONDS = st.floats(0, 1e6)
 HELLOS = st.builds(Hello, st.just("one"), SECONDS, SECONDS)

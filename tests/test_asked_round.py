@@ -36,9 +36,9 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
-from twisted_heartbeat.net.clock import pulseFor
-from twisted_heartbeat.net.nestedpoll import nestedPollFor
-from twisted_heartbeat.net.round import AskedRound
+from twisted_heartbeat.batching.pinground import AskedRound
+from twisted_heartbeat.batching.poller import nestedPollFor
+from twisted_heartbeat.timing.wheel import pulseFor
 
 from .loopback import Loopback, opened, wait, within
 from .sockets import Accepted, Connection, Crew, Kernel, RestingScene

@@ -20,8 +20,6 @@ from twisted_heartbeat.core.causes import (
     Cause,
     ClosedHere,
     ConnectFailed,
-    Evidence,
-    Fall,
     HandshakeFailed,
     HostUnreachable,
     KeepAliveExpired,
@@ -36,11 +34,9 @@ from twisted_heartbeat.core.causes import (
     ProtocolViolation,
     SendFailed,
     SendStalled,
-    causeOfErrno,
-    causeOfFailure,
-    causeOfLoss,
-    inWords,
 )
+from twisted_heartbeat.core.diagnosis import causeOfErrno, causeOfFailure, causeOfLoss, inWords
+from twisted_heartbeat.core.evidence import Evidence, Fall
 
 # What each cause is to code that knows Twisted alone.
 TWISTEDS: dict[type[Cause], list[type[Exception]]] = {

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.net.clock}: the monotonic clock for some milliseconds on the real
+Tests for L{twisted_heartbeat.timing.wheel}: the monotonic clock for some milliseconds on the real
 reactor, the pulse in virtual time.
 """
 
@@ -29,8 +29,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from twisted_heartbeat.net import clock as clockModule
-from twisted_heartbeat.net.clock import MonotonicClock, Pulse, Slot, clockFor, pulseFor
+from twisted_heartbeat.timing import alarms
+from twisted_heartbeat.timing import monotonic as monotonicModule
+from twisted_heartbeat.timing.monotonic import MonotonicClock, clockFor
+from twisted_heartbeat.timing.wheel import Pulse, Slot, pulseFor
 
 from .interpreter import printedBy
 
@@ -54,7 +56,7 @@ def clock(request: pytest.FixtureRequest, theReactor: Any, monkeypatch: Any) -> 
     A clock of its own for the test, with each kind of alarm.
     """
     if request.param == "thread":
-        monkeypatch.setattr(clockModule, "_alarmFor", clockModule._ThreadAlarm)
+        monkeypatch.setattr(monotonicModule, "_alarmFor", alarms._ThreadAlarm)
     return MonotonicClock(theReactor)
 
 
@@ -180,7 +182,7 @@ def mute(theReactor: Any, monkeypatch: Any) -> MonotonicClock:
     """
     A clock whose alarm only counts.
     """
-    monkeypatch.setattr(clockModule, "_alarmFor", CountedAlarm)
+    monkeypatch.setattr(monotonicModule, "_alarmFor", CountedAlarm)
     return MonotonicClock(theReactor)
 
 
@@ -375,7 +377,7 @@ async def test_takenOutOfTheReactor(
     """
     left = clock.callLater(pending, lambda: None)
     alarm: Any = clock._alarm
-    if isinstance(alarm, clockModule._TimerFd):
+    if isinstance(alarm, alarms._TimerFd):
         theReactor.removeReader(alarm)
         if how == "disconnected":
             alarm.connectionLost(Failure(ConnectionLost()))
@@ -399,7 +401,7 @@ def test_callLeftBehindDirtiesNoOtherTest(clock: MonotonicClock, theReactor: Any
     removed = theReactor.removeAll()
     for one in removed:
         theReactor.addReader(one)
-    assert not [one for one in removed if isinstance(one, clockModule._TimerFd)]
+    assert not [one for one in removed if isinstance(one, alarms._TimerFd)]
     assert set(theReactor.getReaders()) == set(readers)
     left.cancel()
     assert isIdle(clock)
@@ -413,7 +415,7 @@ def test_closedAlarmIsNotPutBack(theReactor: Any) -> None:
     call = clock.callLater(60.0, lambda: None)
     alarm: Any = clock._alarm
     call.cancel()
-    if isinstance(alarm, clockModule._TimerFd):
+    if isinstance(alarm, alarms._TimerFd):
         alarm.connectionLost(Failure(ConnectionLost()))
         assert alarm not in theReactor.getReaders()
 
@@ -423,9 +425,9 @@ import os
 from twisted.internet import selectreactor
 selectreactor.install()
 from twisted.internet import reactor
-from twisted_heartbeat.net import clock
-clock._alarmFor = clock._ThreadAlarm
-pending = clock.clockFor(reactor).callLater(0.01, reactor.stop)
+from twisted_heartbeat.timing import alarms, monotonic
+monotonic._alarmFor = alarms._ThreadAlarm
+pending = monotonic.clockFor(reactor).callLater(0.01, reactor.stop)
 if os.fork() == 0:
     reactor.callLater(10, os._exit, 1)
     reactor.run()
@@ -455,12 +457,12 @@ def test_neitherDescriptorNorThread(theReactor: Any, monkeypatch: Any) -> None:
     def refuseThread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(clockModule, "_TimerFd", refuse)
-    monkeypatch.setattr(clockModule, "_ThreadAlarm", refuseThread)
+    monkeypatch.setattr(alarms, "_TimerFd", refuse)
+    monkeypatch.setattr(alarms, "_ThreadAlarm", refuseThread)
     clock = MonotonicClock(theReactor)
     far = clock.callLater(60.0, lambda: None)
     near = clock.callLater(30.0, lambda: None)
-    assert isinstance(clock._alarm, clockModule._CallAlarm)
+    assert isinstance(clock._alarm, alarms._CallAlarm)
     assert len([call for call in theReactor.getDelayedCalls() if call.func == clock._ring]) == 1
     far.cancel()
     near.cancel()
@@ -487,7 +489,7 @@ def test_reactorThatDoesNotTakeTheDescriptor() -> None:
     before = os.listdir("/proc/self/fd")
     reactor: Any = Full()
     with pytest.raises(OSError, match="No space left"):
-        clockModule._TimerFd(reactor, lambda: None)
+        alarms._TimerFd(reactor, lambda: None)
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -555,10 +557,10 @@ def test_noDescriptorToSpare(theReactor: Any, monkeypatch: Any) -> None:
     def refuse(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(clockModule, "_TimerFd", refuse)
+    monkeypatch.setattr(alarms, "_TimerFd", refuse)
     clock = MonotonicClock(theReactor)
     call = clock.callLater(60.0, lambda: None)
-    assert isinstance(clock._alarm, clockModule._ThreadAlarm)
+    assert isinstance(clock._alarm, alarms._ThreadAlarm)
     call.cancel()
     assert isIdle(clock)
 

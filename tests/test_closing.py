@@ -44,7 +44,7 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.net.ending import (
+from twisted_heartbeat.link.politeclose import (
     LINGER,
     LONGEST_CLOSE,
     CloseProgress,

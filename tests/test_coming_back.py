@@ -22,8 +22,9 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 import twisted_heartbeat
 from twisted_heartbeat import Backoff, Cause, Parting, PeerClosed
 from twisted_heartbeat.core import causes
-from twisted_heartbeat.core.causes import Pace, causeOfFailure
-from twisted_heartbeat.core.supervision import LinkFacts, isProven
+from twisted_heartbeat.core.causes import Pace
+from twisted_heartbeat.core.diagnosis import causeOfFailure
+from twisted_heartbeat.core.proof import LinkFacts, isProven
 
 CHECKOUT = Path(__file__).parent.parent
 DOCS = CHECKOUT / "docs"

@@ -25,10 +25,10 @@ from twisted.logger import globalLogBeginner
 
 from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin, HeartbeatServerFactory
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net.clock import Pulse, pulseFor
-from twisted_heartbeat.net.link import Link
-from twisted_heartbeat.net.transport import Witness
+from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.link.link import Link
+from twisted_heartbeat.timing.wheel import Pulse, pulseFor
+from twisted_heartbeat.transport.connection import Witness
 
 from .interpreter import numberOf
 from .sockets import Accepted, Connection, Kernel, Scene

@@ -35,10 +35,10 @@ from twisted_heartbeat import (
     LinkHooks,
     PeerSilent,
 )
+from twisted_heartbeat.batching.talkers import Crowd
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.liveness import Decision, Liveness, patience
-from twisted_heartbeat.net.clock import Pulse, pulseFor
-from twisted_heartbeat.net.crowd import Crowd
+from twisted_heartbeat.core.detector import Decision, Liveness, patience
+from twisted_heartbeat.timing.wheel import Pulse, pulseFor
 
 from .fakes import Kept
 from .loopback import serverOptions

@@ -29,8 +29,8 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.net.deadline import PeerDeadline
-from twisted_heartbeat.tunnel import TunnelFactory
+from twisted_heartbeat.endpoints.tunnel import TunnelFactory
+from twisted_heartbeat.timing.deadline import PeerDeadline
 
 from .fakes import PEER, FakeTransport, KeptFactory, Recorder
 from .loopback import Loopback, within

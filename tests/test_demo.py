@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from twisted_heartbeat import PeerClosed, PeerHung, PeerReset, PeerSilent
-from twisted_heartbeat.__main__ import BACK_WITHIN, HUNG, Row, main
+from twisted_heartbeat.demo.main import main
+from twisted_heartbeat.demo.results import Row
+from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
 
@@ -42,7 +44,7 @@ KEPT = Row(
 
 QUICK = """
 import sys
-import twisted_heartbeat.__main__ as demo
+import twisted_heartbeat.demo.main as demo
 demo.CALM = 0.1
 demo.AWAY = 0.5
 {}

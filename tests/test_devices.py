@@ -38,6 +38,7 @@ from twisted_heartbeat import (
     PeerSilent,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.core.causes import Parting
 from twisted_heartbeat.testing import BlackHole
 
 from .fakes import Recorder
@@ -395,9 +396,9 @@ async def test_failedWriteReadsFirst(loopback: Loopback, start: Start) -> None:
     await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
 
 
-@pytest.mark.parametrize("parting", [wire.Parting.REFUSED, wire.Parting.NAME_IN_USE])
+@pytest.mark.parametrize("parting", [Parting.REFUSED, Parting.NAME_IN_USE])
 @pytest_twisted.ensureDeferred
-async def test_notWelcome(loopback: Loopback, start: Start, parting: wire.Parting) -> None:
+async def test_notWelcome(loopback: Loopback, start: Start, parting: Parting) -> None:
     """
     A device that is not welcome comes back slowly, also if it has not been greeted.
     """

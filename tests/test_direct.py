@@ -41,10 +41,12 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net.clock import Pulse
-from twisted_heartbeat.net.ending import Ending
-from twisted_heartbeat.net.transport import Buffering, Witness, bearWitness
+from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.link.teardown import Ending
+from twisted_heartbeat.timing.wheel import Pulse
+from twisted_heartbeat.transport.connection import Witness
+from twisted_heartbeat.transport.instrument import bearWitness
+from twisted_heartbeat.transport.layers import Buffering
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import QUICK, Loopback, Peer, Peers, connectedPair, wait, within
@@ -428,7 +430,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
         undecided.append(sum(scene.protocol.link.usable for scene in scenes))
         return errno.ENETUNREACH
 
-    monkeypatch.setattr("twisted_heartbeat.net.link.unreachable", ask)
+    monkeypatch.setattr("twisted_heartbeat.link.link.unreachable", ask)
     cutOff(kernel, scenes)
     for _ in scenes:
         clock.advance(0)
@@ -916,7 +918,7 @@ class Own:
 
     def __call__(self, protocol: Any) -> None:
         """
-        See L{Ping<twisted_heartbeat.net.terms.Ping>}.
+        See L{Ping<twisted_heartbeat.link.config.Ping>}.
         """
         transport = protocol.transport
         transport.write(b"1")

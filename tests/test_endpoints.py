@@ -42,16 +42,11 @@ from zope.interface.verify import verifyObject
 
 from twisted_heartbeat import Heartbeat, KeepAlive, Limits
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.endpoints import (
-    HEARTBEAT,
-    KEEPALIVE,
-    KeepAliveFactory,
-    Prefix,
-    UnknownArgument,
-    clientFor,
-    serverFor,
-)
-from twisted_heartbeat.net.keepalive import realSocket
+from twisted_heartbeat.endpoints.build import clientFor, serverFor
+from twisted_heartbeat.endpoints.heartbeat import HEARTBEAT
+from twisted_heartbeat.endpoints.keepalive import KEEPALIVE, KeepAliveFactory
+from twisted_heartbeat.endpoints.prefix import Prefix, UnknownArgument
+from twisted_heartbeat.transport.keepalive import realSocket
 
 from .fakes import PEER, FakeTransport, Kept, KeptFactory, Recorder
 from .loopback import Certificates, Loopback, Peers, within

@@ -30,8 +30,8 @@ from twisted_heartbeat import (
     PeerSilent,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.core.backoff import LONGEST_ABSENCE, wishOf
 from twisted_heartbeat.core.causes import Pace
-from twisted_heartbeat.core.settings import LONGEST_ABSENCE, wishOf
 
 from .fakes import FakeNetwork, FakeTransport, Recorder
 from .test_client_factory import FakeConnector

@@ -35,7 +35,7 @@ from twisted.words.protocols.irc import IRCClient
 from zope.interface import implementer
 
 from twisted_heartbeat import Heartbeat, HeartbeatMixin, Limits, PeerClosed, PeerSilent
-from twisted_heartbeat.protocol import pingOf
+from twisted_heartbeat.protocol.mixin import pingOf
 
 from .fakes import FakeTransport, Recorder
 from .loopback import Loopback, Peers, opened, wait, within

@@ -18,7 +18,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import LinkHooks, PeerClosed, Retry
-from twisted_heartbeat.net.hooks import runCleanups, runHook
+from twisted_heartbeat.link.usercode import runCleanups, runHook
 
 from .conftest import LoggedErrors
 

@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.net.keepalive}: real sockets here, recording ones for other systems.
+Tests for L{twisted_heartbeat.transport.keepalive}: real sockets here, recording ones for
+other systems.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_heartbeat.core.settings import KeepAlive
-from twisted_heartbeat.net import keepalive
-from twisted_heartbeat.net.keepalive import Applied, Platform, applyKeepAlive, realSocket
+from twisted_heartbeat.transport import keepalive
+from twisted_heartbeat.transport.keepalive import Applied, Platform, applyKeepAlive, realSocket
 
 linuxOnly = pytest.mark.skipif(
     sys.platform != "linux", reason="reads options back that only Linux spells like this"
@@ -667,7 +668,7 @@ def test_warnedOnce(recorder: RecordingSocket) -> None:
         other = applyTo(recorder, KeepAlive(userTimeout=9), FREEBSD)
     assert [event["reason"] for event in logged] == [*first.missing, *other.missing]
     assert {event["log_level"].name for event in logged} == {"warn"}
-    assert {event["log_namespace"] for event in logged} == {"twisted_heartbeat.net.keepalive"}
+    assert {event["log_namespace"] for event in logged} == {"twisted_heartbeat.transport.keepalive"}
 
 
 def test_frozen() -> None:

@@ -40,7 +40,8 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.net.transport import Witness, evidenceOf
+from twisted_heartbeat.transport.connection import Witness
+from twisted_heartbeat.transport.tcpinfo import evidenceOf
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, wait, within
@@ -260,7 +261,7 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
             return evidence
         return replace(evidence, sinceAck=max(0.0, evidence.sinceAck - delay))
 
-    monkeypatch.setattr("twisted_heartbeat.net.link.evidenceOf", lateEvidence)
+    monkeypatch.setattr("twisted_heartbeat.link.link.evidenceOf", lateEvidence)
     monkeypatch.setattr(Witness, "writeSomeData", writeSomeData)
     monkeypatch.setattr(Witness, "sendNow", sentNow)
     monkeypatch.setattr(Witness, "delivered", delivered)

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.core.liveness}: exact instants, then peers of every kind.
+Tests for L{twisted_heartbeat.core.detector}: exact instants, then peers of every kind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twisted_heartbeat.core.liveness import Decision, Liveness
+from twisted_heartbeat.core.detector import Decision, Liveness
 from twisted_heartbeat.core.settings import Heartbeat
 
 NOTHING, PING, SUSPECT, PING_AGAIN, RECOVERED, LOOK, VERDICT = Decision

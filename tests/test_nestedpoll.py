@@ -25,9 +25,9 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, HeartbeatServerFactory, Limits
+from twisted_heartbeat.batching import poller as nestedpoll
+from twisted_heartbeat.batching.poller import NestedPoll, nestedPollFor
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.net import nestedpoll
-from twisted_heartbeat.net.nestedpoll import NestedPoll, nestedPollFor
 
 from .fakes import Recorder
 from .loopback import Loopback, opened, wait, within

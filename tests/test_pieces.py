@@ -14,18 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_heartbeat.core.causes import ProtocolViolation
-from twisted_heartbeat.core.wire import (
+from twisted_heartbeat.core.wire.frames import (
     Data,
     End,
     Frame,
     Goodbye,
     Hello,
-    Pieces,
     Ping,
     Pong,
     encode,
     encodeDataHeader,
 )
+from twisted_heartbeat.core.wire.reader import Pieces
 
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Data, st.binary(max_size=60)),

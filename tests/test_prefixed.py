@@ -51,9 +51,9 @@ from twisted_heartbeat import (
     PeerSilent,
     ProtocolViolation,
 )
-from twisted_heartbeat.endpoints import clientFor
-from twisted_heartbeat.net.transport import connectionUnder
+from twisted_heartbeat.endpoints.build import clientFor
 from twisted_heartbeat.testing import BlackHole, Delay, FaultProxy, Slice
+from twisted_heartbeat.transport.layers import connectionUnder
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import (

@@ -32,17 +32,12 @@ from twisted_heartbeat import (
     PeerClosed,
     PermanentFailure,
 )
+from twisted_heartbeat.cli.service import _Speakers
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import (
-    MAX_PRINTED,
-    causeOfFailure,
-    causeOfLoss,
-    inWords,
-    printable,
-)
-from twisted_heartbeat.net.reports import SafeLogger
-from twisted_heartbeat.net.terms import peerName
-from twisted_heartbeat.tap import _Speakers
+from twisted_heartbeat.core.diagnosis import causeOfFailure, causeOfLoss, inWords
+from twisted_heartbeat.core.text import MAX_PRINTED, printable
+from twisted_heartbeat.link.config import peerName
+from twisted_heartbeat.logs import SafeLogger
 
 from .conftest import LoggedErrors
 from .fakes import PEER, FakeNetwork, FakeTransport, Recorder

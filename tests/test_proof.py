@@ -29,8 +29,9 @@ from twisted_heartbeat import (
     ProtocolViolation,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.supervision import LinkFacts, isProven
-from twisted_heartbeat.endpoints import PrefixedClient, _TunnelMaker
+from twisted_heartbeat.core.proof import LinkFacts, isProven
+from twisted_heartbeat.endpoints.build import PrefixedClient
+from twisted_heartbeat.endpoints.heartbeat import _TunnelMaker
 
 from .conftest import LoggedErrors
 from .fakes import FakeNetwork, FakeTransport

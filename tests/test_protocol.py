@@ -40,7 +40,7 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.protocol import pingOf
+from twisted_heartbeat.protocol.mixin import pingOf
 
 from .fakes import PEER, FakeNetwork, FakeTransport, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, opened, wait, within

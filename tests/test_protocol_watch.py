@@ -21,8 +21,9 @@ from twisted.logger import LogEvent
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, Limits, PeerClosed, PeerSilent
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.agreement import Agreement, Direction
-from twisted_heartbeat.net.clock import pulseFor
+from twisted_heartbeat.core.causes import Parting
+from twisted_heartbeat.core.wire.negotiation import Agreement, Direction
+from twisted_heartbeat.timing.wheel import pulseFor
 
 from .fakes import FakeTransport, Recorder
 from .sockets import Scene
@@ -677,7 +678,7 @@ def test_goodbyeClosesBothEnds() -> None:
     clock = Clock()
     end = End(clock, EVEN).connect()
     end.written()
-    goodbye = wire.Goodbye("restart", 5, 10, wire.Parting.TOO_MANY_PINGS)
+    goodbye = wire.Goodbye("restart", 5, 10, Parting.TOO_MANY_PINGS)
     end.hear(wire.Hello("", 1, 1), goodbye, wire.Ping(1), wire.Data(b"late"))
     assert end.transport.disconnecting and not end.transport.aborting
     end.hear(wire.Ping(2))
@@ -687,7 +688,7 @@ def test_goodbyeClosesBothEnds() -> None:
     [cause] = end.hooks.told("disconnected")
     assert type(cause) is PeerClosed
     assert str(cause) == "the peer said goodbye: restart"
-    assert cause.parting is wire.Parting.TOO_MANY_PINGS
+    assert cause.parting is Parting.TOO_MANY_PINGS
     assert (cause.comeBackAfter, cause.spread) == (5, 10)
 
 

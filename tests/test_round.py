@@ -35,14 +35,14 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
+from twisted_heartbeat.batching.poller import nestedPollFor
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net import transport
-from twisted_heartbeat.net.clock import Pulse, Slot, pulseFor
-from twisted_heartbeat.net.link import Link
-from twisted_heartbeat.net.nestedpoll import nestedPollFor
-from twisted_heartbeat.net.reports import SafeLogger, Shortage
-from twisted_heartbeat.net.transport import bearWitness
+from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.link.link import Link
+from twisted_heartbeat.logs import SafeLogger, Shortage
+from twisted_heartbeat.timing.wheel import Pulse, Slot, pulseFor
+from twisted_heartbeat.transport import connection as transport
+from twisted_heartbeat.transport.instrument import bearWitness
 
 from .loopback import serverOptions
 from .sockets import Crew, Kernel, RestingScene
@@ -347,7 +347,7 @@ class Busy:
 
     def beat(self, now: float, lateness: float) -> float:
         """
-        See L{Beating<twisted_heartbeat.net.clock.Beating>}.
+        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
         """
         return (floor(now * Pulse.PER_SECOND) + 1.99) / Pulse.PER_SECOND
 

@@ -22,6 +22,7 @@ from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
+from twisted_heartbeat.core.backoff import Backoff
 from twisted_heartbeat.core.causes import (
     Cause,
     ConnectFailed,
@@ -29,9 +30,9 @@ from twisted_heartbeat.core.causes import (
     PeerClosed,
     PeerReset,
     PeerSilent,
-    causeOfFailure,
 )
-from twisted_heartbeat.core.settings import Backoff, Heartbeat, KeepAlive, Limits, ServerLimits
+from twisted_heartbeat.core.diagnosis import causeOfFailure
+from twisted_heartbeat.core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 
 SETTINGS = (Heartbeat, KeepAlive, Backoff, Limits, ServerLimits)
 

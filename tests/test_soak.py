@@ -43,8 +43,9 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
-from twisted_heartbeat.core.causes import Evidence
-from twisted_heartbeat.core.liveness import Liveness
+from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.core.evidence import Evidence
+from twisted_heartbeat.protocol.wrapper import WrappedProtocol
 from twisted_heartbeat.testing import (
     AcceptThenClose,
     BlackHole,
@@ -52,7 +53,6 @@ from twisted_heartbeat.testing import (
     FaultProxy,
     StopReading,
 )
-from twisted_heartbeat.wrapping import WrappedProtocol
 
 from .loopback import within
 

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.core.supervision}: every state, every input.
+Tests for L{twisted_heartbeat.core.commands}: every state, every input.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from twisted_heartbeat.core.backoff import Backoff
 from twisted_heartbeat.core.causes import Cause, ConnectFailed, PeerClosed, PermanentFailure
-from twisted_heartbeat.core.settings import Backoff
-from twisted_heartbeat.core.supervision import (
+from twisted_heartbeat.core.commands import (
     Abort,
     Announce,
     Attempt,
@@ -29,11 +29,10 @@ from twisted_heartbeat.core.supervision import (
     Prepare,
     ReportFailure,
     Retry,
-    State,
     Stopped,
-    Supervision,
     Wait,
 )
+from twisted_heartbeat.core.reconnector import State, Supervision
 
 WHY = PeerClosed("why")
 FOR_GOOD = PermanentFailure("for good")

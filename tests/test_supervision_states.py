@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{twisted_heartbeat.core.supervision} under any order of events, with a driver that only keeps
+L{twisted_heartbeat.core.commands} under any order of events, with a driver that only keeps
 books.
 """
 
@@ -14,9 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from twisted_heartbeat.core import supervision as orders
+from twisted_heartbeat.core import commands as orders
 from twisted_heartbeat.core.causes import Cause, HostUnreachable, PeerClosed, PermanentFailure
-from twisted_heartbeat.core.supervision import Order, State, Supervision
+from twisted_heartbeat.core.commands import Order
+from twisted_heartbeat.core.reconnector import State, Supervision
 
 CAUSES = st.sampled_from([PeerClosed, HostUnreachable, PermanentFailure])
 MOST_ATTEMPTS = 4

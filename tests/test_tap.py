@@ -21,17 +21,11 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from twisted_heartbeat import Backoff, Heartbeat, KeepAlive
+from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
+from twisted_heartbeat.cli.options import Options, Place
+from twisted_heartbeat.cli.service import Listener, Watch, makeService
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.tap import (
-    EX_OSERR,
-    EX_UNAVAILABLE,
-    Listener,
-    Options,
-    Place,
-    Watch,
-    exitWith,
-    makeService,
-)
+from twisted_heartbeat.core.causes import Parting
 
 
 class MemoryReactor(MemoryReactorClock):
@@ -330,7 +324,7 @@ def test_refusedIsLogged(reactor: MemoryReactor, events: list[LogEvent]) -> None
     ping = next(frame for frame in spoken(peers[0][1]) if isinstance(frame, wire.Ping))
     peers[0][0].dataReceived(wire.encodePong(ping.token))
     [goodbye] = [frame for frame in spoken(peers[1][1]) if isinstance(frame, wire.Goodbye)]
-    assert goodbye.parting is wire.Parting.NAME_IN_USE
+    assert goodbye.parting is Parting.NAME_IN_USE
     lose(peers[1][0], ConnectionDone())
     told = [event for event in events if event.get("event")]
     assert [event["event"] for event in told] == ["connected", "refused"]

@@ -48,7 +48,7 @@ from twisted_heartbeat import (
     Limits,
     Retry,
 )
-from twisted_heartbeat.net.transport import connectionUnder
+from twisted_heartbeat.transport.layers import connectionUnder
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import (

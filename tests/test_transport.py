@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What L{twisted_heartbeat.net.transport} gets back from Twisted's transports: errno, send progress,
+What L{twisted_heartbeat.transport} gets back from Twisted's transports: errno, send progress,
 evidence, and an end that always comes.
 """
 
@@ -37,16 +37,12 @@ from twisted_heartbeat import (
     PeerReset,
     SendFailed,
 )
-from twisted_heartbeat.core.liveness import Liveness
-from twisted_heartbeat.net.transport import (
-    Witness,
-    abort,
-    bearWitness,
-    connectionUnder,
-    evidenceOf,
-    handshakeDone,
-    isSecured,
-)
+from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.transport.connection import Witness
+from twisted_heartbeat.transport.instrument import bearWitness
+from twisted_heartbeat.transport.layers import abort, connectionUnder
+from twisted_heartbeat.transport.tcpinfo import evidenceOf
+from twisted_heartbeat.transport.tls import handshakeDone, isSecured
 
 from .fakes import KeptFactory, Recorder
 from .loopback import Loopback, connectedPair, wait, within

@@ -43,8 +43,9 @@ from twisted_heartbeat import (
     ProtocolViolation,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.net.transport import unsentAbove
-from twisted_heartbeat.tunnel import MAX_BODY, Tunnel, TunnelFactory
+from twisted_heartbeat.endpoints.tunnel import Tunnel, TunnelFactory
+from twisted_heartbeat.endpoints.tunneltransport import MAX_BODY
+from twisted_heartbeat.transport.layers import unsentAbove
 
 from .conftest import LoggedErrors
 from .fakes import PEER, FakeTransport, Kept, KeptFactory

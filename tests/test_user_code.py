@@ -31,8 +31,9 @@ from twisted_heartbeat import (
     PeerSilent,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import ClosedHere, inWords
-from twisted_heartbeat.net.terms import Terms
+from twisted_heartbeat.core.causes import ClosedHere
+from twisted_heartbeat.core.diagnosis import inWords
+from twisted_heartbeat.link.config import Terms
 
 from .fakes import PEER, FakeNetwork, FakeTransport, Kept, KeptFactory, Recorder, Timed
 from .test_architecture import packageSources
@@ -373,7 +374,7 @@ def test_objectsThatRaiseWhenTheyAreTold() -> None:
 
 MAY_CATCH_LESS = {
     # At the start of a command line, an exit is an exit.
-    "twisted_heartbeat.tap",
+    "twisted_heartbeat.cli.options",
 }
 
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import ProtocolViolation
-from twisted_heartbeat.core.wire import (
+from twisted_heartbeat.core.causes import Parting, ProtocolViolation
+from twisted_heartbeat.core.wire.frames import (
     HEADER_SIZE,
     MAX_MESSAGE,
     MAX_NAME,
@@ -32,11 +32,8 @@ from twisted_heartbeat.core.wire import (
     FrameType,
     Goodbye,
     Hello,
-    Parting,
     Ping,
     Pong,
-    Reader,
-    Stream,
     barePing,
     barePong,
     encode,
@@ -44,6 +41,7 @@ from twisted_heartbeat.core.wire import (
     encodePong,
     tenthsOf,
 )
+from twisted_heartbeat.core.wire.reader import Reader, Stream
 
 HEADER = struct.Struct("!BBHII")
 

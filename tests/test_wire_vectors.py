@@ -17,7 +17,8 @@ from twisted.internet.task import Clock
 
 from twisted_heartbeat import HeartbeatProtocol, ProtocolViolation
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.agreement import Agreement, Direction
+from twisted_heartbeat.core.causes import Parting
+from twisted_heartbeat.core.wire.negotiation import Agreement, Direction
 
 from .fakes import FakeTransport, Recorder
 
@@ -35,7 +36,7 @@ def frameOf(fields: dict[str, Any]) -> wire.Frame:
     if "message" in values:
         values["message"] = bytes.fromhex(values["message"])
     if "parting" in values:
-        values["parting"] = wire.Parting(values["parting"])
+        values["parting"] = Parting(values["parting"])
     kinds: dict[str, Any] = {
         kind.__name__.upper(): kind
         for kind in (wire.Hello, wire.Ping, wire.Pong, wire.Data, wire.Goodbye, wire.End)
@@ -159,5 +160,5 @@ def test_theDocumentsNumbers() -> None:
     assert f"({wire.MAX_MESSAGE:,} bytes)" in text
     for kind in wire.FrameType:
         assert f"| {kind.value} | {kind.name} |" in text
-    for parting in wire.Parting:
+    for parting in Parting:
         assert f"| {parting.value} | {parting.name} |" in text

@@ -9,12 +9,13 @@ Start with L{HeartbeatClientService}, or see the three doors: L{HeartbeatMixin},
 L{HeartbeatFactory}, and the endpoint prefixes.
 """
 
-from .client import HeartbeatClientFactory, HeartbeatClientService
+from .client.factory import HeartbeatClientFactory
+from .client.service import HeartbeatClientService
+from .core.backoff import Backoff
 from .core.causes import (
     Cause,
     ClosedHere,
     ConnectFailed,
-    Evidence,
     HandshakeFailed,
     HostUnreachable,
     KeepAliveExpired,
@@ -30,13 +31,15 @@ from .core.causes import (
     SendFailed,
     SendStalled,
 )
-from .core.settings import Backoff, Heartbeat, KeepAlive, Limits, ServerLimits
-from .core.supervision import Retry
-from .net.hooks import LinkHooks
-from .net.link import Link
-from .protocol import HeartbeatMixin, HeartbeatProtocol
-from .server import HeartbeatServerFactory
-from .wrapping import HeartbeatFactory
+from .core.commands import Retry
+from .core.evidence import Evidence
+from .core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
+from .link.hooks import LinkHooks
+from .link.link import Link
+from .protocol.heartbeat import HeartbeatProtocol
+from .protocol.mixin import HeartbeatMixin
+from .protocol.wrapper import HeartbeatFactory
+from .server.factory import HeartbeatServerFactory
 
 __all__ = [
     "Backoff",

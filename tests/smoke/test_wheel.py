@@ -63,7 +63,7 @@ def test_content() -> None:
     assert {
         "twisted_heartbeat/__init__.py",
         "twisted_heartbeat/core/__init__.py",
-        "twisted_heartbeat/net/__init__.py",
+        "twisted_heartbeat/link/link.py",
         "twisted_heartbeat/testing/__init__.py",
         "twisted_heartbeat/py.typed",
         "twisted/plugins/twisted_heartbeat_plugin.py",

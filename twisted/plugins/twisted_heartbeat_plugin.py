@@ -39,7 +39,7 @@ class Prefix:
         """
         See C{IStreamClientEndpointStringParserWithReactor}.
         """
-        from twisted_heartbeat.endpoints import clientFor
+        from twisted_heartbeat.endpoints.build import clientFor
 
         return clientFor(self.prefix, reactor, args, kwargs)
 
@@ -47,14 +47,14 @@ class Prefix:
         """
         See C{IStreamServerEndpointStringParser}.
         """
-        from twisted_heartbeat.endpoints import serverFor
+        from twisted_heartbeat.endpoints.build import serverFor
 
         return serverFor(self.prefix, reactor, args, kwargs)
 
 
 heartbeat = ServiceMaker(
     "twisted_heartbeat: links proven alive within a bound, or replaced",
-    "twisted_heartbeat.tap",
+    "twisted_heartbeat.cli.options",
     "Watch links, or keep them up: each is proven alive within the bound, or replaced.",
     "heartbeat",
 )

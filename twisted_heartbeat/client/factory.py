@@ -1,0 +1,207 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{HeartbeatClientFactory}: takes the place of C{ReconnectingClientFactory}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IConnector
+from twisted.internet.protocol import ReconnectingClientFactory
+
+from ..core.settings import Heartbeat, KeepAlive, Limits
+from ..logs import SafeLogger
+from .connectors import _backoffOf, _Connectors
+from .observing import _OBSERVES, _observeClass, _observeInstance
+
+if TYPE_CHECKING:
+    from ..core.causes import Cause
+    from ..link.config import Ping
+    from ..link.hooks import LinkHooks
+    from ..link.link import Link
+    from .attempt import PrepareConnection
+
+_log = SafeLogger()
+
+
+class _Overridable:
+    """
+    A property in whose place a subclass or an instance may set anything.
+    """
+
+    def __init__(self, get: Callable[[Any], Any]) -> None:
+        self._get = get
+        self.__doc__ = get.__doc__
+
+    def __get__(self, instance: Any, kind: type) -> Any:
+        return self if instance is None else self._get(instance)
+
+
+_OWN: Any = object()
+"""In place of a setting: the class attribute holds."""
+
+
+class HeartbeatClientFactory(ReconnectingClientFactory):
+    """
+    Reconnects through its connector, for C{reactor.connectTCP}, C{connectSSL} and the like.
+
+    Set C{protocol}, or override C{buildProtocol}: what it returns is watched.  One factory may have
+    several connectors.  Each has a supervision of its own, with its own delays and its own
+    C{maxRetries}; C{connector}, C{delay} and C{retries} tell those of the latest.
+
+    @cvar heartbeat: L{None} to prove nothing by silence.
+    @cvar keepAlive: L{None} to leave the operating system's options alone.
+    @cvar limits: L{None} for none.
+    @cvar hooks: called besides the log; L{None} for none.
+    @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
+        to C{__init__}.
+    @cvar name: what the log calls its links; the name of the class by default.
+    @cvar prepareConnection: takes the protocol of a new connection; a method, or a callable that
+        was set on the instance.  It may return a Deferred or be a coroutine.  What it raises
+        rejects the connection, and so does C{Limits.connectTimeout} if it takes longer.  The link
+        is C{connected} afterwards.
+    @ivar initialDelay: seconds; the ceiling of the first draw.
+    @ivar maxDelay: seconds; no draw is longer.
+    @ivar factor: how much the ceiling grows with each attempt.
+    @ivar jitter: as C{Backoff.jitter}.
+    @ivar spread: as C{Backoff.spread}.
+    @ivar stableAfter: as C{Backoff.stableAfter}.
+    @ivar maxRetries: failed attempts in a row after which it gives up; L{None} for never.
+    """
+
+    heartbeat: Heartbeat | None = Heartbeat()
+    keepAlive: KeepAlive | None = KeepAlive()
+    limits: Limits | None = Limits()
+    hooks: LinkHooks | None = None
+    ping: Ping | None = None
+    name: str | None = None
+    prepareConnection: PrepareConnection | None = None
+
+    maxDelay: Any = 60.0
+    initialDelay = 1.0
+    factor = 2.0
+    jitter: Any = "full"
+    spread = 12.0
+    stableAfter = 10.0
+    delay = initialDelay
+
+    _lazyHeartbeatConnectors: _Connectors | None = None
+
+    def __init__(
+        self,
+        *arguments: Any,
+        heartbeat: Heartbeat | None = _OWN,
+        keepAlive: KeepAlive | None = _OWN,
+        limits: Limits | None = _OWN,
+        hooks: LinkHooks | None = _OWN,
+        ping: Ping | None = _OWN,
+        name: str | None = _OWN,
+        **keywords: Any,
+    ) -> None:
+        """
+        The settings are set on the instance, in place of the class attributes of the same names.  A
+        subclass need not call this.
+
+        @param arguments: for the next class among the bases.
+        @param keywords: for the next class among the bases.
+        """
+        super().__init__(*arguments, **keywords)
+        given = {
+            "heartbeat": heartbeat,
+            "keepAlive": keepAlive,
+            "limits": limits,
+            "hooks": hooks,
+            "ping": ping,
+            "name": name,
+        }
+        vars(self).update({field: value for field, value in given.items() if value is not _OWN})
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _observeClass(cls)
+
+    @_Overridable
+    def link(self) -> Link | None:
+        """
+        The latest link that is up; L{None} if there is none.
+        """
+        links = [driver.link for driver in self._heartbeatConnectors if driver.link is not None]
+        return max(links, key=lambda link: link.generation, default=None)
+
+    def nextDelay(self, attempt: int, cause: Cause) -> float:
+        """
+        Seconds to wait before the next attempt.
+        """
+        self._heartbeatConnectors.tellRetries(attempt)
+        self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
+        return _backoffOf(self).delay(attempt, cause)
+
+    def doStart(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        # A class may have been given other methods since it was made.
+        _observeClass(type(self))
+        _observeInstance(self)
+        self._heartbeatConnectors.requireSettings()
+        super().doStart()  # type: ignore[no-untyped-call]
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """
+        See C{IProtocolFactory}.
+        """
+        return self._heartbeatConnectors.addLink(super().buildProtocol(addr))
+
+    def retry(self, connector: IConnector | None = None) -> None:
+        """
+        Have the connector connect again, after a suitable delay and the cleanups of its last link.
+        While it is connecting or connected, this only logs a warning.
+
+        @raise ValueError: if none is given and none is known.
+        """
+        if not self.continueTrying:
+            if self.noisy:
+                _log.info("{connector} is not retried, as requested", connector=connector)
+            return
+        connector = self.connector if connector is None else connector
+        if connector is None:
+            raise ValueError("no connector to retry")
+        self._heartbeatConnectors.of(connector).retry(connector)
+
+    def resetDelay(self) -> None:
+        """
+        Forget the failures so far, and try again after the next loss even if C{stopTrying} was
+        called before.  The factory calls this itself when a link is proven, for its connector
+        alone, and then C{continueTrying} keeps its value.
+        """
+        super().resetDelay()  # type: ignore[no-untyped-call]
+        self._heartbeatConnectors.forgive()
+
+    def stopTrying(self) -> None:
+        """
+        Try no more, with any connector.  A link that is up stays up.
+        """
+        self.continueTrying = 0
+        for driver in self._heartbeatConnectors:
+            driver.stopTrying()
+        super().stopTrying()  # type: ignore[no-untyped-call]
+
+    @property
+    def _heartbeatConnectors(self) -> _Connectors:
+        # Not in __init__, because a subclass need not call that.
+        if self._lazyHeartbeatConnectors is None:
+            self._lazyHeartbeatConnectors = _Connectors(self)
+        return self._lazyHeartbeatConnectors
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state.pop("_lazyHeartbeatConnectors", None)
+        return state
+
+
+setattr(HeartbeatClientFactory.buildProtocol, _OBSERVES, True)
+_observeClass(HeartbeatClientFactory)

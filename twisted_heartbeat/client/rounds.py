@@ -1,0 +1,214 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{AttemptRound}: several endpoints, tried one after the other in one round (RFC 8305).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from ..core.causes import ClosedHere, Pace
+from ..timing.deadline import cancelCalls
+from .attempt import EndpointAttempt, Preparation, failureOf
+
+if TYPE_CHECKING:
+    from ..core.causes import Cause
+    from ..link.link import Link
+    from .attempt import AttemptOwner, PrepareConnection
+
+
+ANSWER_WITHIN = 1.0
+"""
+Seconds without an answer after which another endpoint is tried beside the first, as the connection
+attempt delay of RFC 8305, and after which an attempt is old enough to be replaced by another.
+"""
+
+
+class AttemptRound:
+    """
+    One try of each of several endpoints.  The first link that is prepared wins.
+
+    The first endpoint is tried at once.  The next is tried when one has failed, or has not led to a
+    prepared link within L{ANSWER_WITHIN}.  When one has won, the others are cancelled, and their
+    links closed.  The round fails when all endpoints have failed, or one of them for good
+    (L{PermanentFailure}).  Its cause is the one that is retried soonest, and of several such ones
+    that of the endpoint that was tried first.
+    """
+
+    def __init__(
+        self,
+        driver: AttemptOwner,
+        prepareConnection: PrepareConnection | None,
+        over: Callable[[AttemptRound], None],
+    ) -> None:
+        """
+        @param over: called after the round has led to a link, once nothing is left of the others.
+        """
+        self.driver = driver
+        self.prepareConnection = prepareConnection
+        self._callOver = over
+        self._untried: deque[Candidate] = deque()
+        self._running: list[Candidate] = []
+        self._failures: list[tuple[int, Cause, Failure]] = []
+        self._cancelled = self._ended = False
+        self._timer: IDelayedCall | None = None
+        self.winner: Candidate | None = None
+
+    def begin(self, endpoints: Iterable[IStreamClientEndpoint], factory: IProtocolFactory) -> None:
+        self._untried.extend(
+            Candidate(self, position, endpoint, factory)
+            for position, endpoint in enumerate(endpoints)
+        )
+        self._tryNext()
+
+    def cancel(self, cause: Cause) -> None:
+        """
+        Give the round up.
+        """
+        if self.winner is None and not self._cancelled:
+            self._failures = [(0, cause, failureOf(cause))]
+            self._cancelOthers(cause)
+
+    def prepared(self, candidate: Candidate, link: Link) -> None:
+        """
+        A candidate's link is prepared.
+        """
+        self.winner = candidate
+        self._running.remove(candidate)
+        self._cancelOthers(ClosedHere("the link to another endpoint was prepared first"))
+        self.driver.attemptConnected(link)
+
+    def failed(self, candidate: Candidate, cause: Cause, failure: Failure) -> None:
+        """
+        A candidate has come to nothing, and nothing is left of it.
+        """
+        self._running.remove(candidate)
+        if self._cancelled:
+            self._endWhenComplete()
+        elif cause.pace is Pace.NEVER:
+            self._failures = [(candidate.position, cause, failure)]
+            self._cancelOthers(cause)
+            self._endWhenComplete()
+        else:
+            self._failures.append((candidate.position, cause, failure))
+            self._tryNext()
+
+    @property
+    def losersLeft(self) -> bool:
+        """
+        Whether a candidate that has not won is still there.
+        """
+        return bool(self._running)
+
+    def _tryNext(self) -> None:
+        self._cancelTimer()
+        if not self._untried:
+            self._endWhenComplete()
+            return
+        candidate = self._untried.popleft()
+        self._running.append(candidate)
+        if self._untried:
+            self._timer = self.driver.terms.clock.callLater(ANSWER_WITHIN, self._unanswered)
+        candidate.begin()
+
+    def _unanswered(self) -> None:
+        self._timer = None
+        self._tryNext()
+
+    def _cancelOthers(self, cause: Cause) -> None:
+        self._cancelled = True
+        self._cancelTimer()
+        self._untried.clear()
+        for candidate in list(self._running):
+            candidate.cancel(cause)
+
+    def _endWhenComplete(self) -> None:
+        if self._running or self._ended:
+            return
+        self._ended = True
+        if self.winner is not None:
+            self._callOver(self)
+        else:
+            _, cause, failure = min(self._failures, key=_soonestFirst)
+            self.driver.attemptFailed(cause, failure)
+
+    def _cancelTimer(self) -> None:
+        cancelCalls(self._timer)
+        self._timer = None
+
+
+def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:
+    position, cause, _ = failed
+    return cause.pace is not Pace.NOW, position
+
+
+class Candidate:
+    """
+    One endpoint in a round: its attempt, and the preparation of its link.
+
+    @ivar position: its place in the order of the round, from 0 on.
+    """
+
+    def __init__(
+        self,
+        round: AttemptRound,
+        position: int,
+        endpoint: IStreamClientEndpoint,
+        factory: IProtocolFactory,
+    ) -> None:
+        self.position = position
+        self.terms = round.driver.terms
+        self._round = round
+        self._endpoint = endpoint
+        self._factory = factory
+        self._attempt = EndpointAttempt(self)
+        self._preparation: Preparation | None = None
+        self._link: Link | None = None
+
+    def begin(self) -> None:
+        self._attempt.begin(self._endpoint, self._factory)
+
+    def cancel(self, cause: Cause) -> None:
+        """
+        Give it up; L{AttemptRound.failed} follows.
+        """
+        if self._link is None:
+            self._attempt.cancel(cause)
+        else:
+            self._cancelPreparation()
+            self._link.close(cause)
+
+    def attemptConnected(self, link: Link) -> None:
+        self._link = link
+        self._preparation = Preparation(self.terms, self._prepared, link.abort)
+        if self._round.prepareConnection is None:
+            self._prepared()
+        else:
+            self._preparation.begin(self._round.prepareConnection, link.outermost)
+
+    def attemptFailed(self, cause: Cause, failure: Failure) -> None:
+        self._round.failed(self, cause, failure)
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        if self._round.winner is self:
+            self._round.driver.linkLost(link, cause)
+            return
+        self._cancelPreparation()
+        link.cleanUp()
+        link.whenGone().addCallback(lambda _: self._round.failed(self, cause, failureOf(cause)))
+
+    def _prepared(self) -> None:
+        # One that is being closed is lost in a moment.
+        if self._link is not None and self._link.usable:
+            self._round.prepared(self, self._link)
+
+    def _cancelPreparation(self) -> None:
+        if self._preparation is not None:
+            self._preparation.cancel()

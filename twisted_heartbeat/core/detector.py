@@ -1,0 +1,452 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Is the peer alive?  Facts and C{now} go in; ping, suspect, verdict come out.
+
+A hand-written class with deadlines and not a state machine of states, because its hot input, a
+received chunk, has to cost one assignment: L{Liveness.heardAt}.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf, nextafter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import Heartbeat
+
+
+class Decision(Enum):
+    """
+    What a look at the peer comes to.
+    """
+
+    NOTHING = "nothing"
+    """Look again when L{Liveness.due} says so."""
+
+    PING = "ping"
+    """The peer is silent: make it speak."""
+
+    SUSPECT = "suspect"
+    """The ping went unanswered for half of the timeout: say so, and send it once more."""
+
+    PING_AGAIN = "pingAgain"
+    """This process was away, and perhaps never asked: ask again, as if for the first time."""
+
+    RECOVERED = "recovered"
+    """A suspected peer spoke."""
+
+    LOOK = "look"
+    """The bound is over: poll the socket once more, then decide."""
+
+    VERDICT = "verdict"
+    """The peer is dead."""
+
+
+class _Stage(Enum):
+    FRESH = 0
+    PINGED = 1
+    PINGED_AGAIN = 2
+    LOOKING = 3
+    DEAD = 4
+
+
+_FRESH, _PINGED, _PINGED_AGAIN, _LOOKING, _DEAD = _Stage
+
+PUNCTUAL = 0.025
+"""Seconds.  A look that comes no later than this after its time is not late."""
+
+_AWAY = 1.0
+"""Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
+
+_FRESH_FOR = 0.75
+"""
+Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
+left of the interval is the room in which the pings to many peers are kept apart.
+"""
+
+
+_OFTEN = 0.5
+"""Of its L{patience}: a peer that speaks often has most likely spoken within that."""
+
+ANSWERS_WITHIN = 1 / 16
+"""Of the interval.  Whatever a peer says later than this after a ping is most likely no answer."""
+
+_ROUNDING = 1e-6
+"""Seconds: more than any sum of floats is wrong by."""
+
+NEVER = -inf
+"""Before all time.  One object for all, where an expression would make each its own."""
+
+
+def patience(heartbeat: Heartbeat) -> float:
+    """
+    Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
+    one that is never pinged.
+    """
+    return (heartbeat.interval or 0.0) * _FRESH_FOR
+
+
+class Liveness:
+    """
+    What is known of one peer's life.
+
+    @ivar heardAt: when the last byte came, in seconds of the link's clock.  Whoever receives
+        assigns it; that is all a received chunk costs.
+    @ivar due: when L{decide} next has something to say.
+    @ivar suspected: whether it has said that the peer is suspected, and not yet that it recovered.
+    @ivar pingedAt: when the last ping was sent.
+    @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
+    """
+
+    __slots__ = (
+        "_askedFor",
+        "_deadline",
+        "_heartbeat",
+        "_place",
+        "_silentSince",
+        "_stage",
+        "due",
+        "heardAt",
+        "pingedAt",
+        "rtt",
+        "suspected",
+    )
+
+    def __init__(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
+        """
+        @param heartbeat: as for L{begin}, and so the others.
+        """
+        self.pingedAt = 0.0
+        self.rtt: float | None = None
+        self.begin(heartbeat, now, phase)
+
+    def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
+        """
+        Forget what was due, and expect the peer to speak from now on.
+
+        @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
+        @param now: when the link was established: the bound runs from here.
+        @param phase: this peer's place among many that are watched, from 0 to 1.  Its pings keep
+            to that place in the interval, whatever makes many peers speak in one instant: the
+            first comes as soon as its place does, the others after more than 0.75 of the interval
+            in silence, and never after more than the whole.  L{None} for a peer that is alone,
+            which is pinged when the interval is over.
+        """
+        self._heartbeat = heartbeat
+        interval = None if heartbeat is None else heartbeat.interval
+        self._place = None if phase is None or interval is None else now + phase * interval
+        self._stage = _FRESH
+        self._silentSince = self._askedFor = NEVER
+        self.suspected = False
+        self._deadline = inf
+        self.heardAt = now
+        self.due = inf if heartbeat is None else self._firstLook(heartbeat)
+
+    @property
+    def fresh(self) -> bool:
+        """
+        Whether the peer spoke since it was last asked to.
+        """
+        return self._stage is _FRESH or self.heardAt != self._silentSince
+
+    @property
+    def deadline(self) -> float:
+        """
+        When the verdict falls if the peer says nothing more.
+        """
+        if self._heartbeat is None:
+            return inf
+        return self.heardAt + self._heartbeat.bound if self.fresh else self._deadline
+
+    def glance(self, now: float, lateness: float = 0.0) -> bool | None:
+        """
+        What L{decide} comes to where a peer has spoken since it was last asked and the look is
+        punctual.  Most looks are such, and of ten thousand links each second has as many: so all of
+        it stands here in one piece, and says again what C{_decideFresh} says.
+
+        @return: whether to ping; L{None} if it is not so plain, and L{decide} has to be asked.
+        """
+        heartbeat, heardAt = self._heartbeat, self.heardAt
+        if heartbeat is None or self.suspected or heardAt == self._silentSince:
+            return None
+        interval, place = heartbeat.interval, self._askedFor
+        if interval is None or self._stage is _DEAD:
+            return None
+        if self._place is None:
+            due = heardAt + interval
+        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FOR):
+            # Its place in the interval that follows.
+            due = place + interval
+        else:
+            due = self._firstLook(heartbeat)
+        if now < due:
+            self.due = due
+            return False
+        if lateness > PUNCTUAL:
+            return None
+        timeout = heartbeat.timeout
+        self._stage = _PINGED
+        self._askedFor = due
+        if self._place is not None:
+            # As good as its first one, and no number of its own.
+            self._place = due
+        self._silentSince = heardAt
+        self._deadline = deadline = heardAt + (interval + timeout)
+        suspicion, again = deadline - timeout / 2, due + interval
+        self.due = suspicion if suspicion < again else again
+        return True
+
+    def onlyAnswers(self, due: float) -> float | None:
+        """
+        Find out whether the peer does nothing else, as most of many do: it has answered the last
+        ping, has said nothing since, and it is to be pinged again.
+
+        @param due: when it was to be looked at, in seconds.
+        @return: since when it is to be pinged, in seconds; L{None} if it does anything else.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or heartbeat.interval is None:
+            return None
+        if self._stage is not _PINGED or self.suspected or self.heardAt == self._silentSince:
+            return None
+        first, latest = self._firstLook(heartbeat), self.heardAt + heartbeat.interval
+        return min(first, due) if first - _ROUNDING < due <= latest + PUNCTUAL else None
+
+    @property
+    def placed(self) -> bool:
+        """
+        Whether it has a place in the interval.
+        """
+        return self._place is not None
+
+    def rest(self) -> None:
+        """
+        One that L{onlyAnswers} is pinged now, and interval after interval, by somebody who need not
+        ask again before L{resume}.
+        """
+        self.due = self._deadline = inf
+        self._silentSince = self._askedFor = NEVER
+        if self._place is not None:
+            self._place = NEVER
+
+    def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
+        """
+        It no longer only answers.
+
+        @param due: its last place, or that at which it was pinged, in seconds.
+        @param askedAt: when it was pinged, if that was late; else the same.
+        @param answered: whether it has spoken since.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or heartbeat.interval is None:
+            return
+        self._stage = _PINGED
+        self._askedFor = due
+        if self._place is not None:
+            self._place = due
+        if answered:
+            self._silentSince = NEVER
+            self.due = (self.heardAt if self._place is None else due) + heartbeat.interval
+        else:
+            self._silentSince = self.heardAt
+            # One that was asked late has its whole timeout all the same.
+            deadline = max(self.heardAt + heartbeat.bound, askedAt + heartbeat.timeout)
+            self._expectBy(deadline, heartbeat.timeout)
+            self._lookBy(due + heartbeat.interval)
+
+    def speaksOften(self, now: float) -> bool:
+        """
+        Whether the peer's last word is so young that it may be one of those who need not be asked,
+        and was not asked for.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or now - self.heardAt >= patience(heartbeat) * _OFTEN:
+            return False
+        return self.heardAt - self.pingedAt > (heartbeat.interval or 0.0) * ANSWERS_WITHIN
+
+    def settle(self, until: float) -> bool:
+        """
+        Find out whether nothing can be due before then, for the peer has spoken, and not long ago.
+        Then whoever sees to that, and comes back in time, need not ask again before L{unsettle}.
+
+        @param until: seconds.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is None or self.suspected or self._stage is _DEAD or not self.fresh:
+            return False
+        if self._place is not None and self._askedFor == NEVER:
+            # Its first ping comes with its place, whatever it says.
+            return False
+        if self.heardAt + patience(heartbeat) < until:
+            return False
+        self._stage = _FRESH
+        self.due = inf
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """
+        Whether nothing is due before L{unsettle}.
+        """
+        return self.due == inf and self._stage is _FRESH and self._heartbeat is not None
+
+    def unsettle(self) -> None:
+        """
+        It is looked at by itself again.
+        """
+        if self._heartbeat is not None and self.settled:
+            self.due = self._firstLook(self._heartbeat)
+
+    def mute(self) -> None:
+        """
+        The peer has closed its half: from here on its silence proves nothing.
+        """
+        self._heartbeat = None
+        self._stage = _FRESH
+        self.suspected = False
+        self.due = inf
+
+    def ask(self, now: float, within: float) -> Decision:
+        """
+        Have the peer speak now, though its interval is not over.
+
+        @param within: seconds after which the verdict falls, if that is sooner.
+        @return: L{Decision.PING}; or L{Decision.NOTHING} if it has been asked already, or nothing
+            that it does not say proves anything.  A ping that is unanswered already is not sent
+            again, but its answer has to come by then as well.
+        """
+        if self._heartbeat is None or self._stage is _DEAD:
+            return Decision.NOTHING
+        deadline = min(self.deadline, now + within)
+        if not self.fresh:
+            self._hasten(deadline, self._heartbeat.timeout)
+            return Decision.NOTHING
+        # Where time is coarse, the answer may come in the instant of the word before it.
+        self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
+        self._expectBy(deadline, self._heartbeat.timeout)
+        self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
+        return Decision.PING
+
+    def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
+        """
+        Look at the peer.
+
+        @param now: seconds.
+        @param lateness: seconds by which this look comes late: so long this process did not read.
+        @param excusedAt: the latest instant at which the silence since the ping was ours: the ping
+            still waited in a buffer that drains, or reading was paused.
+        """
+        if self._heartbeat is None or self._stage is _DEAD:
+            return Decision.NOTHING
+        if self._stage is _FRESH or self.heardAt != self._silentSince:
+            return self._decideFresh(self._heartbeat, now, lateness, excusedAt)
+        return self._decideExpected(self._heartbeat, now, lateness, excusedAt)
+
+    def _decideExpected(
+        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+    ) -> Decision:
+        timeout = heartbeat.timeout
+        if excusedAt is not None and excusedAt + timeout > self._deadline:
+            return self._postpone(excusedAt + timeout, timeout)
+        return self._decideSilent(heartbeat, now, lateness)
+
+    def _decideFresh(
+        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+    ) -> Decision:
+        self._stage = _FRESH
+        self.due = self._firstLook(heartbeat)
+        if self.suspected:
+            return self._recovered()
+        if now < self.due:
+            return Decision.NOTHING
+        self._askedFor = self.due
+        self._silentSince = self.heardAt
+        bound = self.heardAt + heartbeat.bound
+        if heartbeat.interval is None:
+            self._expectBy(bound, heartbeat.timeout)
+            return self._decideExpected(heartbeat, now, lateness, excusedAt)
+        # A peer that was asked late has its whole timeout all the same; but a timer that is late
+        # by a little does not move the bound.
+        late = lateness > PUNCTUAL
+        again = self.due + heartbeat.interval
+        self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
+        self._lookBy(again)
+        return Decision.PING
+
+    def _firstLook(self, heartbeat: Heartbeat) -> float:
+        if heartbeat.interval is None:
+            return self.heardAt + heartbeat.timeout / 2
+        latest = self.heardAt + heartbeat.interval
+        if self._place is None:
+            return latest
+        if self._askedFor == NEVER:
+            return self._place
+        return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
+
+    def _expectBy(self, deadline: float, timeout: float) -> None:
+        self._stage = _PINGED
+        self._deadline = deadline
+        self.due = deadline - timeout / 2
+
+    def _hasten(self, deadline: float, timeout: float) -> None:
+        """
+        Bring the deadline of an unanswered ping forward.
+        """
+        if self._stage is not _LOOKING and deadline < self._deadline:
+            self._deadline = deadline
+            self.due = min(self.due, deadline if self.suspected else deadline - timeout / 2)
+
+    def _lookBy(self, when: float) -> None:
+        """
+        Look no later than then, for the answer may have come by now, and the next ping be due.
+        """
+        self.due = min(self.due, when)
+
+    def _recovered(self) -> Decision:
+        self.suspected = False
+        return Decision.RECOVERED
+
+    def _postpone(self, deadline: float, timeout: float) -> Decision:
+        stage = self._stage
+        self._expectBy(deadline, timeout)
+        if stage is _PINGED_AGAIN:
+            self._stage = stage
+        return self._recovered() if self.suspected else Decision.NOTHING
+
+    def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
+        if self._stage is _LOOKING:
+            # Whatever had arrived by the deadline has been read since, however late this look is.
+            self._stage = _DEAD
+            self.due = inf
+            return Decision.VERDICT
+        if now >= self._deadline:
+            if self._wasAway(heartbeat, lateness):
+                # By no more than this was the ping late to leave.
+                self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat.timeout)
+                self._stage = _PINGED_AGAIN
+                return Decision.PING_AGAIN
+            self._stage = _LOOKING
+            self.due = now
+            return Decision.LOOK
+        suspicion = self._deadline - heartbeat.timeout / 2
+        if now < suspicion:
+            self.due = suspicion
+            return Decision.NOTHING
+        self.due = self._deadline
+        if self.suspected:
+            return Decision.NOTHING
+        self.suspected = True
+        return Decision.SUSPECT
+
+    def _wasAway(self, heartbeat: Heartbeat, lateness: float) -> bool:
+        """
+        Whether this process was away when the deadline passed, so that perhaps the ping never left
+        or its answer found nobody.  A process that is always a little late is told so once in a
+        silence only, lest it never find a dead peer.
+        """
+        if self._stage is _PINGED_AGAIN:
+            return lateness > max(heartbeat.bound, _AWAY)
+        return lateness > max(PUNCTUAL, heartbeat.timeout / 8)

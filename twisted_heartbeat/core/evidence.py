@@ -1,0 +1,66 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Evidence}: what the kernel knew of a connection when its link ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Fall:
+    """
+    The links that one tick of the pulse found dead.
+
+    @ivar links: how many.
+    """
+
+    links: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """
+    What the kernel knew when the link ended.  A field is L{None} where it does not say.
+
+    Source: C{struct tcp_info}, C{linux/tcp.h}.
+
+    @ivar sinceAck: seconds since the peer's kernel last acknowledged anything.
+    @ivar sinceData: seconds since the peer's kernel last delivered data.
+    @ivar unacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
+    @ivar unanswered: segments on their way that the peer's kernel has not acknowledged.
+    @ivar retransmits: times in a row that the oldest of them was sent again.
+    @ivar window: bytes that the peer's kernel is ready to take; 0 from one that does not read.
+    @ivar probes: keepalive or zero window probes in a row without an answer.
+    @ivar rtt: the kernel's smoothed round-trip time, in seconds.
+    """
+
+    sinceAck: float | None = None
+    sinceData: float | None = None
+    unacknowledged: int | None = None
+    unanswered: int | None = None
+    retransmits: int | None = None
+    window: int | None = None
+    probes: int | None = None
+    rtt: float | None = None
+    _fall: Fall = field(default_factory=lambda: Fall(1), repr=False, compare=False)
+
+    @property
+    def kernelAnswers(self) -> bool:
+        """
+        Whether the peer's kernel has acknowledged all that it was asked to: what still waits in
+        ours, waits because the peer's has no room.
+        """
+        answered = self.unanswered == 0 and self.retransmits == 0 and self.probes == 0
+        return answered and (not self.unacknowledged or self.window == 0)
+
+    @property
+    def fellTogether(self) -> int:
+        """
+        How many links the same tick found dead, this one included: many mean one fault of the
+        network, not many dead peers.
+        """
+        return self._fall.links

@@ -1,0 +1,485 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Connect, prepare, clean up, wait, stop: one machine that decides, for every driver.
+
+L{Supervision} takes facts (an attempt failed, the link was lost, the user wants to stop) and
+returns orders (make an attempt, wait so long, say that all has stopped).  It carries nothing out
+and calls nobody: the driver carries the orders out, after the transition is complete.  So no
+exception, and no input that comes from inside of an order, can leave it between two states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from automat import NoTransition, TypeMachineBuilder, pep614
+
+from .causes import Cause, ClosedHere, Pace
+from .commands import (
+    Abort,
+    Announce,
+    Attempt,
+    CancelAttempt,
+    CancelPrepare,
+    CancelWait,
+    ChooseDelay,
+    CleanUp,
+    Close,
+    GiveUp,
+    Prepare,
+    ReportFailure,
+    Retry,
+    Stopped,
+    Wait,
+)
+
+if TYPE_CHECKING:
+    from .commands import Order
+
+
+class State(StrEnum):
+    """
+    Where a supervision stands.
+    """
+
+    STOPPED = "stopped"
+    CONNECTING = "connecting"
+    PREPARING = "preparing"
+    CONNECTED = "connected"
+    REJECTING = "rejecting"
+    """The link could not be prepared, and is being aborted."""
+    CLEANING = "cleaning"
+    DECIDING = "deciding"
+    """Again, and when?"""
+    WAITING = "waiting"
+    GAVE_UP = "gaveUp"
+    CANCELLING = "cancelling"
+    """Stopping: the attempt is being given up."""
+    CLOSING = "closing"
+    """Stopping: the link is being closed."""
+    ENDING = "ending"
+    """Stopping: the cleanups run."""
+
+
+class _Machine(Protocol):
+    """
+    The inputs of the machine.  What they come to is in L{_Facts.orders}.
+    """
+
+    def start(self) -> None:
+        """The user wants a link."""
+
+    def stop(self) -> None:
+        """The user wants none."""
+
+    def connected(self) -> None:
+        """The attempt has led to a link."""
+
+    def failed(self) -> None:
+        """The attempt has come to nothing."""
+
+    def retry(self) -> None:
+        """The user wants a link, after a wait."""
+
+    def prepared(self) -> None:
+        """The link is ready for use."""
+
+    def rejected(self, cause: Cause) -> None:
+        """The link can not be used."""
+
+    def lost(self, cause: Cause) -> None:
+        """The link has ended."""
+
+    def cleaned(self) -> None:
+        """The cleanups of the link have run."""
+
+    def waited(self) -> None:
+        """The wait is over, or was cut short."""
+
+    def renew(self) -> None:
+        """The user wants another attempt in place of the present one."""
+
+    def renewed(self) -> None:
+        """The present one is over."""
+
+    def chosen(self, retry: Retry) -> None:
+        """How long to wait is known."""
+
+    def despair(self, cause: Cause) -> None:
+        """No further attempt is worth while."""
+
+    def state(self) -> State:
+        """Where the machine stands."""
+
+
+@dataclass
+class _Facts:
+    """
+    What outlives a transition.
+
+    @ivar orders: what the transitions of this call have come to.
+    @ivar failures: failures in a row, the loss of a proven link being the first of them.
+    @ivar attempts: those of them that were attempts.
+    @ivar firstFailure: when the first of them failed, in seconds.
+    @ivar cause: why the last one failed.
+    @ivar forgiven: failures and attempts, as they were before they were last forgotten.
+    @ivar used: whether the last link got as far as being used.
+    @ivar deciding: whether it has just begun to decide.
+    @ivar restart: whether to start again once stopped.
+    @ivar renewing: whether the next attempt is to follow the present one without a wait.
+    """
+
+    orders: list[Order] = field(default_factory=list)
+    failures: int = 0
+    attempts: int = 0
+    firstFailure: float = 0.0
+    cause: Cause = field(default_factory=Cause)
+    forgiven: tuple[int, int] = (0, 0)
+    used: bool = False
+    deciding: bool = False
+    restart: bool = False
+    renewing: bool = False
+
+    def order(self, *orders: Order) -> None:
+        self.orders.extend(orders)
+
+
+def _makeMachine() -> Callable[[_Facts], _Machine]:
+    builder = TypeMachineBuilder(_Machine, _Facts)
+
+    # States:
+    stopped = builder.state(State.STOPPED.value)
+    connecting = builder.state(State.CONNECTING.value)
+    preparing = builder.state(State.PREPARING.value)
+    connected = builder.state(State.CONNECTED.value)
+    rejecting = builder.state(State.REJECTING.value)
+    cleaning = builder.state(State.CLEANING.value)
+    deciding = builder.state(State.DECIDING.value)
+    waiting = builder.state(State.WAITING.value)
+    gaveUp = builder.state(State.GAVE_UP.value)
+    cancelling = builder.state(State.CANCELLING.value)
+    closing = builder.state(State.CLOSING.value)
+    ending = builder.state(State.ENDING.value)
+
+    # Transitions without an order:
+    rejecting.upon(_Machine.stop).to(closing).returns(None)
+    cleaning.upon(_Machine.stop).to(ending).returns(None)
+
+    # Transitions with orders:
+    @pep614(stopped.upon(_Machine.start).to(connecting))
+    @pep614(gaveUp.upon(_Machine.start).to(connecting))
+    def startAnew(machine: _Machine, facts: _Facts) -> None:
+        facts.failures = facts.attempts = 0
+        facts.restart = facts.used = facts.renewing = False
+        facts.order(Attempt(1))
+
+    @pep614(connecting.upon(_Machine.failed).to(deciding))
+    @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
+    @pep614(stopped.upon(_Machine.retry).to(deciding))
+    @pep614(gaveUp.upon(_Machine.retry).to(deciding))
+    def decide(machine: _Machine, facts: _Facts) -> None:
+        facts.deciding = True
+
+    @pep614(waiting.upon(_Machine.waited).to(connecting))
+    @pep614(deciding.upon(_Machine.renewed).to(connecting))
+    def tryAgain(machine: _Machine, facts: _Facts) -> None:
+        facts.used = False
+        facts.order(Attempt(facts.attempts + 1))
+
+    @pep614(connecting.upon(_Machine.connected).to(preparing))
+    def prepare(machine: _Machine, facts: _Facts) -> None:
+        facts.used = facts.renewing = False
+        facts.order(Prepare())
+
+    @pep614(preparing.upon(_Machine.prepared).to(connected))
+    def announce(machine: _Machine, facts: _Facts) -> None:
+        facts.used = True
+        facts.order(Announce())
+
+    @pep614(preparing.upon(_Machine.rejected).to(rejecting))
+    @pep614(connected.upon(_Machine.rejected).to(rejecting))
+    def abort(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+        facts.order(Abort(cause))
+
+    @pep614(preparing.upon(_Machine.lost).to(cleaning))
+    def abandonPreparation(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+        facts.order(CancelPrepare(), CleanUp(cause))
+
+    @pep614(connected.upon(_Machine.lost).to(cleaning))
+    @pep614(rejecting.upon(_Machine.lost).to(cleaning))
+    @pep614(closing.upon(_Machine.lost).to(ending))
+    def cleanUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+        facts.order(CleanUp(cause))
+
+    @pep614(connecting.upon(_Machine.renew).loop())
+    def renewAttempt(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        facts.order(CancelAttempt())
+
+    @pep614(preparing.upon(_Machine.renew).to(rejecting))
+    def renewPrepared(machine: _Machine, facts: _Facts) -> None:
+        facts.renewing = True
+        cause = ClosedHere("another attempt was asked for while the link was being prepared")
+        facts.order(CancelPrepare(), Abort(cause))
+
+    @pep614(deciding.upon(_Machine.chosen).to(waiting))
+    def wait(machine: _Machine, facts: _Facts, retry: Retry) -> None:
+        facts.order(Wait(retry))
+
+    @pep614(deciding.upon(_Machine.despair).to(gaveUp))
+    def giveUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+        facts.order(GiveUp(cause))
+
+    # Stopping:
+    @pep614(connecting.upon(_Machine.stop).to(cancelling))
+    def cancelAttempt(machine: _Machine, facts: _Facts) -> None:
+        facts.order(CancelAttempt())
+
+    @pep614(preparing.upon(_Machine.stop).to(closing))
+    def closeUnprepared(machine: _Machine, facts: _Facts) -> None:
+        facts.order(CancelPrepare(), Close())
+
+    @pep614(connected.upon(_Machine.stop).to(closing))
+    @pep614(cancelling.upon(_Machine.connected).to(closing))
+    def close(machine: _Machine, facts: _Facts) -> None:
+        facts.order(Close())
+
+    @pep614(waiting.upon(_Machine.stop).to(stopped))
+    def cancelWait(machine: _Machine, facts: _Facts) -> None:
+        facts.order(CancelWait(), Stopped())
+
+    @pep614(stopped.upon(_Machine.stop).loop())
+    @pep614(gaveUp.upon(_Machine.stop).to(stopped))
+    @pep614(deciding.upon(_Machine.stop).to(stopped))
+    @pep614(cancelling.upon(_Machine.failed).to(stopped))
+    @pep614(ending.upon(_Machine.cleaned).to(stopped))
+    def finish(machine: _Machine, facts: _Facts) -> None:
+        facts.order(Stopped())
+
+    def startLater(machine: _Machine, facts: _Facts) -> None:
+        facts.restart = True
+
+    def stopAfterAll(machine: _Machine, facts: _Facts) -> None:
+        facts.restart = False
+
+    for stopping in (cancelling, closing, ending):
+        stopping.upon(_Machine.start).loop()(startLater)
+        stopping.upon(_Machine.stop).loop()(stopAfterAll)
+
+    for name, state in {
+        State.STOPPED: stopped,
+        State.CONNECTING: connecting,
+        State.PREPARING: preparing,
+        State.CONNECTED: connected,
+        State.REJECTING: rejecting,
+        State.CLEANING: cleaning,
+        State.DECIDING: deciding,
+        State.WAITING: waiting,
+        State.GAVE_UP: gaveUp,
+        State.CANCELLING: cancelling,
+        State.CLOSING: closing,
+        State.ENDING: ending,
+    }.items():
+        state.upon(_Machine.state).loop().returns(name)
+
+    return builder.build()
+
+
+_buildMachine = _makeMachine()
+
+
+Exhausted = Callable[[int, int, float], bool]
+"""
+Failures in a row, those of them that were attempts, seconds since the first -> whether to give up.
+"""
+
+
+class Supervision:
+    """
+    One link at a time, kept up for as long as it is wanted.
+
+    Each method takes a fact and returns the orders that follow from it, to be carried out in that
+    order.  An input that does not fit the state is a late one, of an attempt or a link that is
+    over: it changes nothing and no order follows.
+    """
+
+    def __init__(self, exhausted: Exhausted) -> None:
+        """
+        @param exhausted: whether to give up.
+        """
+        self._exhausted = exhausted
+        self._facts = _Facts()
+        self._machine = _buildMachine(self._facts)
+        # Kept, for it is asked for more often than it changes, and a machine takes its time.
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """
+        Where it stands.
+        """
+        if self._state is None:
+            self._state = self._machine.state()
+        return self._state
+
+    @property
+    def failures(self) -> int:
+        """
+        Failures in a row, the loss of a proven link being the first of them.
+        """
+        return self._facts.failures
+
+    def forgive(self) -> None:
+        """
+        Forget the failures so far.
+        """
+        facts = self._facts
+        facts.forgiven = facts.failures, facts.attempts
+        facts.failures = facts.attempts = 0
+
+    def remember(self) -> None:
+        """
+        What was last forgotten counts after all.
+        """
+        self._facts.failures, self._facts.attempts = self._facts.forgiven
+
+    def start(self) -> list[Order]:
+        """
+        The user wants a link.
+        """
+        return self._after(self._machine.start)
+
+    def stop(self) -> list[Order]:
+        """
+        The user wants none.
+        """
+        return self._after(self._machine.stop)
+
+    def connected(self) -> list[Order]:
+        """
+        The attempt has led to a link, its TLS handshake included.
+        """
+        return self._after(self._machine.connected)
+
+    def failed(self, cause: Cause, now: float) -> list[Order]:
+        """
+        The attempt has come to nothing.
+        """
+        if self.state is State.CONNECTING and not self._facts.renewing:
+            self._blame(cause, now)
+        return self._after(self._machine.failed, now=now)
+
+    def retry(self, cause: Cause, now: float) -> list[Order]:
+        """
+        Wait, and then make an attempt, although none is under way.  This input is for a driver
+        whose first attempt, or the one before this, was made without it.
+
+        @param cause: why that attempt failed.
+        """
+        if self.state in (State.STOPPED, State.GAVE_UP):
+            self._blame(cause, now)
+        return self._after(self._machine.retry, now=now)
+
+    def prepared(self) -> list[Order]:
+        """
+        The link is ready for use.
+        """
+        return self._after(self._machine.prepared)
+
+    def rejected(self, cause: Cause) -> list[Order]:
+        """
+        The link can not be used.
+        """
+        return self._after(self._machine.rejected, cause)
+
+    def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Order]:
+        """
+        The link has ended.
+
+        @param proven: whether it had been proven by then.
+        """
+        isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
+        if isUp and not self._facts.renewing:
+            if proven:
+                self.forgive()
+            self._blame(cause, now, attempt=not proven)
+        return self._after(self._machine.lost, cause)
+
+    def cleaned(self, now: float) -> list[Order]:
+        """
+        The cleanups of the link have run.
+        """
+        return self._after(self._machine.cleaned, now=now)
+
+    def chosen(self, delay: float, now: float) -> list[Order]:
+        """
+        It is known how long to wait.
+
+        @param delay: seconds.
+        """
+        facts = self._facts
+        retry = Retry(facts.failures, delay, facts.cause, now - facts.firstFailure)
+        return self._after(self._machine.chosen, retry)
+
+    def waited(self) -> list[Order]:
+        """
+        The wait is over, or was cut short.
+        """
+        return self._after(self._machine.waited)
+
+    def renew(self) -> list[Order]:
+        """
+        The user wants another attempt in place of the present one, which has not led to a link yet.
+        The attempt that is given up counts as no failure.
+        """
+        return self._after(self._machine.renew)
+
+    def _after(
+        self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
+    ) -> list[Order]:
+        facts = self._facts
+        try:
+            feed(*arguments)
+        except NoTransition:
+            return []
+        self._state = None
+        if facts.deciding:
+            facts.deciding = False
+            self._decide(now)
+        elif facts.restart and self.state is State.STOPPED:
+            self._state = None
+            self._machine.start()
+        orders, facts.orders = facts.orders, []
+        return orders
+
+    def _blame(self, cause: Cause, now: float, *, attempt: bool = True) -> None:
+        facts = self._facts
+        if facts.failures == 0:
+            facts.firstFailure = now
+        facts.failures += 1
+        facts.attempts += attempt
+        facts.cause = cause
+
+    def _decide(self, now: float) -> None:
+        facts = self._facts
+        if facts.renewing:
+            facts.renewing = False
+            self._machine.renewed()
+            return
+        if facts.failures == 0:
+            # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
+            self._blame(facts.cause, now, attempt=False)
+        if not facts.used:
+            facts.order(ReportFailure(facts.cause))
+        elapsed = now - facts.firstFailure
+        if facts.cause.pace is Pace.NEVER or self._exhausted(
+            facts.failures, facts.attempts, elapsed
+        ):
+            self._machine.despair(facts.cause)
+        else:
+            facts.order(ChooseDelay(facts.failures, facts.cause))

@@ -1,0 +1,6 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What C{python -m twisted_heartbeat} shows: five faults, and what a link makes of them.
+"""

@@ -1,0 +1,79 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The live demo: C{python -m twisted_heartbeat}.
+
+A client here and a peer in a process of its own keep one link up through a L{FaultProxy}.  Five
+faults are done to it, and a table says what became of each.
+"""
+
+from __future__ import annotations
+
+import signal
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
+from typing import NoReturn
+
+from twisted.internet.task import react
+
+from .. import Heartbeat
+from ..core.settings import SHORTEST_BOUND
+from .peer import runPeer
+from .settings import LONGEST_BOUND, UNAVAILABLE, USAGE
+from .views import show
+
+DESCRIPTION = """\
+Keep one link up to a peer in a second process, do five faults to it (silent cut, frozen peer,
+reset, clean close, peer gone for some seconds), and show how soon each was found, which cause was
+named and when the link was back. It takes about 15 seconds, stays on 127.0.0.1, and exits with 0
+only if every promise was kept."""
+
+
+class Options(ArgumentParser):
+    """
+    A command line whose mistakes are one sentence each, and exit as sysexits.h has it.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def within(text: str) -> Heartbeat:
+    """
+    The heartbeat for a bound.
+
+    @raise ArgumentTypeError: if the bound is not a number of seconds, or out of range.
+    """
+    try:
+        bound = float(text)
+        if bound <= LONGEST_BOUND:
+            return Heartbeat.within(bound)
+    except ValueError:
+        pass
+    allowed = f"a number of seconds from {SHORTEST_BOUND:g} to {LONGEST_BOUND:g}"
+    raise ArgumentTypeError(f"must be {allowed}, not {text!r}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    The command line.
+    """
+    options = Options("python -m twisted_heartbeat", description=DESCRIPTION, allow_abbrev=False)
+    options.add_argument(
+        "--within",
+        type=within,
+        default="2",
+        metavar="SECONDS",
+        help=f"the bound: a dead peer is found within it; 2 by default, {LONGEST_BOUND:g} at most",
+    )
+    options.add_argument("--peer", type=int, metavar="PORT", help=SUPPRESS)
+    chosen = options.parse_args(arguments)
+    if not hasattr(signal, "SIGSTOP"):
+        options.exit(UNAVAILABLE, "This system can not freeze a process, as the demo has to.\n")
+    if chosen.peer is None:
+        react(show, (chosen.within,))
+    else:
+        from twisted.internet import reactor
+
+        runPeer(reactor, chosen.peer, chosen.within)

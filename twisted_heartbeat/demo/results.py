@@ -1,0 +1,138 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What was found of each fault, and how it is said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .. import Cause, ConnectFailed, LinkHooks
+from .settings import BACK_WITHIN
+
+if TYPE_CHECKING:
+    from .. import Link, Retry
+
+
+HEADINGS = ("fault", "cause named", "detected after", "cleanups", "back after", "promise")
+WIDTHS = (13, 11, 16, 8, 11, 7)
+
+LEGEND = """
+In seconds; in brackets, what is allowed.  Detected after: since the last byte
+received.  Back after: from the link's end, or the peer's return if that was
+later, to the peer's first answer.  PeerSilent: nothing answered.  PeerHung: a
+kernel still did, but not the peer's process.
+"""
+
+
+class Facts(LinkHooks):
+    """
+    What the hooks tell.
+
+    @ivar ended: why and when each link ended, by its generation.
+    @ivar cleanups: how many ran for each.
+    @ivar rejections: attempts so far that led to no link.
+    """
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        self._say = say
+        self.ended: dict[int, tuple[type[Cause], float]] = {}
+        self.cleanups: Counter[int] = Counter()
+        self.rejections = 0
+
+    def connected(self, link: Link) -> None:
+        self._say("connected", f"link {link.generation}, bound {link.bound:g} s")
+        link.addCleanup(self._cleanUp, link.generation)
+
+    def suspected(self, link: Link) -> None:
+        self._say("suspected", f"nothing received for {link.silence:.2f} s")
+
+    def disconnected(self, link: Link, cause: Cause) -> None:
+        self.ended[link.generation] = (type(cause), monotonic())
+        self._say("disconnected", f"{type(cause).__name__}: {cause}")
+
+    def retrying(self, retry: Retry) -> None:
+        self.rejections += isinstance(retry.cause, ConnectFailed)
+        self._say("retrying", f"in {retry.delay:.2f} s, after {type(retry.cause).__name__}")
+
+    def _cleanUp(self, generation: int) -> None:
+        self.cleanups[generation] += 1
+        self._say("cleanup", f"of link {generation}")
+
+
+@dataclass
+class Row:
+    """
+    What became of one fault.
+
+    @ivar bound: see L{Heartbeat.bound}.
+    @ivar silent: whether only silence tells of it, so that a verdict may also come too early.
+    @ivar refuses: whether attempts to connect must fail while it lasts.
+    @ivar expected: the true cause.
+    """
+
+    fault: str
+    bound: float
+    silent: bool = False
+    refuses: bool = False
+    expected: type[Cause] = Cause
+    cause: type[Cause] | None = None
+    detectedAfter: float = inf
+    cleanups: int = 0
+    refused: int = 0
+    backAfter: float = inf
+
+    def broken(self) -> list[str]:
+        """
+        Each promise that was not kept: what was expected, and what came.
+        """
+        earliest, latest = self._span()
+        inTime = earliest <= self.detectedAfter <= latest
+        promises = [
+            (self.cause is self.expected, self.expected.__name__, _nameOf(self.cause)),
+            (inTime, f"the end after {self._allowed()} s", f"{self.detectedAfter:.3f} s"),
+            (self.cleanups == 1, "1 cleanup", str(self.cleanups)),
+            (self.refused > 0 or not self.refuses, "refused attempts", "none"),
+            (
+                self.backAfter <= BACK_WITHIN,
+                f"the link back within {BACK_WITHIN:.2f} s",
+                f"{self.backAfter:.2f} s",
+            ),
+        ]
+        return [f"expected {words}, and not {came}" for kept, words, came in promises if not kept]
+
+    def cells(self) -> tuple[str, ...]:
+        """
+        The row under L{HEADINGS}.
+        """
+        promise = "broken" if self.broken() else "kept"
+        return (
+            self.fault,
+            _nameOf(self.cause) + (f", {self.refused} refused" if self.refused else ""),
+            _seconds(self.detectedAfter, self._allowed()),
+            f"{self.cleanups} (1)" if self.cause else "-",
+            _seconds(self.backAfter, f"{BACK_WITHIN:.2f}"),
+            promise if self.backAfter < inf else "-",
+        )
+
+    def _span(self) -> tuple[float, float]:
+        return (0.95 * self.bound if self.silent else 0.0, self.bound + 0.05)
+
+    def _allowed(self) -> str:
+        earliest, latest = self._span()
+        return f"{earliest:.2f}-{latest:.2f}" if self.silent else f"{latest:.2f}"
+
+
+def _nameOf(cause: type[Cause] | None) -> str:
+    return "-" if cause is None else cause.__name__
+
+
+def _seconds(measured: float, allowed: str) -> str:
+    return f"{measured:.2f} ({allowed})" if measured < inf else "-"

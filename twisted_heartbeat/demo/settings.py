@@ -1,0 +1,25 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The times and the exit status of the demonstration.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .. import Backoff, PeerHung, PeerSilent
+
+BACKOFF = Backoff(initial=0.5, maximum=0.5, spread=0.5)
+BACK_WITHIN = BACKOFF.maximum + 0.5
+"""Seconds: the longest wait, and half a second to connect and be answered."""
+
+CALM, AWAY, PATIENCE, PEER_LIFETIME, LONGEST_BOUND = 0.8, 3.0, 20.0, 120, 15.0
+"""Seconds: before each fault; without a peer; for all that must come; the others say it."""
+
+USAGE, UNAVAILABLE, INTERRUPTED = 64, 69, 130
+"""Exit statuses: two of sysexits.h, and a shell's for what SIGINT has ended."""
+
+HUNG = PeerHung if sys.platform.startswith("linux") else PeerSilent
+"""The true cause while only a kernel answers.  Elsewhere it can not be told that one does."""

@@ -1,0 +1,134 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The demonstration on a terminal, or as plain lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from importlib.util import find_spec
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.task import LoopingCall
+
+from .results import HEADINGS, LEGEND, WIDTHS
+from .scenario import Demo
+from .settings import INTERRUPTED, PATIENCE
+
+if TYPE_CHECKING:
+    from .. import Heartbeat
+
+
+class Plain:
+    """
+    Shows the demo line by line.
+    """
+
+    def __init__(self, demo: Demo) -> None:
+        self._demo = demo
+        self._began = monotonic()
+
+    def say(self, event: str, words: str) -> None:
+        """
+        Show what happens.
+        """
+        print(self._line(event, words), flush=True)
+
+    def end(self) -> None:
+        """
+        Show what became of it.
+        """
+        lines = [HEADINGS, *(row.cells() for row in self._demo.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, tuple("-" * width for width in widths))
+        print()
+        for line in lines:
+            print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+    def _line(self, event: str, words: str) -> str:
+        return f"{monotonic() - self._began:6.2f} s  {event:12}  {words}"
+
+
+class Lively(Plain):
+    """
+    Shows the demo as a picture that moves, by means of rich.
+    """
+
+    def __init__(self, demo: Demo) -> None:
+        from rich.live import Live
+
+        super().__init__(demo)
+        self._lines: deque[str] = deque(maxlen=6)
+        self._live = Live(auto_refresh=False)
+        self._live.start()
+        self._refreshing = LoopingCall(self._refresh)
+        self._refreshing.start(0.1, now=False)
+
+    def say(self, event: str, words: str) -> None:
+        self._lines.append(self._line(event, words))
+
+    def end(self) -> None:
+        self._refreshing.stop()
+        self._live.update(self._table())
+        self._live.stop()
+
+    def _refresh(self) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = (Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines)
+        self._live.update(Group(self._table(), self._gauge(), "", *lines), refresh=True)
+
+    def _table(self) -> Any:
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for heading, width in zip(HEADINGS, WIDTHS, strict=True):
+            table.add_column(heading, min_width=width, no_wrap=heading != "cause named")
+        for row in self._demo.rows:
+            cells = row.cells()
+            table.add_row(*cells, style={"kept": "green", "broken": "red"}.get(cells[-1]))
+        return table
+
+    def _gauge(self) -> str:
+        service = self._demo.service
+        if service is None or service.link is None or service.link.bound is None:
+            return "no link" if service is None else f"no link, {service.state}"
+        link, bound = service.link, service.link.bound
+        filled = min(40, round(40 * link.silence / bound))
+        bar = "\N{FULL BLOCK}" * filled + "\N{LIGHT SHADE}" * (40 - filled)
+        return f"link {link.generation}, {link.state:9}  {bar}  silent for {link.silence:.1f} s"
+
+
+async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
+    """
+    Run the demo, and judge it.
+
+    @raise SystemExit: always; with 0 if each row kept the promise.
+    """
+    lively = sys.stdout.isatty() and find_spec("rich") is not None
+    demo = Demo(reactor, heartbeat, Lively if lively else Plain)
+    running = Deferred.fromCoroutine(demo.perform())
+
+    def interrupt() -> Deferred[None]:
+        running.cancel()
+        return running
+
+    reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+    broken = []
+    try:
+        await running
+    except CancelledError:
+        raise SystemExit(INTERRUPTED) from None
+    except TimeoutError:
+        broken.append(f"Given up: what was to come next did not, in {PATIENCE:g} s.")
+    for row in demo.rows:
+        broken += [f"{row.fault}: {words}." for words in row.broken()]
+    print(LEGEND, *(broken or ["Each row kept the promise."]), sep="\n")
+    raise SystemExit(1 if broken else 0)

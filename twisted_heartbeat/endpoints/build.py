@@ -1,0 +1,112 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{clientFor} and L{serverFor}: the endpoint that a prefixed string describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from zope.interface import implementer
+
+from .heartbeat import HEARTBEAT, _heartbeat, _TunnelLinks
+from .keepalive import KEEPALIVE, _keepAlive
+from .prefix import _wholeDescription, refuseRepeated
+
+if TYPE_CHECKING:
+    from .prefix import Parse, Prefix
+
+
+# Both.
+
+
+@implementer(IStreamClientEndpoint)
+class PrefixedClient:
+    """
+    An endpoint to connect to, behind a prefix.
+    """
+
+    def __init__(self, wrappedEndpoint: Any, wrap: Callable[[Any], Any]) -> None:
+        """
+        @param wrap: the factory's wrapper.
+        """
+        self._wrappedEndpoint = wrappedEndpoint
+        self._wrap = wrap
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        See C{IStreamClientEndpoint}.
+        """
+        factory = self._wrap(protocolFactory)
+        connecting: Deferred[Any] = self._wrappedEndpoint.connect(factory)
+        if isinstance(factory, _TunnelLinks):
+            connecting.addCallback(factory.opened)
+        return connecting
+
+
+@implementer(IStreamServerEndpoint)
+class PrefixedServer:
+    """
+    An endpoint to listen at, behind a prefix.
+    """
+
+    def __init__(self, wrappedEndpoint: Any, wrap: Callable[[Any], Any]) -> None:
+        """
+        @param wrap: the factory's wrapper.
+        """
+        self._wrappedEndpoint = wrappedEndpoint
+        self._wrap = wrap
+
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        See C{IStreamServerEndpoint}.
+        """
+        listening: Deferred[Any] = self._wrappedEndpoint.listen(self._wrap(protocolFactory))
+        return listening
+
+
+_PREFIXES: dict[str, tuple[Prefix, Callable[..., Any]]] = {
+    KEEPALIVE.word: (KEEPALIVE, _keepAlive),
+    HEARTBEAT.word: (HEARTBEAT, _heartbeat),
+}
+
+
+def _parsed(
+    word: str, parse: Parse, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
+) -> tuple[Any, Callable[[Any], Any]]:
+    """
+    @return: the endpoint behind the prefix, and the wrapper of its factories.
+    """
+    prefix, settings = _PREFIXES[word]
+    refuseRepeated(word, _wholeDescription())
+    description, own = prefix.split(arguments, keywords)
+    wrap = settings(own, reactor, f"{word}:{description}")
+    return prefix.inner(parse, reactor, description), wrap
+
+
+def clientFor(
+    word: str, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
+) -> PrefixedClient:
+    """
+    The endpoint to connect to that a prefix and what follows it describe.
+
+    @param word: C{"keepalive"} or C{"heartbeat"}.
+    @param arguments: what Twisted's parser has found behind it, and C{keywords} likewise.
+    @raise ValueError: if something is wrong with it.
+    """
+    return PrefixedClient(*_parsed(word, clientFromString, reactor, arguments, keywords))
+
+
+def serverFor(
+    word: str, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
+) -> PrefixedServer:
+    """
+    The endpoint to listen at; all else as for L{clientFor}.
+    """
+    return PrefixedServer(*_parsed(word, serverFromString, reactor, arguments, keywords))

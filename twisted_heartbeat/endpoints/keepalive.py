@@ -1,0 +1,152 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+C{keepalive:} sets the operating system's options on each connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zope.interface import directlyProvides, providedBy
+
+from ..core.settings import KeepAlive
+from ..logs import SafeLogger
+from ..protocol.overrides import MethodCover
+from ..protocol.proxy import ProtocolProxy
+from ..transport.keepalive import applyKeepAlive
+from .prefix import Prefix, _numbers
+
+_log = SafeLogger()
+
+
+# keepalive:
+
+KEEPALIVE = Prefix(
+    "keepalive", ("idle", "interval", "count", "userTimeout"), "keepalive:tcp:8080:idle=30"
+)
+
+
+class KeepAliveFactory:
+    """
+    Has each connection of another factory set its keepalive, and is not there otherwise: it
+    provides what the factory provides, forwards the rest, and its protocols are the factory's own,
+    or stand before one that cannot be changed.
+    """
+
+    def __init__(self, factory: Any, apply: Callable[[Any], None]) -> None:
+        """
+        @param apply: takes a transport.
+        """
+        self._factory = factory
+        self._apply = apply
+        directlyProvides(self, providedBy(factory))
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """
+        See C{IProtocolFactory}.
+        """
+        protocol = self._factory.buildProtocol(addr)
+        if protocol is None or _UntilConnected(protocol, self._apply).cover():
+            return protocol
+        return _ConnectedProxy.of(protocol, self._apply)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._factory, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._factory!r}>"
+
+
+class _UntilConnected:
+    """
+    Covers the methods by which a protocol is connected, until one of them is called.  A proxy for
+    good would cost each chunk, and could not be all that the protocol is.
+
+    Most transports call C{makeConnection}.  Some set C{protocol.transport} themselves and call
+    C{connectionMade} alone.
+    """
+
+    def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
+        """
+        @param connected: called once with the transport, after the protocol has been told.  So
+            what the endpoint says holds, whatever the program's default is.
+        """
+        self._protocol = protocol
+        self._connected = connected
+        self._covers: dict[str, MethodCover] = {}
+
+    def cover(self) -> bool:
+        """
+        @return: whether the protocol can be covered.  If not, nothing is.
+        """
+        for name, cover in (
+            ("makeConnection", self._makeConnection),
+            ("connectionMade", self._connectionMade),
+        ):
+            if not hasattr(self._protocol, name):
+                continue
+            self._covers[name] = MethodCover(self._protocol, name, cover)
+            if not self._covers[name].laid:
+                self._lift()
+                return False
+        return True
+
+    def _lift(self) -> dict[str, MethodCover]:
+        covers, self._covers = self._covers, {}
+        for cover in covers.values():
+            cover.lift()
+        return covers
+
+    def _makeConnection(self, transport: Any) -> None:
+        self._lift()["makeConnection"].covered(transport)
+        self._connected(transport)
+
+    def _connectionMade(self) -> None:
+        self._lift()["connectionMade"].covered()
+        self._connected(self._protocol.transport)
+
+
+class _ConnectedProxy(ProtocolProxy):
+    """
+    Stands before a protocol of which no method can be covered.
+    """
+
+    def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
+        super().__init__(protocol)
+        self._keep("_connected", connected)
+
+    def makeConnection(self, transport: Any) -> None:
+        self._protocol.makeConnection(transport)
+        self._connected(transport)
+
+    def connectionMade(self) -> None:
+        self._protocol.connectionMade()
+        self._connected(self._protocol.transport)
+
+
+class _KeepAliveSetter:
+    """
+    Sets the options, and says once where there are none.
+    """
+
+    def __init__(self, keepAlive: KeepAlive, words: str) -> None:
+        self._keepAlive = keepAlive
+        self._words = words
+        self._said = False
+
+    def apply(self, transport: Any) -> None:
+        applied = applyKeepAlive(transport, self._keepAlive)
+        if not applied.enabled and not self._said:
+            self._said = True
+            reason = " ".join(applied.missing)
+            _log.warn("{endpoint}: {reason}", endpoint=self._words, reason=reason)
+
+    def wrap(self, factory: Any) -> KeepAliveFactory:
+        return KeepAliveFactory(factory, self.apply)
+
+
+def _keepAlive(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
+    return _KeepAliveSetter(KeepAlive(**_numbers(own)), words).wrap

@@ -1,0 +1,193 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Prefix}: what stands before an endpoint's string, and its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from twisted.internet.endpoints import _parse, clientFromString, serverFromString
+
+Parse = Callable[[Any, str], Any]
+"""A reactor and a description -> an endpoint: C{clientFromString}, or C{serverFromString}."""
+
+
+class UnknownArgument(ValueError):
+    """
+    An argument that no part of a description takes.
+
+    @ivar argument: its name.
+    @ivar takers: what each part takes, from the outermost in.
+    """
+
+    def __init__(self, argument: str, takers: Iterable[str]) -> None:
+        self.argument = argument
+        self.takers = tuple(takers)
+        super().__init__(f"there is no argument {argument!r} here: {'; '.join(self.takers)}")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """
+    What stands before an endpoint's string.
+
+    @ivar word: the prefix, without its colon.
+    @ivar arguments: what it takes.
+    @ivar example: for whoever has it wrong.
+    """
+
+    word: str
+    arguments: tuple[str, ...]
+    example: str
+
+    @property
+    def takes(self) -> str:
+        """
+        What it takes, in words.
+        """
+        return f"{self.word}: takes {', '.join(self.arguments)}"
+
+    def split(
+        self, arguments: Iterable[Any], keywords: Mapping[str, Any]
+    ) -> tuple[str, dict[str, str]]:
+        """
+        Part what Twisted's parser has made of the whole string.
+
+        In the flat form, C{keepalive:tcp:host:7000:idle=5}, the prefix takes those keywords that
+        are its own, and all else is the endpoint's.  In the quoted form,
+        C{keepalive:tcp\\:host\\:7000:idle=5}, all that is not quoted is the prefix's.
+
+        @return: the description of the endpoint behind the prefix, and the prefix's own arguments.
+        @raise ValueError: if there is no endpoint, or the quoted one is followed by something that
+            the prefix does not take.
+        """
+        positional = [_text(argument) for argument in arguments]
+        named = {_text(name): _text(value) for name, value in keywords.items()}
+        quoted = self._quoted(positional, named)
+        own = {name: value for name, value in named.items() if name in self.arguments}
+        others = {name: value for name, value in named.items() if name not in self.arguments}
+        if quoted is None:
+            if not positional or not positional[0]:
+                raise ValueError(
+                    f"{self.word}: stands before no endpoint: there must be one, "
+                    f"as in {self.example}"
+                )
+            return _joined(positional, others), own
+        for name in others:
+            raise UnknownArgument(name, [f"{self.takes}, and the endpoint is within its quotes"])
+        for argument in positional:
+            raise ValueError(
+                f"{self.word}: stands before {quoted!r}, and {argument!r} follows that: "
+                f"there may only be {', '.join(self.arguments)}"
+            )
+        return quoted, own
+
+    @staticmethod
+    def _quoted(positional: list[str], named: dict[str, str]) -> str | None:
+        """
+        Take out the endpoint, if it is quoted: no name of an endpoint has a colon.
+        """
+        if positional:
+            return positional.pop(0) if ":" in positional[0] else None
+        for name in named:
+            if ":" in name:
+                # Twisted's quoteStringArgument leaves the first of the endpoint's own "=" bare.
+                return f"{name}={named.pop(name)}"
+        return None
+
+    def inner(self, parse: Parse, reactor: Any, description: str) -> Any:
+        """
+        The endpoint behind the prefix.
+
+        @raise ValueError: in place of a C{TypeError}, which is what Twisted's own endpoints have
+            for an argument that they do not know or lack; everything else passes.
+        """
+        try:
+            return parse(reactor, description)
+        except UnknownArgument as error:
+            raise UnknownArgument(error.argument, [self.takes, *error.takers]) from error
+        except TypeError as error:
+            said = " ".join(str(error).split())
+            for name in _parse(description)[1]:
+                if repr(name) in said:
+                    behind = f"and of {description!r} it is said: {said}"
+                    raise UnknownArgument(name, [self.takes, behind]) from error
+            raise ValueError(
+                f"{self.word}: can not stand before {description!r}, of which it is said: {said}"
+            ) from error
+
+
+def _text(word: str | bytes) -> str:
+    return word if isinstance(word, str) else word.decode("utf-8", "surrogateescape")
+
+
+def _escaped(text: str) -> str:
+    # Twisted's quoteStringArgument knows nothing of "=".
+    for special in "\\:=":
+        text = text.replace(special, "\\" + special)
+    return text
+
+
+def _joined(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
+    """
+    The opposite of Twisted's parser.
+    """
+    pairs = [f"{_escaped(name)}={_escaped(value)}" for name, value in keywords.items()]
+    return ":".join([*map(_escaped, arguments), *pairs])
+
+
+_PARSERS = (clientFromString.__code__, serverFromString.__code__)
+
+
+def _wholeDescription() -> str | bytes:
+    """
+    The whole string that Twisted is parsing; nothing where Python does not tell.  Twisted's parser
+    keeps the last of several arguments of one name, and hands no other on.
+    """
+    frame = sys._getframe() if hasattr(sys, "_getframe") else None
+    while frame is not None:
+        if frame.f_code in _PARSERS:
+            return cast("str | bytes", frame.f_locals.get("description", ""))
+        frame = frame.f_back
+    return ""
+
+
+def refuseRepeated(word: str, description: str | bytes) -> None:
+    """
+    @param description: the whole string of an endpoint.
+    @raise ValueError: if an argument is in it twice.
+    """
+    found: dict[str, str] = {}
+    for argument in re.findall(r"(?:\\.|[^\\:])+", _text(description), re.DOTALL):
+        named = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", argument, re.DOTALL)
+        if named is None:
+            continue
+        name, value = (re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in named.groups())
+        if name in found:
+            raise ValueError(
+                f"{word}: {name} is given twice, as {found[name]!r} and as {value!r}: "
+                "it may be given once"
+            )
+        found[name] = value
+
+
+def _number(text: str) -> Any:
+    """
+    The number that a text is; or the text itself, for a setting that says what is wrong with it.
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _numbers(own: Mapping[str, str]) -> dict[str, Any]:
+    return {name: _number(text) for name, text in own.items()}

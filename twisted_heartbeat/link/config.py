@@ -1,0 +1,132 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Terms}: what all links of one factory or service have in common, and how the log hears of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from ..core.causes import Cause
+from ..core.settings import Heartbeat, KeepAlive, Limits
+from ..core.text import printable, textOf
+from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
+from .hooks import LinkHooks
+from .usercode import runHook
+
+_log = SafeLogger("twisted_heartbeat")
+
+
+Ping = Callable[[Any], object]
+"""Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
+
+
+def plainAddress(address: Any) -> Any:
+    """
+    An address in its usual form, so that it can be compared as text.
+
+    IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291, 2.5.5.2) becomes IPv4.  A socket that
+    listens on C{::} has such addresses for its IPv4 peers.  Other IPv6 addresses become as short as
+    RFC 5952 says.  Twisted's reader of load balancers' headers writes all eight groups.
+    """
+    if not isinstance(address, IPv6Address):
+        return address
+    host, percent, zone = address.host.partition("%")
+    try:
+        number = ipaddress.IPv6Address(host)
+    except ValueError:
+        # A load balancer's header may hold anything.
+        return address
+    if number.ipv4_mapped is not None:
+        return IPv4Address(address.type, str(number.ipv4_mapped), address.port)
+    usual = f"{number}{percent}{zone}"
+    if usual == address.host:
+        return address
+    return IPv6Address(address.type, usual, address.port, address.flowInfo, address.scopeID)
+
+
+def peerName(address: object) -> str:
+    """
+    What the log calls an address.
+    """
+    address = plainAddress(address)
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return printable(textOf(address) if host is None else f"{host}:{port}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """
+    What all links of one factory have in common.
+
+    @ivar clock: what tells the time to all of them.
+    @ivar heartbeat: L{None} to prove nothing by silence.
+    @ivar keepAlive: L{None} to leave the operating system's options alone.
+    @ivar ping: makes a peer speak; L{None} where nothing can.
+    @ivar name: what the log calls them.
+    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.detector.Liveness>}; L{None} where
+        there are not many.
+    @ivar proxied: takes a link that waits for the header of its load balancer.
+    @ivar strangers: limits the events about links that end before anybody knows who is there.
+    """
+
+    clock: IReactorTime
+    heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
+    keepAlive: KeepAlive | None = field(default_factory=KeepAlive)
+    limits: Limits = field(default_factory=Limits)
+    hooks: LinkHooks = field(default_factory=LinkHooks)
+    ping: Ping | None = None
+    name: str | None = None
+    phase: Callable[[], float] | None = None
+    proxied: Callable[[Any], None] | None = None
+    strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
+    generations: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def callHook(
+        self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None
+    ) -> None:
+        """
+        Call one of the hooks, see L{runHook}.  An object of the user's may lack the method: that
+        is an error like any that the method raises.
+        """
+        runHook(name, lambda: getattr(self.hooks, name)(*arguments), failed=failed)
+
+    def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+        """
+        Log one change, as one structured event.  Its texts are L{printable}, because some of
+        them are the peer's.
+
+        @param event: the hook's name.
+        """
+        cause = fields.pop("cause", None)
+        bound = None if self.heartbeat is None else self.heartbeat.bound
+        known: dict[str, object] = {"link": self.name, "bound": bound}
+        known |= {"generation": None, "peer": None, "silence": None, **fields}
+        words = "{link}: {event}"
+        if "delay" in known:
+            words += " in {delay} s"
+        if isinstance(cause, Cause):
+            words += ", {cause}: {reason}"
+            known["reason"] = textOf(cause)
+            if cause.parting is not None:
+                known["code"] = int(cause.parting)
+                known["retryAfter"] = cause.comeBackAfter
+        where = [] if known["peer"] is None else ["{peer}"]
+        if known["generation"] is not None:
+            where.append("generation {generation}")
+        if where:
+            words += f" [{', '.join(where)}]"
+        name = None if cause is None else type(cause).__name__
+        texts = {key: printable(value) for key, value in known.items() if isinstance(value, str)}
+        _log.emit(level, words, event=event, cause=name, **known | texts)

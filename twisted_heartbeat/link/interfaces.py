@@ -1,0 +1,66 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What a link needs from what is around it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from ..core.causes import Cause
+    from .link import Link
+
+
+class Owner(Protocol):
+    """
+    Who made a link, and wants to hear of its turns.
+    """
+
+    def linkReady(self, link: Link) -> None:
+        """The link is established, its TLS handshake included."""
+
+    def linkSpoke(self, link: Link) -> None:
+        """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
+        that."""
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
+
+    def linkClosing(self, link: Link) -> None:
+        """The link has begun to close, and is not usable any more."""
+
+    def pingsSpent(self, link: Link) -> None:
+        """The peer has sent as many pings as it had left, and one more."""
+
+
+class Manner(Protocol):
+    """
+    How a protocol speaks by itself: alike on all links of a factory.
+
+    @ivar within: seconds after this end's last word in which it has to say something, whatever is
+        paused, held back or queued here; C{inf} if the peer relies on nothing.
+    """
+
+    @property
+    def within(self) -> float:
+        """See above."""
+
+    def speak(self, protocol: Any) -> object:
+        """Say something."""
+
+    def sayClosing(self, protocol: Any) -> object:
+        """Say goodbye to the peer."""
+
+
+class Door(Protocol):
+    """
+    Through which a link's protocol hears that it is lost.
+    """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """As C{IProtocol}."""

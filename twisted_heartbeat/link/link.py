@@ -1,0 +1,1831 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Link}: one connection to one peer, from established to gone.
+
+A link is its peer's liveness, a visit by the pulse, what its transport remembers, and its cleanups.
+Every door makes one for each connection and tells it what happens; nothing here knows the doors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from math import inf
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from ..batching.places import commonPhase, lastPlace, placeBefore
+from ..core.causes import (
+    Cause,
+    ClosedHere,
+    HandshakeFailed,
+    PeerClosed,
+    PeerReset,
+    SendFailed,
+    SendStalled,
+)
+from ..core.detector import NEVER, PUNCTUAL, Decision, Liveness
+from ..core.diagnosis import causeOfLoss, causeOfSilence, inWords, isOwnException
+from ..core.proof import LinkFacts
+from ..core.settings import SHORTEST_BOUND, Heartbeat
+from ..core.text import printable, textOf
+from ..logs import SafeLogger, guarded
+from ..timing.monotonic import untimed
+from ..timing.wheel import pulseFor, reactorStopped
+from ..transport.connection import ObservedSocket
+from ..transport.instrument import bearWitness, observedUnder
+from ..transport.keepalive import applyKeepAlive
+from ..transport.layers import (
+    abort,
+    closesHere,
+    connectionUnder,
+    declareForwarded,
+    isAccepted,
+    isInMemory,
+    notRead,
+    unsentAbove,
+    unsentBelow,
+)
+from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
+from ..transport.routes import unreachable
+from ..transport.tcpinfo import evidenceOf
+from ..transport.tls import (
+    certificateOf,
+    certificateRefused,
+    forwardHandshake,
+    handshakeDone,
+    handshakeRejected,
+    isSecured,
+    sendHeldBack,
+)
+from .config import peerName, plainAddress
+from .politeclose import CloseStep, PoliteClose
+from .teardown import Ending
+from .usercode import runCleanups, startPing
+from .writes import STALL_LOOKS, Sending
+
+if TYPE_CHECKING:
+    from ..batching.pinground import Means
+    from ..core.evidence import Evidence, Fall
+    from ..core.wire.negotiation import Agreement
+    from ..core.wire.pings import Beats
+    from ..logs import LogRateLimit
+    from ..timing.wheel import Pulse, Slot
+    from ..transport.connection import Witness
+    from ..transport.keepalive import Applied
+    from .config import Ping, Terms
+    from .interfaces import Door, Manner, Owner
+
+_log = SafeLogger()
+
+
+_MAX_WRAPPERS = 8
+"""Protocols around one another that are looked through."""
+
+_TURNS_TO_LET_GO = 2
+"""Turns of the reactor after which a transport that was told to abort is done without."""
+
+_LIFE_LASTS = 1.0
+"""Seconds for which a peer that has answered need not be asked again."""
+
+
+_inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
+
+
+def linkInCleanup() -> Link | None:
+    """
+    The link whose C{disconnected} hook or cleanup calls this, also after it has awaited something;
+    L{None} if none does, or its cleanups are over.
+    """
+    link = _inCleanup.get()
+    return None if link is None or link.cleaned else link
+
+
+class Unowned:
+    """
+    The owner of a link that nobody prepares and nobody replaces, until it is connected.
+    """
+
+    def linkReady(self, link: Link) -> None:
+        """
+        Ready is as good as connected.
+        """
+        if not link.isHealthCheck:
+            link.owner = _CONNECTED
+            link.announceConnected()
+
+    def linkSpoke(self, link: Link) -> None:
+        """
+        Nothing follows.
+        """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        Nothing follows but the cleanups.
+        """
+        if link.isAccepted:
+            link.cleanUpStranger()
+        else:
+            link.cleanUp()
+
+    def linkClosing(self, link: Link) -> None:
+        """
+        Nothing follows.
+        """
+
+    def pingsSpent(self, link: Link) -> None:
+        """
+        It may ping as often as it likes.
+        """
+        link.pingsLeft = -1
+
+
+class _Connected(Unowned):
+    """
+    The same, once the link is connected.
+    """
+
+    def linkLost(self, link: Link, cause: Cause) -> None:
+        """
+        Nothing follows but the cleanups.
+        """
+        link.cleanUp()
+
+
+_CONNECTED = _Connected()
+
+
+class _Asking:
+    """
+    Those who want to know whether the peer lives, and when one was last told that it does.
+    """
+
+    __slots__ = ("answeredAt", "asked")
+
+    def __init__(self) -> None:
+        self.answeredAt = NEVER
+        self.asked: list[Deferred[bool]] = []
+
+    def tell(self, lives: bool) -> None:
+        """
+        Tell all.
+        """
+        asked, self.asked = self.asked, []
+        for one in asked:
+            one.callback(lives)
+
+
+class Link:
+    """
+    One connection to one peer, from established to gone.
+
+    @ivar generation: its number among the links of its factory or service; never reused.
+    @ivar protocol: the protocol that speaks over it.
+    @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
+    @ivar spoken: whether the protocol has taken the peer's first bytes, without raising.
+    @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
+    @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
+        thing; L{None} until the peer has said its own.
+    @ivar pong: the bytes that answer the last ping, in a protocol that has such a thing; L{None}
+        once they have come.
+    @ivar manner: how the protocol speaks by itself, where there is such a thing.
+    @ivar name: what the peer calls itself, once a server has heard it.
+    @ivar owner: who hears of its turns; may be handed on.
+    @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
+        next; below that nobody counts.
+    @ivar spokeAt: when this end last said something other than a ping, in seconds.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asking",
+        "_deadline",
+        "_direct",
+        "_door",
+        "_ending",
+        "_establishedAt",
+        "_heartbeat",
+        "_lastPingMark",
+        "_mark",
+        "_means",
+        "_pausedUnseen",
+        "_ping",
+        "_pingMark",
+        "_sending",
+        "_steady",
+        "_terms",
+        "_transport",
+        "_trusted",
+        "_witness",
+        "agreement",
+        "generation",
+        "keepAlive",
+        "liveness",
+        "manner",
+        "name",
+        "owner",
+        "pingsLeft",
+        "pong",
+        "protocol",
+        "slot",
+        "spokeAt",
+        "spoken",
+        "state",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        owner: Owner,
+        protocol: Any,
+        door: Door,
+        ping: Ping | None = None,
+    ) -> None:
+        """
+        @param door: what hears that the connection is lost, if the transport never says so.
+        @param ping: in place of the terms' own.
+        """
+        self._terms = terms
+        self.owner = owner
+        self._door = door
+        self._ping = ping or terms.ping
+        self._heartbeat = terms.heartbeat
+        self._trusted = False
+        self._pausedUnseen = False
+        self._transport: Any = None
+        self._witness: Witness | None = None
+        self._direct: Witness | None = None
+        self._steady: Witness | None = None
+        self._means: Means | None = self._ping
+        self._establishedAt = 0.0
+        self._deadline = inf
+        self._pingMark = 0
+        self._lastPingMark = 0
+        self._mark = 0
+        # What few links have at a time, none has a place for until then.
+        self._sending: Sending | None = None
+        self._ending: Ending | None = None
+        self._asking: _Asking | None = None
+        self.manner: Manner | None = None
+        self.slot: Slot | None = None
+        self.generation = next(terms.generations)
+        self.protocol = protocol
+        self.state = "new"
+        self.pong: bytes | None = None
+        self.keepAlive: Applied | None = None
+        self.agreement: Agreement | None = None
+        self.name = ""
+        self.pingsLeft = 0
+        self.spokeAt = NEVER
+        self.spoken = False
+        self.liveness = Liveness(None, 0.0)
+
+    def __repr__(self) -> str:
+        return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
+
+    # What is known of it.
+
+    @property
+    def peer(self) -> Any:
+        """
+        The peer's address; L{None} before there is a connection, and where the transport has none,
+        as that of a child process.  An IPv4 address is one, also where the socket has it mapped
+        into IPv6.
+        """
+        getPeer = getattr(self._transport, "getPeer", None)
+        try:
+            return None if getPeer is None else plainAddress(getPeer())
+        except BaseException:
+            # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
+            return None
+
+    @property
+    def _peerName(self) -> str | None:
+        peer = self.peer
+        return None if peer is None else peerName(peer)
+
+    @property
+    def seconds(self) -> Callable[[], float]:
+        """
+        Its clock's.
+        """
+        return self._terms.clock.seconds
+
+    @property
+    def clock(self) -> IReactorTime:
+        """
+        What tells it the time, and makes its delayed calls.
+        """
+        return self._terms.clock
+
+    @property
+    def _pulse(self) -> Pulse:
+        return pulseFor(self._terms.clock)
+
+    @property
+    def cause(self) -> Cause | None:
+        """
+        Why it ended; L{None} until it is known.
+        """
+        return None if self._ending is None else self._ending.cause
+
+    @property
+    def refused(self) -> bool:
+        """
+        Whether a server did not admit the peer.
+        """
+        return self._ending is not None and self._ending.refused
+
+    @property
+    def silence(self) -> float:
+        """
+        Seconds since the last byte was received from the peer; at its end, once it has a cause.
+        """
+        decidedAt = None if self._ending is None else self._ending.decidedAt
+        until = self.seconds() if decidedAt is None else decidedAt
+        return max(0.0, until - self.liveness.heardAt)
+
+    @property
+    def bound(self) -> float | None:
+        """
+        Seconds from the last received byte to the verdict; L{None} if silence proves nothing.
+        """
+        heartbeat = self._heartbeat
+        return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
+
+    @property
+    def age(self) -> float:
+        """
+        Seconds since it was established.
+        """
+        return self.seconds() - self._establishedAt
+
+    @property
+    def proofHeard(self) -> bool:
+        """
+        Whether the peer has said what proves the link: its hello in the built-in protocol, in
+        others anything that the protocol took without raising.
+        """
+        if self._carrier is not None:
+            # Its hello came before the carried protocol was built.
+            return True
+        speaker = self._speaker
+        return self.spoken if speaker is None else speaker.agreement is not None
+
+    def facts(self, *, prepared: bool) -> LinkFacts:
+        """
+        What is known of the link once it has a cause, for L{isProven}.
+
+        @param prepared: whether the link was prepared.
+        """
+        ending = self._end
+        assert ending.cause is not None
+        until = self.seconds() if ending.decidedAt is None else ending.decidedAt
+        return LinkFacts(
+            cause=ending.cause,
+            upFor=until - self._establishedAt,
+            prepared=prepared,
+            builtIn=self._speaker is not None,
+            heard=self.proofHeard,
+            hookFailed=ending.hookFailed,
+            raised=ending.raised,
+        )
+
+    @property
+    def _carrier(self) -> Link | None:
+        """
+        The link of the tunnel that carries this one; L{None} where there is none.
+        """
+        carrier = getattr(self._transport, "carrierLink", None)
+        return carrier if isinstance(carrier, Link) else None
+
+    @property
+    def _speaker(self) -> Link | None:
+        """
+        The link of this connection that speaks the built-in protocol: this one, that of a tunnel
+        below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
+        nothing speaks it.
+        """
+        if self.manner is not None:
+            return self
+        if self._carrier is not None:
+            return self._carrier
+        kept: Link | None = None if self._ending is None else self._ending.speaker
+        if kept is not None:
+            return kept
+        layer: object = self.protocol
+        for _ in range(_MAX_WRAPPERS):
+            # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
+            layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
+            link = getattr(layer, "__dict__", {}).get("link")
+            if isinstance(link, Link) and link.manner is not None:
+                return link
+        return None
+
+    @property
+    def watch(self) -> str:
+        """
+        How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
+        peer speak and silence therefore proves nothing.
+        """
+        heartbeat = self._heartbeat
+        if heartbeat is not None and (self._trusted or heartbeat.interval is None):
+            return "passive"
+        return "keepalive" if heartbeat is None or self._ping is None else "ping"
+
+    @property
+    def isAccepted(self) -> bool:
+        """
+        Whether the peer has connected to this end.
+        """
+        return isAccepted(connectionUnder(self._transport))
+
+    @property
+    def isHealthCheck(self) -> bool:
+        """
+        Whether no peer is behind it: a load balancer before C{haproxy:} has said that it has made
+        the connection for itself (LOCAL).
+        """
+        return isHealthCheck(self._transport)
+
+    @property
+    def rtt(self) -> float | None:
+        """
+        Seconds that the last ping took to be answered; L{None} before the first.
+        """
+        return self.liveness.rtt
+
+    @property
+    def certificate(self) -> Any:
+        """
+        The peer's TLS certificate, as an C{OpenSSL.crypto.X509}; L{None} without one, and once the
+        link has ended.
+        """
+        return certificateOf(self._transport)
+
+    # What the door tells it, in this order.
+
+    def established(self, transport: Any) -> None:
+        """
+        The connection is there; the protocol does not know yet.
+        """
+        now = self._establishedAt = self.seconds()
+        self._transport = transport
+        self.liveness = Liveness(None, now)
+        declareForwarded(transport, self._door)
+        self._witness = bearWitness(transport, self.liveness, self.seconds, self)
+        if self._witness is None and isInMemory(transport):
+            self._terms = replace(self._terms, clock=untimed(self._terms.clock))
+        elif self._witness is not None and self._witness.watched:
+            # By the link of a tunnel below.
+            self.sendBegan()
+        if self._terms.keepAlive is not None:
+            self.keepAlive = applyKeepAlive(transport, self._terms.keepAlive)
+        proxied = awaitHeader(transport, self._readyIfComplete)
+        if proxied and self._terms.proxied is not None:
+            self._terms.proxied(self)
+        handshakes = self._handshakes
+        if handshakes:
+            forwardHandshake(transport, self._door)
+        if proxied or handshakes:
+            self.state = "handshaking"
+            self._deadline = now + (self._terms.limits.connectTimeout or inf)
+            self._revisit()
+        else:
+            self._live(now)
+
+    def protocolConnected(self) -> None:
+        """
+        The protocol has been told, too.
+        """
+        if self.state == "alive":
+            self._ready()
+
+    def handshaken(self) -> None:
+        """
+        The TLS handshake is complete.
+        """
+        if self.state == "handshaking" and not handshakeRejected(self._transport):
+            sendHeldBack(self._transport)
+            self._readyIfComplete()
+
+    def _readyIfComplete(self) -> None:
+        """
+        Begin, unless a TLS handshake or the header of a load balancer is still waited for.
+        """
+        if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
+            return
+        self._deadline = inf
+        self._live(self.seconds())
+        self._ready()
+
+    @property
+    def _handshakes(self) -> bool:
+        return isSecured(self._transport) and not handshakeDone(self._transport)
+
+    def _ready(self) -> None:
+        self.owner.linkReady(self)
+
+    def heard(self) -> None:
+        """
+        Bytes came from the peer, and are delivered next.  Where a L{Witness} sees them first, only
+        the first chunk has to be told; otherwise L{suspectSpoke} follows once it is delivered.
+        """
+        self.liveness.heardAt = self.seconds()
+
+    def spokeFirst(self) -> None:
+        """
+        The protocol has taken the peer's first bytes, without raising.
+        """
+        self.spoken = True
+        if self.manner is None:
+            self.owner.linkSpoke(self)
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether it is up, as far as anybody knows.
+        """
+        return self.state in ("alive", "suspected")
+
+    @property
+    def cleaned(self) -> bool:
+        """
+        Whether it has ended, and its cleanups have run.
+        """
+        return self._ending is not None and self._ending.cleaned
+
+    @property
+    def door(self) -> Door:
+        """
+        What the transport speaks to: the protocol itself, or what wraps it.
+        """
+        return self._door
+
+    @property
+    def outermost(self) -> Any:
+        """
+        What the transport speaks to, with all that stands around the protocol.
+        """
+        return self._door
+
+    @property
+    def built(self) -> Any:
+        """
+        What the factory has built: the protocol, or wrappers of Twisted's around it.
+        """
+        return self.protocol
+
+    @property
+    def hearsByItself(self) -> bool:
+        """
+        Whether each chunk is seen on the socket, and the door need not tell.
+        """
+        return self._witness is not None
+
+    def chunkDelivered(self) -> None:
+        """
+        The protocol has been told of bytes, and has returned.
+        """
+
+    def unheard(self) -> bool:
+        """
+        Whether bytes may have come that were not heard, where no socket tells of them.
+        """
+        return False
+
+    @property
+    def closeTimeout(self) -> float | None:
+        """
+        Seconds that a polite close may go without progress; L{None} for no limit.
+        """
+        return self._terms.limits.closeTimeout
+
+    @property
+    def ending(self) -> bool:
+        """
+        Whether its end is being told to the protocol.
+        """
+        return self.state == "gone" and self._ending is not None and not self._ending.told
+
+    @property
+    def endsByItself(self) -> bool:
+        """
+        Whether the connection says beforehand what it tells the door, see L{chunkComes} and
+        L{connectionEnds}.
+        """
+        return self._observed is not None
+
+    @property
+    def _observed(self) -> Witness | ObservedSocket | None:
+        """
+        The connection that tells this link of each call before it makes it.
+        """
+        connection = observedUnder(self._transport)
+        isOthers = isinstance(connection, ObservedSocket) and connection.sender is not self
+        return None if isOthers else connection
+
+    def _tellOfNext(self) -> None:
+        """
+        Hear of the next chunk before it is delivered.
+        """
+        if self._witness is not None:
+            self._witness.suspected = True
+
+    # What a protocol that has such things tells it.
+
+    def trust(self, within: float | None) -> None:
+        """
+        The peer has given its word to speak by itself: watch it by that, passively.
+
+        @param within: seconds, the bound; L{None} if it has taken its word back, so that its
+            silence proves nothing.
+        """
+        self._trusted = within is not None
+        bound = None if within is None else max(SHORTEST_BOUND, within)
+        self._watchBy(None if bound is None else Heartbeat.trusting(bound))
+
+    def distrust(self) -> None:
+        """
+        The peer has not given its word, or no good one: ping it, within the same bound.
+        """
+        if self.bound is not None:
+            self._trusted = False
+            self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
+
+    def greeted(self, agreement: Agreement) -> None:
+        """
+        The peer's hello was read.
+
+        @param agreement: what it and this end's hello come to.
+        """
+        self.agreement = agreement
+        self.owner.linkSpoke(self)
+
+    def behave(self, manner: Manner) -> None:
+        """
+        This end has said how it will speak by itself.
+        """
+        # What it pings with it says by beatsWith.
+        self._means = None
+        self.spokeAt = self.seconds()
+        self.speakAs(manner)
+
+    def speakAs(self, manner: Manner) -> None:
+        """
+        Speak by itself in another manner from here on, because the peer has said what it needs.
+        """
+        self.leaveRound()
+        self.manner = manner
+        self._revisit()
+
+    def spoke(self) -> None:
+        """
+        This end has just said something.
+        """
+        self.spokeAt = self.seconds()
+
+    def spendPing(self) -> None:
+        """
+        The peer has pinged.
+        """
+        if self.pingsLeft > 0:
+            self.pingsLeft -= 1
+        elif not self.pingsLeft:
+            self.owner.pingsSpent(self)
+
+    def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
+        """
+        How to ping without the protocol, which need not see the pongs.
+
+        @param beats: L{None} while the protocol is in the middle of something, and has to see all.
+        @param inPlaceOf: the protocol's own ping, which does the same.
+        """
+        if self._ping is inPlaceOf:
+            self._means = beats
+
+    def ponged(self) -> None:
+        """
+        The ping was answered in so many words.
+        """
+        now = self.seconds()
+        self.pong = None
+        self.liveness.rtt = now - self.liveness.pingedAt
+        witness = self._direct
+        if witness is not None and witness.sent == self._lastPingMark:
+            # All of it has arrived, and nobody need ask the kernel.
+            self._arrived(witness)
+            if witness.watched and not self.unsent:
+                self._unwatch(witness)
+
+    def lost(self, reason: Failure) -> Failure:
+        """
+        The transport let go of the connection.
+
+        @return: what to tell the protocol.
+        """
+        cause = self._causeOf(reason)
+        self.leaveCrowd()
+        self._end.closing = None
+        self.state = "gone"
+        self._pulse.leave(self)
+        told = reason.value
+        if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
+            # What may have been cut off must not look complete.
+            return reason
+        if not isinstance(told, ConnectionClosed):
+            # TLS's own error, or what the protocol raised: no cause is a kind of that.
+            return reason
+        return Failure(cause)
+
+    def ended(self) -> None:
+        """
+        The protocol has been told, too.
+        """
+        assert self.cause is not None
+        self._end.told = True
+        witness = self._witness
+        if witness is not None:
+            self.sendProgressed()
+            witness.awaited = False
+        connection = self._witness or self._observed
+        if connection is not None:
+            connection.sender = None
+        sending, self._sending = self._sending, None
+        for waiting in () if sending is None else sending.givenUp():
+            _failQuietly(waiting, self.cause)
+        if self._asking is not None:
+            self._asking.tell(False)
+        self.owner.linkLost(self, self.cause)
+
+    # What its owner does.
+
+    def belongsTo(self, terms: Terms) -> bool:
+        """
+        Whether it is a link of the factory or service that has these terms, or had them once.
+        """
+        return self._terms.generations is terms.generations
+
+    def announceConnected(self) -> None:
+        """
+        Say that the link is in use.
+        """
+        self._announce("connected", watch=self.watch)
+        self._terms.callHook("connected", self, failed=self._connectedFailed)
+
+    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
+        """
+        Say that it is gone, and run its cleanups, last in first out.
+
+        @param limit: that of the log for links that never were a peer's: not each end of such a
+            link is logged.  L{None} to log this one in any case.
+        @return: fires when they have run, or their time is over.
+        """
+        ending = self._end
+        cleanups, ending.cleanups = ending.cleanups, None
+        if cleanups is None:
+            return succeed(None)
+        # A wrapper and its link refer to each other: no collector shall be needed for them.
+        del self._door
+        cause = ending.cause
+        assert cause is not None
+        name = "refused" if ending.refused else "disconnected"
+        if limit is None:
+            self._announceEnd(name, cause)
+        else:
+            announce = partial(self._announceEnd, name, cause)
+            limit.log(type(cause), self.seconds(), self._pulse, announce)
+
+        def lastHook() -> object:
+            return getattr(self._terms.hooks, name)(self, cause)
+
+        lastHook.__qualname__ = f"{name} hook"
+        done = self._runSteps([lastHook, *reversed(cleanups)])
+        return done.addCallback(lambda _: ending.tell())
+
+    def cleanUpStranger(self) -> None:
+        """
+        L{cleanUp} after a link that has ended before anybody knew who was there: a port scan, or a
+        health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
+        """
+        self.cleanUp(self._terms.strangers)
+
+    def _announceEnd(self, event: str, cause: Cause, others: int | None = None) -> None:
+        fields: dict[str, object] = {} if others is None else {"others": others}
+        if self.refused:
+            self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
+        else:
+            # Port scans and health checks leave in these ways, and need no warning.
+            usual = (ClosedHere, PeerClosed, PeerReset) if fields else ClosedHere
+            level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
+            evidence = _fieldsOf(cause.evidence)
+            self._announce(event, level, cause=cause, evidence=evidence, **fields)
+
+    def ask(self) -> Deferred[bool]:
+        """
+        Make the peer speak now.
+
+        @return: fires with whether it lives: L{True} once it says anything, or where its silence
+            proves nothing; L{False} once the link has ended, and that is when the peer has said
+            nothing for the C{timeout} of the heartbeat from now on, if not before.
+        """
+        now = self.seconds()
+        self.leaveRound()
+        self.leaveCrowd()
+        if not self.usable:
+            return succeed(False)
+        asking = self._asking = self._asking or _Asking()
+        # After a FIN no bound runs either, but the peer can no longer answer.
+        finished = self._witness is not None and self._witness.finished
+        unwatched = self.liveness.deadline == inf
+        if not finished and (unwatched or now < asking.answeredAt + _LIFE_LASTS):
+            return succeed(True)
+        asked: Deferred[bool] = Deferred()
+        asking.asked.append(asked)
+        if self._witness is not None:
+            self._witness.suspected = True
+        heartbeat = self._terms.heartbeat
+        if self._ping is not None and heartbeat is not None:
+            if self.liveness.ask(now, heartbeat.timeout) is Decision.PING:
+                self._ask(now, self._ping)
+            self._revisit()
+        return asked
+
+    def pause(self) -> None:
+        """
+        Read no more for now.  What the peer says meanwhile is no silence.
+        """
+        # A witness sees each pause, also those of others.
+        self._pausedUnseen = self._witness is None
+        self._transport.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        if self._pausedUnseen:
+            self._pausedUnseen = False
+            self.liveness.heardAt = self.seconds()
+        self._transport.resumeProducing()
+
+    def whenGone(self) -> Deferred[Cause]:
+        """
+        Fires with the cause once the link has ended and been cleaned up.
+        """
+        return self._end.whenCleaned()
+
+    # What the user does.
+
+    def addCleanup(self, f: Callable[..., object], *arguments: object, **keywords: object) -> None:
+        """
+        Call C{f} once when the link has ended, before the next attempt; the last added is the
+        first called.  On a link whose cleanups have begun, it is called now.
+
+        @param f: may return a Deferred or a coroutine.
+        """
+
+        def cleanup() -> object:
+            return f(*arguments, **keywords)
+
+        cleanup.__qualname__ = printable(textOf(getattr(f, "__qualname__", None) or f))
+        cleanups = self._end.cleanups
+        if cleanups is None:
+            self._runSteps([cleanup])
+        else:
+            cleanups.append(cleanup)
+
+    def send(self, data: bytes) -> Deferred[None]:
+        """
+        Write to the peer.
+
+        @return: fires when the bytes have been handed to the kernel; fails with the link's cause
+            if it ends first, and with L{SendFailed} if C{Limits.maxBuffered} bytes wait already,
+            in which case nothing is written.  Nobody has to listen to it.
+        """
+        if self.cause is not None:
+            return _failed(self.cause)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
+        limit = self._terms.limits.maxBuffered
+        if limit is not None and self.unsent + len(data) > limit:
+            words = f"{self.unsent} bytes wait to be sent, and maxBuffered is {limit}"
+            return _failed(SendFailed(words))
+        try:
+            self._transport.write(data)
+        except BaseException as error:
+            return self.sendFailed(error)
+        if self.manner is not None:
+            self.spoke()
+        return self.whenSent()
+
+    def sendNow(self, transport: Any, data: bytes) -> None:
+        """
+        Write a hello, a ping, or the answer to one: a few bytes, and many links that have some.
+
+        @param transport: the protocol's own; if it is the connection itself, they go straight to
+            the kernel, unless something waits before them, there or here.  What waits has to be
+            looked at, and L{sendBegan} sees to that.
+        """
+        self.leaveRound()
+        witness = self._direct
+        if transport is not witness or witness is None or not self._allArrived(witness):
+            transport.write(data)
+        else:
+            witness.sendNow(data)
+
+    def sendFailed(
+        self, error: BaseException, what: str = "the message could not be encoded"
+    ) -> Deferred[None]:
+        """
+        Something could not be sent: the stream has a hole, so the link ends.
+
+        @return: fails with L{SendFailed}.
+        """
+        cause = SendFailed(f"{what}: {inWords(error)}")
+        cause.__cause__ = error
+        self.abort(cause)
+        return _failed(cause)
+
+    def close(
+        self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
+    ) -> Deferred[Cause]:
+        """
+        Close politely, see L{PoliteClose}: what was written before reaches a peer
+        that reads.  Abort after C{Limits.closeTimeout} without progress.
+
+        @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
+        @param within: seconds, in place of C{Limits.closeTimeout}.
+        @param lingers: L{False} to close the socket once it has been flushed, whatever the peer has
+            read: for a server that has no room for more of these.
+        @return: as L{whenGone}.
+        """
+        if self.state not in ("closing", "gone"):
+            self.leaveRound()
+            self._sayGoodbye()
+            self.blame(cause or ClosedHere())
+            self._beginClose(within or self._terms.limits.closeTimeout, lingers)
+        return self.whenGone()
+
+    def _beginClose(self, timeout: float | None, lingers: bool) -> None:
+        transport = self._transport
+        connection = connectionUnder(transport)
+        self._closeWithin(timeout)
+        if timeout is None or connection is None or not lingers:
+            transport.loseConnection()
+            return
+        # A protocol that says goodbye has the peer close.
+        awaitsPeer = self.manner is not None
+        closing = self._end.closing = PoliteClose(
+            connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
+        )
+        closing.begin(transport)
+        self._closingChanged()
+
+    def letGo(self) -> None:
+        """
+        End the link now if it is closing politely, because another link waits for its end.  The
+        connection goes on closing by itself.
+        """
+        ending = self._end
+        closing = ending.closing
+        if self.state == "closing" and ending.turnsLeft is None and closing is not None:
+            assert ending.cause is not None
+            self.connectionEnds()
+            words = "The protocol of {link} failed at its end"
+            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
+            if not closing.over:
+                ending.closing = closing
+                self._revisit()
+
+    def abort(self, cause: Cause) -> None:
+        """
+        End it at once.
+
+        @param cause: kept, unless it had one already.
+        """
+        if self.state in ("new", "gone"):
+            return
+        self.leaveRound()
+        self.blame(cause)
+        self._enterClosing()
+        ending = self._end
+        if ending.turnsLeft is not None:
+            return
+        ending.turnsLeft = _TURNS_TO_LET_GO
+        self._deadline = self.seconds()
+        self._revisit()
+        guarded(_log, "{link} could not be aborted", abort, self._transport, link=self)
+
+    @property
+    def unsent(self) -> int:
+        """
+        Bytes that wait in this process to be sent; 0 where the transport does not say.
+        """
+        witness = self._witness
+        if witness is None:
+            return unsentBelow(self._transport) + unsentAbove(self._transport)
+        plain = witness is self._direct and not witness.TLS
+        above = 0 if plain else unsentAbove(self._transport)
+        return witness.unsent() + above
+
+    @property
+    def delivered(self) -> int:
+        """
+        Bytes that the peer's kernel has acknowledged; 0 where the transport does not say.
+        """
+        return 0 if self._witness is None else self._witness.delivered()
+
+    @property
+    def overfull(self) -> bool:
+        """
+        Whether C{Limits.maxBuffered} bytes wait to be sent.
+        """
+        limit = self._terms.limits.maxBuffered
+        return limit is not None and self.unsent > limit
+
+    # What the pulse and the transport tell it.
+
+    def beat(self, now: float, lateness: float) -> float | None:
+        """
+        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        """
+        steady = self._steady
+        if steady is not None and self.state == "alive":
+            # Nothing but heartbeats goes on, as on most of many links.
+            if steady.round is not None:
+                self.leaveRound()
+            liveness = self.liveness
+            if liveness.due == inf and liveness.settled:
+                # In a crowd nothing of it is due, and it is here for its own word.
+                speakBy = self._speakBy
+                if now < speakBy:
+                    return speakBy if speakBy < inf else None
+                self._keepWord(now)
+                return self._next()
+            if self._joinsRound(steady, now, now - lateness):
+                return None
+            pings = liveness.glance(now, lateness)
+            if pings is False:
+                if liveness.speaksOften(now):
+                    self._joinCrowd(now)
+                if self.manner is None:
+                    return liveness.due if liveness.due < inf else None
+            if pings is not None:
+                if pings:
+                    self._sendPing(now)
+                elif now >= self._speakBy:
+                    self._keepWord(now)
+                return self._next()
+        if self.state == "gone" and not self._closesOn:
+            return None
+        if now >= self._deadline:
+            self._overdue(now, lateness)
+        elif self.state != "closing" and not self._isClosing():
+            if now >= self.liveness.due:
+                self._look(now, lateness)
+            if self.state != "closing" and now >= self._stallLook():
+                self._lookAtSending(now, lateness)
+            if now >= self._speakBy:
+                self._keepWord(now)
+        return self._next()
+
+    def _joinsRound(self, steady: Witness, now: float, due: float) -> bool:
+        """
+        @return: whether it has, and is visited no more, for its peer only answers.
+        """
+        means, heartbeat, manner = self._means, self._heartbeat, self.manner
+        if means is None or heartbeat is None or self.pong is not None:
+            return False
+        place = self.liveness.onlyAnswers(due)
+        if place is None or steady.sent != self._lastPingMark or not steady.mayRest:
+            return False
+        placed = self.liveness.placed
+        if not placed and not isAccepted(steady):
+            # It is the only one, most likely.
+            return False
+        word = inf if manner is None else manner.within
+        if word < (heartbeat.interval or 0.0) + PUNCTUAL:
+            return False
+        place, askedAt = lastPlace(heartbeat, place, now)
+        if not placed:
+            place = placeBefore(place, heartbeat.interval or 0.0)
+        round = self._pulse.roundFor(means, heartbeat, place, askedAt)
+        if not steady.rest(round):
+            return False
+        self.liveness.rest()
+        # What each holds of its own here, thousands need not.
+        self.spokeAt = NEVER
+        self._pingMark = self._lastPingMark = self._mark = 0
+        round.join(steady, self)
+        return True
+
+    def pingInTurn(self) -> None:
+        """
+        See L{Member<twisted_heartbeat.batching.pinground.Member>}.
+        """
+        if self._ping is not None:
+            self._ask(self.seconds(), self._ping)
+
+    def _joinCrowd(self, now: float) -> None:
+        """
+        Be looked at with others, if nothing but words of the peer is to be expected.
+        """
+        heartbeat = self._heartbeat
+        # One that is watched by its peer's own word is watched like no other.
+        if heartbeat is not None and heartbeat is self._terms.heartbeat:
+            crowd = self._pulse.crowdFor(heartbeat, now)
+            if crowd is not None:
+                crowd.join(self.liveness, self)
+
+    def leaveCrowd(self) -> None:
+        """
+        Be in none from here on.
+        """
+        if self._heartbeat is not None and self.liveness.settled:
+            if self._pulse.leaveCrowd(self._heartbeat, self.liveness):
+                self._revisit()
+
+    def leftCrowd(self) -> None:
+        """
+        See L{Crowd<twisted_heartbeat.batching.talkers.Crowd>}.
+        """
+        self._revisit()
+
+    def leaveRound(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}, and L{Round}.
+        """
+        witness = self._direct
+        round = None if witness is None else witness.round
+        if witness is None or round is None:
+            return
+        asked, answered = round.asked(witness), witness not in round.waiting
+        round.leave(witness)
+        witness.rouse()
+        if round.pong is not None:
+            # What waits, if anything, is what has ended its rest; or a part of the ping.
+            waits = self.unsent if round.pinging is witness else 0
+            self._pingMark = self._lastPingMark = self._mark = witness.sent + waits
+            if asked and not answered:
+                self._mark -= round.size
+                self.pong = round.pong
+        if asked:
+            self.liveness.resume(round.due, round.askedAt, answered=answered)
+        else:
+            # It is due yet.
+            self.liveness.resume(round.before, round.before, answered=True)
+        self._revisit()
+
+    def sendBegan(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+        self.leaveRound()
+        self.leaveCrowd()
+        self._steady = None
+        witness = self._witness
+        if witness is not None and self.state != "closing":
+            self._mark = witness.delivered()
+            self._sends.begin(self.seconds())
+            if self._terms.limits.sendStall is not None:
+                self._revisit()
+
+    def sendProgressed(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+        witness = self._witness
+        if witness is not None:
+            for waiting in self._settleSends(witness):
+                waiting.callback(None)
+
+    def suspectSpoke(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.  A peer whose last bytes end
+        the link, a goodbye for example, has neither recovered nor answered.
+        """
+        asking = self._asking
+        asked = asking is not None and bool(asking.asked)
+        if not (asked or self.state == "suspected") or not self.usable or self._isClosing():
+            return
+        if self.state == "suspected":
+            self._look(self.seconds(), 0.0)
+        if asking is not None and asked and self.usable:
+            asking.answeredAt = self.seconds()
+            asking.tell(True)
+
+    def peerFinished(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+        self.leaveRound()
+        self.leaveCrowd()
+        self.liveness.mute()
+        if self.state == "suspected":
+            self._recover()
+
+    def chunkComes(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+        if self._witness is None:
+            self.liveness.heardAt = self.seconds()
+
+    def connectionEnds(self) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+
+    def lostUnheard(self, reason: Failure) -> None:
+        """
+        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        """
+        if self.state != "gone":
+            self.lost(reason)
+            self.ended()
+
+    # Looking at the peer.
+
+    def _live(self, now: float) -> None:
+        """
+        Begin to listen.
+        """
+        self.state = "alive"
+        self._establishedAt = now
+        if self.watch == "keepalive":
+            return
+        self._mayBeDirect()
+        self._listenFrom(now)
+
+    def _watchBy(self, heartbeat: Heartbeat | None) -> None:
+        self.leaveRound()
+        self.leaveCrowd()
+        self._heartbeat = heartbeat
+        self._mayBeDirect()
+        if self.usable:
+            self._listenFrom(self.liveness.heardAt)
+
+    def _mayBeDirect(self) -> None:
+        """
+        Find out whether what waits in the kernel alone is no matter, see L{_isWaiting}.
+        """
+        before, self._direct = self._direct, None
+        if self.watch != "keepalive" and self._witness is self._transport:
+            self._direct = self._witness
+        elif before is not None and not before.watched:
+            # It was no matter until now.
+            before.watched = True
+            self.sendBegan()
+        self._maySteady()
+
+    def _maySteady(self) -> None:
+        """
+        Find out whether nothing but heartbeats goes on.  It stays so until something is written
+        through the transport's buffer, as whoever closes it politely does, too.
+        """
+        witness = self._direct
+        isSteady = witness is not None and not witness.watched and witness.plainlyOpen
+        self._steady = witness if isSteady else None
+
+    def _listenFrom(self, heardAt: float) -> None:
+        draw, heartbeat = self._terms.phase, self._heartbeat
+        phase = None
+        if draw is not None and heartbeat is not None and heartbeat.interval is not None:
+            phase = commonPhase(draw(), heardAt, heartbeat.interval)
+        # The same object, for it is the one that the witness tells.
+        self.liveness.begin(heartbeat, heardAt, phase)
+        self._revisit()
+
+    def _keepWord(self, now: float) -> None:
+        """
+        Say something, unless the peer does not take what was said before: what waits for it is
+        itself a word once it moves, and heartbeats behind it would only pile up.
+        """
+        self.spokeAt = now
+        if self.usable and self.manner is not None and not self.unsent:
+            try:
+                self.manner.speak(self.protocol)
+            except BaseException as error:
+                _log.failure("{link} could not speak", link=self)
+                self.sendFailed(error, "the heartbeat failed")
+
+    @property
+    def _speakBy(self) -> float:
+        """
+        When this end has to say something, unless the peer is to take it for dead.
+        """
+        manner = self.manner
+        if manner is None:
+            return inf
+        pingedAt, spokeAt = self.liveness.pingedAt, self.spokeAt
+        return (pingedAt if pingedAt > spokeAt else spokeAt) + manner.within
+
+    def _look(self, now: float, lateness: float) -> None:
+        liveness = self.liveness
+        if self._witness is None and self.unheard():
+            liveness.heardAt = now
+        pings = liveness.fresh and self.watch == "ping"
+        excusedAt = None if pings else self._excusedAt(now)
+        decision = liveness.decide(now, lateness, excusedAt)
+        if decision in (Decision.PING, Decision.PING_AGAIN):
+            self._sendPing(now)
+        elif decision is Decision.SUSPECT:
+            self._suspect(now)
+        elif decision is Decision.RECOVERED:
+            self._recover()
+        elif decision is Decision.VERDICT:
+            self._verdict(now)
+
+    def _excusedAt(self, now: float) -> float | None:
+        """
+        The latest instant at which the silence was ours and not the peer's.
+        """
+        witness = self._witness
+        if witness is None:
+            return now if self._pausedUnseen or notRead(self._transport) else None
+        if witness.paused:
+            return now
+        waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
+        drainedAt = NEVER if self._sending is None else self._sending.drainedAt
+        if waits and drainedAt > self.liveness.pingedAt:
+            # The ping itself waits behind bulk data, and that has drained since.
+            return max(drainedAt, witness.resumedAt)
+        return witness.resumedAt
+
+    def _progressed(self, witness: Witness, now: float) -> int:
+        """
+        Note whether the peer's kernel has taken more than at the last look, and since when.
+        """
+        delivered = witness.delivered()
+        if delivered != self._mark:
+            evidence = evidenceOf(witness.socket)
+            sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
+            self._mark = delivered
+            self._sends.moved(now - sinceAck)
+        return delivered
+
+    def _sendPing(self, now: float) -> None:
+        if self._ping is not None and self.watch == "ping":
+            self._ask(now, self._ping)
+
+    def _ask(self, now: float, ping: Ping) -> None:
+        steady = self._steady
+        if steady is not None and not self._allArrived(steady):
+            steady = None
+        try:
+            if steady is not None:
+                answer = steady.sendsNow(ping, self.protocol)
+            else:
+                answer = ping(self.protocol)
+            if type(answer) is CoroutineType:
+                # It has written nothing before it is started.
+                start = startPing
+                answer = start(answer) if steady is None else steady.sendsNow(start, answer)
+        except BaseException as error:
+            _log.failure("{link} could not send its ping", link=self)
+            self.sendFailed(error, "the ping failed")
+            return
+        self.liveness.pingedAt = self.seconds()
+        if self._witness is not None:
+            sent = self._witness.sent
+            # If it still is, nothing waits.
+            unsent = self.unsent if self._steady is None else 0
+            # No sum where there is nothing to add: the same number serves both.
+            self._lastPingMark = sent + unsent if unsent else sent
+            if self.state != "suspected":
+                self._pingMark = self._lastPingMark
+        if steady is not None and self._steady is None and self.manner is None:
+            # It goes another way, and would each time have its link leave the round.
+            self._means = None
+        # Most often there is none, and to ask what it is takes longest of all here.
+        if answer is not None and isinstance(answer, Deferred):
+            # An error answer is an answer too; what the peer did not send is no life.
+            answer.addBoth(self._pingAnswered, now)
+
+    def _pingAnswered(self, result: object, pingedAt: float) -> None:
+        if self.state in ("alive", "suspected") and self.liveness.heardAt > pingedAt:
+            self.liveness.rtt = self.seconds() - pingedAt
+
+    def _suspect(self, now: float) -> None:
+        self.state = "suspected"
+        if self._witness is not None:
+            self._witness.suspected = True
+        self._sendPing(now)
+        if self.state == "suspected":
+            self._announce("suspected", LogLevel.warn)
+            self._terms.callHook("suspected", self)
+
+    def _recover(self) -> None:
+        self.state = "alive"
+        self._announce("recovered")
+        self._terms.callHook("recovered", self)
+
+    def _verdict(self, now: float) -> None:
+        heartbeat = self._heartbeat
+        assert heartbeat is not None
+        silence = now - self.liveness.heardAt
+        words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
+        if self._asking is not None and self._asking.asked:
+            words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
+        evidence = self._evidence(self._pulse.fall(now))
+        hung = evidence is not None and self._isHung(evidence, silence)
+        self._end.blameLater(partial(self._diagnose, evidence, hung, words), now)
+        self._enterClosing()
+        self._pulse.soon(self._abortDecided)
+
+    def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
+        witness = self._witness
+        asks = evidence is not None and not hung and witness is not None and witness.connected
+        number = unreachable(witness.socket) if asks and witness is not None else 0
+        return causeOfSilence(number, evidence, hung=hung, words=words)
+
+    def _abortDecided(self) -> None:
+        assert self.cause is not None
+        self.abort(self.cause)
+
+    def _isHung(self, evidence: Evidence, silence: float) -> bool:
+        """
+        Whether the peer's kernel has answered since its process last did.
+        """
+        sent = 0 if self._witness is None else self._witness.sent
+        delivered = sent - (evidence.unacknowledged or 0)
+        if self.watch == "ping" and delivered >= self._lastPingMark:
+            return True
+        # Nothing is open, though the ping has not been taken: it waits before a closed window. Or
+        # nobody was asked, and the kernels have met all the same.
+        fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
+        return evidence.kernelAnswers and (evidence.window == 0 or fresh)
+
+    def _evidence(self, fall: Fall | None = None) -> Evidence | None:
+        witness = self._witness
+        if witness is None or not witness.connected:
+            return None
+        witness.evidence = evidenceOf(witness.socket, fall)
+        return witness.evidence
+
+    # Looking at what is sent.
+
+    def _stallLook(self) -> float:
+        """
+        When to look at the send buffer next.
+        """
+        witness, stall = self._witness, self._terms.limits.sendStall
+        if witness is None or stall is None or not witness.watched:
+            return inf
+        return self._sends.nextLook(stall)
+
+    def _lookAtSending(self, now: float, lateness: float) -> None:
+        witness, stall = self._witness, self._terms.limits.sendStall
+        assert witness is not None and stall is not None
+        sending = self._sends
+        sending.lookedAt = now
+        delivered = self._progressed(witness, now)
+        if delivered == witness.sent:
+            # The kernel has room: it was this process that offered nothing.
+            sending.movedAt = sending.drainedAt = now
+        elif lateness > stall / STALL_LOOKS:
+            sending.movedAt = min(now, sending.movedAt + lateness)
+        if not self._isWaiting(witness, delivered):
+            self._unwatch(witness)
+        elif now >= sending.movedAt + stall:
+            waiting = witness.sent - delivered + witness.unsent()
+            words = f"{waiting} bytes wait, and none was taken for {now - sending.movedAt:.3f} s"
+            self.abort(SendStalled(words, evidence=self._evidence()))
+
+    def _allArrived(self, witness: Witness) -> bool:
+        """
+        Whether the peer's kernel has all that was sent.  After a pong there is no need to ask.
+        """
+        if witness.sent != self._mark:
+            delivered = witness.delivered()
+            if delivered != witness.sent:
+                return False
+            self._arrived(witness)
+        return True
+
+    def _arrived(self, witness: Witness) -> None:
+        """
+        The peer's kernel has all that was sent.
+        """
+        self._mark = witness.sent
+        if self._sending is not None:
+            self._sending.movedAt = self.seconds()
+            self._restSending(witness)
+
+    def _isWaiting(self, witness: Witness, delivered: int) -> bool:
+        """
+        Whether something waits to be sent.  What waits in the kernel alone is no matter where
+        silence is watched, too: then it is the ping that waits there.
+        """
+        return witness.unsent() > 0 or (self.watch == "keepalive" and delivered < witness.sent)
+
+    def whenSent(self) -> Deferred[None]:
+        """
+        @return: fires when all that has been written so far has been handed to the kernel; fails
+            with the link's cause if it ends first.
+        """
+        witness = self._witness
+        if witness is None:
+            return succeed(None)
+        # What a layer above the connection makes of the message, and when, is not known yet.
+        above = isSecured(self._transport) or unsentAbove(self._transport)
+        witness.awaited = True
+        return self._sends.wait(None if above else witness.sent + witness.unsent())
+
+    def _settleSends(self, witness: Witness) -> list[Deferred[None]]:
+        """
+        Take out the sends that have been handed to the kernel.
+        """
+        sending = self._sending
+        if sending is None:
+            witness.awaited = False
+            return []
+        if sending.unmarked and not unsentAbove(self._transport):
+            sending.mark(witness.sent + witness.unsent())
+        settled = sending.settled(witness.sent)
+        witness.awaited = sending.awaited
+        self._restSending(witness)
+        return settled
+
+    @property
+    def _sends(self) -> Sending:
+        """
+        The L{Sending}, which is there from now on.
+        """
+        if self._sending is None:
+            self._sending = Sending(self.seconds())
+        return self._sending
+
+    def _unwatch(self, witness: Witness) -> None:
+        """
+        Nothing waits any more.
+        """
+        witness.watched = False
+        self._restSending(witness)
+        self._maySteady()
+
+    def _restSending(self, witness: Witness) -> None:
+        """
+        Forget the L{Sending} until something waits again.  Not before all has arrived: what has
+        drained may yet excuse the peer.
+        """
+        sending = self._sending
+        if sending is None or witness.watched or sending.awaited:
+            return
+        if self._mark == witness.sent:
+            self._sending = None
+
+    # Ending.
+
+    def _isClosing(self) -> bool:
+        """
+        Whether somebody else has begun to close it politely.  No byte will be heard any more, and
+        Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
+        """
+        witness = self._witness
+        if closesHere(self._transport):
+            self.blame(ClosedHere())
+        elif witness is not None and witness.disconnecting:
+            # Not our side, so it was TLS, at the other's close_notify.
+            self.blame(PeerClosed("the peer closed the connection (close_notify)"))
+        else:
+            return False
+        self._closeWithin(self._terms.limits.closeTimeout)
+        self._deadline = min(self._deadline, self.liveness.deadline)
+        self._revisit()
+        return True
+
+    def _looksAgain(self, now: float, lateness: float, limit: float | None) -> bool:
+        """
+        Put off a deadline of the peer's, once, as
+        L{PeerDeadline<twisted_heartbeat.timing.deadline.PeerDeadline>} does.
+
+        @return: whether it was put off.
+        """
+        ending = self._end
+        if ending.lookedAgain:
+            return False
+        ending.lookedAgain = True
+        self._deadline = now + min(lateness, limit or 0.0)
+        return True
+
+    def _closeWithin(self, limit: float | None) -> None:
+        self._enterClosing()
+        self._end.lookedAgain = False
+        self._deadline = self.seconds() + (limit or inf)
+        self._revisit()
+
+    def _enterClosing(self) -> None:
+        if self.state != "closing":
+            self.state = "closing"
+            if self._asking is not None:
+                self._asking.tell(False)
+            self.owner.linkClosing(self)
+
+    @property
+    def _closesOn(self) -> bool:
+        """
+        Whether the connection is still closing although the link has ended, see L{letGo}.
+        """
+        closing = None if self._ending is None else self._ending.closing
+        return closing is not None and not closing.over
+
+    def _closingChanged(self) -> None:
+        """
+        Look at the polite close in the reactor's next turn.
+        """
+        if self.state == "closing" or self._closesOn:
+            self._deadline = min(self._deadline, self.seconds())
+            self._revisit()
+        else:
+            self._pulse.leave(self)
+
+    def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
+        step = closing.look(now, lateness)
+        if step is CloseStep.WAIT:
+            self._deadline = closing.due
+            return
+        self._deadline = inf
+        if step is CloseStep.FINISH:
+            self._pulse.soon(closing.finish)
+        elif self.state == "gone":
+            abort(self._transport)
+        else:
+            assert self.cause is not None
+            self.abort(self.cause)
+
+    def _overdue(self, now: float, lateness: float) -> None:
+        limits = self._terms.limits
+        if self.state == "handshaking":
+            if not self._handshakes:
+                # Not every layer above TLS tells of the handshake.
+                self.handshaken()
+            limit = limits.connectTimeout
+            if self.state == "handshaking" and not self._looksAgain(now, lateness, limit):
+                what = "TLS handshake" if self._handshakes else "header of a load balancer"
+                self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
+            return
+        ending = self._end
+        assert ending.cause is not None
+        if ending.turnsLeft is None and ending.closing is not None:
+            self._lookAtClosing(ending.closing, now, lateness)
+        elif ending.turnsLeft is None:
+            if not self._looksAgain(now, lateness, limits.closeTimeout):
+                self.abort(ending.cause)
+        elif ending.turnsLeft > 1:
+            ending.turnsLeft -= 1
+        else:
+            self._deadline = inf
+            self.connectionEnds()
+            words = "The protocol of {link} failed at its end"
+            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
+
+    @property
+    def _end(self) -> Ending:
+        """
+        The L{Ending}, which is there from now on.
+        """
+        if self._ending is None:
+            self._ending = Ending()
+        return self._ending
+
+    def blame(self, cause: Cause) -> None:
+        """
+        The first cause wins; a later one is chained to it.
+        """
+        self._end.blame(cause, self.seconds())
+
+    def refuse(self, cause: Cause) -> None:
+        """
+        L{blame} a server that does not admit the peer.
+        """
+        self._end.refused = True
+        self.blame(cause)
+
+    def _causeOf(self, reason: Failure) -> Cause:
+        witness = self._witness
+        raised = None if witness is None else witness.raised
+        error = raised or reason.value
+        self._end.raised = isOwnException(error)
+        speaker = self._speaker
+        if speaker is not None and speaker is not self:
+            # Kept, because a wrapper forgets its protocol when it has told it of the end.
+            self._end.speaker = speaker
+            # It knows more than its transport said, a goodbye's code for example.
+            error = speaker.cause or error
+        found = causeOfLoss(
+            error,
+            number=None if witness is None else witness.number,
+            finished=witness is not None and witness.finished,
+            closedHere=closesHere(self._transport),
+            handshaking=self.state == "handshaking" and isSecured(self._transport),
+            reactorStopped=reactorStopped(self._terms.clock),
+            refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
+        )
+        self.blame(found)
+        cause = self.cause
+        assert cause is not None
+        if cause.evidence is None and witness is not None:
+            cause.evidence = witness.evidence
+        return cause
+
+    def _sayGoodbye(self) -> None:
+        if self.manner is not None:
+            words = "{link} could not say goodbye"
+            guarded(_log, words, self.manner.sayClosing, self.protocol, link=self)
+
+    def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
+        steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
+        limits = self._terms.limits
+        token = _inCleanup.set(self)
+        try:
+            running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+        finally:
+            _inCleanup.reset(token)
+        return running
+
+    def _connectedFailed(self, failure: Failure) -> None:
+        self._end.hookFailed = True
+        if self.state == "gone":
+            return
+        error = failure.value
+        if isinstance(error, Cause) or error is None:
+            self.abort(error or ClosedHere())
+        else:
+            cause = ClosedHere(f"the connected hook raised {inWords(error)}")
+            cause.__cause__ = error
+            self.abort(cause)
+
+    # Telling and timing.
+
+    def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+        self._terms.announce(
+            event,
+            level,
+            generation=self.generation,
+            peer=self._peerName,
+            silence=round(self.silence, 3),
+            bound=None if self._heartbeat is None else self._heartbeat.bound,
+            **fields,
+        )
+
+    def _next(self) -> float | None:
+        if self.state == "gone" and not self._closesOn:
+            return None
+        when = self._deadline
+        if self.state not in ("closing", "gone"):
+            when = min(when, self.liveness.due, self._stallLook(), self._speakBy)
+        return when if when < inf else None
+
+    def _revisit(self) -> None:
+        """
+        Have the pulse come when something is due next, if that has become sooner.
+        """
+        when = self._next()
+        if when is not None and (self.slot is None or when < self.slot.latest):
+            self._pulse.visit(self, when)
+
+
+def _failed(cause: Cause) -> Deferred[None]:
+    failed: Deferred[None] = Deferred()
+    _failQuietly(failed, cause)
+    return failed
+
+
+def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
+    """
+    Fail a Deferred that its receiver may well have thrown away: the cause is told to the hooks and
+    in the log, so it is no unhandled error if nobody hears it here.
+    """
+    deferred.errback(Failure(cause))
+    debug = getattr(deferred, "_debugInfo", None)
+    if debug is not None:
+        debug.failResult = None
+
+
+def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:
+    """
+    Evidence as a log can hold it.
+    """
+    if evidence is None:
+        return None
+    return {
+        "sinceAck": evidence.sinceAck,
+        "sinceData": evidence.sinceData,
+        "unacknowledged": evidence.unacknowledged,
+        "retransmits": evidence.retransmits,
+        "window": evidence.window,
+        "probes": evidence.probes,
+        "rtt": evidence.rtt,
+        "fellTogether": evidence.fellTogether,
+    }

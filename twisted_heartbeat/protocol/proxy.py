@@ -1,0 +1,103 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{ProtocolProxy}: stands before a protocol, and is that protocol to every program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
+from typing import Any, cast
+
+_SPECIAL = (
+    *("__bool__", "__len__", "__length_hint__", "__contains__", "__iter__", "__reversed__"),
+    *("__next__", "__getitem__", "__setitem__", "__delitem__", "__call__", "__enter__"),
+    *("__exit__", "__await__", "__aiter__", "__anext__", "__aenter__", "__aexit__"),
+    *("__lt__", "__le__", "__gt__", "__ge__", "__str__", "__bytes__", "__format__"),
+)
+"""Methods that Python looks up in the class of an object, and not by C{__getattr__}."""
+
+
+class ProtocolProxy:
+    """
+    Stands between a transport and a protocol that knows nothing of it, and is that protocol in all
+    that a program can ask for, but C{is} and C{type}.
+
+    It equals its protocol and hashes like it, has its class (C{__class__}) and its special methods,
+    provides what it provides, and forwards what it does not know.  What is set on it is set on the
+    protocol, but for what the proxy has itself.
+    """
+
+    _protocol: Any
+
+    def __init__(self, protocol: Any) -> None:
+        self._keep("_protocol", protocol)
+
+    @classmethod
+    def of(cls, protocol: Any, *arguments: Any) -> Any:
+        """
+        A proxy of this class, with the special methods of the protocol.
+        """
+        kinds = cast(tuple[Hashable, Hashable], (cls, type(protocol)))
+        return _proxyKind(*kinds)(protocol, *arguments)
+
+    __class__: Any = property(lambda self: self._protocol.__class__)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ProtocolProxy):
+            other = other._protocol
+        return bool(self._protocol == other)
+
+    def __hash__(self) -> int:
+        return hash(self._protocol)
+
+    def __reduce_ex__(self, version: Any) -> Any:
+        return self._protocol.__reduce_ex__(version)
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(self._protocol)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # What the transport calls here is replaced here.
+        if hasattr(type(self), name):
+            self._keep(name, value)
+        else:
+            setattr(self._protocol, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        # Not by way of __dict__, which would have Python make one.
+        try:
+            object.__delattr__(self, name)
+        except AttributeError:
+            delattr(self._protocol, name)
+
+    def _keep(self, name: str, value: object) -> None:
+        """
+        Set it on the proxy itself.
+        """
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._protocol!r}>"
+
+
+@lru_cache(maxsize=256)
+def _proxyKind(base: Any, kind: Any) -> Any:
+    """
+    The proxies of a class of protocols: C{base} itself, unless those have special methods.
+    """
+    has = {name for one in kind.__mro__ if one is not object for name in vars(one)}
+    special = {name: _forwarded(name) for name in _SPECIAL if name in has}
+    return type(base.__name__, (base,), special) if special else base
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    def forwarded(self: ProtocolProxy, *arguments: Any) -> Any:
+        return getattr(type(self._protocol), name)(self._protocol, *arguments)
+
+    return forwarded

@@ -1,0 +1,318 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{HeartbeatFactory}: the heartbeat around any factory, unchanged.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.python.failure import Failure
+from zope.interface import Declaration, directlyProvides, providedBy
+
+from ..core.settings import Heartbeat, KeepAlive, Limits
+from ..link.config import Terms
+from ..link.hooks import LinkHooks
+from ..link.link import Link, Unowned
+from ..logs import STRANGER_INTERVAL, LogRateLimit
+from ..timing.monotonic import clockFor
+from .delivery import HEARD, hearData, hearEnd, hearHandshake
+from .mixedlink import MixedInLink, giveLink
+from .mixin import HeartbeatMixin, pingOf
+from .proxy import ProtocolProxy
+
+if TYPE_CHECKING:
+    from ..link.config import Ping
+    from ..link.interfaces import Owner
+
+
+_MAX_WRAPPERS = 8
+"""Protocols or endpoints around one another that are looked through."""
+
+
+@lru_cache(maxsize=256)
+def _listening(provided: Any) -> Any:
+    """
+    What a wrapper provides, around a protocol that provides this.
+    """
+    return Declaration(IHandshakeListener, provided)
+
+
+class WrappedProtocol(ProtocolProxy):
+    """
+    A proxy that tells a link of what the transport tells the protocol.  It changes no byte.
+
+    @ivar link: the link.
+    """
+
+    link: Link
+
+    def __init__(self, protocol: Any, terms: Terms, owner: Owner) -> None:
+        super().__init__(protocol)
+        self._keep("link", Link(terms, owner, protocol, self))
+        self._keep("dataReceived", self._dataHeard)
+
+    @property
+    def __providedBy__(self) -> Any:
+        # Asked for each time, because the protocol may be given further interfaces.
+        return _listening(providedBy(self._protocol))
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.link.established(transport)
+        self._protocol.makeConnection(transport)
+        self.link.protocolConnected()
+
+    def connectionMade(self) -> None:
+        """
+        See C{IProtocol}.  Some transports call it and not L{makeConnection}.
+        """
+        isNew = self.link.state == "new"
+        if isNew:
+            self.link.established(self._protocol.transport)
+        self._protocol.connectionMade()
+        if isNew:
+            self.link.protocolConnected()
+
+    def handshakeCompleted(self) -> None:
+        """
+        See C{IHandshakeListener}.
+        """
+        hearHandshake(self.link, self._completed)
+
+    def _completed(self) -> None:
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+
+    def dataReceived(self, data: bytes) -> object:
+        """
+        See C{IProtocol}.
+        """
+        return self._protocol.dataReceived(data)
+
+    def _dataHeard(self, data: bytes) -> object:
+        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
+            del self.dataReceived
+        return hearData(self.link, self._protocol.dataReceived, data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        See C{IProtocol}.
+        """
+        if self.dataReceived == self._dataHeard:
+            # It refers to the wrapper, and a cycle would need the garbage collector.
+            del self.dataReceived
+        hearEnd(self.link, self._protocol.connectionLost, reason)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        hear = HEARD.get(name)
+        if hear is None:
+            super().__setattr__(name, value)
+        else:
+            # It stands between the transport and the protocol, and need not call what was here.
+            self._keep(name, partial(hear, self.link, value))
+
+
+class _InnerLink(MixedInLink):
+    """
+    The link of a protocol that has a place for it, inside of wrappers of Twisted's.
+    """
+
+    __slots__ = ("_wrapper",)
+
+    def __init__(self, terms: Terms, owner: Owner, protocol: HeartbeatMixin, wrapper: Any) -> None:
+        super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
+        self._wrapper = wrapper
+
+    @property
+    def built(self) -> Any:
+        return self._wrapper
+
+    @property
+    def outermost(self) -> Any:
+        return self._wrapper
+
+
+def _hasPlace(protocol: object) -> bool:
+    """
+    Whether a protocol itself has a place for a link.
+    """
+    return isinstance(protocol, HeartbeatMixin) and not isinstance(protocol, ProtocolProxy)
+
+
+_TWISTEDS_WRAPPERS = ("twisted.protocols.policies", "twisted.protocols.tls")
+"""Modules whose C{makeConnection} connects the wrapped protocol in the same call."""
+
+
+def _insideOf(protocol: Any) -> HeartbeatMixin | None:
+    """
+    The protocol with a place for a link inside of wrappers around one another, such as those of
+    C{WrappingFactory}, C{ThrottlingFactory}, C{TimeoutFactory} and C{TLSMemoryBIOFactory}.
+
+    @return: L{None} if there is none, if another factory of this package has given it a link, or if
+        a wrapper has a C{makeConnection} of its own.  Such a wrapper may connect its protocol later
+        or never, and a link that waited for that would not hear of the end of the connection.
+    """
+    layer = protocol
+    for _ in range(_MAX_WRAPPERS):
+        kind = type(layer)
+        if not issubclass(kind, ProtocolWrapper):
+            return None
+        if kind.makeConnection.__module__ not in _TWISTEDS_WRAPPERS:
+            return None
+        layer = layer.wrappedProtocol
+        if _hasPlace(layer):
+            link = layer.link
+            return layer if link is None or link.state == "gone" else None
+    return None
+
+
+def withLink(protocol: Any, terms: Terms, owner: Owner) -> tuple[Any, Link]:
+    """
+    Give a protocol a link.  A protocol with a place for a link has it there, also inside of
+    wrappers of Twisted's.  Otherwise a L{WrappedProtocol} has it, and so it does around wrappers if
+    a ping was given, because that takes what the factory has built.
+
+    @return: what the transport shall speak to, and the link.
+    """
+    if _hasPlace(protocol):
+        ping = terms.ping or pingOf(type(protocol))
+        link = MixedInLink(terms, owner, protocol, protocol, ping)
+        giveLink(protocol, link)
+        return protocol, link
+    inner = _insideOf(protocol) if terms.ping is None else None
+    if inner is not None:
+        link = _InnerLink(terms, owner, inner, protocol)
+        giveLink(inner, link)
+        return protocol, link
+    wrapped = WrappedProtocol.of(protocol, terms, owner)
+    return wrapped, wrapped.link
+
+
+def nameOf(factory: object) -> str:
+    """
+    What the log calls the links of a factory that has been given no name.
+    """
+    protocol = getattr(factory, "protocol", None)
+    return getattr(protocol, "__name__", None) or type(factory).__name__
+
+
+_PLACES = ("_hostText", "_host", "_path", "_executable")
+"""Where Twisted's endpoints keep what they lead to."""
+
+
+def placeOf(endpoint: object) -> str:
+    """
+    Where an endpoint leads to, for the log: a host and port, a path, or a program.
+
+    @return: C{""} where the endpoint does not say.
+    """
+    layer = endpoint
+    for _ in range(_MAX_WRAPPERS):
+        fields: dict[str, Any] = getattr(layer, "__dict__", {})
+        place = next((fields[name] for name in _PLACES if fields.get(name)), None)
+        if place is not None:
+            text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
+            port = fields.get("_port")
+            return text if port is None else f"{text}:{port}"
+        layer = fields.get("_wrappedEndpoint")
+    return ""
+
+
+class HeartbeatFactory:
+    """
+    Watches every connection of another factory, on either side.
+
+    It provides what the wrapped factory provides, and forwards what it does not know.
+    """
+
+    def __init__(
+        self,
+        wrappedFactory: IProtocolFactory,
+        *,
+        heartbeat: Heartbeat | None = Heartbeat(),
+        keepAlive: KeepAlive | None = KeepAlive(),
+        limits: Limits | None = Limits(),
+        hooks: LinkHooks | None = None,
+        ping: Ping | None = None,
+        clock: IReactorTime | None = None,
+        name: str | None = None,
+    ) -> None:
+        """
+        @param heartbeat: L{None} to prove nothing by silence.
+        @param keepAlive: L{None} to leave the operating system's options alone.
+        @param limits: L{None} for none.
+        @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
+        @param clock: the global reactor's, if L{None}.
+        @param name: what the log calls its links.
+        """
+        self.wrappedFactory = wrappedFactory
+        self._clock = clock
+        self._strangers = LogRateLimit(STRANGER_INTERVAL)
+        self._settings: dict[str, Any] = {
+            "heartbeat": heartbeat,
+            "keepAlive": keepAlive,
+            "limits": limits or Limits.off(),
+            "hooks": hooks or LinkHooks(),
+            "ping": ping,
+            "name": name or nameOf(wrappedFactory),
+            "strangers": self._strangers,
+        }
+        self._terms: Terms | None = None
+        directlyProvides(self, providedBy(wrappedFactory))
+
+    @property
+    def terms(self) -> Terms:
+        """
+        What its links have in common.
+        """
+        if self._terms is None:
+            # Not before it is used: the global reactor is installed by its first import.
+            self._terms = Terms(clock=clockFor(self._clock), **self._settings)
+        return self._terms
+
+    def buildProtocol(self, addr: Any) -> IProtocol | None:
+        """
+        See C{IProtocolFactory}.
+        """
+        protocol = self.wrappedFactory.buildProtocol(addr)
+        return None if protocol is None else withLink(protocol, self.terms, self.owner())[0]
+
+    def doStart(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        self._strangers.start()
+        self.wrappedFactory.doStart()
+
+    def doStop(self) -> None:
+        """
+        See C{IProtocolFactory}.
+        """
+        self._strangers.stop()
+        self.wrappedFactory.doStop()
+
+    def owner(self) -> Owner:
+        """
+        Who hears of the next link's turns.
+        """
+        return Unowned()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrappedFactory, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.wrappedFactory!r}>"

@@ -1,0 +1,253 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What wakes the reactor at an instant of monotonic time: a timerfd, a thread, or a delayed call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReactorTime,
+    IReadDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..logs import SafeLogger, Shortage
+from .deadline import cancelCalls
+
+_log = SafeLogger()
+
+
+class _Alarm(Protocol):
+    """
+    Wakes a reactor at an instant of monotonic time, whatever the wall clock does meanwhile.
+    """
+
+    def set(self, delay: float) -> None:
+        """Ring in so many seconds, and forget what was set before."""
+
+    def keep(self) -> None:
+        """Ring as was set, also if the alarm was removed from the reactor."""
+
+    def close(self) -> None:
+        """Never ring again."""
+
+
+class _ITimerSpec(ctypes.Structure):
+    """
+    C{struct itimerspec}, timerfd_create(2).
+    """
+
+    _fields_ = [
+        ("intervalSeconds", ctypes.c_long),
+        ("intervalNanoseconds", ctypes.c_long),
+        ("valueSeconds", ctypes.c_long),
+        ("valueNanoseconds", ctypes.c_long),
+    ]
+
+
+_CLOCK_MONOTONIC = 1
+
+
+@implementer(IReadDescriptor)
+class _TimerFd:
+    """
+    An alarm that is a file descriptor.  Source: timerfd_create(2), Linux 2.6.25.
+
+    C{os.timerfd_create} is Python 3.13's; until then the C library is called by its name.
+
+    C{reactor.removeAll}, which trial calls after each test class, takes readers out of the reactor,
+    and trial blames the test for them.  A call that one test has left would so dirty every test
+    after it.  Therefore this is one of the reactor's internal readers, as its waker is.  Where a
+    reactor has none, it is put back whenever a call is set.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
+        """
+        @raise OSError: if the system has no descriptor to spare.
+        @raise AttributeError: if the C library has no such call.
+        """
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._settime = self._libc.timerfd_settime
+        flags = os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, flags)
+        if self._descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._ring = ring
+        self._reactor = reactor
+        self._internalReaders: set[Any] = getattr(reactor, "_internalReaders", set())
+        try:
+            self.keep()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def keep(self) -> None:
+        # Adding a reader again changes nothing, and removeAll says nothing to those it removes.
+        self._internalReaders.add(self)
+        self._reactor.addReader(self)
+
+    def set(self, delay: float) -> None:
+        self.keep()
+        # A value of zero would disarm it.
+        nanoseconds = max(1, int(delay * 1e9))
+        spec = _ITimerSpec(0, 0, *divmod(nanoseconds, 1_000_000_000))
+        if self._settime(self._descriptor, 0, ctypes.byref(spec), None) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def close(self) -> None:
+        self._internalReaders.discard(self)
+        self._reactor.removeReader(self)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def fileno(self) -> int:
+        return int(self._descriptor)
+
+    def doRead(self) -> None:
+        try:
+            os.read(self._descriptor, 8)
+        except BlockingIOError:
+            # It was set anew after it had rung.
+            return
+        self._ring()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor has removed it: at its shutdown, by C{disconnectAll}, or because something was
+        raised while it rang.  The calls that are pending still have to be made.
+        """
+        if self._descriptor >= 0:
+            self.keep()
+
+    def logPrefix(self) -> str:
+        return "twisted_heartbeat clock"
+
+
+class _ThreadAlarm:
+    """
+    An alarm for every other system: a thread that sleeps on a monotonic condition.
+
+    A child process made by C{fork} has no thread but the one that forked, so that an alarm of the
+    parent's never rings there unless its thread is started again.
+    """
+
+    _open: WeakSet[_ThreadAlarm] = WeakSet()
+
+    def __init__(self, reactor: IReactorFromThreads, ring: Callable[[], None]) -> None:
+        """
+        @raise RuntimeError: if the system has no thread to spare.
+        """
+        self._reactor = reactor
+        self._ring = ring
+        self._rings: float | None = None
+        self._closed = False
+        self._start()
+        self._open.add(self)
+
+    def _start(self) -> None:
+        # A condition of its own for each thread: after a fork the old one may be locked for ever.
+        self._condition = Condition()
+        self._thread = Thread(target=self._run, name="twisted_heartbeat clock", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def forked(cls) -> None:
+        """
+        Start the threads again, in a child process.
+        """
+        for alarm in list(cls._open):
+            if not alarm._closed:
+                alarm._start()
+
+    def set(self, delay: float) -> None:
+        with self._condition:
+            self._rings = monotonic() + delay
+            self._condition.notify()
+
+    def keep(self) -> None:
+        """
+        Nothing to do: the reactor has no list of threads to remove it from.
+        """
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._condition:
+            while not self._closed:
+                if self._rings is None:
+                    self._condition.wait()
+                elif (delay := self._rings - monotonic()) > 0:
+                    self._condition.wait(delay)
+                else:
+                    self._rings = None
+                    self._reactor.callFromThread(self._ringUnlessClosed)
+
+    def _ringUnlessClosed(self) -> None:
+        if not self._closed:
+            self._ring()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ThreadAlarm.forked)
+
+
+class _CallAlarm:
+    """
+    An alarm for a process that has neither a descriptor nor a thread left: one of the reactor's own
+    delayed calls.  A step of the wall clock moves it.
+    """
+
+    def __init__(self, reactor: IReactorTime, ring: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._ring = ring
+        self._call: IDelayedCall | None = None
+
+    def set(self, delay: float) -> None:
+        self.close()
+        self._call = self._reactor.callLater(delay, self._ring)
+
+    def keep(self) -> None:
+        """
+        Nothing to do: a cancelled call is one that was not wanted.
+        """
+
+    def close(self) -> None:
+        cancelCalls(self._call)
+
+
+_noTimerFd = Shortage(_log, "No timerfd ({error}): a thread keeps the time instead", monotonic)
+_noThread = Shortage(_log, "No thread ({error}): steps of the wall clock move timers", monotonic)
+
+
+def _alarmFor(reactor: Any, ring: Callable[[], None]) -> _Alarm:
+    if sys.platform.startswith("linux") and IReactorFDSet.providedBy(reactor):
+        try:
+            return _TimerFd(reactor, ring)
+        except (OSError, AttributeError) as error:
+            _noTimerFd.met(error)
+    try:
+        return _ThreadAlarm(reactor, ring)
+    except RuntimeError as error:
+        _noThread.met(error)
+    return _CallAlarm(reactor, ring)

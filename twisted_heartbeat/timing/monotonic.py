@@ -1,0 +1,248 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{MonotonicClock}: delayed calls in monotonic time.
+
+C{reactor.seconds()} is wall time: a step of the wall clock moves every delayed call of the reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf, nextafter
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from ..logs import SafeLogger
+from .alarms import _alarmFor
+
+if TYPE_CHECKING:
+    from .alarms import _Alarm
+
+_log = SafeLogger()
+
+
+@implementer(IReactorTime)
+class MonotonicClock:
+    """
+    Seconds and delayed calls that no step of the system's clock moves, on one reactor.
+
+    It holds a descriptor (or a thread) only while a call is pending.
+
+    The clock is C{CLOCK_MONOTONIC}: on Linux it stands still while the box is suspended, so a
+    suspended box finds its links as old as it left them.
+
+    @ivar lateness: seconds by which the call that is being made comes late.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.lateness = 0.0
+        self._reactor = reactor
+        self._entries: list[tuple[float, int, DelayedCall]] = []
+        self._numbers = count()
+        self._passedOver = 0
+        self._alarm: _Alarm | None = None
+        self._alarmedFor = inf
+        self._rang = -inf
+        self._ringing = False
+        self._shutdownBegun = False
+        reactor.addSystemEventTrigger("before", "shutdown", self._beginShutdown)
+
+    seconds = staticmethod(monotonic)
+
+    @property
+    def reactorStopped(self) -> bool:
+        """
+        Whether the reactor has stopped for good, and disconnects what is still open.  While its
+        triggers C{before} the shutdown are waited for, it still runs.
+        """
+        return self._shutdownBegun and not self._reactor.running
+
+    def _beginShutdown(self) -> None:
+        self._shutdownBegun = True
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        See C{IReactorTime.callLater}.  A call with a delay of 0 runs after the reactor has polled
+        its descriptors once more.
+
+        @raise ValueError: if the delay is negative, or not finite.
+        """
+        if not 0 <= delay < inf:
+            raise ValueError(
+                f"callLater({delay!r}): the delay must be 0 seconds or more, and finite"
+            )
+        # What is added while the clock rings waits for the next ring, and so for the next poll.
+        when = max(monotonic() + delay, nextafter(self._rang, inf))
+        call = DelayedCall(when, callable, args, kw, self._cancelled, self._moved, monotonic)
+        self._push(call)
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """
+        See C{IReactorTime.getDelayedCalls}.
+        """
+        return list({id(entry[2]): entry[2] for entry in self._entries if _holds(entry)}.values())
+
+    def _push(self, call: DelayedCall) -> None:
+        heappush(self._entries, (call.time, next(self._numbers), call))
+        self._setAlarm()
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        call.cancelled = 1
+        self._passOver()
+        self._setAlarm()
+
+    def _moved(self, call: DelayedCall) -> None:
+        self._passOver()
+        self._push(call)
+
+    def _passOver(self) -> None:
+        """
+        An entry holds no longer.  It stays where it is until most of them are such, for to take one
+        out costs as much as all: ten thousand clients have as many attempts to give a limit.
+        """
+        self._passedOver += 1
+        if self._passedOver * 2 > len(self._entries):
+            self._entries = [entry for entry in self._entries if _holds(entry)]
+            heapify(self._entries)
+            self._passedOver = 0
+
+    def _setAlarm(self) -> None:
+        if self._ringing:
+            return
+        while self._entries and not _holds(self._entries[0]):
+            heappop(self._entries)
+        if not self._entries:
+            self._alarmedFor = inf
+            if self._alarm is not None:
+                alarm, self._alarm = self._alarm, None
+                alarm.close()
+            return
+        if self._alarm is None:
+            self._alarm = _alarmFor(self._reactor, self._ring)
+        when = self._entries[0][0]
+        if when != self._alarmedFor:
+            self._alarmedFor = when
+            self._alarm.set(max(0.0, when - monotonic()))
+        else:
+            self._alarm.keep()
+
+    def _ring(self) -> None:
+        now = self._rang = monotonic()
+        self._alarmedFor = inf
+        self._ringing = True
+        try:
+            while self._entries and self._entries[0][0] <= now:
+                self._fall(heappop(self._entries))
+        finally:
+            self._ringing = False
+            self.lateness = 0.0
+            self._setAlarm()
+
+    def _fall(self, entry: tuple[float, int, DelayedCall]) -> None:
+        """
+        The time of an entry has come.
+        """
+        call = entry[2]
+        if not _holds(entry):
+            return
+        if call.delayed_time > 0:
+            call.activate_delay()
+            self._push(call)
+        else:
+            self.lateness = self._rang - entry[0]
+            self._run(call)
+
+    def _run(self, call: DelayedCall) -> None:
+        call.called = 1
+        try:
+            call.func(*call.args, **call.kw)
+        except BaseException:
+            # As the reactor does with its own calls.
+            _log.failure("A delayed call failed: {call}", call=call)
+        finally:
+            del call.func, call.args, call.kw
+
+
+@implementer(IReactorTime)
+class UntimedClock:
+    """
+    Tells the same time as L{MonotonicClock}, and never makes a call.
+
+    It serves the links over a transport in memory, as in a unit test of a protocol.  Nothing is
+    received there unless the test delivers it, so that a timer could only find the test's peer
+    dead, and would make the test's reactor dirty.
+    """
+
+    seconds = staticmethod(monotonic)
+
+    def callLater(
+        self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """
+        See C{IReactorTime.callLater}.
+
+        @return: a call that can be cancelled and moved like any other.
+        """
+        return DelayedCall(monotonic() + delay, callable, args, kw, _ignored, _ignored, monotonic)
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """
+        See C{IReactorTime.getDelayedCalls}.
+        """
+        return []
+
+
+def _ignored(call: DelayedCall) -> None:
+    """
+    Called when a call that is never made was cancelled or moved.
+    """
+
+
+_UNTIMED = UntimedClock()
+
+
+def untimed(clock: IReactorTime) -> IReactorTime:
+    """
+    The clock of a link over a transport in memory.  Virtual time stays: a test that brings a clock
+    of its own wants the timers.
+
+    @param clock: the clock that the link would have elsewhere.
+    """
+    return _UNTIMED if isinstance(clock, MonotonicClock) else clock
+
+
+def _holds(entry: tuple[float, int, DelayedCall]) -> bool:
+    """
+    Whether the call of an entry is still to be made at its time.
+    """
+    when, _, call = entry
+    return call.time == when and call.active()
+
+
+def clockFor(reactor: Any = None) -> IReactorTime:
+    """
+    The clock for a reactor: its one monotonic clock, or the thing itself when time is virtual.
+
+    @param reactor: a reactor, or an C{IReactorTime} such as L{twisted.internet.task.Clock}; the
+        global reactor if L{None}.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    if not isinstance(reactor, ReactorBase):
+        return reactor  # type: ignore[no-any-return]
+    found: MonotonicClock | None = getattr(reactor, "_twistedHeartbeatClock", None)
+    if found is None:
+        found = MonotonicClock(reactor)
+        reactor._twistedHeartbeatClock = found  # type: ignore[attr-defined]
+    return found

@@ -1,0 +1,73 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The layers of a transport as a polite close needs them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+from .connection import Witness
+from .layers import _MAX_WRAPPERS, Buffering, unsentBelow
+from .tcpinfo import _queued
+from .tls import handshakeDone
+
+
+class CloseableStack(NamedTuple):
+    """
+    A transport that closes when its connection does.
+
+    @ivar connection: the TCP or UNIX connection.
+    @ivar tls: the one TLS layer on it; L{None} if there is none.
+    """
+
+    connection: Any
+    tls: Any
+
+
+def closeableStack(transport: Any) -> CloseableStack | None:
+    """
+    Find what a polite close has to deal with.
+
+    @return: L{None} if a layer closes in its own way (a tunnel, a second TLS layer), or if the
+        connection cannot be half-closed now (a TLS handshake, another close under way).
+    """
+    tls: Any = None
+    layer = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if layer is None or isinstance(layer, Buffering):
+            return None
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            if tls is not None:
+                return None
+            tls = layer
+        if isinstance(layer, tcp.Connection):
+            break
+        layer = getattr(layer, "transport", None)
+    else:
+        return None
+    if layer.TLS:
+        if tls is not None:
+            return None
+        tls = layer.protocol
+    isOpen = layer.connected and not layer.disconnecting and not layer._aborting
+    canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
+    canClose = isOpen and canHalfClose and handshakeDone(tls)
+    return CloseableStack(layer, tls) if canClose else None
+
+
+def unacknowledged(connection: Any) -> int:
+    """
+    Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
+    On a UNIX socket there is one kernel, which has acknowledged what it has taken.
+    """
+    waiting = unsentBelow(connection)
+    if isinstance(connection, Witness) and connection.connected:
+        waiting += _queued(connection.socket) or 0
+    return waiting

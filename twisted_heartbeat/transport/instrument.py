@@ -1,0 +1,120 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{bearWitness}: make the connection under a transport remember what it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet import tcp
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+from ..core.detector import Liveness
+from ..logs import SafeLogger
+from .connection import ObservedSocket, Witness
+from .fanout import _Hearers, _Senders
+from .layers import connectionUnder
+
+if TYPE_CHECKING:
+    from .connection import Sender
+
+_log = SafeLogger()
+
+
+_LATER = ("sent", "round", "watched", "dataBuffer", "offset")
+"""What every connection comes to have once it has written."""
+
+_witnesses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
+
+
+def _witnessing(kind: type[tcp.Connection]) -> type[tcp.Connection]:
+    if kind not in _witnesses:
+        # A UNIX socket receives in another way, and has no error that this could save.
+        base = Witness if kind.doRead is tcp.Connection.doRead else ObservedSocket
+        _witnesses[kind] = type(kind.__name__, (base, kind), {"__module__": kind.__module__})
+    return _witnesses[kind]
+
+
+def _becomes(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool:
+    """
+    Make a connection an instance of a subclass of its class.
+
+    @return: whether it is one now.  Not if its class has another layout, of C{__slots__}; then it
+        is watched as a transport that is no socket.
+    """
+    try:
+        object.__setattr__(connection, "__class__", kind)
+    except TypeError as error:
+        _log.warn("{one} does not tell of its bytes: {error}", one=connection, error=error)
+        return False
+    return True
+
+
+def _bearNextOnes(
+    connection: tcp.Connection, before: type[tcp.Connection], kind: type[tcp.Connection]
+) -> None:
+    """
+    Have the port that accepted a connection make the next ones such from the start.  A class that
+    is assigned has Python give each a dictionary in place of plain fields, which makes every look
+    at a field slower, and each connection larger.
+    """
+    port = getattr(connection, "server", None)
+    if isinstance(port, tcp.Port) and port.transport is before:
+        port.transport = cast(Any, kind)
+
+
+def bearWitness(
+    transport: object, liveness: Liveness, seconds: Callable[[], float], sender: Sender
+) -> Witness | None:
+    """
+    Have the connection under a transport remember what it sees.
+
+    @param liveness: whose C{heardAt} is assigned for each chunk.
+    @param sender: is told beside whoever is already, as the link of a tunnel below this one.
+    @return: L{None} if there is no TCP connection of Twisted's under it.  A UNIX socket tells the
+        sender what L{ObservedSocket} says, if it tells no other.
+    """
+    connection = connectionUnder(transport)
+    if connection is None:
+        return None
+    if not isinstance(connection, Witness | ObservedSocket):
+        before = type(connection)
+        kind = _witnessing(before)
+        if not _becomes(connection, kind):
+            return None
+        _bearNextOnes(connection, before, kind)
+    if isinstance(connection, ObservedSocket):
+        connection.sender = connection.sender or sender
+        return None
+    assert isinstance(connection, Witness)
+    below = connection.sender
+    if below is not None:
+        below.leaveRound()
+    connection.liveness = cast(
+        Liveness, liveness if below is None else _Hearers(connection.liveness, liveness)
+    )
+    connection.sender = sender if below is None else _Senders(connection, below, sender)
+    connection.seconds = seconds
+    # Python lays the fields of a class out by its first instances: a name that comes later costs
+    # each of them a dictionary of its own, more than twice as large.
+    for name in _LATER:
+        setattr(connection, name, getattr(connection, name))
+    if connection.writesItself:
+        # This one comes and goes, see sendsNow.
+        connection.write = connection.write  # type: ignore[method-assign]
+        del connection.write
+    return connection
+
+
+def observedUnder(transport: object) -> Witness | ObservedSocket | None:
+    """
+    The connection that tells a link of each call before it makes it: the transport itself, or what
+    is right below its TLS.  What other layers tell a protocol, and when, is not known.
+    """
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        transport = getattr(transport, "transport", None)
+    return transport if isinstance(transport, Witness | ObservedSocket) else None

@@ -1,0 +1,208 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Twisted stacks protocols and transports: what is found above, below and between them.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IProcessTransport,
+)
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
+
+_MAX_WRAPPERS = 16
+
+
+def connectionUnder(transport: object) -> tcp.Connection | None:
+    """
+    The TCP or UNIX connection under a stack of wrappers.
+
+    @return: L{None} if there is none, or it is under more than 16 of them.
+    """
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if isinstance(layer, tcp.Connection):
+            return layer
+        # Twisted's stand-in for a connection after startTLS forwards every name but its own.
+        layer = getattr(layer, "_connection", None) or getattr(layer, "transport", None)
+    return None
+
+
+_IN_MEMORY = (
+    ("twisted.internet.testing", "StringTransport"),
+    ("twisted.internet.protocol", "FileWrapper"),
+    ("twisted.test.iosim", "FakeTransport"),
+)
+"""Twisted's transports for unit tests, by module and class."""
+
+
+def isInMemory(transport: object) -> bool:
+    """
+    Whether one of Twisted's transports for unit tests is under a stack of wrappers: no reactor ever
+    reads it.  Other transports without a connection, such as a process's, are not in memory.
+    """
+    # A module that is not loaded has made no transport.
+    kinds = tuple(getattr(sys.modules.get(module), name, ()) for module, name in _IN_MEMORY)
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if isinstance(layer, kinds):
+            return True
+        layer = getattr(layer, "transport", None)
+    return False
+
+
+_FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
+
+
+def declareForwarded(transport: object, protocol: object) -> None:
+    """
+    Have what stands between a transport and a protocol declare what the protocol provides.
+
+    The wrapper of Twisted's client endpoints forwards three optional interfaces, but declares the
+    last of them alone (C{directlyProvides} in a loop, L{twisted.internet.endpoints}), so that a
+    protocol that listens to its handshake would no longer be half-closeable.
+    """
+    between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
+    if getattr(between, "_wrappedProtocol", None) is protocol:
+        for interface in _FORWARDED:
+            if interface.providedBy(protocol) and not interface.providedBy(between):
+                alsoProvides(between, interface)
+
+
+def isAccepted(connection: object) -> bool:
+    """
+    Whether a port has accepted it.
+    """
+    return isinstance(connection, tcp.Server)
+
+
+def closesHere(transport: Any) -> bool:
+    """
+    Whether this side has begun to close the connection.
+
+    After C{startTLS} the connection closes itself in answer to the peer's close_notify, so that
+    only its TLS layer knows which side began.
+    """
+    if getattr(transport, "TLS", False):
+        # Where startTLS has put the layer's own methods, they outlive the loss of the connection.
+        shown = getattr(transport, "getPeerCertificate", None)
+        transport = getattr(shown, "__self__", transport)
+    return bool(getattr(transport, "disconnecting", False))
+
+
+class Relay:
+    """
+    Stands in for a protocol of which nothing else is to change.
+
+    @ivar protocol: that protocol.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See C{IProtocol}."""
+        self.protocol.connectionLost(reason)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.protocol, name)
+
+
+class Buffering:
+    """
+    A layer above the connection that keeps bytes back until there is room for them.
+
+    @ivar waiting: how many.
+    """
+
+    waiting = 0
+
+
+def notRead(transport: object) -> bool:
+    """
+    Find out whether reading is paused on a connection that does not remember it: one on a UNIX
+    socket.  The reactor lists all that it reads, so ask only when a peer is silent.
+    """
+    connection: Any = connectionUnder(transport)
+    if connection is None or not connection.connected:
+        return False
+    return connection not in connection.reactor.getReaders()
+
+
+def unsentBelow(transport: object) -> int:
+    """
+    Bytes that wait in the connection under a transport; 0 if there is none.
+    """
+    connection = connectionUnder(transport)
+    if connection is None:
+        return 0
+    return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+
+
+def unsentAbove(transport: object) -> int:
+    """
+    Bytes that wait in TLS and in other layers, above the connection.
+    """
+    total = 0
+    layer: Any = transport
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(layer, tcp.Connection):
+            layer = layer.protocol if layer.TLS else None
+        if isinstance(layer, Relay):
+            layer = layer.protocol
+        if layer is None:
+            break
+        if isinstance(layer, Buffering):
+            total += layer.waiting
+        if isinstance(layer, TLSMemoryBIOProtocol):
+            total += sum(map(len, layer._appSendBuffer)) + _aggregated(layer)
+            if isinstance(getattr(layer, "transport", None), tcp.Connection):
+                break
+        layer = getattr(layer, "transport", None)
+    return total
+
+
+def _aggregated(layer: TLSMemoryBIOProtocol) -> int:
+    """
+    Bytes that TLS keeps until the end of the reactor's turn.  Twisted counts them; to add up
+    thousands of pongs for each further ping would make a flood of pings quadratic.
+    """
+    aggregator: Any = getattr(layer, "_aggregator", None)
+    left: int | None = getattr(aggregator, "_bufferLeft", None)
+    return 0 if left is None else aggregator.MAX_BUFFER_SIZE - left
+
+
+def abort(transport: Any) -> None:
+    """
+    End a connection at once.  C{abortConnection} is not on C{ITransport}: the nearest layer that
+    has it is asked.  A process is killed, because one that hangs does not see that its pipes are
+    closed, and stays beside the next.  Anything else has to do with the polite close.
+    """
+    layer = transport
+    for _ in range(_MAX_WRAPPERS + 1):
+        if layer is None:
+            break
+        aborting = getattr(layer, "abortConnection", None)
+        if aborting is not None:
+            aborting()
+            return
+        if IProcessTransport.providedBy(layer):
+            # A program that runs as another user may not be killed.
+            with suppress(ProcessExitedAlready, OSError):
+                layer.signalProcess("KILL")
+            break
+        layer = getattr(layer, "transport", None)
+    transport.loseConnection()

@@ -1,0 +1,107 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What the kernel tells of a connection: C{TCP_INFO} and its send queue.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import Any
+
+from ..core.evidence import Evidence, Fall
+
+
+def hasUnread(connection: Any) -> bool:
+    """
+    Whether bytes have come that have not been read.  The peer's FIN is none.
+    """
+    try:
+        return bool(connection.socket.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
+# The kernel's knowledge.
+
+_TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform.startswith("linux") else None
+
+# struct tcp_info as of Linux 2.6, which every later kernel only adds to: eight bytes, of which the
+# third counts retransmits and the fourth probes, then 32-bit numbers.
+_INFO = struct.Struct("=8B24I")
+# Linux 5.4 added the peer's window, at this place.
+_WINDOW = struct.Struct("=I")
+_WINDOW_AT = 228
+_RETRANSMITS, _PROBES = 2, 3
+_UNACKED = 8 + 4
+_SINCE_DATA = 8 + 11
+_SINCE_ACK = 8 + 12
+_RTT = 8 + 15
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # Windows has neither.
+
+    def _queued(connection: socket.socket) -> int | None:
+        return None
+
+else:
+
+    def _queued(connection: socket.socket) -> int | None:
+        """
+        Bytes in the kernel's send queue, tcp(7): SIOCOUTQ.
+        """
+        try:
+            # Into room of ours, for to have it made from bytes takes twice as long.
+            number = bytearray(4)
+            ioctl(connection, TIOCOUTQ, number)
+            return int.from_bytes(number, sys.byteorder)
+        except OSError:
+            return None
+
+
+def _pendingError(connection: socket.socket) -> int:
+    try:
+        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError:
+        return 0
+
+
+def _info(connection: socket.socket) -> bytes:
+    """
+    C{struct tcp_info}, as much of it as this kernel fills; nothing where there is no such call.
+    """
+    if _TCP_INFO is None:
+        return b""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+    except OSError:
+        return b""
+
+
+def evidenceOf(connection: socket.socket, fall: Fall | None = None) -> Evidence | None:
+    """
+    What the kernel knows of a connection now.
+
+    @return: L{None} where it does not say.
+    """
+    raw = _info(connection)
+    if len(raw) < _INFO.size:
+        return None
+    info = _INFO.unpack_from(raw)
+    hasWindow = len(raw) >= _WINDOW_AT + _WINDOW.size
+    return Evidence(
+        sinceAck=info[_SINCE_ACK] / 1e3,
+        sinceData=info[_SINCE_DATA] / 1e3,
+        unacknowledged=_queued(connection),
+        unanswered=info[_UNACKED],
+        retransmits=info[_RETRANSMITS],
+        window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
+        probes=info[_PROBES],
+        rtt=info[_RTT] / 1e6,
+        _fall=fall or Fall(1),
+    )
