@@ -209,8 +209,8 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
-        link.leaveCrowd()
-        link._pulse.leave(link)
+        link.leaveTalkerScan()
+        link._wheel.leave(link)
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)
 

@@ -20,7 +20,7 @@ from math import inf, sqrt
 from statistics import NormalDist
 from typing import Protocol
 
-from twisted_heartbeat.core.detector import Decision, Liveness
+from twisted_heartbeat.core.detector import Decision, FailureDetector
 from twisted_heartbeat.core.settings import Heartbeat
 
 INTERVAL = 1.0
@@ -153,11 +153,13 @@ class Phi:
 
 class Ours:
     """
-    The package's own L{Liveness}.
+    The package's own L{FailureDetector}.
     """
 
     def __init__(self, bound: float, now: float) -> None:
-        self._liveness = Liveness(Heartbeat(interval=INTERVAL, timeout=bound - INTERVAL), now)
+        self._liveness = FailureDetector(
+            Heartbeat(interval=INTERVAL, timeout=bound - INTERVAL), now
+        )
 
     @property
     def due(self) -> float:

@@ -8,7 +8,7 @@ All clients see the loss in the same instant.  While the broker is down each att
 when it is back it accepts so many in each second, and refuses the others.
 
 The policies of this package and of Twisted are the real ones: what decides here is
-L{Supervision} with L{Backoff}, C{ReconnectingClientFactory.retry} and C{backoffPolicy}.  gRPC's and
+L{Reconnector} with L{Backoff}, C{ReconnectingClientFactory.retry} and C{backoffPolicy}.  gRPC's and
 Amazon's are written from their documents.
 """
 
@@ -28,9 +28,9 @@ from twisted.internet.protocol import ReconnectingClientFactory
 
 from twisted_heartbeat.core.backoff import Backoff
 from twisted_heartbeat.core.causes import Cause, PeerReset
-from twisted_heartbeat.core.commands import ChooseDelay, Order, Wait
+from twisted_heartbeat.core.commands import ChooseDelay, Command, Wait
 from twisted_heartbeat.core.diagnosis import causeOfFailure
-from twisted_heartbeat.core.reconnector import Supervision
+from twisted_heartbeat.core.reconnector import Reconnector
 
 
 class Policy(Protocol):
@@ -54,7 +54,7 @@ class Ours:
     def __init__(self, draw: random.Random, backoff: Backoff = Backoff()) -> None:
         self._draw = draw.random
         self._backoff = backoff
-        self._supervision = Supervision(lambda failures, attempts, elapsed: False)
+        self._supervision = Reconnector(lambda failures, attempts, elapsed: False)
         self._supervision.start()
         self._supervision.connected()
         self._supervision.prepared()
@@ -73,7 +73,7 @@ class Ours:
         self._supervision.waited()
         return self._wait(self._supervision.failed(refusal(), now), now)
 
-    def _wait(self, orders: list[Order], now: float) -> float:
+    def _wait(self, orders: list[Command], now: float) -> float:
         [choose] = [order for order in orders if isinstance(order, ChooseDelay)]
         delay = self._backoff.delay(choose.attempt, choose.cause, self._draw)
         [wait] = self._supervision.chosen(delay, now)

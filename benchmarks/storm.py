@@ -50,7 +50,7 @@ STARTS_A_SECOND = 1500
 SLOWEST = 60.0
 """Seconds in which all must be connected before it begins."""
 
-PATIENCE = 75.0
+WAIT_LIMIT = 75.0
 """
 Seconds after the server's return at which the rest are given up.  The kernel of a server that has
 answered a SYN repeats that for 63 s, and who is accepted then was no phantom.
@@ -205,7 +205,7 @@ def follow(customers: list[Child], broker: Child, clients: int, killed: float) -
             well = None
         elif well is None:
             well = now
-        if now - returned > PATIENCE or (well is not None and now - well > QUIET):
+        if now - returned > WAIT_LIMIT or (well is not None and now - well > QUIET):
             back = None if well is None else well - returned
             return Aftermath(clients, attempts, phantoms, missing, back)
 

@@ -105,7 +105,7 @@ def stamping(link: Link) -> Any:
     """
 
     def speak() -> None:
-        link.liveness.heardAt = link.seconds()
+        link.detector.heardAt = link.seconds()
 
     return speak
 

@@ -21,8 +21,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.evidence import Evidence, Fall
-from twisted_heartbeat.timing.wheel import Pulse
+from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
+from twisted_heartbeat.timing.wheel import TimerWheel
 
 from .fakes import Timed
 
@@ -103,7 +103,7 @@ class CountedPoll:
 
     def add(self, one: Any) -> None:
         """
-        See L{NestedPoll<twisted_heartbeat.batching.poller.NestedPoll>}, and so the other.
+        See L{IdlePoller<twisted_heartbeat.batching.poller.IdlePoller>}, and so the other.
         """
         self.calls.append("nest")
         self.quiet.append(one)
@@ -121,8 +121,8 @@ class CountedReactor:
     def __init__(self, clock: Clock) -> None:
         self.calls: list[str] = []
         self.callLater = clock.callLater
-        # What a reactor that uses epoll has, see nestedPollFor.
-        self._twistedHeartbeatPoll = CountedPoll(self.calls)
+        # What a reactor that uses epoll has, see idlePollerFor.
+        self._twistedHeartbeatIdlePoller = CountedPoll(self.calls)
 
     def addReader(self, reader: Any) -> None:
         """
@@ -219,8 +219,8 @@ class Scene:
         """
         The same, by whoever reads it now.
         """
-        quiet = self.connection in self.reactor._twistedHeartbeatPoll.quiet
-        self.lose(self.connection.readQuietly({}) if quiet else self.connection.doRead())
+        quiet = self.connection in self.reactor._twistedHeartbeatIdlePoller.quiet
+        self.lose(self.connection.readParked({}) if quiet else self.connection.doRead())
 
     def lose(self, why: Any) -> None:
         """
@@ -254,7 +254,9 @@ class Scene:
         """
         The peer answers the last ping.
         """
-        pings = [f for f in wire.Reader().receive(self.socket.sent) if isinstance(f, wire.Ping)]
+        pings = [
+            f for f in wire.FrameReader().receive(self.socket.sent) if isinstance(f, wire.Ping)
+        ]
         self.socket.sent = b""
         self.receive(wire.encodePong(pings[-1].token))
 
@@ -292,7 +294,7 @@ class RestingScene(Scene):
         super().__init__(factory, clock, kind=kind)
         if not rounds:
             reactor: Any = self.reactor
-            reactor._twistedHeartbeatPoll = None
+            reactor._twistedHeartbeatIdlePoller = None
 
     @property
     def link(self) -> Any:
@@ -325,7 +327,7 @@ class Crew:
     @ivar hooks: what the server's hooks were told.
     """
 
-    STEP = 0.5 / Pulse.PER_SECOND
+    STEP = 0.5 / TimerWheel.PER_SECOND
     """Seconds; all times are multiples of it, so that sums of them are exact."""
 
     def __init__(self) -> None:
@@ -373,23 +375,23 @@ class Kernel:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
         for module in ("transport.connection", "transport.closing"):
-            monkeypatch.setattr(f"twisted_heartbeat.{module}._queued", self._queued)
+            monkeypatch.setattr(f"twisted_heartbeat.{module}.sendQueueSize", self.sendQueueSize)
         for module in ("link.link", "transport.connection"):
-            monkeypatch.setattr(f"twisted_heartbeat.{module}.evidenceOf", self._evidence)
+            monkeypatch.setattr(f"twisted_heartbeat.{module}.readEvidence", self._evidence)
 
-    def _queued(self, _: Any) -> int:
+    def sendQueueSize(self, _: Any) -> int:
         self.asked += 1
         return self.queued
 
-    def _evidence(self, connection: Any, fall: Fall | None = None) -> Evidence:
+    def _evidence(self, connection: Any, fall: VerdictBatch | None = None) -> Evidence:
         return Evidence(
             sinceAck=self.sinceAck,
             sinceData=self.sinceAck,
-            unacknowledged=self.queued,
+            bytesUnacknowledged=self.queued,
             unanswered=int(self.queued > 0),
             retransmits=0,
             window=1000,
             probes=0,
             rtt=0.1,
-            _fall=fall or Fall(1),
+            _fall=fall or VerdictBatch(1),
         )

@@ -40,7 +40,7 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting
+from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.server.admission import Admission
 from twisted_heartbeat.server.networks import networkOf
 from twisted_heartbeat.server.ratelimit import PingRateLimit
@@ -106,7 +106,7 @@ class Guest:
         """
         The frames of a kind, or of several, that it has got so far.
         """
-        frames = wire.Reader().receive(self.transport.value())
+        frames = wire.FrameReader().receive(self.transport.value())
         return [frame for frame in frames if isinstance(frame, kind)]
 
     def answer(self) -> None:
@@ -116,12 +116,12 @@ class Guest:
         self.say(wire.Pong(self.heard(wire.Ping)[-1].token))
 
     @property
-    def parting(self) -> Parting | None:
+    def parting(self) -> GoodbyeCode | None:
         """
         What it was told at the end.
         """
         goodbyes = self.heard(wire.Goodbye)
-        return goodbyes[-1].parting if goodbyes else None
+        return goodbyes[-1].code if goodbyes else None
 
 
 class Wire(FakeTransport):
@@ -375,7 +375,7 @@ def test_peers(events: list[LogEvent]) -> None:
     first, second = place.arrives("a"), place.arrives("b")
     third = place.arrives("c")
     place.clock.advance(0)
-    assert third.parting is Parting.REFUSED
+    assert third.parting is GoodbyeCode.REFUSED
     assert not third.transport.open
     assert place.hooks.names == ["connected", "connected", "refused"]
     [reason] = reasons(events, "refused")
@@ -418,7 +418,7 @@ def test_leavesRoomAtItsAddress(name: str | None) -> None:
     for _ in range(3):
         guests = [place.arrives("other"), place.arrives(name), place.arrives("one more")]
         assert guests[0].transport.open
-        assert guests[2].parting is Parting.REFUSED
+        assert guests[2].parting is GoodbyeCode.REFUSED
         for guest in guests:
             guest.transport.lose()
         place.clock.advance(0)
@@ -445,7 +445,7 @@ def test_crowd(events: list[LogEvent]) -> None:
     place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
     place.server.peers[1].abort(ClosedHere())
     place.clock.advance(0)
-    assert len(place.server._roll.crowd) == 1
+    assert len(place.server._roll.overLimit) == 1
 
 
 def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
@@ -459,13 +459,13 @@ def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
         place.passes(3)
         guest = place.arrives("pump")
         assert len(ghost.heard(wire.Ping)) == 1
-        assert place.arrives("lamp").parting is Parting.REFUSED
+        assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
         for _ in range(16):
             place.passes(1)
             other.say(wire.Data(b"here"))
         assert place.server.named("pump") is guest.link
         assert set(place.server.peers) == {2, 3}
-        assert place.arrives("lamp").parting is Parting.REFUSED
+        assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
         guest.transport.lose()
         other.transport.lose()
         place.passes(0.125)
@@ -480,7 +480,7 @@ def test_livePeerOfAFullServerKeepsItsName() -> None:
     peer = place.arrives("pump")
     impostor = place.arrives("pump")
     peer.answer()
-    assert impostor.parting is Parting.NAME_IN_USE
+    assert impostor.parting is GoodbyeCode.NAME_IN_USE
     assert place.server.peers == {1: peer.link}
     peer.transport.lose()
 
@@ -495,7 +495,7 @@ def test_placeOfAGhostIsTakenAtOnce() -> None:
     ghost.link.addCleanup(lambda: cleaning)
     guest = place.arrives("pump")
     ghost.transport.lose()
-    assert place.arrives("lamp").parting is Parting.REFUSED
+    assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
     cleaning.callback(None)
     place.passes(0.125)
     assert place.server.named("pump") is guest.link
@@ -510,7 +510,7 @@ def test_ghostElsewhereMakesNoRoomHere() -> None:
     place = Place(serverLimits=ServerLimits(peersPerAddress=1))
     ghost = place.arrives("pump", host="192.0.2.2")
     other = place.arrives("valve")
-    assert place.arrives("pump").parting is Parting.REFUSED
+    assert place.arrives("pump").parting is GoodbyeCode.REFUSED
     assert ghost.heard(wire.Ping) == []
     ghost.transport.lose()
     other.transport.lose()
@@ -722,7 +722,7 @@ def test_admitAnswers(
     assert place.hooks.names == ["refused"]
     assert guest.protocol.told == []
     [goodbye] = guest.heard(wire.Goodbye)
-    assert (goodbye.reason, goodbye.parting) == (reason, Parting.REFUSED)
+    assert (goodbye.reason, goodbye.code) == (reason, GoodbyeCode.REFUSED)
     assert reasons(events, "refused") == [f"refused: {reason}"]
     assert not guest.transport.open
 
@@ -809,7 +809,7 @@ def test_noDecision(events: list[LogEvent]) -> None:
     assert guest.transport.open
     place.passes(0.5)
     assert not guest.transport.open
-    assert guest.parting is Parting.REFUSED
+    assert guest.parting is GoodbyeCode.REFUSED
     assert reasons(events, "refused") == ["refused: no decision within 3 s"]
     assert decision.called
     decision.callback(None)
@@ -1050,7 +1050,7 @@ def test_livePeerKeepsItsName(events: list[LogEvent]) -> None:
     place.passes(0.125)
     peer.answer()
     place.clock.advance(0)
-    assert impostor.parting is Parting.NAME_IN_USE
+    assert impostor.parting is GoodbyeCode.NAME_IN_USE
     assert not impostor.transport.open
     assert place.server.peers == {1: peer.link}
     assert place.server.named("pump") is peer.link
@@ -1058,7 +1058,7 @@ def test_livePeerKeepsItsName(events: list[LogEvent]) -> None:
     assert reasons(events, "refused") == [
         "refused: the name 'pump' is in use by generation 1, which answers"
     ]
-    assert peer.link.liveness.deadline == pytest.approx(5.125 + HEARTBEAT.bound)
+    assert peer.link.detector.deadline == pytest.approx(5.125 + HEARTBEAT.bound)
     peer.transport.lose()
 
 
@@ -1070,7 +1070,7 @@ def test_anyByteOfALivePeerCounts() -> None:
     peer = place.arrives("pump")
     impostor = place.arrives("pump")
     peer.transport.deliver(wire.encode(wire.Data(b"..."))[:3])
-    assert impostor.parting is Parting.NAME_IN_USE
+    assert impostor.parting is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
     place.clock.advance(0)
 
@@ -1105,7 +1105,7 @@ def test_silentPeerIsNotAskedTwice() -> None:
     claimedAt = place.clock.seconds()
     guest = place.arrives("pump")
     assert len(ghost.heard(wire.Ping)) == 1
-    assert ghost.link.liveness.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
+    assert ghost.link.detector.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
     ghost.transport.lose()
     place.clock.advance(0)
     assert place.server.named("pump") is guest.link
@@ -1190,7 +1190,7 @@ def test_otherCertificateDoesNot(shown: tuple[int | None, int | None]) -> None:
     impostor = place.arrives("pump", certificate=theirs)
     assert len(peer.heard(wire.Ping)) == 1
     peer.answer()
-    assert impostor.parting is Parting.NAME_IN_USE
+    assert impostor.parting is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
     place.clock.advance(0)
 
@@ -1235,7 +1235,7 @@ def test_manyOfOneName() -> None:
     [holder] = [guest for guest in guests if guest.transport.open]
     assert place.server.named("pump") is holder.link
     others = [guest.parting for guest in guests if guest is not holder]
-    assert set(others) == {Parting.NAME_IN_USE}
+    assert set(others) == {GoodbyeCode.NAME_IN_USE}
     holder.transport.lose()
     assert place.server.claims == {}
 
@@ -1265,7 +1265,7 @@ def test_nameNotFreeInTime(events: list[LogEvent]) -> None:
     ghost = place.arrives("pump")
     guest = place.arrives("pump")
     place.passes(4.5)
-    assert guest.parting is Parting.NAME_IN_USE
+    assert guest.parting is GoodbyeCode.NAME_IN_USE
     assert ghost.transport.open
     assert "did not become free within 4 s" in reasons(events, "refused")[0]
     ghost.transport.lose()
@@ -1280,7 +1280,7 @@ def test_ghostOfAPassivePeer() -> None:
     peer = place.arrives("pump")
     impostor = place.arrives("pump")
     peer.answer()
-    assert impostor.parting is Parting.NAME_IN_USE
+    assert impostor.parting is GoodbyeCode.NAME_IN_USE
     place.passes(2)
     guest = place.arrives("pump")
     place.passes(5.875)
@@ -1298,7 +1298,7 @@ def test_silenceProvesNothing() -> None:
     place = Place(heartbeat=None)
     peer = place.arrives("pump")
     guest = place.arrives("pump")
-    assert guest.parting is Parting.NAME_IN_USE
+    assert guest.parting is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
     place.clock.advance(0)
 
@@ -1331,7 +1331,7 @@ def test_tooManyPings(events: list[LogEvent]) -> None:
         place.passes(0.125)
     # Three seconds' worth, and ten for each second; sixteen came in each.
     assert sent == pytest.approx(30 * 16 / 6, abs=2)
-    assert guest.parting is Parting.TOO_MANY_PINGS
+    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
     assert guest.transport.value().endswith(b"too many pings")
     [cause] = place.hooks.told("disconnected")
     assert type(cause) is ProtocolViolation
@@ -1348,7 +1348,7 @@ def test_floodOfPings(quiet: float, most: int) -> None:
     guest = place.arrives("pump")
     place.clock.advance(quiet)
     guest.say(*[wire.Ping(1)] * 2000)
-    assert guest.parting is Parting.TOO_MANY_PINGS
+    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
     assert len(guest.heard(wire.Pong)) == most
     place.clock.advance(0)
 
@@ -1376,13 +1376,13 @@ def test_pingsBeforeTheHello() -> None:
     place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
     flood, guest = place.arrives(), place.arrives()
     flood.say(*[wire.Ping(1)] * 31)
-    assert flood.parting is Parting.TOO_MANY_PINGS
+    assert flood.parting is GoodbyeCode.TOO_MANY_PINGS
     guest.say(*[wire.Ping(1)] * 20)
     guest.say(wire.Hello("pump"), *[wire.Ping(1)] * 10)
     assert place.server.named("pump") is guest.link
     assert guest.parting is None
     guest.say(wire.Ping(1))
-    assert guest.parting is Parting.TOO_MANY_PINGS
+    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
     place.clock.advance(0)
     assert kept(place.server) == {}
 
@@ -1489,7 +1489,7 @@ def test_drain() -> None:
     """
     place = Place()
     leaving, staying, arriving = place.arrives("a"), place.arrives("b"), place.arrives()
-    done = drained(place, comeBackAfter=2, spread=30, grace=1)
+    done = drained(place, retryAfter=2, spread=30, grace=1)
     for guest in (leaving, staying, arriving):
         assert guest.heard(wire.Goodbye) == [wire.Goodbye("closing", 2, 30)]
     staying.say(wire.Data(b"last words"))
@@ -1600,7 +1600,7 @@ def test_drainWaitsForCleanups() -> None:
     ("how", "names"),
     [
         ({"spread": -1}, "spread is -1"),
-        ({"comeBackAfter": float("inf")}, "comeBackAfter is inf"),
+        ({"retryAfter": float("inf")}, "retryAfter is inf"),
         ({"grace": -1}, "grace is -1"),
         ({"reason": "x" * 2000}, "reason is 2000"),
     ],

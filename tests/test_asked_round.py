@@ -2,8 +2,9 @@
 # See LICENSE for details.
 
 """
-Quiet peers that are asked by a ping of the user's own are asked together, in L{AskedRound}s: at the
-instants and with the verdicts of those that are watched by themselves, and all they say is heard.
+Quiet peers that are asked by a ping of the user's own are asked together, in L{CustomPingRound}s:
+at the instants and with the verdicts of those that are watched by themselves, and all they say is
+heard.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
-from twisted_heartbeat.batching.pinground import AskedRound
-from twisted_heartbeat.batching.poller import nestedPollFor
-from twisted_heartbeat.timing.wheel import pulseFor
+from twisted_heartbeat.batching.pinground import CustomPingRound
+from twisted_heartbeat.batching.poller import idlePollerFor
+from twisted_heartbeat.timing.wheel import timerWheelFor
 
 from .loopback import Loopback, opened, wait, within
 from .sockets import Accepted, Connection, Crew, Kernel, RestingScene
@@ -278,8 +279,8 @@ def inRound(*peers: Peer) -> bool:
     """
     states = set()
     for peer in peers:
-        quiet = peer.connection in peer.reactor._twistedHeartbeatPoll.quiet
-        states.add((type(peer.connection.round) is AskedRound, quiet))
+        quiet = peer.connection in peer.reactor._twistedHeartbeatIdlePoller.quiet
+        states.add((type(peer.connection.round) is CustomPingRound, quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
 
@@ -417,7 +418,7 @@ def test_logged() -> None:
     [peer] = server.peers
     context: dict[str, Any] = {}
     peer.socket.arrived = b"a word"
-    assert peer.connection.readQuietly(context) is None
+    assert peer.connection.readParked(context) is None
     assert context == {"system": peer.connection.logPrefix()}
     assert peer.own.heard == [b"a word"]
 
@@ -495,12 +496,12 @@ def test_message(seconds: float) -> None:
     server.forget()
     one.say(b"a message")
     assert one.own.heard == [b"a message"]
-    assert one.link.liveness.heardAt == server.clock.seconds()
+    assert one.link.detector.heardAt == server.clock.seconds()
     assert inRound(one) is (seconds < 0.125) and inRound(other)
-    spokeAt = server.clock.seconds()
+    lastSentAt = server.clock.seconds()
     server.wait(2.0 + STEP)
     least = 2.0 - seconds if seconds < 0.125 else 2.0
-    assert least <= one.askedAt[0] - spokeAt <= least + STEP
+    assert least <= one.askedAt[0] - lastSentAt <= least + STEP
     comesBack(server)
 
 
@@ -564,9 +565,9 @@ def test_finIsNoAnswer() -> None:
     server = settled(2)
     one = server.peers[0]
     server.untilAsked()
-    heardAt = one.link.liveness.heardAt
+    heardAt = one.link.detector.heardAt
     one.receive(b"")
-    assert one.link.liveness.heardAt == heardAt
+    assert one.link.detector.heardAt == heardAt
     comesBack(server)
 
 
@@ -702,7 +703,7 @@ def test_pingActsOnALink(act: str, other: int) -> None:
             elif act == "close":
                 server.peers[other].link.close()
             elif act == "ask":
-                server.peers[other].link.ask()
+                server.peers[other].link.probe()
             else:
                 server.peers[other].link.pause()
 
@@ -753,7 +754,7 @@ def test_pingThatComesLater() -> None:
     assert server.hooks.names == []
     assert all(18 <= len(peer.askedAt) <= 20 for peer in server.peers)
     server.peers[0].answers = False
-    heardAt = server.peers[0].link.liveness.heardAt
+    heardAt = server.peers[0].link.detector.heardAt
     server.wait(BEAT.bound + 0.05)
     assert server.hooks.names == ["suspected", "disconnected"]
     assert heardAt + BEAT.bound <= server.hooks.moments[-1][1]
@@ -808,7 +809,7 @@ def test_askedWhenTheFirstHadToBe() -> None:
     Those who come into a round together are taken to have been asked when the first of them had to
     be, so that the bound of none begins later than its own ping was due.
     """
-    pulse = pulseFor(Clock())
+    pulse = timerWheelFor(Clock())
     one, other = (pulse.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
     assert one is other
     assert one.askedAt == 10.05
@@ -851,7 +852,7 @@ class Looking(Own):
         context: Any = contextOf(ILogContext)
         self.contexts.add(context["system"])
         transport: Any = self.transport
-        self.inRounds += type(transport.round) is AskedRound
+        self.inRounds += type(transport.round) is CustomPingRound
 
 
 class LookingMixed(HeartbeatMixin, Looking):
@@ -903,7 +904,7 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
     """
     from twisted.internet import reactor
 
-    if nestedPollFor(reactor) is None:
+    if idlePollerFor(reactor) is None:
         pytest.skip("the reactor does not use epoll")
     made: list[Any] = []
 
@@ -994,7 +995,7 @@ def assertWatchedAlike(member: Peer, alone: Peer) -> None:
     assert member.own.heard == alone.own.heard
     assert member.link.state == alone.link.state
     if member.link.state != "gone":
-        its, whose = member.link.liveness, alone.link.liveness
+        its, whose = member.link.detector, alone.link.detector
         assert its.heardAt == whose.heardAt
         assert abs(its.deadline - whose.deadline) <= 0.05
 
@@ -1061,7 +1062,7 @@ def test_likeSinglesWithoutAPlace(
             server.peers[0].say(b"a word")
         member, alone = together.peers[0], single.peers[0]
         for event, steps in events:
-            heardAt, asked = member.link.liveness.heardAt, len(member.askedAt)
+            heardAt, asked = member.link.detector.heardAt, len(member.askedAt)
             for server in (together, single):
                 happen(server, event, steps)
             assertToldAlike(together, single)
@@ -1094,6 +1095,6 @@ def test_stalls(timeout: float, phase: float | None, events: list[tuple[str, int
         began = server.clock.seconds()
         server.wait(2 * heartbeat.bound + timeout + 0.05)
         assert server.hooks.names == ["suspected", "disconnected"]
-        heardAt = server.peers[0].link.liveness.heardAt
+        heardAt = server.peers[0].link.detector.heardAt
         assert began - STEP <= heardAt + heartbeat.bound <= server.hooks.moments[-1][1]
         assert server.peers[1].link.state == "alive"

@@ -35,8 +35,13 @@ from twisted_heartbeat.core.causes import (
     SendFailed,
     SendStalled,
 )
-from twisted_heartbeat.core.diagnosis import causeOfErrno, causeOfFailure, causeOfLoss, inWords
-from twisted_heartbeat.core.evidence import Evidence, Fall
+from twisted_heartbeat.core.diagnosis import (
+    causeOfErrno,
+    causeOfFailure,
+    causeOfLoss,
+    describeError,
+)
+from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
 
 # What each cause is to code that knows Twisted alone.
 TWISTEDS: dict[type[Cause], list[type[Exception]]] = {
@@ -182,10 +187,10 @@ def test_fellTogether() -> None:
     """
     Links of one fall all know, in the end, how many they were; a lone link is one.
     """
-    fall = Fall()
+    fall = VerdictBatch()
     first = Evidence(_fall=fall)
     fall.links = 3
-    assert (first.fellTogether, Evidence().fellTogether) == (3, 1)
+    assert (first.simultaneousVerdicts, Evidence().simultaneousVerdicts) == (3, 1)
 
 
 # Naming
@@ -345,4 +350,4 @@ def test_inWords(raised: Exception, words: str) -> None:
     """
     An error in words is one line with its class and what it says, if it says anything.
     """
-    assert inWords(raised) == words
+    assert describeError(raised) == words

@@ -829,7 +829,7 @@ def test_retryIsTold() -> None:
     scene.stop()
 
 
-# Liveness, through the service.
+# FailureDetector, through the service.
 
 
 def test_silentPeerIsReplaced() -> None:

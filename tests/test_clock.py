@@ -32,11 +32,11 @@ from zope.interface.verify import verifyObject
 from twisted_heartbeat.timing import alarms
 from twisted_heartbeat.timing import monotonic as monotonicModule
 from twisted_heartbeat.timing.monotonic import MonotonicClock, clockFor
-from twisted_heartbeat.timing.wheel import Pulse, Slot, pulseFor
+from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
 
 from .interpreter import printedBy
 
-PATIENCE = 10.0
+WAIT_LIMIT = 10.0
 """Seconds after which a wait has failed."""
 
 EARLY = 0.001
@@ -62,14 +62,14 @@ def clock(request: pytest.FixtureRequest, theReactor: Any, monkeypatch: Any) -> 
 
 class Bell:
     """
-    A Deferred that fires with the reactor's next turn, or fails after C{PATIENCE}, whatever the
+    A Deferred that fires with the reactor's next turn, or fails after C{WAIT_LIMIT}, whatever the
     reactor's own clock shows.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.rung: Deferred[None] = Deferred()
-        self._guard = threading.Timer(PATIENCE, reactor.callFromThread, [self._overdue])
+        self._guard = threading.Timer(WAIT_LIMIT, reactor.callFromThread, [self._overdue])
         self._guard.daemon = True
         self._guard.start()
 
@@ -78,7 +78,7 @@ class Bell:
         self._reactor.callFromThread(self.rung.callback, None)
 
     def _overdue(self) -> None:
-        self.rung.errback(AssertionError(f"nothing came of it in {PATIENCE} s"))
+        self.rung.errback(AssertionError(f"nothing came of it in {WAIT_LIMIT} s"))
 
 
 def isIdle(clock: MonotonicClock) -> bool:
@@ -238,7 +238,7 @@ async def test_lateness(clock: MonotonicClock, theReactor: Any) -> None:
     clock.callLater(0.01, ring)
     sleep(0.1)
     await bell.rung
-    assert 0.09 - EARLY <= told[0] < PATIENCE
+    assert 0.09 - EARLY <= told[0] < WAIT_LIMIT
     assert clock.lateness == 0.0
 
 
@@ -522,7 +522,7 @@ async def test_wallClockIsStepped(
     await bell.rung
     monkeypatch.undo()
     assert not before.active()
-    assert 0.03 - EARLY <= ran[0] < PATIENCE / 2
+    assert 0.03 - EARLY <= ran[0] < WAIT_LIMIT / 2
 
 
 @pytest.mark.parametrize("delay", [-0.001, -inf, nan])
@@ -544,9 +544,9 @@ def test_oneClockForAReactor(theReactor: Any) -> None:
     assert clockFor(theReactor) is found and clockFor() is found
     virtual = Clock()
     assert clockFor(virtual) is virtual
-    assert pulseFor(found) is pulseFor(found)
-    assert pulseFor(virtual) is pulseFor(virtual)
-    assert pulseFor(virtual) is not pulseFor(Clock())
+    assert timerWheelFor(found) is timerWheelFor(found)
+    assert timerWheelFor(virtual) is timerWheelFor(virtual)
+    assert timerWheelFor(virtual) is not timerWheelFor(Clock())
 
 
 def test_noDescriptorToSpare(theReactor: Any, monkeypatch: Any) -> None:
@@ -567,7 +567,7 @@ def test_noDescriptorToSpare(theReactor: Any, monkeypatch: Any) -> None:
 
 # The pulse.
 
-SLOT = 1 / Pulse.PER_SECOND
+SLOT = 1 / TimerWheel.PER_SECOND
 
 ALMOST = 1e-9
 """Seconds: sums of floats."""
@@ -587,16 +587,16 @@ class Visitor:
         self.beats: list[float] = []
         self.lateness: list[float] = []
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         self.beats.append(now)
         self.lateness.append(lateness)
         return self.then(now)
 
 
-def visitorsAt(pulse: Pulse, times: list[float]) -> list[Visitor]:
+def visitorsAt(pulse: TimerWheel, times: list[float]) -> list[Visitor]:
     visitors = [Visitor() for _ in times]
     for visitor, when in zip(visitors, times, strict=True):
-        pulse.visit(visitor, when)
+        pulse.schedule(visitor, when)
     return visitors
 
 
@@ -615,7 +615,7 @@ def test_loneVisitor(when: float) -> None:
     A lone visitor is visited on its exact instant, once.
     """
     clock = Clock()
-    [visitor] = visitorsAt(Pulse(clock), [when])
+    [visitor] = visitorsAt(TimerWheel(clock), [when])
     advanceTo(clock, 100.0)
     assert visitor.beats == [pytest.approx(when, abs=ALMOST)]
     assert visitor.lateness == [pytest.approx(0.0, abs=ALMOST)]
@@ -628,7 +628,7 @@ def test_manyVisitors(times: list[float]) -> None:
     No visitor is visited early, each once, none more than one slot late.
     """
     clock = Clock()
-    visitors = visitorsAt(Pulse(clock), times)
+    visitors = visitorsAt(TimerWheel(clock), times)
     advanceTo(clock, 10.0)
     for visitor, when in zip(visitors, times, strict=True):
         [beat] = visitor.beats
@@ -647,15 +647,15 @@ def test_visitorsThatMove(moves: list[tuple[int, float | None]]) -> None:
     one delayed call at most, none when there is nobody to visit.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     visitors = [Visitor() for _ in range(4)]
     last: dict[int, float] = {}
     for number, when in moves:
         if when is None:
-            pulse.leave(visitors[number])
+            pulse.cancel(visitors[number])
             last.pop(number, None)
         else:
-            pulse.visit(visitors[number], when)
+            pulse.schedule(visitors[number], when)
             last[number] = when
         assert len(clock.getDelayedCalls()) == (1 if last else 0)
     advanceTo(clock, 2.0)
@@ -671,16 +671,16 @@ def test_tenThousandVisitors() -> None:
     Ten thousand visitors cost one delayed call, before and after each beat.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     visitors = [Visitor(lambda now: now + 1.0) for _ in range(10_000)]
     for number, visitor in enumerate(visitors):
-        pulse.visit(visitor, 1.0 + number / 10_000)
+        pulse.schedule(visitor, 1.0 + number / 10_000)
     assert len(clock.getDelayedCalls()) == 1
     advanceTo(clock, 3.5)
     assert len(clock.getDelayedCalls()) == 1
     assert {len(visitor.beats) for visitor in visitors} <= {2, 3}
     for visitor in visitors:
-        pulse.leave(visitor)
+        pulse.cancel(visitor)
     assert clock.getDelayedCalls() == []
 
 
@@ -689,12 +689,12 @@ def test_leave() -> None:
     Who leaves is visited no more; the last one takes the delayed call along.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     one, other = visitorsAt(pulse, [1.0, 1.0])
-    pulse.leave(one)
-    pulse.leave(one)
+    pulse.cancel(one)
+    pulse.cancel(one)
     assert len(clock.getDelayedCalls()) == 1
-    pulse.leave(other)
+    pulse.cancel(other)
     assert clock.getDelayedCalls() == []
     advanceTo(clock, 2.0)
     assert one.beats == other.beats == []
@@ -706,11 +706,11 @@ def test_forget() -> None:
     their instant.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     one, other = visitorsAt(pulse, [1.0, 1.0])
     gone = ref(one)
-    pulse.forget(one)
-    pulse.forget(one)
+    pulse.discard(one)
+    pulse.discard(one)
     del one
     assert gone() is None
     advanceTo(clock, 2.0)
@@ -718,13 +718,13 @@ def test_forget() -> None:
     assert clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize("leave", [Pulse.leave, Pulse.forget])
-def test_leaveWithinABeat(leave: Callable[[Pulse, Visitor], None]) -> None:
+@pytest.mark.parametrize("leave", [TimerWheel.cancel, TimerWheel.discard])
+def test_leaveWithinABeat(leave: Callable[[TimerWheel, Visitor], None]) -> None:
     """
     A visitor may send others away, itself too, while it is visited.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
 
     def leaveAll(now: float) -> None:
         for one in visitors:
@@ -732,8 +732,8 @@ def test_leaveWithinABeat(leave: Callable[[Pulse, Visitor], None]) -> None:
 
     visitors = [Visitor(leaveAll) for _ in range(3)]
     for one in visitors:
-        pulse.visit(one, 1.0)
-    pulse.visit(visitors[2], 2.0)
+        pulse.schedule(one, 1.0)
+    pulse.schedule(visitors[2], 2.0)
     advanceTo(clock, 3.0)
     assert [len(one.beats) for one in visitors] == [1, 0, 0]
     assert clock.getDelayedCalls() == []
@@ -744,9 +744,9 @@ def test_visitsWithinABeat() -> None:
     A visitor may bring others while it is visited.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     other = Visitor()
-    pulse.visit(Visitor(lambda now: pulse.visit(other, now + 0.5)), 1.0)
+    pulse.schedule(Visitor(lambda now: pulse.schedule(other, now + 0.5)), 1.0)
     advanceTo(clock, 2.0)
     assert other.beats == [pytest.approx(1.5)]
 
@@ -757,7 +757,7 @@ def test_visitorThatComesAgain() -> None:
     """
     clock = Clock()
     visitor = Visitor(lambda now: now + 0.25 if now < 1.9 else None)
-    Pulse(clock).visit(visitor, 0.25)
+    TimerWheel(clock).schedule(visitor, 0.25)
     advanceTo(clock, 5.0)
     assert visitor.beats == [pytest.approx(0.25 * n) for n in range(1, 9)]
     assert clock.getDelayedCalls() == []
@@ -775,7 +775,7 @@ def test_comingAgainAtOnceWaitsForAnotherPoll() -> None:
         clock.callLater(0, order.append, "poll")
         return now if order.count("beat") < 3 else None
 
-    Pulse(clock).visit(Visitor(then), 1.0)
+    TimerWheel(clock).schedule(Visitor(then), 1.0)
     advanceTo(clock, 2.0)
     assert order == ["beat", "poll", "beat", "poll", "beat", "poll"]
 
@@ -786,7 +786,7 @@ def test_visitInThePast() -> None:
     """
     clock = Clock()
     clock.advance(10.0)
-    [visitor] = visitorsAt(Pulse(clock), [4.0])
+    [visitor] = visitorsAt(TimerWheel(clock), [4.0])
     clock.advance(0)
     assert visitor.beats == [10.0]
     assert visitor.lateness == [6.0]
@@ -798,7 +798,7 @@ def test_latenessOfAStall() -> None:
     """
     clock = Clock()
     times = [1.0, 1.001, 2.0, 30.0, 61.0]
-    visitors = visitorsAt(Pulse(clock), times)
+    visitors = visitorsAt(TimerWheel(clock), times)
     clock.advance(61.0)
     for visitor, when in zip(visitors, times, strict=True):
         [late] = visitor.lateness
@@ -810,11 +810,11 @@ def test_visitorThatFails(loggedErrors: Any) -> None:
     A visitor that raises is logged and visited no more, and takes nothing from the others.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     failing = Visitor(lambda now: 1 / 0)
     others = [Visitor(lambda now: now + 1.0), Visitor(lambda now: now + 1.0)]
     for one in (others[0], failing, others[1]):
-        pulse.visit(one, 1.0)
+        pulse.schedule(one, 1.0)
     advanceTo(clock, 3.5)
     assert len(failing.beats) == 1
     assert [len(one.beats) for one in others] == [3, 3]
@@ -825,11 +825,11 @@ def test_fallsTogether() -> None:
     """
     Verdicts that follow each other closely belong to one fall; a later one begins another.
     """
-    pulse = Pulse(Clock())
-    first = pulse.fall(1.0)
-    assert pulse.fall(1.05) is first and pulse.fall(1.14) is first
+    pulse = TimerWheel(Clock())
+    first = pulse.verdictBatch(1.0)
+    assert pulse.verdictBatch(1.05) is first and pulse.verdictBatch(1.14) is first
     assert first.links == 3
-    second = pulse.fall(1.5)
+    second = pulse.verdictBatch(1.5)
     assert second is not first
     assert (first.links, second.links) == (3, 1)
 
@@ -853,12 +853,12 @@ def test_pulseOfAClockThatKeepsNothing() -> None:
 
     class Forwarding(Clock):
         def __setattr__(self, name: str, value: object) -> None:
-            if name != "_twistedHeartbeatPulse":
+            if name != "_twistedHeartbeatTimerWheel":
                 super().__setattr__(name, value)
 
     for clock in (Slotted(Clock()), Forwarding()):
-        assert pulseFor(clock) is pulseFor(clock)  # type: ignore[arg-type]
-    assert pulseFor(Slotted(Clock())) is not pulseFor(Slotted(Clock()))  # type: ignore[arg-type]
+        assert timerWheelFor(clock) is timerWheelFor(clock)  # type: ignore[arg-type]
+    assert timerWheelFor(Slotted(Clock())) is not timerWheelFor(Slotted(Clock()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError])
@@ -867,7 +867,7 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
     What a visit, an errand or a round raises is logged, and the pulse visits all others.
     """
     clock = Clock()
-    pulse = Pulse(clock)
+    pulse = TimerWheel(clock)
     visited: list[str] = []
 
     class Fails:
@@ -877,9 +877,9 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
 
         slot: Slot | None = None
 
-        def beat(self, now: float, lateness: float) -> float | None:
+        def onTimer(self, now: float, lateness: float) -> float | None:
             """
-            See L{Beating}.
+            See L{Timer}.
             """
             raise kind
 
@@ -888,9 +888,9 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
         One that is visited again and again.
         """
 
-        def beat(self, now: float, lateness: float) -> float | None:
+        def onTimer(self, now: float, lateness: float) -> float | None:
             """
-            See L{Beating}.
+            See L{Timer}.
             """
             visited.append("again")
             return now + 1
@@ -904,7 +904,7 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
 
         def post(self) -> None:
             """
-            See L{Round}.
+            See L{PingRound}.
             """
             raise kind
 
@@ -912,14 +912,14 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
         raise kind
 
     failing, going = Fails(), Goes()
-    pulse.visit(failing, 1.0)
-    pulse.visit(going, 1.0)
-    pulse.soon(errand)
+    pulse.schedule(failing, 1.0)
+    pulse.schedule(going, 1.0)
+    pulse.callSoon(errand)
     round: Any = FailingRound()
     pulse.begin(round, 5.0)
     for _ in range(4):
         clock.advance(1.1)
     assert len(visited) >= 3
     assert len(loggedErrors.flush(kind)) == 3
-    pulse.leave(going)
+    pulse.cancel(going)
     assert clock.getDelayedCalls() == []

@@ -35,11 +35,11 @@ from zope.interface import implementer
 
 from twisted_heartbeat import (
     ClosedHere,
+    GoodbyeCode,
     HeartbeatFactory,
     HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
-    Parting,
     PeerClosed,
     ServerLimits,
 )
@@ -477,7 +477,7 @@ async def test_refusedWhileUploading(place: Place) -> None:
     place.service(endpoint, second, hooks=hooks, retryPolicy=lambda _: 60.0)
     cause = await within(told)
     assert type(cause) is PeerClosed
-    assert cause.parting is Parting.NAME_IN_USE
+    assert cause.goodbyeCode is GoodbyeCode.NAME_IN_USE
     assert pair.factory.named("pump") is pair.server.link
 
 
@@ -523,11 +523,11 @@ async def test_drain(place: Place) -> None:
     for message in MESSAGES:
         pair.server.sendMessage(message)
     heard = pair.client.link.whenGone()
-    await within(pair.factory.drain(comeBackAfter=40, spread=2, grace=0.05, reason="restart"))
+    await within(pair.factory.drain(retryAfter=40, spread=2, grace=0.05, reason="restart"))
     cause = await within(heard)
     assert pair.client.messages == MESSAGES
     assert type(cause) is PeerClosed
-    assert (cause.comeBackAfter, cause.spread) == (40, 2)
+    assert (cause.retryAfter, cause.spread) == (40, 2)
 
 
 @pytest_twisted.ensureDeferred
@@ -900,7 +900,7 @@ class Resetting(Protocol):
     """
 
     def connectionMade(self) -> None:
-        hello, goodbye = wire.Hello("hub"), wire.Goodbye("no room", parting=Parting.REFUSED)
+        hello, goodbye = wire.Hello("hub"), wire.Goodbye("no room", code=GoodbyeCode.REFUSED)
         self.transport.write(wire.encode(hello) + wire.encode(goodbye))
         self.factory.accepted.put(self)
 
@@ -937,7 +937,7 @@ async def test_failedWriteReadsFirst(tcp: Place, paused: bool) -> None:
         protocol.transport.resumeProducing()
     cause = await within(told)
     assert type(cause) is PeerClosed
-    assert cause.parting is Parting.REFUSED
+    assert cause.goodbyeCode is GoodbyeCode.REFUSED
 
 
 # A tunnel.

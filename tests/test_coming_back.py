@@ -20,7 +20,7 @@ import pytest
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 
 import twisted_heartbeat
-from twisted_heartbeat import Backoff, Cause, Parting, PeerClosed
+from twisted_heartbeat import Backoff, Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core import causes
 from twisted_heartbeat.core.causes import Pace
 from twisted_heartbeat.core.diagnosis import causeOfFailure
@@ -34,15 +34,15 @@ AFTER, SPREAD = 1000.0, 2000.0
 """A hint that is longer than any other wait."""
 
 
-def partingWith(parting: Parting, hint: bool) -> PeerClosed:
+def goodbyeWith(code: GoodbyeCode, hint: bool) -> PeerClosed:
     if not hint:
-        return PeerClosed(parting=parting)
-    return PeerClosed(parting=parting, comeBackAfter=AFTER, spread=SPREAD)
+        return PeerClosed(goodbyeCode=code)
+    return PeerClosed(goodbyeCode=code, retryAfter=AFTER, spread=SPREAD)
 
 
-def partings(refused: bool, hint: bool) -> list[Cause]:
-    turnedAway = (Parting.REFUSED, Parting.NAME_IN_USE)
-    return [partingWith(p, hint) for p in Parting if (p in turnedAway) is refused]
+def goodbyes(refused: bool, hint: bool) -> list[Cause]:
+    rejectedByPeer = (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE)
+    return [goodbyeWith(p, hint) for p in GoodbyeCode if (p in rejectedByPeer) is refused]
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ TABLE = [
     ),
     Row("this side closed the link", [causes.ClosedHere()], onTheWire=False),
     Row("a violation", [causes.ProtocolViolation()]),
-    Row("GOODBYE with 0, 3 or an unknown code", partings(refused=False, hint=False)),
-    Row("the same, with a hint", partings(refused=False, hint=True)),
-    Row("GOODBYE with 1 or 2", partings(refused=True, hint=False)),
-    Row("the same, with a hint", partings(refused=True, hint=True)),
+    Row("GOODBYE with 0, 3 or an unknown code", goodbyes(refused=False, hint=False)),
+    Row("the same, with a hint", goodbyes(refused=False, hint=True)),
+    Row("GOODBYE with 1 or 2", goodbyes(refused=True, hint=False)),
+    Row("the same, with a hint", goodbyes(refused=True, hint=True)),
     Row("`PermanentFailure`, which you raise", [causes.PermanentFailure()], onTheWire=False),
 ]
 
@@ -108,7 +108,7 @@ def bounds(cause: Cause, attempt: int) -> tuple[float, float]:
     return low, high
 
 
-def inWords(low: float, high: float) -> str:
+def describeError(low: float, high: float) -> str:
     return f"{low:g} to {high:g} s"
 
 
@@ -118,7 +118,7 @@ def paceOf(cause: Cause) -> str:
     """
     if cause.pace is Pace.NEVER:
         return "never"
-    asked = isinstance(cause, PeerClosed) and cause.comeBackAfter > 0
+    asked = isinstance(cause, PeerClosed) and cause.retryAfter > 0
     slow = cause.pace is Pace.SLOWLY
     if asked:
         return "slow, at least the hint" if slow else "the hint"
@@ -135,7 +135,7 @@ def waitsOf(cause: Cause) -> list[str]:
     if (AFTER, AFTER + SPREAD) in waits:
         assert len(set(waits)) == 1
         return ["the hint"] * 3
-    return [inWords(*wait) for wait in waits]
+    return [describeError(*wait) for wait in waits]
 
 
 def resetOf(cause: Cause, linked: bool) -> str:
@@ -266,8 +266,8 @@ def test_deviceWaitsAsTheTableSays(
     if cause.fleetWide and pace == device.USUAL:
         pace = device.TOGETHER
     hint = None
-    if isinstance(cause, PeerClosed) and cause.comeBackAfter:
-        hint = 1000 * (cause.comeBackAfter + end * cause.spread)
+    if isinstance(cause, PeerClosed) and cause.retryAfter:
+        hint = 1000 * (cause.retryAfter + end * cause.spread)
     ended = device.Ended("so", pace, hint)
     width = min(2 ** (failures - 1), device.WIDEST) * device.SECOND
     assert device.waitAfter(ended, width) == 1000 * bounds(cause, failures)[int(end)]

@@ -25,10 +25,10 @@ from twisted.logger import globalLogBeginner
 
 from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin, HeartbeatServerFactory
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
-from twisted_heartbeat.timing.wheel import Pulse, pulseFor
-from twisted_heartbeat.transport.connection import Witness
+from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
+from twisted_heartbeat.transport.connection import ObservedConnection
 
 from .interpreter import numberOf
 from .sockets import Accepted, Connection, Kernel, Scene
@@ -52,9 +52,11 @@ def byWrite(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     No ping goes straight to the kernel.
     """
-    monkeypatch.setattr(Link, "sendNow", lambda self, transport, data: transport.write(data))
-    monkeypatch.setattr(Witness, "sendsNow", lambda self, act, argument: act(argument))
-    monkeypatch.setattr(Witness, "mayRest", False)
+    monkeypatch.setattr(Link, "writeDirect", lambda self, transport, data: transport.write(data))
+    monkeypatch.setattr(
+        ObservedConnection, "withDirectWrites", lambda self, act, argument: act(argument)
+    )
+    monkeypatch.setattr(ObservedConnection, "canPark", False)
 
 
 def builtIn(clock: Clock) -> Any:
@@ -232,8 +234,8 @@ def test_callsOfAChunkAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -
     The check above can fail.
     """
     usual = callsOfAChunk(mixed)
-    doRead = Witness.doRead
-    monkeypatch.setattr(Witness, "doRead", lambda self: doRead(self))
+    doRead = ObservedConnection.doRead
+    monkeypatch.setattr(ObservedConnection, "doRead", lambda self: doRead(self))
     assert callsOfAChunk(mixed) == usual + 1
 
 
@@ -242,14 +244,14 @@ def callsOfABeat(make: Callable[[Clock], Any] = builtIn, needs: float = 0.0) -> 
     What an interval costs an idle link: the ping, the pong, and whatever looks after them.
     """
     scene = sceneOf(make, needs)
-    pulse = pulseFor(scene.clock)
+    pulse = timerWheelFor(scene.clock)
     pulse._setCall = lambda: None  # type: ignore[method-assign]
 
     def beat() -> None:
         while not scene.socket.sent:
             scene.clock.rightNow = pulse._first().latest
             pulse._tick()
-        scene.socket.arrived = wire.barePong(int.from_bytes(scene.socket.sent[4:8], "big"))
+        scene.socket.arrived = wire.packPong(int.from_bytes(scene.socket.sent[4:8], "big"))
         scene.socket.sent = b""
         scene.read()
 
@@ -284,7 +286,7 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     each of their pings: the visit finds that the pong was word enough, and comes again later.
     """
     visited = 0
-    beat = Link.beat
+    beat = Link.onTimer
 
     def counted(self: Any, now: float, lateness: float) -> float | None:
         nonlocal visited
@@ -294,14 +296,14 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     clock = Clock()
     factory = builtIn(clock)
     peers = Heartbeat.within(8)
-    scenes = [Scene(factory, clock, kind=Accepted) for _ in range(2 * Pulse.FEW)]
+    scenes = [Scene(factory, clock, kind=Accepted) for _ in range(2 * TimerWheel.MIN_FOR_SCAN)]
     for scene in scenes:
         scene.begin(needs=peers.bound)
     rounds = 2 * int(20 / peers.interval) + 1
     for number in range(2 * rounds):
         if number == rounds:
             # From here on all of them are in a crowd.
-            monkeypatch.setattr(Link, "beat", counted)
+            monkeypatch.setattr(Link, "onTimer", counted)
         for scene in scenes:
             scene.forget()
             scene.receive(PING)
@@ -317,9 +319,9 @@ def test_callsOfABeatAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     The check above can fail: to look at each link is counted, and more so to look at it closely.
     """
     usual = callsOfABeat()
-    monkeypatch.setattr(Witness, "mayRest", False)
+    monkeypatch.setattr(ObservedConnection, "canPark", False)
     each = callsOfABeat()
-    monkeypatch.setattr(Liveness, "glance", lambda self, now, lateness: None)
+    monkeypatch.setattr(FailureDetector, "decideFast", lambda self, now, lateness: None)
     assert callsOfABeat() > each + 5
     assert each > usual + 5
 
@@ -371,7 +373,7 @@ def test_wakeupsAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None
     The check above can fail: pings that go through the buffer have it looked after, unless their
     pongs tell that it is empty.
     """
-    monkeypatch.setattr(Link, "ponged", lambda self: None)
+    monkeypatch.setattr(Link, "pongReceived", lambda self: None)
     clock = Clock()
     scene = Scene(builtIn(clock), clock)
     scene.begin()

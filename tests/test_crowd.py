@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Peers that speak often are gone through together, in L{Crowd}s: the same pings, the same instants
-and the same verdicts as one by one, and whoever is in one is not looked at by itself.
+Peers that speak often are gone through together, in L{TalkerScan}s: the same pings, the same
+instants and the same verdicts as one by one, and whoever is in one is not looked at by itself.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from twisted_heartbeat import (
     LinkHooks,
     PeerSilent,
 )
-from twisted_heartbeat.batching.talkers import Crowd
+from twisted_heartbeat.batching.talkers import TalkerScan
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Decision, Liveness, patience
-from twisted_heartbeat.timing.wheel import Pulse, pulseFor
+from twisted_heartbeat.core.detector import Decision, FailureDetector, patience
+from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
 
 from .fakes import Kept
 from .loopback import serverOptions
 from .sockets import Kernel, Scene
 
-STEP = 0.5 / Pulse.PER_SECOND
+STEP = 0.5 / TimerWheel.PER_SECOND
 """Seconds; all times here are multiples of it, so that sums of them are exact."""
 
-CLOSE = 2 / Pulse.PER_SECOND
+CLOSE = 2 / TimerWheel.PER_SECOND
 """Seconds by which an instant may differ."""
 
 BEAT = Heartbeat(interval=2.0, timeout=2.0)
@@ -71,7 +71,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
     One that says what is wanted; and the fewest are a crowd.
     """
-    monkeypatch.setattr(Pulse, "FEW", 0)
+    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 0)
     return Kernel(monkeypatch)
 
 
@@ -88,7 +88,7 @@ def test_patience(heartbeat: Heartbeat, seconds: float) -> None:
     """
     assert patience(heartbeat) == seconds
     for twentieth in range(20):
-        liveness = Liveness(heartbeat, 0.0, twentieth / 20)
+        liveness = FailureDetector(heartbeat, 0.0, twentieth / 20)
         if liveness.decide(liveness.due) is Decision.PING:
             liveness.heardAt = liveness.due
             liveness.decide(liveness.due)
@@ -101,12 +101,12 @@ def test_speaksOften(heartbeat: Heartbeat) -> None:
     Whoever has spoken within half of the patience may be one of those who need not be asked.
     """
     half = patience(heartbeat) / 2
-    liveness = Liveness(heartbeat, 100.0)
-    assert liveness.speaksOften(100.0)
-    assert liveness.speaksOften(100.0 + half - STEP)
-    assert not liveness.speaksOften(100.0 + half)
+    liveness = FailureDetector(heartbeat, 100.0)
+    assert liveness.isTalkative(100.0)
+    assert liveness.isTalkative(100.0 + half - STEP)
+    assert not liveness.isTalkative(100.0 + half)
     liveness.heardAt = 100.0 + half
-    assert liveness.speaksOften(100.0 + half)
+    assert liveness.isTalkative(100.0 + half)
 
 
 def test_settles() -> None:
@@ -114,15 +114,15 @@ def test_settles() -> None:
     One that has spoken settles, if its patience lasts for so long, and nothing is due any more.
     """
     for heartbeat in (BEAT, LONG, PASSIVE):
-        liveness = Liveness(heartbeat, 100.0)
+        liveness = FailureDetector(heartbeat, 100.0)
         first, until = liveness.due, 100.0 + patience(heartbeat)
-        assert not liveness.settle(until + STEP)
-        assert not liveness.settled and liveness.due == first
-        assert liveness.settle(until)
-        assert liveness.settled and liveness.due == inf
+        assert not liveness.suspendChecks(until + STEP)
+        assert not liveness.checksSuspended and liveness.due == first
+        assert liveness.suspendChecks(until)
+        assert liveness.checksSuspended and liveness.due == inf
         assert liveness.deadline == 100.0 + heartbeat.bound
-        liveness.unsettle()
-        assert not liveness.settled and liveness.due == first
+        liveness.resumeChecks()
+        assert not liveness.checksSuspended and liveness.due == first
 
 
 def test_doesNotSettleBeforeItsFirstPing() -> None:
@@ -130,15 +130,15 @@ def test_doesNotSettleBeforeItsFirstPing() -> None:
     One that has a place among many is pinged when it comes first, whatever it says; then it may
     settle.
     """
-    liveness = Liveness(LONG, 0.0, 0.25)
+    liveness = FailureDetector(LONG, 0.0, 0.25)
     for now in (0.0, 2.0, 4.5):
         liveness.heardAt = now
-        assert not liveness.settle(now)
+        assert not liveness.suspendChecks(now)
         assert liveness.due == 5.0
     assert liveness.decide(5.0) is Decision.PING
-    assert not liveness.settle(5.0)
+    assert not liveness.suspendChecks(5.0)
     liveness.heardAt = 5.5
-    assert liveness.settle(5.5 + 15.0)
+    assert liveness.suspendChecks(5.5 + 15.0)
 
 
 def test_doesNotSettleUnanswered() -> None:
@@ -146,43 +146,43 @@ def test_doesNotSettleUnanswered() -> None:
     One that has not answered its ping does not settle; once it has, it does, and it is pinged after
     the interval again.
     """
-    liveness = Liveness(LONG, 0.0)
+    liveness = FailureDetector(LONG, 0.0)
     assert liveness.decide(20.0) is Decision.PING
-    assert not liveness.settle(20.0)
+    assert not liveness.suspendChecks(20.0)
     assert liveness.due == 28.0
     liveness.heardAt = 21.0
-    assert liveness.settle(36.0)
-    liveness.unsettle()
+    assert liveness.suspendChecks(36.0)
+    liveness.resumeChecks()
     assert liveness.due == 41.0
-    assert liveness.glance(40.9) is False
-    assert liveness.glance(41.0) is True
+    assert liveness.decideFast(40.9) is False
+    assert liveness.decideFast(41.0) is True
 
 
 def test_doesNotSettleAsked() -> None:
     """
     Nor does one that was asked to speak before its time.
     """
-    liveness = Liveness(LONG, 0.0)
-    assert liveness.settle(5.0)
-    liveness.unsettle()
-    assert liveness.ask(1.0, 16.0) is Decision.PING
-    assert not liveness.settle(1.0)
+    liveness = FailureDetector(LONG, 0.0)
+    assert liveness.suspendChecks(5.0)
+    liveness.resumeChecks()
+    assert liveness.probe(1.0, 16.0) is Decision.PING
+    assert not liveness.suspendChecks(1.0)
     liveness.heardAt = 1.0
-    assert liveness.settle(16.0)
+    assert liveness.suspendChecks(16.0)
 
 
 def test_doesNotSettleSuspected() -> None:
     """
     A suspected peer does not settle before it is told that it has recovered.
     """
-    liveness = Liveness(LONG, 0.0)
+    liveness = FailureDetector(LONG, 0.0)
     liveness.decide(20.0)
     assert liveness.decide(28.0) is Decision.SUSPECT
-    assert not liveness.settle(28.0)
+    assert not liveness.suspendChecks(28.0)
     liveness.heardAt = 29.0
-    assert not liveness.settle(29.0)
+    assert not liveness.suspendChecks(29.0)
     assert liveness.decide(29.0) is Decision.RECOVERED
-    assert liveness.settle(44.0)
+    assert liveness.suspendChecks(44.0)
 
 
 def test_neverSettles() -> None:
@@ -190,20 +190,20 @@ def test_neverSettles() -> None:
     Where silence proves nothing, or the verdict has fallen, nobody settles, and nothing is ever due
     however often one is told to be looked at again.
     """
-    muted = Liveness(LONG, 0.0)
-    assert muted.settle(15.0)
-    muted.mute()
-    dead = Liveness(LONG, 0.0)
+    muted = FailureDetector(LONG, 0.0)
+    assert muted.suspendChecks(15.0)
+    muted.peerHalfClosed()
+    dead = FailureDetector(LONG, 0.0)
     for now in (20.0, 28.0, 36.0, 36.0):
         decision = dead.decide(now)
     assert decision is Decision.VERDICT
     dead.heardAt = 36.0
-    for liveness in (muted, dead, Liveness(None, 0.0)):
-        assert not liveness.settle(0.0)
-        assert not liveness.settled
-        liveness.unsettle()
+    for liveness in (muted, dead, FailureDetector(None, 0.0)):
+        assert not liveness.suspendChecks(0.0)
+        assert not liveness.checksSuspended
+        liveness.resumeChecks()
         assert liveness.due == inf
-    assert not Liveness(None, 0.0).speaksOften(0.0)
+    assert not FailureDetector(None, 0.0).isTalkative(0.0)
 
 
 def test_restIsNotSettled() -> None:
@@ -211,13 +211,13 @@ def test_restIsNotSettled() -> None:
     Whoever rests in a round is not taken for one that has settled, though nothing is due there
     either.
     """
-    liveness = Liveness(LONG, 0.0, 0.25)
+    liveness = FailureDetector(LONG, 0.0, 0.25)
     liveness.decide(5.0)
     liveness.heardAt = 5.1
-    assert liveness.onlyAnswers(25.0) == 25.0
-    liveness.rest()
-    assert not liveness.settled
-    liveness.unsettle()
+    assert liveness.quietSince(25.0) == 25.0
+    liveness.park()
+    assert not liveness.checksSuspended
+    liveness.resumeChecks()
     assert liveness.due == inf
 
 
@@ -237,7 +237,7 @@ def test_unsettlesAsIfNever(
     After it has settled, has spoken, and is looked at by itself again, a peer is due exactly when
     it would be if it had never settled.
     """
-    one, other = (Liveness(heartbeat, 0.0, phase) for _ in range(2))
+    one, other = (FailureDetector(heartbeat, 0.0, phase) for _ in range(2))
     now = 0.0
     if phase is not None and heartbeat.interval is not None:
         now = one.due
@@ -246,11 +246,11 @@ def test_unsettlesAsIfNever(
         now += word / 15.0 * patience(heartbeat)
         one.heardAt = other.heardAt = now
         other.decide(now)
-        assert one.settled or one.settle(now + patience(heartbeat) / 3)
-    one.unsettle()
+        assert one.checksSuspended or one.suspendChecks(now + patience(heartbeat) / 3)
+    one.resumeChecks()
     assert one.due == other.due
     assert one.deadline == other.deadline
-    assert one.fresh and not one.suspected
+    assert one.hasSpokenSincePing and not one.suspected
     due = other.due
     assert one.decide(due) is other.decide(due)
     assert (one.due, one.deadline) == (other.due, other.deadline)
@@ -267,25 +267,25 @@ class Member:
     """
 
     def __init__(self, heardAt: float = 0.0, heartbeat: Heartbeat = BEAT) -> None:
-        self.liveness = Liveness(heartbeat, 0.0)
-        self.liveness.heardAt = heardAt
+        self.detector = FailureDetector(heartbeat, 0.0)
+        self.detector.heardAt = heardAt
         self.left = 0
 
-    def leftCrowd(self) -> None:
+    def leftTalkerScan(self) -> None:
         """
-        See L{Crowd}.
+        See L{TalkerScan}.
         """
-        assert not self.liveness.settled
+        assert not self.detector.checksSuspended
         self.left += 1
 
 
-def joined(crowd: Crowd, *members: Member) -> None:
+def joined(crowd: TalkerScan, *members: Member) -> None:
     """
     Have them join.
     """
     for member in members:
-        assert crowd.join(member.liveness, member)
-        assert member.liveness.settled
+        assert crowd.join(member.detector, member)
+        assert member.detector.checksSuspended
 
 
 def test_goesThrough() -> None:
@@ -293,58 +293,58 @@ def test_goesThrough() -> None:
     Every third of the patience a crowd is gone through: who has spoken in the last two stays, and
     the others are told, once, and due on their own instants.
     """
-    crowd = Crowd(BEAT, 0.0)
+    crowd = TalkerScan(BEAT, 0.0)
     assert crowd.due == 0.5
     quiet, rare, busy = members = [Member() for _ in range(3)]
     joined(crowd, *members)
-    assert crowd.beat(0.5, 0.0) == crowd.due == 1.0
-    rare.liveness.heardAt = busy.liveness.heardAt = 0.5
+    assert crowd.onTimer(0.5, 0.0) == crowd.due == 1.0
+    rare.detector.heardAt = busy.detector.heardAt = 0.5
     # Silent for two of them, and no longer.
-    assert crowd.beat(1.0, 0.0) == 1.5
-    assert all(member.liveness.settled for member in members)
-    busy.liveness.heardAt = 1.5
-    assert crowd.beat(1.5, 0.0) == 2.0
+    assert crowd.onTimer(1.0, 0.0) == 1.5
+    assert all(member.detector.checksSuspended for member in members)
+    busy.detector.heardAt = 1.5
+    assert crowd.onTimer(1.5, 0.0) == 2.0
     assert [member.left for member in members] == [1, 0, 0]
-    assert quiet.liveness.due == 2.0
-    assert crowd.beat(2.0, 0.0) == 2.5
+    assert quiet.detector.due == 2.0
+    assert crowd.onTimer(2.0, 0.0) == 2.5
     assert [member.left for member in members] == [1, 1, 0]
-    assert rare.liveness.due == 2.5
-    assert busy.liveness.settled
+    assert rare.detector.due == 2.5
+    assert busy.detector.checksSuspended
 
 
 def test_isEmpty() -> None:
     """
     A crowd that has nobody, or nobody any more, is visited no more.
     """
-    assert Crowd(BEAT, 0.0).beat(0.5, 0.0) is None
-    crowd = Crowd(BEAT, 0.0)
+    assert TalkerScan(BEAT, 0.0).onTimer(0.5, 0.0) is None
+    crowd = TalkerScan(BEAT, 0.0)
     members = [Member() for _ in range(3)]
     joined(crowd, *members)
-    assert crowd.beat(1.25, 0.75) is None
+    assert crowd.onTimer(1.25, 0.75) is None
     assert [member.left for member in members] == [1, 1, 1]
-    crowd = Crowd(BEAT, 0.0)
+    crowd = TalkerScan(BEAT, 0.0)
     joined(crowd, members[0])
-    assert crowd.leave(members[0].liveness)
-    assert crowd.beat(0.5, 0.0) is None
+    assert crowd.leave(members[0].detector)
+    assert crowd.onTimer(0.5, 0.0) is None
 
 
 def test_leaves() -> None:
     """
     Whoever leaves by itself is due again, and is not told; one that is not in it is left alone.
     """
-    crowd = Crowd(BEAT, 0.0)
+    crowd = TalkerScan(BEAT, 0.0)
     one, other, stranger = (Member() for _ in range(3))
     joined(crowd, one, other)
-    assert crowd.leave(one.liveness)
-    assert one.liveness.due == 2.0 and one.left == 0
-    assert not crowd.leave(one.liveness)
-    before = stranger.liveness.due
-    assert not crowd.leave(stranger.liveness)
-    assert stranger.liveness.due == before
-    assert other.liveness.settled
-    assert crowd.beat(0.5, 0.0) == 1.0
+    assert crowd.leave(one.detector)
+    assert one.detector.due == 2.0 and one.left == 0
+    assert not crowd.leave(one.detector)
+    before = stranger.detector.due
+    assert not crowd.leave(stranger.detector)
+    assert stranger.detector.due == before
+    assert other.detector.checksSuspended
+    assert crowd.onTimer(0.5, 0.0) == 1.0
     joined(crowd, one)
-    assert crowd.beat(1.5, 0.5) is None
+    assert crowd.onTimer(1.5, 0.5) is None
     assert (one.left, other.left) == (1, 1)
 
 
@@ -352,11 +352,11 @@ def test_doesNotAdmit() -> None:
     """
     One that may be due before the crowd is gone through again is not taken in.
     """
-    crowd = Crowd(BEAT, 10.0)
+    crowd = TalkerScan(BEAT, 10.0)
     late = Member(10.5 - 1.5 - STEP)
-    assert not crowd.join(late.liveness, late)
-    assert not crowd.leave(late.liveness)
-    assert late.liveness.due < inf
+    assert not crowd.join(late.detector, late)
+    assert not crowd.leave(late.detector)
+    assert late.detector.due < inf
     joined(crowd, Member(10.5 - 1.5))
 
 
@@ -365,13 +365,13 @@ def test_comesLate() -> None:
     A crowd that is gone through late lets go whoever may be due by the next time, and is gone
     through again a third of the patience from then on.
     """
-    crowd = Crowd(BEAT, 0.0)
+    crowd = TalkerScan(BEAT, 0.0)
     quiet, busy = Member(), Member()
     joined(crowd, quiet, busy)
-    busy.liveness.heardAt = 99.5
-    assert crowd.beat(100.0, 99.5) == 100.5
+    busy.detector.heardAt = 99.5
+    assert crowd.onTimer(100.0, 99.5) == 100.5
     assert (quiet.left, busy.left) == (1, 0)
-    assert quiet.liveness.due == 2.0
+    assert quiet.detector.due == 2.0
 
 
 @given(
@@ -387,7 +387,7 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
     In whatever order they come and go, each is in the crowd once or not at all, and whoever is in
     it is told of its end, or leaves; nobody who has to be looked at is kept.
     """
-    crowd = Crowd(BEAT, 0.0)
+    crowd = TalkerScan(BEAT, 0.0)
     members = [Member() for _ in range(12)]
     there: set[int] = set()
     left = Counter[int]()
@@ -396,24 +396,24 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
         for event, number in some:
             member = members[number]
             if event == "speak":
-                member.liveness.heardAt = now
+                member.detector.heardAt = now
             elif event == "leave":
-                assert crowd.leave(member.liveness) is (number in there)
+                assert crowd.leave(member.detector) is (number in there)
                 there.discard(number)
-            elif number not in there and crowd.join(member.liveness, member):
+            elif number not in there and crowd.join(member.detector, member):
                 there.add(number)
         now = crowd.due
-        silent = {number for number in there if members[number].liveness.heardAt < now - 1.0}
+        silent = {number for number in there if members[number].detector.heardAt < now - 1.0}
         there -= silent
         left.update(silent)
-        again = crowd.beat(now, 0.0)
+        again = crowd.onTimer(now, 0.0)
         assert (again is None) is (not there)
         assert Counter({n: m.left for n, m in enumerate(members) if m.left}) == left
-        assert {n for n, m in enumerate(members) if m.liveness.settled} == there
+        assert {n for n, m in enumerate(members) if m.detector.checksSuspended} == there
         # None of those who stay can be due before it is gone through again.
-        assert all(members[n].liveness.heardAt + 1.5 >= now + 0.5 for n in there)
+        assert all(members[n].detector.heardAt + 1.5 >= now + 0.5 for n in there)
         if again is None:
-            crowd = Crowd(BEAT, now)
+            crowd = TalkerScan(BEAT, now)
 
 
 def test_lieInOrder() -> None:
@@ -421,18 +421,18 @@ def test_lieInOrder() -> None:
     A crowd that many have joined is gone through in the order in which they lie in memory, and all
     are still there, once.
     """
-    members = sorted((Member() for _ in range(100)), key=lambda one: -id(one.liveness))
-    crowd = Crowd(BEAT, 0.0)
+    members = sorted((Member() for _ in range(100)), key=lambda one: -id(one.detector))
+    crowd = TalkerScan(BEAT, 0.0)
     joined(crowd, *members)
-    crowd.beat(0.5, 0.0)
+    crowd.onTimer(0.5, 0.0)
     order = [id(one) for one in crowd._members]
-    assert order == sorted(id(one.liveness) for one in members)
+    assert order == sorted(id(one.detector) for one in members)
     # A few that come later are no reason to sort all again.
     few = [Member(0.5) for _ in range(10)]
     joined(crowd, *few)
-    crowd.beat(1.0, 0.0)
+    crowd.onTimer(1.0, 0.0)
     assert [id(one) for one in crowd._members][:100] == order
-    assert all(crowd._members[one.liveness] is one for one in [*members, *few])
+    assert all(crowd._members[one.detector] is one for one in [*members, *few])
     assert len(crowd._members) == 110
     assert not any(one.left for one in [*members, *few])
 
@@ -445,9 +445,9 @@ class Closed:
     A crowd that takes nobody in.
     """
 
-    def join(self, liveness: Liveness, link: Any) -> bool:
+    def join(self, liveness: FailureDetector, link: Any) -> bool:
         """
-        See L{Crowd}.
+        See L{TalkerScan}.
         """
         return False
 
@@ -456,7 +456,7 @@ def close(pulse: Any) -> None:
     """
     Have no crowds.
     """
-    pulse.crowdFor = lambda heartbeat, now: Closed()
+    pulse.talkerScanFor = lambda heartbeat, now: Closed()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -514,7 +514,7 @@ class Peer(Scene):
     @ivar moments: what has happened to it.
     @ivar frames: what the built-in protocol has sent to it, and when.
     @ivar written: what anything else has, without the pings.
-    @ivar spokeAt: when it has last said anything.
+    @ivar lastSentAt: when it has last said anything.
     """
 
     def __init__(
@@ -543,8 +543,8 @@ class Peer(Scene):
         self.answers = False
         self.frames: list[tuple[float, wire.Frame]] = []
         self.written = b""
-        self.spokeAt = clock.seconds()
-        self._reader = wire.Reader()
+        self.lastSentAt = clock.seconds()
+        self._reader = wire.FrameReader()
         if not self.plain:
             self.begin()
 
@@ -570,7 +570,7 @@ class Peer(Scene):
 
     def _say(self, data: bytes) -> None:
         if self.connection.connected and self.connection.reading:
-            self.spokeAt = self.clock.seconds()
+            self.lastSentAt = self.clock.seconds()
             self.receive(data)
 
     def turn(self) -> None:
@@ -582,7 +582,7 @@ class Peer(Scene):
         sent, self.socket.sent = self.socket.sent, b""
         if sent:
             self._take(sent)
-        if self.every is not None and self.clock.seconds() >= self.spokeAt + self.every:
+        if self.every is not None and self.clock.seconds() >= self.lastSentAt + self.every:
             self.say()
 
     def _take(self, sent: bytes) -> None:
@@ -623,7 +623,7 @@ class Watch:
         """
         self.clock = Clock()
         self.heartbeat = heartbeat
-        self.pulse: Any = pulseFor(self.clock)
+        self.pulse: Any = timerWheelFor(self.clock)
         if not crowds:
             close(self.pulse)
         self.peers = [Peer(self.clock, heartbeat, phase, protocol, limits) for phase in phases]
@@ -653,9 +653,9 @@ class Watch:
         """
         crowds = self.pulse._crowds.values()
         found = {liveness: link for crowd in crowds for liveness, link in crowd._members.items()}
-        assert all(link.liveness is liveness for liveness, link in found.items())
+        assert all(link.detector is liveness for liveness, link in found.items())
         links = [peer.link for peer in self.peers]
-        assert {one for one in links if one.liveness.settled} == set(found.values())
+        assert {one for one in links if one.detector.checksSuspended} == set(found.values())
         return list(found.values())
 
     def holds(self, *peers: Peer) -> bool:
@@ -696,13 +696,13 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[Link]]:
     How often each link is visited by itself.
     """
     counted = Counter[Link]()
-    beat = Link.beat
+    beat = Link.onTimer
 
     def countedBeat(self: Link, now: float, lateness: float) -> float | None:
         counted[self] += 1
         return beat(self, now, lateness)
 
-    monkeypatch.setattr(Link, "beat", countedBeat)
+    monkeypatch.setattr(Link, "onTimer", countedBeat)
     yield counted
     counted.clear()
 
@@ -735,7 +735,7 @@ def test_speaksRarely() -> None:
     for _ in range(100):
         watch.wait(0.25)
         for peer in watch.peers:
-            assert peer.link.liveness.deadline >= watch.clock.seconds() + 0.5
+            assert peer.link.detector.deadline >= watch.clock.seconds() + 0.5
     assert [peer.names for peer in watch.peers] == [[], []]
 
 
@@ -752,7 +752,7 @@ def test_silence(phase: float | None, timeout: float) -> None:
         watch = settled(phase, phase, None, crowds=crowds, heartbeat=heartbeat)
         first, peer, last = watch.peers
         peer.every = None
-        spokeAt = peer.spokeAt
+        lastSentAt = peer.lastSentAt
         watch.wait(heartbeat.bound + 1.0)
         seen.append(peer.moments.noted)
         assert first.names == last.names == []
@@ -760,12 +760,12 @@ def test_silence(phase: float | None, timeout: float) -> None:
         if crowds:
             assert watch.holds(first, last)
         if phase is None:
-            instants = {name: when - spokeAt for name, when in reversed(peer.moments.noted)}
+            instants = {name: when - lastSentAt for name, when in reversed(peer.moments.noted)}
             assert abs(instants["ping"] - 2.0) <= CLOSE
             assert abs(instants["suspected"] - 2.0 - timeout / 2) <= CLOSE
         else:
-            assert 1.5 < peer.moments.noted[0][1] - spokeAt <= 2.0 + CLOSE
-        assert 0 <= peer.moments.noted[-1][1] - spokeAt - heartbeat.bound <= CLOSE
+            assert 1.5 < peer.moments.noted[0][1] - lastSentAt <= 2.0 + CLOSE
+        assert 0 <= peer.moments.noted[-1][1] - lastSentAt - heartbeat.bound <= CLOSE
     together, single = seen
     names = ["ping", "suspected", "ping", "disconnected"]
     assert sorted(name for name, _ in together) == sorted(names)
@@ -791,7 +791,7 @@ def test_shortBound(phase: float | None) -> None:
     watch.wait(0.5)
     assert busy.names == []
     assert silent.names[-1] == "disconnected"
-    assert 0.2 <= silent.moments.noted[-1][1] - silent.spokeAt <= 0.2 + CLOSE
+    assert 0.2 <= silent.moments.noted[-1][1] - silent.lastSentAt <= 0.2 + CLOSE
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -839,7 +839,7 @@ def test_passive() -> None:
         watch.wait(5.0)
         seen.append(peer.moments.noted)
         assert peer.names == ["suspected", "disconnected"]
-        assert 4.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 4.0 + CLOSE
+        assert 4.0 <= peer.moments.noted[-1][1] - peer.lastSentAt <= 4.0 + CLOSE
     for (_, when), (_, then) in zip(*seen, strict=True):
         assert abs(when - then) <= CLOSE
 
@@ -850,7 +850,7 @@ def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     There is a crowd only where it saves anything: a few links are looked at by themselves, an
     interval after what was then their last word.  Whoever is left of many is a crowd still.
     """
-    monkeypatch.setattr(Pulse, "FEW", 32)
+    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 32)
     watch = Watch(*[None] * count)
     watch.wait(SETTLED)
     if count < 32:
@@ -892,7 +892,7 @@ def test_watchedAlike() -> None:
     assert len(watch.pulse._crowds) == 2
     one.every = None
     watch.wait(5.0)
-    assert 4.0 <= one.moments.noted[-1][1] - one.spokeAt <= 4.0 + CLOSE
+    assert 4.0 <= one.moments.noted[-1][1] - one.lastSentAt <= 4.0 + CLOSE
 
 
 # What takes a link out.
@@ -927,7 +927,7 @@ def test_writesToTheSilent(phase: float | None, limits: Limits | None) -> None:
     peer.link.send(b"data")
     watch.wait(4.0)
     assert peer.names[-1] == "disconnected"
-    assert 4.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 4.0 + CLOSE
+    assert 4.0 <= peer.moments.noted[-1][1] - peer.lastSentAt <= 4.0 + CLOSE
 
 
 @pytest.mark.parametrize("lives", [True, False])
@@ -943,7 +943,7 @@ def test_asks(phase: float | None, lives: bool) -> None:
     peer.answers = lives
     before = watch.clock.seconds()
     answers: list[bool] = []
-    peer.link.ask().addCallback(answers.append)
+    peer.link.probe().addCallback(answers.append)
     assert watch.holds(watch.peers[1])
     watch.wait(STEP)
     assert peer.names == ["ping"]
@@ -966,16 +966,16 @@ def test_asksAgain() -> None:
     watch = settled(None)
     [peer] = watch.peers
     answers: list[bool] = []
-    peer.link.ask().addCallback(answers.append)
+    peer.link.probe().addCallback(answers.append)
     watch.wait(1.25)
     assert watch.holds(peer)
-    peer.link.ask().addCallback(answers.append)
+    peer.link.probe().addCallback(answers.append)
     assert answers == [True, True]
     assert watch.members == []
     peer.every = None
     watch.wait(BEAT.bound)
     assert peer.names[-1] == "disconnected"
-    assert 4.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 4.0 + CLOSE
+    assert 4.0 <= peer.moments.noted[-1][1] - peer.lastSentAt <= 4.0 + CLOSE
 
 
 def test_closes() -> None:
@@ -1074,7 +1074,7 @@ def test_trusts() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.trust(8.0)
+    peer.link.watchPassively(8.0)
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)
     assert peer.names == []
@@ -1082,7 +1082,7 @@ def test_trusts() -> None:
     peer.every = None
     watch.wait(8.5)
     assert peer.names == ["suspected", "disconnected"]
-    assert 8.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 8.0 + CLOSE
+    assert 8.0 <= peer.moments.noted[-1][1] - peer.lastSentAt <= 8.0 + CLOSE
 
 
 def test_trustIsTakenBack() -> None:
@@ -1091,7 +1091,7 @@ def test_trustIsTakenBack() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.trust(None)
+    peer.link.watchPassively(None)
     peer.every = None
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)
@@ -1109,11 +1109,11 @@ def test_startsTLS() -> None:
     peer.connection._tlsClientDefault = False
     peer.connection.startTLS(serverOptions(), normal=True)
     peer.every = None
-    spokeAt = peer.spokeAt
+    lastSentAt = peer.lastSentAt
     watch.wait(4.25)
     assert peer.names == ["suspected", "disconnected"]
     assert peer.written == b""
-    assert 4.0 <= peer.moments.noted[-1][1] - spokeAt <= 4.0 + CLOSE
+    assert 4.0 <= peer.moments.noted[-1][1] - lastSentAt <= 4.0 + CLOSE
     assert watch.holds(watch.peers[1])
 
 
@@ -1149,7 +1149,7 @@ def test_keepsItsWord(visits: Counter[Link], phase: float | None, every: float) 
     """
     watch = settled(phase, phase, protocol=Silent)
     peer = watch.peers[0]
-    assert peer.link.manner.within == 3.0
+    assert peer.link.heartbeatSender.promisedWithin == 3.0
     peer.every = every
     visits.clear()
     for _ in range(240):
@@ -1176,7 +1176,7 @@ def test_silenceOfOneThatHasOurWord(phase: float | None) -> None:
         peer.every = None
         watch.wait(5.0)
         seen.append(peer.moments.noted)
-        assert 4.0 <= peer.moments.noted[-1][1] - peer.spokeAt <= 4.0 + CLOSE
+        assert 4.0 <= peer.moments.noted[-1][1] - peer.lastSentAt <= 4.0 + CLOSE
         assert watch.peers[1].names == []
     together, single = seen
     assert [name for name, _ in together] == [name for name, _ in single]
@@ -1244,13 +1244,13 @@ def test_stallBeforeSilence(phase: float | None, seconds: float) -> None:
     watch = settled(phase, None)
     silent, busy = watch.peers
     silent.every = None
-    spokeAt = silent.spokeAt
+    lastSentAt = silent.lastSentAt
     watch.clock.advance(seconds)
     busy.say()
     back = watch.clock.seconds()
     watch.wait(2 * BEAT.bound)
     assert silent.names[-1] == "disconnected"
-    assert spokeAt + BEAT.bound <= silent.moments.noted[-1][1] <= back + BEAT.bound + CLOSE
+    assert lastSentAt + BEAT.bound <= silent.moments.noted[-1][1] <= back + BEAT.bound + CLOSE
     assert "suspected" not in busy.names and "disconnected" not in busy.names
 
 

@@ -24,7 +24,7 @@ from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
 
-PATIENCE = 60
+WAIT_LIMIT = 60
 """Seconds for a whole demo, on a busy machine."""
 
 FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
@@ -45,7 +45,7 @@ KEPT = Row(
 QUICK = """
 import sys
 import twisted_heartbeat.demo.main as demo
-demo.CALM = 0.1
+demo.SETTLE = 0.1
 demo.AWAY = 0.5
 {}
 demo.main(["--within", "0.5"])
@@ -78,7 +78,7 @@ def test_keepsThePromise() -> None:
     As a new user starts it, each row keeps the promise, names the true cause, and the exit is 0.
     """
     process = start("-m", "twisted_heartbeat")
-    output, errors = process.communicate(timeout=PATIENCE)
+    output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
     causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, "]
     assert [cause for cause in causes if cause not in output] == []
@@ -97,7 +97,7 @@ def test_inATerminal() -> None:
     while piece := _read(ours):
         drawn += piece
     os.close(ours)
-    _, errors = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=WAIT_LIMIT)
     assert (process.returncode, errors) == (0, "")
     assert "─" in drawn.decode()
     assert b"Each row kept the promise." in drawn
@@ -117,7 +117,7 @@ def test_brokenPromise() -> None:
     """
     wrong = 'sys.modules["rich"] = None\ndemo.HUNG = demo.PeerReset'
     process = start("-c", QUICK.format(wrong))
-    output, errors = process.communicate(timeout=PATIENCE)
+    output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert f"frozen peer: expected PeerReset, and not {HUNG.__name__}." in output
     assert "Each row" not in output
     assert (process.returncode, errors) == (1, "")
@@ -143,7 +143,7 @@ def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
                 break
         process.send_signal(number)
         # Ends only when nobody holds the standard error open: see start.
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=WAIT_LIMIT)
     assert (process.returncode, errors) == (status, "")
 
 

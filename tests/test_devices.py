@@ -38,7 +38,7 @@ from twisted_heartbeat import (
     PeerSilent,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting
+from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.testing import BlackHole
 
 from .fakes import Recorder
@@ -52,12 +52,12 @@ VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
     (DOCS / "wire-vectors.json").read_text(encoding="utf-8")
 )
 
-PATIENCE = 30.0
+WAIT_LIMIT = 30.0
 """Seconds that a test waits for anything before it fails."""
 
 BOUND = 1.0
 
-CALM, HASTY = 100, 20
+SETTLE, HASTY = 100, 20
 """
 Milliseconds that a device takes for a second. It sends a reading each ten of them: a calm one is
 pinged between two, a hasty one never.
@@ -96,7 +96,7 @@ def built(folder: Path, second: int, limit: int) -> Path:
         flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-O2"]
         flags += [f"-DSECOND={second}", f"-DLIMIT={limit}", *os.environ.get("CFLAGS", "").split()]
         command = [compiler, *flags, "-o", str(program), str(SOURCE)]
-        compiled = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        compiled = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_LIMIT)
         assert (compiled.returncode, compiled.stderr) == (0, "")
     return program
 
@@ -158,7 +158,7 @@ def start(request: pytest.FixtureRequest, builds: Path, tmp_path: Path) -> Itera
     if python.get(request.param) == [None]:
         pytest.skip("this system has no MicroPython")
 
-    def run(port: int, name: str = "pump", second: int = CALM, limit: int = 2**20) -> Device:
+    def run(port: int, name: str = "pump", second: int = SETTLE, limit: int = 2**20) -> Device:
         if request.param == "C":
             command = [str(built(builds, second, limit))]
         else:
@@ -187,7 +187,7 @@ async def until(holds: Callable[[], object], what: Callable[[], object] = str) -
 
     @param what: what to show if it does not.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_LIMIT
     while not holds():
         assert time.monotonic() < deadline, what()
         await wait(0.02)
@@ -258,7 +258,7 @@ def test_compilesWithoutWarning(builds: Path) -> None:
     The device in C is C99 and POSIX, and a compiler that is asked for its opinion has none. It has
     less than 200 lines, and nothing of it comes from the heap.
     """
-    built(builds, CALM, 2**20)
+    built(builds, SETTLE, 2**20)
     source = SOURCE.read_text()
     assert len(source.splitlines()) < 200
     assert not re.search(r"\b(malloc|calloc|realloc|strdup|alloca) *\(", source)
@@ -292,7 +292,7 @@ async def test_frozen(loopback: Loopback, start: Start) -> None:
     ended = server.hooks.next("disconnected")
     began, links = time.monotonic(), len(server.links)
     device.process.send_signal(signal.SIGSTOP)
-    cause = await within(ended, PATIENCE)
+    cause = await within(ended, WAIT_LIMIT)
     assert isinstance(cause, (PeerSilent, PeerHung))
     assert time.monotonic() - began <= BOUND + 5
     device.process.send_signal(signal.SIGCONT)
@@ -300,7 +300,7 @@ async def test_frozen(loopback: Loopback, start: Start) -> None:
     assert device.waits("the link was lost")
 
 
-@pytest.mark.parametrize("pace", [CALM, HASTY])
+@pytest.mark.parametrize("pace", [SETTLE, HASTY])
 @pytest_twisted.ensureDeferred
 async def test_cut(loopback: Loopback, faultProxy: Any, start: Start, pace: int) -> None:
     """
@@ -311,7 +311,7 @@ async def test_cut(loopback: Loopback, faultProxy: Any, start: Start, pace: int)
     proxy = await faultProxy(("127.0.0.1", server.port))
     device = start(proxy.port, second=pace)
     await server.hears(device)
-    if pace == CALM:
+    if pace == SETTLE:
         await until(lambda: any(link.rtt for link in server.links), lambda: device.lines)
     await proxy.refuse()
     ended, links = server.hooks.next("disconnected"), len(server.links)
@@ -319,7 +319,7 @@ async def test_cut(loopback: Loopback, faultProxy: Any, start: Start, pace: int)
     proxy.inject(BlackHole(), connections="existing")
     await until(lambda: device.waits("the server was silent"), lambda: device.lines)
     assert time.monotonic() - began <= BOUND + 5
-    assert isinstance(await within(ended, PATIENCE), (PeerSilent, PeerHung))
+    assert isinstance(await within(ended, WAIT_LIMIT), (PeerSilent, PeerHung))
     await until(lambda: device.waits("not connected"), lambda: device.lines)
     await proxy.accept()
     await server.hears(device, links + 1)
@@ -336,9 +336,9 @@ async def test_reset(loopback: Loopback, faultProxy: Any, start: Start) -> None:
     await server.hears(device)
     ended, links = server.hooks.next("disconnected"), len(server.links)
     proxy.reset()
-    assert type(await within(ended, PATIENCE)) is PeerReset
+    assert type(await within(ended, WAIT_LIMIT)) is PeerReset
     await server.hears(device, links + 1)
-    assert all(0 <= wait <= 12 * CALM / 1000 for wait in device.waits("the link was lost"))
+    assert all(0 <= wait <= 12 * SETTLE / 1000 for wait in device.waits("the link was lost"))
     assert device.waits("the link was lost")
 
 
@@ -353,7 +353,7 @@ async def test_goodbye(loopback: Loopback, start: Start) -> None:
     ended, links = server.hooks.next("disconnected"), len(server.links)
     began = time.monotonic()
     station.sayGoodbye(wire.Goodbye("restart", 0.8, 0.4))
-    assert type(await within(ended, PATIENCE)) is ClosedHere
+    assert type(await within(ended, WAIT_LIMIT)) is ClosedHere
     await until(lambda: len(server.links) > links, lambda: device.lines)
     assert time.monotonic() - began >= 0.8
     [told] = device.waits("the server said goodbye")
@@ -369,9 +369,9 @@ async def test_readsToTheEnd(loopback: Loopback, start: Start) -> None:
     """
     peers = Peers()
     device = start(loopback.listen(peers))
-    peer = await within(peers.accepted.get(), PATIENCE)
+    peer = await within(peers.accepted.get(), WAIT_LIMIT)
     peer.transport.write(wire.encode(wire.Goodbye("restart", 60.0)) + bytes(500_000))
-    await within(peer.lost, PATIENCE)
+    await within(peer.lost, WAIT_LIMIT)
     await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
     assert peer.reason.check(ConnectionDone)
 
@@ -383,7 +383,7 @@ async def test_failedWriteReadsFirst(loopback: Loopback, start: Start) -> None:
     """
     peers = Peers()
     device = start(loopback.listen(peers))
-    peer = await within(peers.accepted.get(), PATIENCE)
+    peer = await within(peers.accepted.get(), WAIT_LIMIT)
     await until(lambda: peer.received, lambda: device.lines)
     device.process.send_signal(signal.SIGSTOP)
     hello = wire.encode(wire.Hello("hub"))
@@ -391,25 +391,25 @@ async def test_failedWriteReadsFirst(loopback: Loopback, start: Start) -> None:
     peer.transport.write(hello + ping * 100 + wire.encode(wire.Goodbye("restart", 60.0)))
     await wait(0.05)
     peer.transport.abortConnection()
-    await within(peer.lost, PATIENCE)
+    await within(peer.lost, WAIT_LIMIT)
     device.process.send_signal(signal.SIGCONT)
     await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
 
 
-@pytest.mark.parametrize("parting", [Parting.REFUSED, Parting.NAME_IN_USE])
+@pytest.mark.parametrize("code", [GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE])
 @pytest_twisted.ensureDeferred
-async def test_notWelcome(loopback: Loopback, start: Start, parting: Parting) -> None:
+async def test_notWelcome(loopback: Loopback, start: Start, code: GoodbyeCode) -> None:
     """
     A device that is not welcome comes back slowly, also if it has not been greeted.
     """
     peers = Peers()
     device = start(loopback.listen(peers))
-    peer = await within(peers.accepted.get(), PATIENCE)
-    peer.transport.write(wire.encode(wire.Goodbye("no", parting=parting)))
-    await within(peer.lost, PATIENCE)
+    peer = await within(peers.accepted.get(), WAIT_LIMIT)
+    peer.transport.write(wire.encode(wire.Goodbye("no", code=code)))
+    await within(peer.lost, WAIT_LIMIT)
     await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
     # They are printed in tenths.
-    assert 0.6 <= device.waits("the server said goodbye")[0] <= 12 * CALM / 1000
+    assert 0.6 <= device.waits("the server said goodbye")[0] <= 12 * SETTLE / 1000
 
 
 def assertSpread(waits: list[float], second: int) -> None:
@@ -432,12 +432,12 @@ async def test_hastyGoodbye(loopback: Loopback, start: Start) -> None:
     device = start(loopback.listen(peers))
     hello = wire.encode(wire.Hello(""))
     for _ in range(4):
-        peer = await within(peers.accepted.get(), PATIENCE)
+        peer = await within(peers.accepted.get(), WAIT_LIMIT)
         peer.transport.write(hello + wire.encode(wire.Goodbye("go", 0.0, 0.001)))
-        await within(peer.lost, PATIENCE)
+        await within(peer.lost, WAIT_LIMIT)
     await until(lambda: len(device.waits("the server said goodbye")) >= 4, lambda: device.lines)
     waits = device.waits("the server said goodbye")
-    assertSpread(waits[:4], CALM)
+    assertSpread(waits[:4], SETTLE)
 
 
 @pytest_twisted.ensureDeferred
@@ -447,10 +447,10 @@ async def test_silentFromTheBeginning(loopback: Loopback, start: Start) -> None:
     """
     peers = Peers()
     device = start(loopback.listen(peers), second=HASTY)
-    first = await within(peers.accepted.get(), PATIENCE)
-    await within(first.lost, PATIENCE)
+    first = await within(peers.accepted.get(), WAIT_LIMIT)
+    await within(first.lost, WAIT_LIMIT)
     await until(lambda: device.waits("the server was silent"), lambda: device.lines)
-    await within(peers.accepted.get(), PATIENCE)
+    await within(peers.accepted.get(), WAIT_LIMIT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full accept queue drops SYNs on Linux")
@@ -512,25 +512,25 @@ async def test_stream(loopback: Loopback, start: Start, vector: dict[str, Any]) 
     frames = vector["frames"]
     peers = Peers()
     device = start(loopback.listen(peers), limit=vector.get("limit", 2**20))
-    peer = await within(peers.accepted.get(), PATIENCE)
+    peer = await within(peers.accepted.get(), WAIT_LIMIT)
     peer.transport.setTcpNoDelay(True)
     for byte in stream:
         peer.transport.write(bytes([byte]))
         await wait(0)
     if vector["violation"]:
-        await within(peer.lost, PATIENCE)
+        await within(peer.lost, WAIT_LIMIT)
         await until(lambda: device.waits("the server broke the protocol"), lambda: device.lines)
     elif frames[-1]["type"] == "GOODBYE":
-        await within(peer.lost, PATIENCE)
+        await within(peer.lost, WAIT_LIMIT)
         await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)
     else:
         peer.transport.write(bytes(missing(stream)) + wire.encode(wire.Ping(PROBE)))
         await until(
-            lambda: PROBE in tokens(list(wire.Reader().receive(peer.received)), wire.Pong),
+            lambda: PROBE in tokens(list(wire.FrameReader().receive(peer.received)), wire.Pong),
             lambda: device.lines,
         )
     if not vector["violation"]:
-        answered = tokens(list(wire.Reader().receive(peer.received)), wire.Pong)
+        answered = tokens(list(wire.FrameReader().receive(peer.received)), wire.Pong)
         asked = [frame["token"] for frame in frames if frame["type"] == "PING"]
         assert answered[: len(asked)] == asked
 
@@ -545,12 +545,12 @@ async def test_frames(loopback: Loopback, start: Start) -> None:
     kept = [v for v in VECTORS["frames"] if v["frame"]["type"] not in ("HELLO", "GOODBYE", "END")]
     peers = Peers()
     device = start(loopback.listen(peers))
-    peer = await within(peers.accepted.get(), PATIENCE)
+    peer = await within(peers.accepted.get(), WAIT_LIMIT)
     stream = b"".join(bytes.fromhex(vector["bytes"]) for vector in kept)
     peer.transport.write(wire.encode(wire.Hello("")) + stream + wire.encode(wire.Ping(PROBE)))
 
     def received() -> list[wire.Frame]:
-        return list(wire.Reader().receive(peer.received))
+        return list(wire.FrameReader().receive(peer.received))
 
     await until(lambda: PROBE in tokens(received(), wire.Pong), lambda: device.lines)
     asked = [v["frame"]["token"] for v in kept if v["frame"]["type"] == "PING"]

@@ -41,11 +41,11 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.teardown import Ending
-from twisted_heartbeat.timing.wheel import Pulse
-from twisted_heartbeat.transport.connection import Witness
-from twisted_heartbeat.transport.instrument import bearWitness
+from twisted_heartbeat.timing.wheel import TimerWheel
+from twisted_heartbeat.transport.connection import ObservedConnection
+from twisted_heartbeat.transport.instrument import instrument
 from twisted_heartbeat.transport.layers import Buffering
 
 from .fakes import Kept, KeptFactory, Recorder
@@ -79,25 +79,25 @@ class Told:
 
     began = 0
 
-    def sendBegan(self) -> None:
+    def writeStarted(self) -> None:
         """
-        See C{Sender}, and so the others.
+        See C{ConnectionObserver}, and so the others.
         """
         self.began += 1
 
-    def sendProgressed(self) -> None:
+    def writeProgressed(self) -> None:
         pass
 
-    def suspectSpoke(self) -> None:
+    def dataDelivered(self) -> None:
         pass
 
-    def peerFinished(self) -> None:
+    def peerClosedWrite(self) -> None:
         pass
 
-    def connectionEnds(self) -> None:
+    def connectionLosing(self) -> None:
         pass
 
-    def lostUnheard(self, reason: Any) -> None:
+    def connectionLostUnnoticed(self, reason: Any) -> None:
         pass
 
 
@@ -115,7 +115,7 @@ def scene(told: Told) -> Scene:
     A connection with a witness, and no link.
     """
     scene = Scene(Factory.forProtocol(Kept), Clock())
-    bearWitness(scene.connection, Liveness(None, 0.0), scene.clock.seconds, told)
+    instrument(scene.connection, FailureDetector(None, 0.0), scene.clock.seconds, told)
     scene.forget()
     return scene
 
@@ -127,11 +127,15 @@ def test_straight(scene: Scene, told: Told) -> None:
     """
     Where nothing waits, it is one C{send}; it is counted, and nobody has to look at the buffer.
     """
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.socket.calls == ["send"]
     assert scene.socket.sent == PING
     assert scene.reactor.calls == []
-    assert (scene.connection.sent, scene.connection.unsent(), told.began) == (len(PING), 0, 0)
+    assert (scene.connection.bytesSent, scene.connection.bytesBuffered(), told.began) == (
+        len(PING),
+        0,
+        0,
+    )
 
 
 def test_partial(scene: Scene, told: Told) -> None:
@@ -139,14 +143,14 @@ def test_partial(scene: Scene, told: Told) -> None:
     What the kernel does not take waits as if written, once, and in order.
     """
     scene.socket.answers = [5]
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.socket.sent == PING[:5]
-    assert (scene.connection.sent, scene.connection.unsent()) == (5, len(PING) - 5)
+    assert (scene.connection.bytesSent, scene.connection.bytesBuffered()) == (5, len(PING) - 5)
     assert told.began == 1
-    scene.connection.sendNow(b"more")
+    scene.connection.writeDirect(b"more")
     scene.flush()
     assert scene.socket.sent == PING + b"more"
-    assert scene.connection.sent == len(PING) + 4
+    assert scene.connection.bytesSent == len(PING) + 4
 
 
 @pytest.mark.parametrize("number", FULL)
@@ -155,8 +159,12 @@ def test_full(scene: Scene, told: Told, number: int) -> None:
     A kernel that takes nothing now is no error: all of it waits, and is looked at.
     """
     scene.socket.answers = [failure(number)]
-    scene.connection.sendNow(PING)
-    assert (scene.connection.unsent(), scene.connection.number, told.began) == (len(PING), 0, 1)
+    scene.connection.writeDirect(PING)
+    assert (scene.connection.bytesBuffered(), scene.connection.lastErrno, told.began) == (
+        len(PING),
+        0,
+        1,
+    )
     scene.flush()
     assert scene.socket.sent == PING
     assert scene.protocol.losses == 0
@@ -172,7 +180,7 @@ def test_order(scene: Scene, taken: int | None) -> None:
         scene.socket.answers = [taken]
         scene.connection.doWrite()
     calls = len(scene.socket.calls)
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert len(scene.socket.calls) == calls
     scene.flush()
     assert scene.socket.sent == b"a message" + PING
@@ -185,13 +193,13 @@ def test_firstErrorIsKept(scene: Scene, number: int) -> None:
     the one with which the kernel answers the second time (promise 11).
     """
     scene.socket.answers = [failure(number), failure(errno.EPIPE)]
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.protocol.losses == 0
     assert scene.reactor.calls == ["addWriter"]
     scene.flush()
     assert scene.protocol.losses == 1
     assert scene.protocol.reason.check(ConnectionLost)
-    assert scene.connection.number == number
+    assert scene.connection.lastErrno == number
     assert scene.socket.sent == b""
 
 
@@ -210,10 +218,10 @@ def test_endAfterAnError(scene: Scene, number: int | None, end: Any, finished: b
     """
     if number is not None:
         scene.socket.answers = [failure(number)]
-        scene.connection.sendNow(PING)
+        scene.connection.writeDirect(PING)
     scene.receive(b"")
     assert scene.protocol.reason.check(end)
-    assert scene.connection.finished is finished
+    assert scene.connection.finReceived is finished
 
 
 def test_closing(scene: Scene) -> None:
@@ -221,7 +229,7 @@ def test_closing(scene: Scene) -> None:
     Of a connection that is being closed politely what is written still goes out, before the end.
     """
     scene.connection.loseConnection()
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.socket.calls == []
     scene.flush()
     assert scene.socket.sent == PING
@@ -233,13 +241,13 @@ def test_halfClosing(scene: Scene) -> None:
     Before a half-close has come to pass it goes out by C{write}; after that it goes nowhere.
     """
     scene.connection.loseWriteConnection()
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.socket.calls == []
     scene.flush()
     assert scene.socket.calls == ["send", "shutdown"]
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert scene.socket.calls == ["send", "shutdown"]
-    assert scene.connection.unsent() == 0
+    assert scene.connection.bytesBuffered() == 0
 
 
 def test_over(scene: Scene) -> None:
@@ -247,10 +255,10 @@ def test_over(scene: Scene) -> None:
     After an abort, and after the end, nothing is sent.
     """
     scene.connection.abortConnection()
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     scene.clock.advance(0)
     assert scene.protocol.losses == 1
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert "send" not in scene.socket.calls
 
 
@@ -267,7 +275,7 @@ def test_secured(scene: Scene) -> None:
 
     scene.connection.protocol = layer = Layer()
     scene.connection.TLS = True
-    scene.connection.sendNow(PING)
+    scene.connection.writeDirect(PING)
     assert layer.written == PING
     assert scene.socket.calls == []
 
@@ -361,7 +369,7 @@ def test_behindWhatTheKernelHolds(kernel: Kernel) -> None:
     scene.untilSent()
     assert scene.reactor.calls == ["addWriter"]
     assert scene.socket.sent == b""
-    assert scene.connection.watched
+    assert scene.connection.writeTracked
     kernel.queued = 0
     scene.flush()
     scene.answer()
@@ -380,11 +388,11 @@ def test_verdict(kernel: Kernel, answers: bool) -> None:
     scene = served(hooks)
     scene.beat()
     scene.forget()
-    heardAt, arrived = scene.clock.seconds(), scene.connection.sent
+    heardAt, arrived = scene.clock.seconds(), scene.connection.bytesSent
     kernel.sinceAck = 0.5 if answers else 3.5
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
-        kernel.queued = 0 if answers else scene.connection.sent - arrived
+        kernel.queued = 0 if answers else scene.connection.bytesSent - arrived
         assert scene.clock.seconds() < heardAt + 10
     [cause] = hooks.told("disconnected")
     assert type(cause) is (PeerHung if answers else PeerSilent)
@@ -409,11 +417,11 @@ def cutOff(kernel: Kernel, scenes: list[Scene]) -> None:
     They are silent from now on, in time up to the tick in which their verdicts fall.
     """
     [first, *_] = scenes
-    arrived = first.connection.sent
+    arrived = first.connection.bytesSent
     kernel.sinceAck = BEAT.bound
-    while all(scene.protocol.link.usable for scene in scenes):
+    while all(scene.protocol.link.isUp for scene in scenes):
         first.clock.advance(0.01)
-        kernel.queued = first.connection.sent - arrived
+        kernel.queued = first.connection.bytesSent - arrived
         assert first.clock.seconds() < 3 * BEAT.bound
 
 
@@ -427,7 +435,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
     undecided = []
 
     def ask(connection: object) -> int:
-        undecided.append(sum(scene.protocol.link.usable for scene in scenes))
+        undecided.append(sum(scene.protocol.link.isUp for scene in scenes))
         return errno.ENETUNREACH
 
     monkeypatch.setattr("twisted_heartbeat.link.link.unreachable", ask)
@@ -437,7 +445,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
     assert undecided == [0] * len(scenes)
     causes = hooks.told("disconnected")
     assert [type(cause) for cause in causes] == [NetworkUnreachable] * len(scenes)
-    assert {cause.evidence.fellTogether for cause in causes} == {len(scenes)}
+    assert {cause.evidence.simultaneousVerdicts for cause in causes} == {len(scenes)}
     for scene in scenes:
         assert BEAT.bound <= scene.protocol.link.silence <= BEAT.bound + 0.05
 
@@ -448,7 +456,7 @@ def errands(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     What the pulse is to do soon, and here never does.
     """
     errands: list[Callable[[], None]] = []
-    monkeypatch.setattr(Pulse, "soon", lambda pulse, errand: errands.append(errand))
+    monkeypatch.setattr(TimerWheel, "callSoon", lambda pulse, errand: errands.append(errand))
     return errands
 
 
@@ -469,7 +477,7 @@ def test_lostBeforeItsDiagnosis(kernel: Kernel, errands: list[Callable[[], None]
     hooks = Recorder()
     scene = served(hooks)
     cutOff(kernel, [scene])
-    scene.connection.number = errno.ECONNRESET
+    scene.connection.lastErrno = errno.ECONNRESET
     scene.lose(CONNECTION_LOST)
     for errand in errands:
         errand()
@@ -504,12 +512,12 @@ def test_finIsNoAnswer(kernel: Kernel, asked: bool) -> None:
     hooks = Recorder()
     scene = served(hooks)
     scene.beat()
-    heardAt, told = scene.protocol.link.liveness.heardAt, []
+    heardAt, told = scene.protocol.link.detector.heardAt, []
     while "suspected" not in hooks.names:
         scene.clock.advance(0.01)
         scene.flush()
     if asked:
-        scene.protocol.link.ask().addCallback(told.append)
+        scene.protocol.link.probe().addCallback(told.append)
     scene.receive(b"")
     assert hooks.names == ["connected", "suspected", "disconnected"]
     [cause] = hooks.told("disconnected")
@@ -549,7 +557,7 @@ def test_halfCloseIsNoAnswer(kernel: Kernel, closesFirst: bool) -> None:
     link = scene.protocol.link
     if closesFirst:
         scene.receive(b"")
-    link.ask().addCallback(told.append)
+    link.probe().addCallback(told.append)
     if not closesFirst:
         scene.receive(b"")
     scene.clock.advance(60)
@@ -570,13 +578,13 @@ def test_slowReaderIsNoViolator(kernel: Kernel) -> None:
     scene.protocol.sendMessage(b"x" * 980)
     for token in range(1, 1001):
         scene.receive(wire.encodePing(token))
-    assert link.usable
-    assert link.unsent < 1000 + 2 * len(wire.encodePong(1))
+    assert link.isUp
+    assert link.bytesBuffered < 1000 + 2 * len(wire.encodePong(1))
     assert isinstance(scene.protocol.sendMessage(b"one more").result.value, SendFailed)
     scene.flush()
     scene.receive(wire.encodePing(1001))
     scene.flush()
-    frames = wire.Reader().receive(scene.socket.sent)
+    frames = wire.FrameReader().receive(scene.socket.sent)
     assert [frame.token for frame in frames if isinstance(frame, wire.Pong)] == [1, 1000, 1001]
 
 
@@ -608,7 +616,7 @@ def test_noFalseExcuse(kernel: Kernel) -> None:
     scene.untilSent()
     assert scene.reactor.calls == []
     kernel.queued, kernel.sinceAck = len(scene.socket.sent), 0.0
-    heardAt = scene.protocol.link.liveness.heardAt
+    heardAt = scene.protocol.link.detector.heardAt
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
         assert scene.clock.seconds() < heardAt + 10
@@ -625,11 +633,11 @@ def test_aLateBeginningIsNoExcuse(kernel: Kernel) -> None:
     for _ in range(3):
         scene.forget()
         scene.beat()
-    heardAt, arrived = scene.protocol.link.liveness.heardAt, scene.connection.sent
+    heardAt, arrived = scene.protocol.link.detector.heardAt, scene.connection.bytesSent
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
         scene.flush()
-        kernel.queued = scene.connection.sent - arrived
+        kernel.queued = scene.connection.bytesSent - arrived
         assert scene.clock.seconds() < heardAt + 10
     assert scene.clock.seconds() - heardAt <= BEAT.bound + 0.05
 
@@ -640,14 +648,14 @@ def test_unsentAfterStartTLS(kernel: Kernel) -> None:
     """
     scene = served()
     link = scene.protocol.link
-    assert link.unsent == 0
+    assert link.bytesBuffered == 0
 
     class Waiting(Buffering):
         waiting = 100
 
     scene.connection.protocol = Waiting()
     scene.connection.TLS = True
-    assert link.unsent == 100
+    assert link.bytesBuffered == 100
 
 
 def test_nothingAfterAGoodbye(kernel: Kernel) -> None:
@@ -663,7 +671,7 @@ def test_nothingAfterAGoodbye(kernel: Kernel) -> None:
     while "suspected" not in hooks.names:
         scene.clock.advance(0.05)
     scene.flush()
-    frames = list(wire.Reader().receive(scene.socket.sent))
+    frames = list(wire.FrameReader().receive(scene.socket.sent))
     assert [type(frame) for frame in frames] == [wire.Ping, wire.Ping, wire.Goodbye]
 
 
@@ -680,7 +688,7 @@ def test_politeCloseIsNotOverlooked(kernel: Kernel) -> None:
     for _ in range(60):
         scene.clock.advance(0.1)
         if scene.connection.connected:
-            scene.protocol.link.liveness.heardAt = scene.clock.seconds()
+            scene.protocol.link.detector.heardAt = scene.clock.seconds()
     assert hooks.names[-1] == "disconnected"
 
 
@@ -715,8 +723,8 @@ def test_wordTakenBack(kernel: Kernel) -> None:
     scene.receive(wire.encodePing(8, hold=60.0))
     assert scene.reactor.calls == []
     kernel.queued = 12
-    assert not scene.connection.watched
-    scene.protocol.link.trust(None)
+    assert not scene.connection.writeTracked
+    scene.protocol.link.watchPassively(None)
     assert scene.protocol.link.watch == "keepalive"
     afterThat(scene, 5.0)
     [cause] = hooks.told("disconnected")
@@ -751,13 +759,13 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     What has been sent by the direct way.
     """
     sent: list[bytes] = []
-    sendNow = Witness.sendNow
+    writeDirect = ObservedConnection.writeDirect
 
-    def noted(self: Witness, data: bytes) -> None:
+    def noted(self: ObservedConnection, data: bytes) -> None:
         sent.append(data)
-        sendNow(self, data)
+        writeDirect(self, data)
 
-    monkeypatch.setattr(Witness, "sendNow", noted)
+    monkeypatch.setattr(ObservedConnection, "writeDirect", noted)
     return sent
 
 
@@ -900,12 +908,12 @@ async def test_afterStartTLS(plain: Loopback) -> None:
     service = plain.service(endpoint, factory, heartbeat=Heartbeat(interval=0.2, timeout=10))
     peer = await within(peers.accepted.get())
     pings: list[wire.Frame] = []
-    reader = wire.Reader()
+    reader = wire.FrameReader()
     while not pings:
         frames = reader.receive(await within(peer.heard.get()))
         pings += [frame for frame in frames if isinstance(frame, wire.Ping)]
     assert service.link is not None
-    assert isinstance(service.link.protocol.transport, Witness)
+    assert isinstance(service.link.protocol.transport, ObservedConnection)
     assert service.link.protocol.transport.TLS
 
 
@@ -984,11 +992,11 @@ def test_ownPingBehindWhatWaitsHere(kernel: Kernel) -> None:
         scene.clock.advance(0.05)
         scene.socket.answers = [1000]
         connection.doWrite()
-        assert link.usable
+        assert link.isUp
     scene.flush()
     assert scene.socket.sent[-1:] == b"?"
     scene.clock.pump([0.05] * round((BEAT.timeout + 0.2) / 0.05))
-    assert not link.usable
+    assert not link.isUp
 
 
 def test_whoeverStandsBeforeAWriteIsAsked(kernel: Kernel) -> None:

@@ -1048,7 +1048,7 @@ def test_preparesBeforeConnected() -> None:
     assert scene.factory.retries == 1
     [(protocol, waiting)] = scene.factory.prepared
     assert scene.factory.link is not None
-    assert protocol is scene.factory.link.door
+    assert protocol is scene.factory.link.outerProtocol
     waiting.callback(None)
     assert scene.hooks.names[-1] == "connected"
     assert scene.factory.retries == 0

@@ -330,7 +330,7 @@ async def test_autobahn(first: str) -> None:
     connected = hooks.next("connected")
     connect(place, int(factory.port), factory)
     link = await within(connected)
-    await until(lambda: link.rtt is not None or link.spoken)
+    await until(lambda: link.rtt is not None or link.hasReceivedData)
     await within(link.close())
     await within(opened)
     assert factory.link.watch == "ping"

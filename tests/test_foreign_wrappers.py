@@ -23,11 +23,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from twisted_heartbeat import (
     ClosedHere,
+    GoodbyeCode,
     HeartbeatFactory,
     HeartbeatMixin,
     HeartbeatProtocol,
     HeartbeatServerFactory,
-    Parting,
     PeerSilent,
     ServerLimits,
 )
@@ -118,7 +118,7 @@ async def test_goodbyeOfAService(loopback: Loopback, wrap: Wrap) -> None:
     ours.protocol.sendMessage(b"x" * 100_000)
     await within(both.service.stopService())
     cause = await within(both.disconnected)
-    assert cause.parting is Parting.CLOSING
+    assert cause.goodbyeCode is GoodbyeCode.CLOSING
     assert link.protocol.messages == [b"x" * 100_000]
     assert [type(cause) for cause in both.theirs.told("disconnected")] == [ClosedHere]
 
@@ -139,7 +139,7 @@ async def test_serverRefusesByName(loopback: Loopback) -> None:
     refused = both.hooks.next("refused")
     cause = await within(both.theirs.next("disconnected"))
     await within(refused)
-    assert cause.parting is Parting.REFUSED and "friends only" in str(cause)
+    assert cause.goodbyeCode is GoodbyeCode.REFUSED and "friends only" in str(cause)
     assert [hello and hello.name for hello in asked] == ["foe"]
     assert both.hooks.names == ["refused"]
 
@@ -153,9 +153,9 @@ async def test_drainSaysGoodbye(plain: Loopback) -> None:
     await within(both.connected)
     await within(both.service.whenConnected())
     ended = both.theirs.next("disconnected")
-    await within(both.server.drain(comeBackAfter=3, spread=20, grace=0.1))
+    await within(both.server.drain(retryAfter=3, spread=20, grace=0.1))
     cause = await within(ended)
-    assert (cause.parting, cause.comeBackAfter) == (Parting.CLOSING, 3)
+    assert (cause.goodbyeCode, cause.retryAfter) == (GoodbyeCode.CLOSING, 3)
 
 
 @pytest_twisted.ensureDeferred
@@ -181,7 +181,7 @@ async def test_tlsAroundAWrapper(plain: Loopback) -> None:
     link = await within(both.connected)
     assert link.name == "pump"
     await within(both.service.stopService())
-    assert (await within(both.disconnected)).parting is Parting.CLOSING
+    assert (await within(both.disconnected)).goodbyeCode is GoodbyeCode.CLOSING
 
 
 @pytest_twisted.ensureDeferred

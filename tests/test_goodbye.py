@@ -21,16 +21,16 @@ from twisted.python.failure import Failure
 from twisted_heartbeat import (
     Backoff,
     ClosedHere,
+    GoodbyeCode,
     Heartbeat,
     HeartbeatClientFactory,
     HeartbeatClientService,
     HeartbeatProtocol,
-    Parting,
     PeerClosed,
     PeerSilent,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.backoff import LONGEST_ABSENCE, wishOf
+from twisted_heartbeat.core.backoff import MAX_REQUESTED_DELAY, requestedDelay
 from twisted_heartbeat.core.causes import Pace
 
 from .fakes import FakeNetwork, FakeTransport, Recorder
@@ -148,7 +148,7 @@ def kind(request: pytest.FixtureRequest) -> type[Client]:
 @pytest.mark.parametrize(("after", "spread"), [(5.0, 10.0), (0.0, 30.0), (90.0, 0.0), (600, 300)])
 def test_comesBackWhenAsked(kind: type[Client], after: float, spread: float) -> None:
     """
-    After a goodbye with a hint the next attempt comes C{comeBackAfter} seconds later, plus a draw
+    After a goodbye with a hint the next attempt comes C{retryAfter} seconds later, plus a draw
     from C{spread}: neither sooner nor later, and two clients do not draw the same.
     """
     delays = set()
@@ -187,7 +187,7 @@ def test_nobodyIsSentAwayForEver(kind: type[Client]) -> None:
     """
     client = kind()
     longest = client.partWith(wire.Goodbye("", 4294967.295, 4294967.295)).delay
-    assert LONGEST_ABSENCE <= longest <= 2 * LONGEST_ABSENCE == 7200
+    assert MAX_REQUESTED_DELAY <= longest <= 2 * MAX_REQUESTED_DELAY == 7200
     client.stop()
 
 
@@ -217,46 +217,48 @@ def test_policyOfTheUsers(policy: float, delay: float) -> None:
     st.floats(0, 1e7),
     st.floats(0, 1e7),
     st.floats(0, 1, exclude_max=True),
-    st.sampled_from(Parting),
+    st.sampled_from(GoodbyeCode),
     st.integers(1, 50),
 )
 def test_delayIsBounded(
-    after: float, spread: float, draw: float, parting: Parting, attempt: int
+    after: float, spread: float, draw: float, code: GoodbyeCode, attempt: int
 ) -> None:
     """
     Whatever a goodbye says, the delay is what it asks for, in its limits, or the usual one; after a
     refusal it is neither shorter than the one nor than the other.
     """
-    cause = PeerClosed(parting=parting, comeBackAfter=after, spread=spread)
-    plain = PeerClosed(parting=parting)
+    cause = PeerClosed(goodbyeCode=code, retryAfter=after, spread=spread)
+    plain = PeerClosed(goodbyeCode=code)
     backoff = Backoff()
     delay = backoff.delay(attempt, cause, lambda: draw)
     usual = backoff.delay(attempt, plain, lambda: draw)
-    wish = wishOf(cause, lambda: draw, backoff.initial)
-    assert 0 <= wish <= 2 * LONGEST_ABSENCE
-    assert delay == (max(usual, wish) if cause.turnedAway else wish or usual)
+    wish = requestedDelay(cause, lambda: draw, backoff.initial)
+    assert 0 <= wish <= 2 * MAX_REQUESTED_DELAY
+    assert delay == (max(usual, wish) if cause.rejectedByPeer else wish or usual)
 
 
 def test_onlyAGoodbyeWishes() -> None:
     """
     No other cause has the peer's wish in it.
     """
-    assert [wishOf(cause) for cause in (None, PeerSilent(), ClosedHere(), PeerClosed())] == [0] * 4
+    assert [
+        requestedDelay(cause) for cause in (None, PeerSilent(), ClosedHere(), PeerClosed())
+    ] == [0] * 4
 
 
 # Who is turned away.
 
 
-@pytest.mark.parametrize("parting", [Parting.REFUSED, Parting.NAME_IN_USE])
-def test_turnedAwayComesBackSlowly(kind: type[Client], parting: Parting) -> None:
+@pytest.mark.parametrize("code", [GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE])
+def test_turnedAwayComesBackSlowly(kind: type[Client], code: GoodbyeCode) -> None:
     """
     Who is not welcome, or whose name is taken, comes back slowly, and knows why.
     """
     client = kind(retryPolicy=Backoff(jitter=None, spread=10))
-    retry = client.partWith(wire.Goodbye("no", parting=parting))
+    retry = client.partWith(wire.Goodbye("no", code=code))
     assert type(retry.cause) is PeerClosed
-    assert (retry.cause.parting, retry.cause.pace) == (parting, Pace.SLOWLY)
-    assert retry.cause.turnedAway
+    assert (retry.cause.goodbyeCode, retry.cause.pace) == (code, Pace.SLOWLY)
+    assert retry.cause.rejectedByPeer
     assert retry.delay == 10
     client.stop()
 
@@ -269,7 +271,7 @@ def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     client = kind(retryPolicy=Backoff(jitter=None, spread=10))
     delays = []
     for _ in range(5):
-        delays.append(client.partWith(wire.Goodbye("no", parting=Parting.REFUSED)).delay)
+        delays.append(client.partWith(wire.Goodbye("no", code=GoodbyeCode.REFUSED)).delay)
         client.wait()
     assert delays == [10, 20, 40, 60, 60]
     transport = client.connect()
@@ -277,7 +279,7 @@ def test_turnedAwayAgainAndAgain(kind: type[Client]) -> None:
     for _ in range(11):
         client.clock.advance(1)
         transport.deliver(wire.encodePong(0))
-    transport.deliver(wire.encode(wire.Goodbye("now", parting=Parting.REFUSED)))
+    transport.deliver(wire.encode(wire.Goodbye("now", code=GoodbyeCode.REFUSED)))
     for _ in range(4):
         client.clock.advance(0)
     assert client.hooks.told("retrying")[-1].delay == 60
@@ -294,10 +296,10 @@ def bounds(client: Client) -> list[float]:
     found = []
     for _ in range(5):
         transport = client.connect()
-        [hello] = wire.Reader().receive(transport.value())
+        [hello] = wire.FrameReader().receive(transport.value())
         assert isinstance(hello, wire.Hello)
         found.append(hello.needs)
-        transport.deliver(wire.encode(wire.Goodbye(parting=Parting.TOO_MANY_PINGS)))
+        transport.deliver(wire.encode(wire.Goodbye(code=GoodbyeCode.TOO_MANY_PINGS)))
         for _ in range(4):
             client.clock.advance(0)
         client.wait()
@@ -374,7 +376,7 @@ def test_sayGoodbye() -> None:
         transport.deliver(wire.encode(wire.Data(b"still heard")))
     assert transport.open
     protocol.link.close()
-    assert list(wire.Reader().receive(transport.value())) == [goodbye]
+    assert list(wire.FrameReader().receive(transport.value())) == [goodbye]
     clock.advance(0)
     [cause] = hooks.told("disconnected")
     assert type(cause) is ClosedHere
@@ -392,4 +394,4 @@ def test_goodbyeThatNobodyHeeds() -> None:
         clock.advance(0.1)
     assert not transport.open
     assert type(hooks.told("disconnected")[0]) is ClosedHere
-    assert len(list(wire.Reader().receive(transport.value()))) == 1
+    assert len(list(wire.FrameReader().receive(transport.value()))) == 1

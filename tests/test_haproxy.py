@@ -274,7 +274,7 @@ def test_manyOfOneAddressAreCutOff(events: list[LogEvent]) -> None:
     for transport in transports:
         transport.lose()
     tables = site.server._roll
-    assert not (tables.others or tables.crowd or tables._there or tables._networks)
+    assert not (tables.pending or tables.overLimit or tables._there or tables._networks)
 
 
 def test_pastTheBalancer() -> None:

@@ -162,7 +162,7 @@ async def test_methodsSetOnTheInstanceOverSockets(
     ended = hooks.next("disconnected")
     await within(peer.heard.get())
     assert hooks.names == ["connecting", "connected"]
-    assert protocol.link.spoken
+    assert protocol.link.hasReceivedData
     peer.transport.loseConnection()
     cause = await within(ended)
     assert type(cause) is PeerClosed
@@ -433,7 +433,7 @@ class Begins(Protocol):
 
 class HasItsOwn(Protocol):
     """
-    Means another handshake, and does not declare the interface.
+    Pinger another handshake, and does not declare the interface.
     """
 
     begun = 0

@@ -46,7 +46,7 @@ linuxOnly = pytest.mark.skipif(
     sys.platform != "linux", reason="reads options back that only Linux spells like this"
 )
 
-PATIENCE = 10
+WAIT_LIMIT = 10
 """Seconds after which a wait for the loopback interface has failed."""
 
 
@@ -85,7 +85,7 @@ class Peer(Protocol):
 async def soon(event: Deferred[None]) -> None:
     from twisted.internet import reactor
 
-    await event.addTimeout(PATIENCE, reactor)
+    await event.addTimeout(WAIT_LIMIT, reactor)
 
 
 class Pair:

@@ -40,8 +40,8 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.transport.connection import Witness
-from twisted_heartbeat.transport.tcpinfo import evidenceOf
+from twisted_heartbeat.transport.connection import ObservedConnection
+from twisted_heartbeat.transport.tcpinfo import readEvidence
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import QUICK, Loopback, Peers, connectedPair, wait, within
@@ -186,7 +186,7 @@ async def test_evidenceAtLoss(loopback: Loopback, hooks: Recorder, end: str) -> 
     assert 0 <= evidence.sinceData < 5
     assert 0 <= evidence.sinceAck < 5
     assert evidence.retransmits == 0
-    assert evidence.fellTogether == 1
+    assert evidence.simultaneousVerdicts == 1
 
 
 # Silence.
@@ -202,7 +202,7 @@ async def test_silentPeer(loopback: Loopback, hooks: Recorder) -> None:
     service, _ = await connectedPair(loopback, hooks, factory, heartbeat=QUICK)
     link = service.link
     assert link is not None
-    heardAt = link.liveness.heardAt
+    heardAt = link.detector.heardAt
     ended, again = hooks.next("disconnected"), hooks.next("connected")
     cause = await within(ended)
     took = time.monotonic() - heardAt
@@ -227,11 +227,11 @@ async def test_lateAcknowledgementIsNoRecovery(
     factory = Factory.forProtocol(HeartbeatProtocol)
     service, peer = await connectedPair(plain, hooks, factory, heartbeat=QUICK)
     assert service.link is not None
-    heardAt = service.link.liveness.heardAt
+    heardAt = service.link.detector.heardAt
     await within(hooks.next("disconnected"))
     assert time.monotonic() - heardAt <= BOUND + 1
     assert hooks.names[:4] == ["connecting", "connected", "suspected", "disconnected"]
-    frames = list(wire.Reader().receive(peer.received))
+    frames = list(wire.FrameReader().receive(peer.received))
     assert [type(frame) for frame in frames] == [wire.Hello, wire.Ping, wire.Ping]
 
 
@@ -240,31 +240,31 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
     As if the peer's kernel were so many seconds away.
     """
     history: list[tuple[float, int]] = []
-    send, sendNow = Witness.writeSomeData, Witness.sendNow
+    send, writeDirect = ObservedConnection.writeSomeData, ObservedConnection.writeDirect
 
-    def writeSomeData(self: Witness, data: bytes) -> Any:
+    def writeSomeData(self: ObservedConnection, data: bytes) -> Any:
         size = send(self, data)
-        history.append((time.monotonic(), self.sent))
+        history.append((time.monotonic(), self.bytesSent))
         return size
 
-    def sentNow(self: Witness, data: bytes) -> None:
-        sendNow(self, data)
-        history.append((time.monotonic(), self.sent))
+    def sentNow(self: ObservedConnection, data: bytes) -> None:
+        writeDirect(self, data)
+        history.append((time.monotonic(), self.bytesSent))
 
-    def delivered(self: Witness) -> int:
+    def delivered(self: ObservedConnection) -> int:
         arrived = time.monotonic() - delay
         return max((sent for sentAt, sent in history if sentAt <= arrived), default=0)
 
     def lateEvidence(*arguments: Any) -> Any:
-        evidence = evidenceOf(*arguments)
+        evidence = readEvidence(*arguments)
         if evidence is None or evidence.sinceAck is None:
             return evidence
         return replace(evidence, sinceAck=max(0.0, evidence.sinceAck - delay))
 
-    monkeypatch.setattr("twisted_heartbeat.link.link.evidenceOf", lateEvidence)
-    monkeypatch.setattr(Witness, "writeSomeData", writeSomeData)
-    monkeypatch.setattr(Witness, "sendNow", sentNow)
-    monkeypatch.setattr(Witness, "delivered", delivered)
+    monkeypatch.setattr("twisted_heartbeat.link.link.readEvidence", lateEvidence)
+    monkeypatch.setattr(ObservedConnection, "writeSomeData", writeSomeData)
+    monkeypatch.setattr(ObservedConnection, "writeDirect", sentNow)
+    monkeypatch.setattr(ObservedConnection, "bytesAcked", delivered)
 
 
 @pytest_twisted.ensureDeferred
@@ -281,7 +281,7 @@ async def test_answeringPeer(loopback: Loopback, hooks: Recorder) -> None:
     link = await within(connected)
     await wait(3 * BOUND)
     assert hooks.names == ["connecting", "connected"]
-    assert link.spoken
+    assert link.hasReceivedData
     assert 0 < link.rtt < BOUND
     assert link.silence < BOUND
     assert service.link is link
@@ -321,7 +321,7 @@ async def test_ownWritesAreNoLife(plain: Loopback, hooks: Recorder) -> None:
     service, _ = await connectedPair(plain, hooks, factory, heartbeat=QUICK, ping=quiet)
     link = service.link
     assert link is not None
-    heardAt = link.liveness.heardAt
+    heardAt = link.detector.heardAt
     ended = hooks.next("disconnected")
     for _ in range(40):
         if ended.called:
@@ -350,7 +350,7 @@ async def test_passive(loopback: Loopback, hooks: Recorder, speaks: bool) -> Non
             peer.transport.write(b"x")
             await wait(0.1)
         assert not ended.called
-    heardAt = link.liveness.heardAt
+    heardAt = link.detector.heardAt
     assert isinstance(await within(ended), PeerSilent)
     assert 0.95 * 0.4 <= time.monotonic() - heardAt <= 0.4 + 1
     assert peer.received == b""
@@ -368,11 +368,11 @@ async def test_phantomConnection(plain: Loopback, hooks: Recorder) -> None:
         endpoint, Factory.forProtocol(HeartbeatProtocol), hooks=hooks, heartbeat=QUICK
     )
     link = await within(connected)
-    began = link.liveness.heardAt
+    began = link.detector.heardAt
     cause = await within(hooks.next("disconnected"))
     assert isinstance(cause, PeerSilent)
     assert 0.95 * BOUND <= time.monotonic() - began <= BOUND + 1
-    assert not link.spoken
+    assert not link.hasReceivedData
     await within(service.stopService())
 
 
@@ -625,7 +625,7 @@ async def test_sendIsHandedOver(loopback: Loopback, hooks: Recorder) -> None:
         assert not sent.called or number == 0
     await within(sends[-1])
     assert order == [0, 1, 2]
-    assert link.unsent == 0
+    assert link.bytesBuffered == 0
     while len(peer.received) < 3 * MB + 20:
         await within(peer.heard.get())
 
@@ -680,7 +680,7 @@ async def test_maxBuffered(loopback: Loopback, hooks: Recorder) -> None:
     assert refused is not None
     with pytest.raises(SendFailed, match="maxBuffered is 1048576"):
         await refused
-    assert link.unsent <= MB + MB // 8
+    assert link.bytesBuffered <= MB + MB // 8
     assert link.state == "alive"
     assert "disconnected" not in hooks.names
     peer.transport.resumeProducing()
@@ -714,7 +714,7 @@ async def test_unixSocket(plain: Loopback, hooks: Recorder, tmp_path: Path) -> N
     )
     connected = hooks.next("connected")
     link = await within(connected)
-    began = link.liveness.heardAt
+    began = link.detector.heardAt
     cause = await within(hooks.next("disconnected"))
     assert type(cause) is PeerSilent
     assert cause.evidence is None

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twisted_heartbeat.core.detector import Decision, Liveness
+from twisted_heartbeat.core.detector import Decision, FailureDetector
 from twisted_heartbeat.core.settings import Heartbeat
 
 NOTHING, PING, SUSPECT, PING_AGAIN, RECOVERED, LOOK, VERDICT = Decision
@@ -26,7 +26,7 @@ HEARTBEAT = Heartbeat(interval=20.0, timeout=16.0)
 
 
 def looks(
-    liveness: Liveness, until: float, step: Callable[[float], None] = lambda now: None
+    liveness: FailureDetector, until: float, step: Callable[[float], None] = lambda now: None
 ) -> list[tuple[float, Decision]]:
     """
     Look whenever something is due, on the exact instant, and note all that comes of it.
@@ -49,7 +49,7 @@ def test_silentPeer() -> None:
     The peer is pinged after the interval, suspected at half of the timeout, looked at once more
     and declared dead on the bound, and each of these once.
     """
-    liveness = Liveness(HEARTBEAT, 100.0)
+    liveness = FailureDetector(HEARTBEAT, 100.0)
     assert looks(liveness, inf) == [
         (120.0, PING),
         (128.0, SUSPECT),
@@ -63,7 +63,7 @@ def test_boundIsHonoured(bound: float) -> None:
     """
     Bounds from 0.2 s up are honoured with no rounding.
     """
-    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
     found = looks(liveness, inf)
     assert [decision for _, decision in found] == [PING, SUSPECT, LOOK, VERDICT]
     assert found[0][0] == pytest.approx(bound * 4 / 7)
@@ -75,11 +75,11 @@ def test_nothingIsDecidedEarly() -> None:
     """
     A look before something is due changes nothing, however often it comes.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     for tenths in range(200):
         assert liveness.decide(tenths / 10) is NOTHING
     assert looks(liveness, inf)[0] == (20.0, PING)
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert liveness.decide(20.0) is PING
     assert [liveness.decide(20.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
     assert liveness.decide(28.0) is SUSPECT
@@ -91,7 +91,7 @@ def test_noPingWhileTrafficIsFresh() -> None:
     """
     A peer that speaks at least once in an interval is never pinged.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
 
     def speaks(now: float) -> None:
         liveness.heardAt = now - 0.1
@@ -107,7 +107,7 @@ def test_anyByteResets(heardAt: float, told: list[Decision]) -> None:
     """
     Any received byte proves life, and everything begins anew from the instant it came.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, heardAt)
     liveness.heardAt = heardAt
     found = looks(liveness, inf)
@@ -124,7 +124,7 @@ def test_byteFoundByTheLastLook() -> None:
     """
     Whatever the socket held at the deadline is life: no link dies before it was polled once more.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert looks(liveness, 35.99)[-1] == (28.0, SUSPECT)
     assert liveness.decide(36.0) is LOOK
     liveness.heardAt = 36.0
@@ -136,7 +136,7 @@ def test_recoveryIsToldAtAnyLook() -> None:
     """
     A suspected peer that speaks is told as recovered at the next look, due or not, and once.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 30.0)
     assert liveness.suspected
     liveness.heardAt = 30.0
@@ -149,7 +149,7 @@ def test_suspected() -> None:
     """
     A peer is suspected from half of the timeout to the verdict.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     seen = []
     for now in (20.0, 28.0, 36.0):
         liveness.decide(now)
@@ -161,13 +161,13 @@ def test_deadline() -> None:
     """
     The deadline is always told: the bound after the last byte.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert liveness.deadline == 36.0
     looks(liveness, 28.0)
     assert liveness.deadline == 36.0
     liveness.heardAt = 29.0
     assert liveness.deadline == 65.0
-    assert liveness.fresh
+    assert liveness.hasSpokenSincePing
 
 
 @given(
@@ -177,16 +177,17 @@ def test_deadline() -> None:
 )
 def test_glancesAsItDecides(phase: float | None, steps: list[float], words: list[bool]) -> None:
     """
-    What C{glance} says of a peer is what C{decide} would have said, and when to look again, too.
+    What C{decideFast} says of a peer is what C{decide} would have said, and when to look again,
+    too.
     """
-    one, other = (Liveness(HEARTBEAT, 0.0, phase) for _ in range(2))
+    one, other = (FailureDetector(HEARTBEAT, 0.0, phase) for _ in range(2))
     now = 0.0
     for step, spoke in zip(steps, words, strict=False):
         now += step
         if spoke:
             one.heardAt = other.heardAt = now - step / 2
-        pings = one.glance(now)
-        plain = other.fresh and not other.suspected
+        pings = one.decideFast(now)
+        plain = other.hasSpokenSincePing and not other.suspected
         decision = other.decide(now)
         assert pings is ((decision is PING) if plain else None)
         if pings is None:
@@ -198,28 +199,28 @@ def test_glancesAsItDecides(phase: float | None, steps: list[float], words: list
 
 def test_noGlanceWithoutAHeartbeat() -> None:
     """
-    Where silence proves nothing, once the peer is dead, and to one who comes late, a glance says
-    nothing.
+    Where silence proves nothing, once the peer is dead, and to one who comes late, a decideFast
+    says nothing.
     """
-    assert Liveness(None, 0.0).glance(1.0) is None
-    dead = Liveness(HEARTBEAT, 0.0)
+    assert FailureDetector(None, 0.0).decideFast(1.0) is None
+    dead = FailureDetector(HEARTBEAT, 0.0)
     looks(dead, inf)
     dead.heardAt = 40.0
-    assert dead.glance(41.0) is None
-    late = Liveness(HEARTBEAT, 0.0)
-    assert late.glance(21.0, 1.0) is None
+    assert dead.decideFast(41.0) is None
+    late = FailureDetector(HEARTBEAT, 0.0)
+    assert late.decideFast(21.0, 1.0) is None
     assert late.decide(21.0, 1.0) is PING
 
 
-def oneAmongMany() -> Liveness:
+def oneAmongMany() -> FailureDetector:
     """
-    Pinged at 10 s, its place, and at rest 20 s later.
+    ParkedConnection at 10 s, its place, and at rest 20 s later.
     """
-    liveness = Liveness(HEARTBEAT, 0.0, 0.5)
+    liveness = FailureDetector(HEARTBEAT, 0.0, 0.5)
     assert liveness.decide(10.0) is PING
     liveness.heardAt = 10.1
-    assert liveness.onlyAnswers(30.0) == 30.0
-    liveness.rest()
+    assert liveness.quietSince(30.0) == 30.0
+    liveness.park()
     return liveness
 
 
@@ -229,26 +230,26 @@ def test_rests() -> None:
     it was not asked, has not answered, has spoken since, or is suspected.
     """
     assert oneAmongMany().due == inf
-    alone = Liveness(HEARTBEAT, 0.0)
-    assert alone.onlyAnswers(20.0) is None
+    alone = FailureDetector(HEARTBEAT, 0.0)
+    assert alone.quietSince(20.0) is None
     alone.decide(20.0)
     alone.heardAt = 20.5
-    assert alone.onlyAnswers(40.4) is None
-    assert alone.onlyAnswers(40.51) == 40.5
-    assert alone.onlyAnswers(40.6) is None
-    alone.rest()
-    assert alone.due == inf and not alone.placed
-    other = Liveness(HEARTBEAT, 0.0, 0.5)
-    assert other.onlyAnswers(10.0) is None
+    assert alone.quietSince(40.4) is None
+    assert alone.quietSince(40.51) == 40.5
+    assert alone.quietSince(40.6) is None
+    alone.park()
+    assert alone.due == inf and not alone.hasPhase
+    other = FailureDetector(HEARTBEAT, 0.0, 0.5)
+    assert other.quietSince(10.0) is None
     other.decide(10.0)
-    assert other.onlyAnswers(30.0) is None
+    assert other.quietSince(30.0) is None
     other.heardAt = 20.0
-    assert other.onlyAnswers(30.0) is None
+    assert other.quietSince(30.0) is None
     other.heardAt = 10.1
-    assert other.onlyAnswers(30.0) == other.onlyAnswers(30.01) == 30.0
-    assert other.onlyAnswers(29.99) is None
+    assert other.quietSince(30.0) == other.quietSince(30.01) == 30.0
+    assert other.quietSince(29.99) is None
     other.suspected = True
-    assert other.onlyAnswers(30.0) is None
+    assert other.quietSince(30.0) is None
 
 
 @pytest.mark.parametrize("late", [0.0, 4.0])
@@ -274,7 +275,7 @@ def test_resumesAfterAnAnswer() -> None:
     liveness = oneAmongMany()
     liveness.heardAt = 210.1
     liveness.resume(210.0, 210.0, answered=True)
-    assert liveness.fresh and liveness.due == 230.0
+    assert liveness.hasSpokenSincePing and liveness.due == 230.0
     assert liveness.decide(229.9) is NOTHING
     assert liveness.decide(230.0) is PING
 
@@ -284,13 +285,13 @@ def test_resumesAlone(answered: bool) -> None:
     """
     One without a place that was at rest is pinged when the interval is over, as it was before.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     liveness.decide(20.0)
     liveness.heardAt = 20.5
-    liveness.rest()
+    liveness.park()
     liveness.heardAt = 43.0 if answered else 20.5
     liveness.resume(40.0, 40.5, answered=answered)
-    assert not liveness.placed
+    assert not liveness.hasPhase
     assert liveness.deadline == liveness.heardAt + HEARTBEAT.bound
     if answered:
         assert liveness.due == 63.0
@@ -305,7 +306,7 @@ def test_deadIsDead() -> None:
     """
     After the verdict nothing is due, and nothing more is decided.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, inf)
     assert liveness.due == inf
     liveness.heardAt = 37.0
@@ -319,7 +320,7 @@ def test_withoutAHeartbeat() -> None:
     """
     Without a heartbeat nothing is ever due.
     """
-    liveness = Liveness(None, 0.0)
+    liveness = FailureDetector(None, 0.0)
     assert (liveness.due, liveness.deadline) == (inf, inf)
     assert liveness.decide(1e9) is NOTHING
     assert not liveness.suspected
@@ -329,7 +330,7 @@ def test_passive() -> None:
     """
     A peer that speaks by itself is never pinged, and the timeout alone is the bound.
     """
-    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
     assert liveness.deadline == 30.0
     assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
 
@@ -338,7 +339,7 @@ def test_passiveByteResets() -> None:
     """
     Each byte of such a peer moves the verdict.
     """
-    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
     looks(liveness, 20.0)
     liveness.heardAt = 20.0
     assert looks(liveness, inf)[1:] == [(35.0, SUSPECT), (50.0, LOOK), (50.0, VERDICT)]
@@ -350,9 +351,9 @@ def test_muted(heartbeat: Heartbeat, mutedAt: float) -> None:
     """
     A peer that has closed its half is not dead for its silence from there on.
     """
-    liveness = Liveness(heartbeat, 0.0)
+    liveness = FailureDetector(heartbeat, 0.0)
     looks(liveness, mutedAt)
-    liveness.mute()
+    liveness.peerHalfClosed()
     assert (liveness.due, liveness.deadline, liveness.suspected) == (inf, inf, False)
     assert liveness.decide(1000.0) is NOTHING
 
@@ -362,7 +363,7 @@ def test_longTimeout() -> None:
     A timeout of many intervals does not keep the next ping waiting: a peer that answers is pinged
     once an interval.
     """
-    liveness = Liveness(Heartbeat(interval=1.0, timeout=10.0), 0.0)
+    liveness = FailureDetector(Heartbeat(interval=1.0, timeout=10.0), 0.0)
     pinged = []
     for _ in range(4):
         [(now, decision)] = looks(liveness, liveness.due)
@@ -382,7 +383,7 @@ def test_firstPingComesInItsPlace() -> None:
     A peer that is one of many is pinged first at its place in the interval, whatever it has said
     since it came, and after that once an interval at the same place; the bound stays what it is.
     """
-    liveness = Liveness(HEARTBEAT, 100.0, phase=0.25)
+    liveness = FailureDetector(HEARTBEAT, 100.0, phase=0.25)
     liveness.heardAt = 101.0
     pinged = []
     for _ in range(5):
@@ -409,7 +410,7 @@ def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
     Wherever a peer's place is: but for the first, no ping comes before 0.75 of the interval is
     silent, nor after the whole of it; and the verdict falls on the bound (promises 2 and 3).
     """
-    liveness = Liveness(HEARTBEAT, 0.0, phase)
+    liveness = FailureDetector(HEARTBEAT, 0.0, phase)
     now, first = 0.0, True
     for pause in words:
         heardAt = now
@@ -427,7 +428,7 @@ def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
     assert found[PING] <= now + 20.0 + 1e-9
 
 
-def spreadOf(livenesses: list[Liveness], since: float, width: float) -> list[int]:
+def spreadOf(livenesses: list[FailureDetector], since: float, width: float) -> list[int]:
     """
     How many of their next pings fall into each tenth of so many seconds.
     """
@@ -447,7 +448,7 @@ def test_massReconnect() -> None:
     first time and ever after.
     """
     draw = Random(5).random
-    livenesses = [Liveness(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    livenesses = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
     for liveness in livenesses:
         liveness.heardAt = 0.1
     for turn in range(3):
@@ -461,7 +462,7 @@ def test_massAnswer() -> None:
     an interval later, but all over the last quarter of it.
     """
     draw = Random(5).random
-    livenesses = [Liveness(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    livenesses = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
     spreadOf(livenesses, 0.0, 20.0)
     for liveness in livenesses:
         liveness.heardAt = 25.0
@@ -474,7 +475,7 @@ def test_passiveHasNoPlace() -> None:
     """
     A peer that is never pinged has no use for a place.
     """
-    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0, phase=0.5)
+    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0, phase=0.5)
     assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
 
 
@@ -487,9 +488,9 @@ def test_asked(phase: float | None) -> None:
     A peer that is asked now has so long from here, and is suspected, looked at and dead as
     after any ping.
     """
-    liveness = Liveness(HEARTBEAT, 0.0, phase)
-    assert liveness.ask(2.0, 16.0) is PING
-    assert liveness.ask(2.0, 16.0) is NOTHING
+    liveness = FailureDetector(HEARTBEAT, 0.0, phase)
+    assert liveness.probe(2.0, 16.0) is PING
+    assert liveness.probe(2.0, 16.0) is NOTHING
     assert liveness.deadline == 18.0
     assert looks(liveness, inf) == [(10.0, SUSPECT), (18.0, LOOK), (18.0, VERDICT)]
 
@@ -499,11 +500,11 @@ def test_askedAndAnswers(heardAt: float) -> None:
     """
     Any word of it, even in the instant of its last one, and all is as if it had not been asked.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
-    liveness.ask(2.0, 16.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
+    liveness.probe(2.0, 16.0)
     looks(liveness, max(2.0, heardAt))
     liveness.heardAt = heardAt
-    assert liveness.fresh
+    assert liveness.hasSpokenSincePing
     assert liveness.deadline == heardAt + 36.0
 
 
@@ -512,14 +513,14 @@ def test_askedNeverPostpones() -> None:
     Where the peer has been asked already, or is to speak by itself, its verdict comes no later for
     being asked.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 21.0)
-    assert liveness.ask(25.0, 16.0) is NOTHING
+    assert liveness.probe(25.0, 16.0) is NOTHING
     assert liveness.deadline == 36.0
-    passive = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
-    passive.ask(10.0, 30.0)
+    passive = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
+    passive.probe(10.0, 30.0)
     assert passive.deadline == pytest.approx(30.0)
-    assert Liveness(None, 0.0).ask(1.0, 16.0) is NOTHING
+    assert FailureDetector(None, 0.0).probe(1.0, 16.0) is NOTHING
 
 
 @pytest.mark.parametrize(
@@ -539,9 +540,9 @@ def test_askedWhileAPingIsUnanswered(
     A peer that has not answered a ping is not pinged again, and its verdict falls C{within} seconds
     from then on, or sooner.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, lookedAt)
-    assert liveness.ask(askedAt, within) is NOTHING
+    assert liveness.probe(askedAt, within) is NOTHING
     assert looks(liveness, inf) == told
 
 
@@ -549,9 +550,9 @@ def test_hastenedAndAnswers() -> None:
     """
     A word of a peer whose deadline was brought forward sets its whole bound again.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 20.0)
-    liveness.ask(21.0, 2.0)
+    liveness.probe(21.0, 2.0)
     liveness.heardAt = 22.5
     assert liveness.deadline == 22.5 + 36.0
     assert VERDICT not in [decision for _, decision in looks(liveness, 50.0)]
@@ -561,9 +562,9 @@ def test_hastenedIsExcused() -> None:
     """
     Our own pause is not the silence of a peer whose deadline was brought forward (promise 7).
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 20.0)
-    liveness.ask(21.0, 8.0)
+    liveness.probe(21.0, 8.0)
     assert liveness.decide(25.0, 0.0, 25.0) is NOTHING
     assert liveness.deadline == 25.0 + 16.0
 
@@ -572,8 +573,8 @@ def test_askedWhileAway() -> None:
     """
     A process that was away over the deadline asks again, as after any ping (promise 7).
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
-    liveness.ask(2.0, 16.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
+    liveness.probe(2.0, 16.0)
     assert liveness.decide(80.0, 62.0) is PING_AGAIN
     assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
 
@@ -585,7 +586,7 @@ def test_stallBeforeThePing() -> None:
     """
     A process that slept through the whole bound asks first: the peer gets its whole timeout.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert liveness.decide(80.0, 60.0) is PING
     assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
 
@@ -594,7 +595,7 @@ def test_stallOverTheDeadline() -> None:
     """
     A process that slept over the deadline asks again, and finds a dead peer within one more bound.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 20.0)
     assert liveness.decide(88.0, 60.0) is PING_AGAIN
     assert looks(liveness, inf) == [(96.0, SUSPECT), (104.0, LOOK), (104.0, VERDICT)]
@@ -604,7 +605,7 @@ def test_stallOverTheDeadlineOfASuspectedPeer() -> None:
     """
     So it does with a suspected peer, of which it says no second time that it is suspected.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 28.0)
     assert liveness.decide(88.0, 59.0) is PING_AGAIN
     assert looks(liveness, inf) == [(104.0, LOOK), (104.0, VERDICT)]
@@ -614,7 +615,7 @@ def test_stallAfterStall() -> None:
     """
     A process that was away for longer than the bound once more has not listened: it asks once more.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 20.0)
     assert liveness.decide(88.0, 60.0) is PING_AGAIN
     assert liveness.decide(188.0, 92.0) is PING_AGAIN
@@ -625,7 +626,7 @@ def test_liveAfterAStallOverTheDeadline() -> None:
     """
     A peer that answers after such a stall is told as recovered, if it had been suspected.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 28.0)
     told = [liveness.decide(88.0, 59.0)]
     liveness.heardAt = 88.1
@@ -638,7 +639,7 @@ def test_stallWhileSuspected() -> None:
     """
     What came during a stall is read before anything is decided on it.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 28.0)
     liveness.heardAt = 90.0
     assert liveness.decide(90.0, 61.0) is RECOVERED
@@ -651,7 +652,7 @@ def test_littleLatenessDoesNotMoveTheBound(lateness: float, bound: float) -> Non
     """
     A timer that is late by a little is no stall: the verdict still comes within 50 ms.
     """
-    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
     verdict = lateVerdict(liveness, lateness)
     assert bound <= verdict <= bound + 0.05
 
@@ -670,11 +671,11 @@ def test_processThatIsAlwaysLate(bound: float, lateness: float) -> None:
     A process that is slow at each look finds a dead peer all the same: within one more bound, and
     the lateness of the looks that it takes.
     """
-    liveness = Liveness(Heartbeat.within(bound), 0.0)
+    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
     assert bound <= lateVerdict(liveness, lateness) <= 2 * bound + 6 * lateness
 
 
-def lateVerdict(liveness: Liveness, lateness: float) -> float:
+def lateVerdict(liveness: FailureDetector, lateness: float) -> float:
     """
     When the verdict falls on a silent peer if each look is late by so much.
     """
@@ -690,7 +691,7 @@ def test_peerAskedLateHasItsWholeTimeout() -> None:
     """
     A ping that leaves late is no silence of the peer's: its timeout runs from there.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert liveness.decide(21.9, 1.9) is PING
     assert liveness.deadline >= 21.9 + 16.0 - 0.025
 
@@ -699,7 +700,7 @@ def test_lateLookAtTheDeadlineDecidesNothing() -> None:
     """
     After the last look it does not matter how late the next one is: the socket has been read.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 35.0)
     assert liveness.decide(36.0) is LOOK
     assert liveness.decide(99.0, 63.0) is VERDICT
@@ -712,7 +713,7 @@ def test_excused() -> None:
     """
     The timeout runs from the last instant at which the silence was ours, not the peer's.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     assert liveness.decide(20.0) is PING
     assert liveness.decide(28.0, 0.0, 25.0) is NOTHING
     assert (liveness.deadline, liveness.due) == (41.0, 33.0)
@@ -725,7 +726,7 @@ def test_excusedForAsLongAsItLasts() -> None:
     """
     While reading is paused nobody is dead; one timeout after it is resumed, a silent peer is.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     now = 0.0
     while now < 500.0:
         now = max(now, liveness.due)
@@ -740,7 +741,7 @@ def test_passiveExcused() -> None:
     A peer that speaks by itself is not suspected while reading is paused, and has its whole timeout
     from there.
     """
-    liveness = Liveness(Heartbeat(interval=None, timeout=30.0), 0.0)
+    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
     assert liveness.decide(15.0, 0.0, 15.0) is NOTHING
     assert liveness.decide(30.0, 0.0, 20.0) is NOTHING
     assert (liveness.deadline, liveness.due) == (50.0, 35.0)
@@ -752,7 +753,7 @@ def test_excuseOfASuspectedPeer() -> None:
     """
     A suspicion that turns out to be our own doing is taken back.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 28.0)
     assert liveness.decide(29.0, 0.0, 29.0) is RECOVERED
     assert not liveness.suspected
@@ -763,7 +764,7 @@ def test_excuseAtTheLastLook() -> None:
     """
     Even at the last look the excuse counts.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     looks(liveness, 35.0)
     assert liveness.decide(36.0) is LOOK
     assert liveness.decide(36.0, 0.0, 36.0) is RECOVERED
@@ -774,7 +775,7 @@ def test_oldExcuseExcusesNothing() -> None:
     """
     What was ours before the ping is no excuse for the silence after it.
     """
-    liveness = Liveness(HEARTBEAT, 0.0)
+    liveness = FailureDetector(HEARTBEAT, 0.0)
     found = []
     while (now := liveness.due) < inf:
         found.append((now, liveness.decide(now, 0.0, 19.0)))
@@ -815,7 +816,7 @@ class World:
     verdict: float = inf
 
     def run(self, until: float) -> None:
-        liveness = Liveness(self.heartbeat, 0.0)
+        liveness = FailureDetector(self.heartbeat, 0.0)
         now, turn = 0.0, 0
         while now < until and self.verdict == inf:
             due = max(now, liveness.due)
@@ -964,7 +965,7 @@ def test_passivePeerThatSpeaks(timeout: float, gaps: list[float]) -> None:
     """
     A peer that speaks by itself within each timeout is never declared dead, and is afterwards.
     """
-    liveness = Liveness(Heartbeat(interval=None, timeout=timeout), 0.0)
+    liveness = FailureDetector(Heartbeat(interval=None, timeout=timeout), 0.0)
     now = 0.0
     for gap in gaps:
         now += gap * timeout

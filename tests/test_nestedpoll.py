@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{NestedPoll}: many connections behind one descriptor, each read as the reactor would read it.
+L{IdlePoller}: many connections behind one descriptor, each read as the reactor would read it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from twisted.python.log import ILogContext
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, HeartbeatServerFactory, Limits
 from twisted_heartbeat.batching import poller as nestedpoll
-from twisted_heartbeat.batching.poller import NestedPoll, nestedPollFor
+from twisted_heartbeat.batching.poller import IdlePoller, idlePollerFor
 from twisted_heartbeat.core import wire
 
 from .fakes import Recorder
@@ -69,7 +69,7 @@ class Quiet:
     @ivar then: what to do after a read, and to return from it.
     """
 
-    def __init__(self, poll: NestedPoll) -> None:
+    def __init__(self, poll: IdlePoller) -> None:
         self.poll = poll
         self.socket, self.peer = socket.socketpair()
         self.socket.setblocking(False)
@@ -78,7 +78,7 @@ class Quiet:
         self.reason: Failure | None = None
         self.fileno = self.socket.fileno
 
-    def readQuietly(self, context: dict[str, Any]) -> Any:
+    def readParked(self, context: dict[str, Any]) -> Any:
         """
         See C{Quiet}, and so the others.
         """
@@ -99,7 +99,7 @@ class Place:
 
     def __init__(self) -> None:
         self.reactor = Reactor()
-        self.poll = NestedPoll(self.reactor)
+        self.poll = IdlePoller(self.reactor)
         self.made: list[Quiet] = []
 
     def add(self, count: int) -> list[Quiet]:
@@ -116,7 +116,7 @@ class Place:
         """
         End all.
         """
-        for one in self.poll.quiet:
+        for one in self.poll.parked:
             self.poll.remove(one)
         for one in self.made:
             one.socket.close()
@@ -254,7 +254,7 @@ def test_failureAtTheEnd(place: Place, monkeypatch: Any, loggedErrors: Any) -> N
     two.peer.send(b"x")
     place.poll.doRead()
     assert two.heard == [b"x"]
-    assert place.poll.quiet == [two]
+    assert place.poll.parked == [two]
     assert len(loggedErrors.flush(SystemExit)) == 1
 
 
@@ -278,7 +278,7 @@ def test_end(place: Place, why: Exception) -> None:
     one.peer.close()
     place.poll.doRead()
     assert place.reactor.ended == [(one, why, True)]
-    assert one not in place.poll.quiet
+    assert one not in place.poll.parked
     two.peer.send(b"x")
     place.poll.doRead()
     assert two.heard == [b"x"]
@@ -341,7 +341,7 @@ def test_allLeaveInTheBatch(place: Place) -> None:
     some = place.add(4)
 
     def leave() -> None:
-        for one in place.poll.quiet:
+        for one in place.poll.parked:
             place.poll.remove(one)
 
     for one in some:
@@ -365,7 +365,7 @@ def test_flood(place: Place) -> None:
     more()
     two.peer.send(b"y")
     place.poll.doRead()
-    assert one.heard == [b"x"] * nestedpoll._TIMES
+    assert one.heard == [b"x"] * nestedpoll.MAX_POLLS_PER_TURN
     assert two.heard == [b"y"]
     assert isReadable(place.poll.fileno())
 
@@ -446,12 +446,12 @@ def test_oneForEachReactor() -> None:
     from twisted.internet.epollreactor import EPollReactor
 
     reactors: list[Any] = [object.__new__(EPollReactor) for _ in range(2)]
-    polls = [nestedPollFor(reactor) for reactor in reactors]
-    assert all(isinstance(poll, NestedPoll) for poll in polls)
+    polls = [idlePollerFor(reactor) for reactor in reactors]
+    assert all(isinstance(poll, IdlePoller) for poll in polls)
     assert polls[0] is not polls[1]
-    assert [nestedPollFor(reactor) for reactor in reactors] == polls
-    assert nestedPollFor(object.__new__(SelectReactor)) is None
-    assert nestedPollFor(Clock()) is None
+    assert [idlePollerFor(reactor) for reactor in reactors] == polls
+    assert idlePollerFor(object.__new__(SelectReactor)) is None
+    assert idlePollerFor(Clock()) is None
 
 
 # On real sockets.
@@ -497,7 +497,7 @@ async def test_onARealReactor(loopback: Loopback) -> None:
     """
     from twisted.internet import reactor
 
-    if nestedPollFor(reactor) is None:
+    if idlePollerFor(reactor) is None:
         pytest.skip("the reactor does not use epoll")
     hooks = Recorder()
     server: Any = HeartbeatServerFactory(
@@ -522,10 +522,10 @@ async def test_onARealReactor(loopback: Loopback) -> None:
 
     for message in (b"a message", b"x" * 388, b"x" * 10_000):
         await untilInARound()
-        before = connection.sent
+        before = connection.bytesSent
         await wait(0.5)
         assert connection.round is not None
-        assert connection.sent - before >= 2 * wire.HEADER_SIZE
+        assert connection.bytesSent - before >= 2 * wire.HEADER_SIZE
         assert client.link is not None
         client.link.protocol.sendMessage(message)
         for _ in range(100):
@@ -539,5 +539,5 @@ async def test_onARealReactor(loopback: Loopback) -> None:
         assert connection.round is None
     assert hooks.names == ["connected"]
     await within(server.close())
-    poll = nestedPollFor(reactor)
+    poll = idlePollerFor(reactor)
     assert poll is not None and poll.fileno() == -1

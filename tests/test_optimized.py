@@ -57,7 +57,7 @@ class Hooks(LinkHooks):
         server.drain(grace=0.1)
 
     def disconnected(self, link, cause):
-        print(type(cause).__name__, cause, cause.comeBackAfter)
+        print(type(cause).__name__, cause, cause.retryAfter)
         service.stopService().addCallback(lambda _: reactor.callLater(0.2, reactor.stop))
 
 brisk = Heartbeat(interval=0.2, timeout=0.5)

@@ -25,7 +25,7 @@ from twisted_heartbeat.core.wire.frames import (
     encode,
     encodeDataHeader,
 )
-from twisted_heartbeat.core.wire.reader import Pieces
+from twisted_heartbeat.core.wire.reader import StreamingReader
 
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Data, st.binary(max_size=60)),
@@ -55,7 +55,7 @@ def test_anySlicingGivesTheSame(frames: list[Frame], ends: bool, data: st.DataOb
     whole = [Hello("x"), *frames, *([End(), Goodbye("y")] if ends else [])]
     stream = b"".join(map(encode, whole))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    reader = Pieces()
+    reader = StreamingReader()
     found: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += reader.receive(stream[start:end])
@@ -66,7 +66,7 @@ def test_nothingIsKept() -> None:
     """
     Each byte of a body comes out when it has come in, and a whole chunk as the object that it was.
     """
-    reader = Pieces()
+    reader = StreamingReader()
     list(reader.receive(encode(Hello())))
     assert list(reader.receive(encodeDataHeader(1000))) == []
     chunk = bytes(100)
@@ -82,7 +82,7 @@ def test_violation(stream: bytes) -> None:
     """
     What can not be a frame is a violation, and nothing can follow it.
     """
-    reader = Pieces()
+    reader = StreamingReader()
     good = encode(Hello()) + encode(Data(b"good"))
     found: list[Frame] = []
     with pytest.raises(ProtocolViolation):

@@ -53,7 +53,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.endpoints.build import clientFor
 from twisted_heartbeat.testing import BlackHole, Delay, FaultProxy, Slice
-from twisted_heartbeat.transport.layers import connectionUnder
+from twisted_heartbeat.transport.layers import findConnection
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import (
@@ -471,7 +471,7 @@ async def test_serviceAbove(way: Way) -> None:
     await wait(4 * QUICK.bound)
     assert hooks.told("disconnected") == []
     await within(link.protocol.sendMessage(bytes(500_000)))
-    assert link.unsent == 0
+    assert link.bytesBuffered == 0
     lost, again = hooks.next("disconnected"), hooks.next("connected")
     way.proxy.reset()
     cause: Cause = await within(lost)
@@ -660,7 +660,7 @@ async def test_endpointThatWrapsAnother(
     assert await within(peer.heard.get()) == b"to the peer"
     if idle:
         for one in (client, peer):
-            handle = connectionUnder(one.transport).socket  # type: ignore[union-attr]
+            handle = findConnection(one.transport).socket  # type: ignore[union-attr]
             assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
     if "heartbeat" in prefix:
         client.transport.loseConnection()

@@ -23,18 +23,18 @@ from twisted.logger import LogEvent, eventAsJSON, textFileLogObserver
 
 from twisted_heartbeat import (
     ClosedHere,
+    GoodbyeCode,
     HandshakeFailed,
     Heartbeat,
     HeartbeatClientService,
     HeartbeatProtocol,
     HeartbeatServerFactory,
-    Parting,
     PeerClosed,
     PermanentFailure,
 )
-from twisted_heartbeat.cli.service import _Speakers
+from twisted_heartbeat.cli.service import NamedFactory
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.diagnosis import causeOfFailure, causeOfLoss, inWords
+from twisted_heartbeat.core.diagnosis import causeOfFailure, causeOfLoss, describeError
 from twisted_heartbeat.core.text import MAX_PRINTED, printable
 from twisted_heartbeat.link.config import peerName
 from twisted_heartbeat.logs import SafeLogger
@@ -126,7 +126,7 @@ def test_otherWords() -> None:
     """
     So are an error in words, and an address, which behind a proxy is what a header said.
     """
-    assert inWords(ValueError(EVIL)).isprintable()
+    assert describeError(ValueError(EVIL)).isprintable()
     assert peerName(IPv4Address("TCP", EVIL, 1)).isprintable()
     assert peerName(UNIXAddress(EVIL.replace("\0", "").encode())).isprintable()
     assert peerName(EVIL).isprintable()
@@ -157,7 +157,7 @@ def test_goodbyeAtAClient(events: list[LogEvent]) -> None:
     as numbers.
     """
     hooks = Recorder()
-    goodbye = wire.Goodbye(EVIL, 7.5, 3.0, Parting.NAME_IN_USE)
+    goodbye = wire.Goodbye(EVIL, 7.5, 3.0, GoodbyeCode.NAME_IN_USE)
     service = clientTold(goodbye, Clock(), hooks)
     service.stopService()
     told = {event["event"]: event for event in events if "event" in event}
@@ -169,7 +169,7 @@ def test_goodbyeAtAClient(events: list[LogEvent]) -> None:
         for text in textsOf(event):
             assert unprintable(text) == []
     cause = hooks.told("disconnected")[-1]
-    assert cause.parting is Parting.NAME_IN_USE
+    assert cause.goodbyeCode is GoodbyeCode.NAME_IN_USE
 
 
 class Server:
@@ -209,7 +209,7 @@ def test_refusedByAServer(events: list[LogEvent]) -> None:
     server = Server(admit=lambda *_: f"no {EVIL}")
     protocol = server.connect(EVIL)
     [refused] = [event for event in events if event.get("event") == "refused"]
-    assert (refused["code"], refused["retryAfter"]) == (Parting.REFUSED, 0.0)
+    assert (refused["code"], refused["retryAfter"]) == (GoodbyeCode.REFUSED, 0.0)
     assert refused["name"].isprintable() and refused["reason"].isprintable()
     assert protocol.hello.name == protocol.link.name == EVIL
     for event in events:
@@ -223,10 +223,10 @@ def test_drainedByAServer(events: list[LogEvent]) -> None:
     """
     server = Server()
     server.connect("a")
-    server.factory.drain(comeBackAfter=30.0, grace=0.0)
+    server.factory.drain(retryAfter=30.0, grace=0.0)
     server.settle()
     [ended] = [event for event in events if event.get("event") == "disconnected"]
-    assert (ended["code"], ended["retryAfter"]) == (Parting.CLOSING, 30.0)
+    assert (ended["code"], ended["retryAfter"]) == (GoodbyeCode.CLOSING, 30.0)
 
 
 def test_closedWithoutAGoodbye(events: list[LogEvent]) -> None:
@@ -296,7 +296,7 @@ def test_nameOnTheCommandLine(events: list[LogEvent]) -> None:
     What a peer calls itself is logged by C{twist heartbeat} escaped, in the text and in the field.
     """
     clock = Clock()
-    factory = HeartbeatServerFactory(_Speakers("", "tcp:1"), clock=clock, name="tcp:1")
+    factory = HeartbeatServerFactory(NamedFactory("", "tcp:1"), clock=clock, name="tcp:1")
     protocol: Any = factory.buildProtocol(PEER)
     transport = FakeTransport(clock, protocol)
     protocol.makeConnection(transport)

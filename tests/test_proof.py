@@ -18,11 +18,11 @@ from twisted_heartbeat import (
     Backoff,
     Cause,
     ClosedHere,
+    GoodbyeCode,
     HandshakeFailed,
     Heartbeat,
     HeartbeatClientService,
     HeartbeatProtocol,
-    Parting,
     PeerClosed,
     PeerReset,
     PeerSilent,
@@ -55,8 +55,8 @@ def kind(request: pytest.FixtureRequest) -> type[Client]:
 # The rule.
 
 
-def goodbye(parting: Parting) -> PeerClosed:
-    return PeerClosed(parting=parting)
+def goodbye(code: GoodbyeCode) -> PeerClosed:
+    return PeerClosed(goodbyeCode=code)
 
 
 @pytest.mark.parametrize("upFor", [SOON, LATE], ids=["soon", "late"])
@@ -68,13 +68,13 @@ def goodbye(parting: Parting) -> PeerClosed:
         (PeerSilent(), True, True),
         (ClosedHere(), True, True),
         (HandshakeFailed(), True, True),
-        (goodbye(Parting.CLOSING), False, True),
-        (goodbye(Parting.TOO_MANY_PINGS), False, True),
+        (goodbye(GoodbyeCode.CLOSING), False, True),
+        (goodbye(GoodbyeCode.TOO_MANY_PINGS), False, True),
         (ProtocolViolation(), False, True),
-        (goodbye(Parting.REFUSED), False, False),
-        (goodbye(Parting.NAME_IN_USE), False, False),
+        (goodbye(GoodbyeCode.REFUSED), False, False),
+        (goodbye(GoodbyeCode.NAME_IN_USE), False, False),
     ],
-    ids=lambda value: f"{type(value).__name__} {getattr(value, 'parting', '')}",
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'goodbyeCode', '')}",
 )
 def test_builtInProtocol(cause: Cause, soon: bool, late: bool, upFor: float) -> None:
     """
@@ -187,7 +187,7 @@ class LateWrapper(ProtocolWrapper):
         (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", [1, 2, 4], None),
         (b"\x01", [1, 2, 4], None),
         (HELLO, [1, 1, 1], None),
-        (HELLO + wire.encode(wire.Goodbye("no", parting=Parting.REFUSED)), [1, 2, 4], 1),
+        (HELLO + wire.encode(wire.Goodbye("no", code=GoodbyeCode.REFUSED)), [1, 2, 4], 1),
     ],
     ids=["HTTP", "part of a header", "hello", "refused"],
 )
@@ -210,7 +210,7 @@ def test_insideOfAWrapper(
     ]
     cause = client.hooks.told("retrying")[-1].cause
     assert isinstance(cause, ProtocolViolation) == said.startswith(b"HTTP")
-    assert getattr(cause, "parting", None) == code
+    assert getattr(cause, "goodbyeCode", None) == code
     client.stop()
 
 
@@ -250,9 +250,9 @@ def test_noHelloForEver(kind: type[Client]) -> None:
     "end",
     [
         wire.encode(wire.Goodbye("closing")),
-        wire.encode(wire.Goodbye("", parting=Parting.TOO_MANY_PINGS)),
+        wire.encode(wire.Goodbye("", code=GoodbyeCode.TOO_MANY_PINGS)),
         b"\xff",
-        wire.encode(wire.Goodbye("no", parting=Parting.REFUSED)),
+        wire.encode(wire.Goodbye("no", code=GoodbyeCode.REFUSED)),
         b"",
     ],
     ids=["closing", "too many pings", "violation", "refused", "FIN"],
@@ -412,8 +412,8 @@ class TunnelClient(ServiceClient):
 
 
 @pytest.mark.parametrize("upFor", [SOON, LATE], ids=["soon", "late"])
-@pytest.mark.parametrize("parting", [*Parting, None])
-def test_tunnel(parting: Parting | None, upFor: float) -> None:
+@pytest.mark.parametrize("code", [*GoodbyeCode, None])
+def test_tunnel(code: GoodbyeCode | None, upFor: float) -> None:
     """
     A tunnel speaks the built-in protocol: its hello proves the link of the carried protocol, and
     its goodbye, whose code the cause keeps, revokes that.
@@ -423,17 +423,17 @@ def test_tunnel(parting: Parting | None, upFor: float) -> None:
         transport = client.connect()
         transport.deliver(HELLO + wire.encode(wire.Data(b"hello from within")))
         client.clock.advance(upFor)
-        if parting is not None:
-            transport.deliver(wire.encode(wire.Goodbye("so", parting=parting)))
+        if code is not None:
+            transport.deliver(wire.encode(wire.Goodbye("so", code=code)))
             settle(client)
         transport.lose()
         settle(client)
         cause = client.hooks.told("disconnected")[-1]
         assert isinstance(cause, PeerClosed)
-        assert cause.parting is parting
+        assert cause.goodbyeCode is code
         client.wait()
-    refused = parting in (Parting.REFUSED, Parting.NAME_IN_USE)
-    revoked = refused or (parting is not None and upFor == SOON)
+    refused = code in (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE)
+    revoked = refused or (code is not None and upFor == SOON)
     assert delaysOf(client) == ([1, 2, 4] if revoked else [1, 1, 1])
     client.stop()
 

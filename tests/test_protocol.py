@@ -109,7 +109,7 @@ def framesOf(transport: FakeTransport) -> list[wire.Frame]:
     """
     written = transport.value()
     transport.clear()
-    return list(wire.Reader().receive(written))
+    return list(wire.FrameReader().receive(written))
 
 
 def wait8(clock: Clock, seconds: float) -> None:
@@ -227,10 +227,10 @@ def test_everyFrameIsSeen() -> None:
 
     protocol, transport, clock, _ = introduced(Seeing)
     protocol.sendPing()
-    pong = protocol.link.pong
+    pong = protocol.link.expectedPong
     clock.advance(0.5)
     transport.deliver(pong)
-    assert seen == [wire.Hello("peer"), *wire.Reader().receive(pong)]
+    assert seen == [wire.Hello("peer"), *wire.FrameReader().receive(pong)]
     assert protocol.link.rtt == 0.5
     transport.lose()
 
@@ -500,7 +500,7 @@ async def test_watchingBackOnASocket(loopback: Loopback, hooks: Recorder) -> Non
     for _ in range(30):
         protocol.sendMessage(b"talk")
         await wait(0.1)
-    assert protocol.link.usable
+    assert protocol.link.isUp
     assert "disconnected" not in hooks.names
     assert [type(link.protocol) for link in server.peers.values()] == [Talker]
 
@@ -546,7 +546,7 @@ async def test_pausedReaderIsNotDead(joining: Any, hooks: Recorder) -> None:
     await wait(3)
     assert set(hooks.names) == {"connecting", "connected"}
     link.protocol.transport.resumeProducing()
-    assert link.usable
+    assert link.isUp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no UNIX sockets in Twisted here")
@@ -567,7 +567,7 @@ async def test_pausedOverUnixIsNoSilence(plain: Loopback, hooks: Recorder, tmp_p
     link = await within(connected)
     link.protocol.transport.pauseProducing()
     await wait(1)
-    assert link.usable
+    assert link.isUp
     ended = hooks.next("disconnected")
     link.protocol.transport.resumeProducing()
     assert type(await within(ended)) is PeerSilent
@@ -656,7 +656,7 @@ async def test_pingFlood(loopback: Loopback) -> None:
     most = 0
     while not ended.called:
         await wait(0.01)
-        most = max([most, *(link.unsent for link in server._roll.links)])
+        most = max([most, *(link.bytesBuffered for link in server._roll.links)])
     assert type(await ended) is SendStalled
     assert 48 * 1024 < most < 128 * 1024
     await within(client.stopService())

@@ -21,9 +21,9 @@ from twisted.logger import LogEvent
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, Limits, PeerClosed, PeerSilent
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting
-from twisted_heartbeat.core.wire.negotiation import Agreement, Direction
-from twisted_heartbeat.timing.wheel import pulseFor
+from twisted_heartbeat.core.causes import GoodbyeCode
+from twisted_heartbeat.core.wire.negotiation import Direction, Negotiated
+from twisted_heartbeat.timing.wheel import timerWheelFor
 
 from .fakes import FakeTransport, Recorder
 from .sockets import Scene
@@ -90,7 +90,7 @@ class End:
         """
         The frames written since the last look.
         """
-        found = list(wire.Reader().receive(self.transport.value()))
+        found = list(wire.FrameReader().receive(self.transport.value()))
         self.transport.clear()
         return found
 
@@ -176,10 +176,11 @@ def test_agreement() -> None:
     clock, one, other = joined(EVEN, Heartbeat(interval=None, timeout=30), name="one")
     assert one.link.agreement is None and other.link.agreement is None
     run(clock, 0.1)
-    assert one.link.agreement == Agreement(
-        outgoing=Direction(within=30, unasked=8), incoming=Direction(within=8, unasked=0)
+    assert one.link.agreement == Negotiated(
+        outgoing=Direction(within=30, unsolicitedInterval=8),
+        incoming=Direction(within=8, unsolicitedInterval=0),
     )
-    assert other.link.agreement == Agreement(
+    assert other.link.agreement == Negotiated(
         outgoing=one.link.agreement.incoming, incoming=one.link.agreement.outgoing
     )
     part(one, other)
@@ -361,7 +362,7 @@ def test_holdThatKeepsChanging() -> None:
     for number in range(2000):
         end.hear(wire.Ping(number, 1000 + number % 7))
         clock.advance(0.05)
-    assert sum(len(slot.visits) for slot in pulseFor(clock)._slots.values()) < 50
+    assert sum(len(slot.timers) for slot in timerWheelFor(clock)._slots.values()) < 50
     end.hear(wire.Ping(1, 3), wire.Ping(2, 4))
     run(clock, 3.9)
     assert end.transport.open
@@ -572,11 +573,11 @@ def test_heartbeatsDoNotPileUp() -> None:
     scene.receive(wire.encode(wire.Hello("", needs=8)))
     scene.forget()
     scene.protocol.sendMessage(b"it waits")
-    waits = scene.connection.unsent()
+    waits = scene.connection.bytesBuffered()
     for _ in range(20):
         clock.advance(1)
         scene.receive(wire.encode(wire.Data(b"talk")))
-    assert scene.connection.unsent() == waits > 0
+    assert scene.connection.bytesBuffered() == waits > 0
     scene.flush()
     scene.forget()
     for _ in range(7 * 64):
@@ -663,7 +664,7 @@ def test_aliveIsNeverDeadAndDeadIsFound(
         assert (end in found) == (bound is not None)
         if bound is not None:
             assert type(end.hooks.told("disconnected")[0]) is PeerSilent
-            assert 0.95 * bound <= found[end] - end.link.liveness.heardAt <= bound + SLOT + 1e-6
+            assert 0.95 * bound <= found[end] - end.link.detector.heardAt <= bound + SLOT + 1e-6
     part(near, far)
 
 
@@ -678,7 +679,7 @@ def test_goodbyeClosesBothEnds() -> None:
     clock = Clock()
     end = End(clock, EVEN).connect()
     end.written()
-    goodbye = wire.Goodbye("restart", 5, 10, Parting.TOO_MANY_PINGS)
+    goodbye = wire.Goodbye("restart", 5, 10, GoodbyeCode.TOO_MANY_PINGS)
     end.hear(wire.Hello("", 1, 1), goodbye, wire.Ping(1), wire.Data(b"late"))
     assert end.transport.disconnecting and not end.transport.aborting
     end.hear(wire.Ping(2))
@@ -688,8 +689,8 @@ def test_goodbyeClosesBothEnds() -> None:
     [cause] = end.hooks.told("disconnected")
     assert type(cause) is PeerClosed
     assert str(cause) == "the peer said goodbye: restart"
-    assert cause.parting is Parting.TOO_MANY_PINGS
-    assert (cause.comeBackAfter, cause.spread) == (5, 10)
+    assert cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    assert (cause.retryAfter, cause.spread) == (5, 10)
 
 
 def test_goodbyeToOneWhoDoesNotReadOn() -> None:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Quiet peers are pinged together, in L{Round}s: the same pings, the same instants and the same
+Quiet peers are pinged together, in L{PingRound}s: the same pings, the same instants and the same
 verdicts as one by one, and whoever does anything else is watched by itself.
 """
 
@@ -35,14 +35,14 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
-from twisted_heartbeat.batching.poller import nestedPollFor
+from twisted_heartbeat.batching.poller import idlePollerFor
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
 from twisted_heartbeat.logs import SafeLogger, Shortage
-from twisted_heartbeat.timing.wheel import Pulse, Slot, pulseFor
+from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
 from twisted_heartbeat.transport import connection as transport
-from twisted_heartbeat.transport.instrument import bearWitness
+from twisted_heartbeat.transport.instrument import instrument
 
 from .loopback import serverOptions
 from .sockets import Crew, Kernel, RestingScene
@@ -119,7 +119,7 @@ class Peer(RestingScene):
         self.taken: list[tuple[float, bytes]] = []
         self.frames: list[wire.Frame] = []
         self.owed: int | None = None
-        self._reader = wire.Reader()
+        self._reader = wire.FrameReader()
 
     @property
     def pingedAt(self) -> list[float]:
@@ -238,7 +238,7 @@ def inRound(*peers: Peer) -> bool:
     """
     states = set()
     for peer in peers:
-        poll: Any = nestedPollFor(peer.reactor)
+        poll: Any = idlePollerFor(peer.reactor)
         states.add((peer.connection.round is not None, peer.connection in poll.quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
@@ -285,7 +285,7 @@ def test_notWithoutAPoll() -> None:
     """
     server = settled(rounds=False)
     [peer] = server.peers
-    assert nestedPollFor(peer.reactor) is None
+    assert idlePollerFor(peer.reactor) is None
     assert peer.connection.round is None
     server.wait(10.0)
     assert peer.pingedAt == places(5)
@@ -345,11 +345,11 @@ class Busy:
 
     slot: Slot | None = None
 
-    def beat(self, now: float, lateness: float) -> float:
+    def onTimer(self, now: float, lateness: float) -> float:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
-        return (floor(now * Pulse.PER_SECOND) + 1.99) / Pulse.PER_SECOND
+        return (floor(now * TimerWheel.PER_SECOND) + 1.99) / TimerWheel.PER_SECOND
 
 
 @pytest.mark.parametrize("rounds", [True, False])
@@ -362,14 +362,14 @@ def test_doesNotDrift(rounds: bool) -> None:
     server = Server(rounds=rounds, heartbeat=heartbeat)
     [peer] = server.peers
     server.wait(20.0)
-    pulseFor(server.clock).visit(Busy(), server.clock.seconds())
+    timerWheelFor(server.clock).schedule(Busy(), server.clock.seconds())
     server.forget()
     server.wait(200.0)
     assert not rounds or inRound(peer)
     assert len(peer.pingedAt) in (99, 100)
     first, last = peer.pingedAt[0], peer.pingedAt[-1]
     exact = (len(peer.pingedAt) - 1) * 2.003
-    assert abs(last - first - exact) <= 2 / Pulse.PER_SECOND
+    assert abs(last - first - exact) <= 2 / TimerWheel.PER_SECOND
 
 
 def test_comesLater() -> None:
@@ -396,7 +396,7 @@ def test_noRoomInThePoll(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(one: Any) -> None:
         raise failure(number)
 
-    monkeypatch.setattr(peer.reactor._twistedHeartbeatPoll, "add", fail)
+    monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", fail)
     server.wait(SETTLED)
     assert peer.connection.round is None
     readings = [call for call in peer.reactor.calls if call.endswith("Reader")]
@@ -417,10 +417,10 @@ def test_shortageIsSaidOnce(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     warned: list[Any] = []
     shortage = Shortage(SafeLogger(observer=warned.append), "Short: {error}", lambda: now[0])
-    monkeypatch.setattr(transport, "_noNestedPoll", shortage)
+    monkeypatch.setattr(transport, "_noIdlePoller", shortage)
     server = Server(3)
     for peer in server.peers:
-        monkeypatch.setattr(peer.reactor._twistedHeartbeatPoll, "add", _fail)
+        monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", _fail)
     server.wait(20.0)
     assert len(warned) == 1
     now[0] = 61.0
@@ -596,8 +596,8 @@ def test_pongOfNothing() -> None:
     peer.receive(wire.encodePong(0))
     assert not inRound(peer)
     assert peer.link.rtt == rtt
-    assert peer.link.liveness.heardAt == server.clock.seconds()
-    assert peer.link.liveness.deadline == server.clock.seconds() + BEAT.bound
+    assert peer.link.detector.heardAt == server.clock.seconds()
+    assert peer.link.detector.deadline == server.clock.seconds() + BEAT.bound
 
 
 def test_ping() -> None:
@@ -669,7 +669,7 @@ def test_fullBufferForEver(kernel: Kernel) -> None:
     """
     server = settled(2)
     peer = server.peers[0]
-    heardAt = peer.link.liveness.heardAt
+    heardAt = peer.link.detector.heardAt
     peer.socket.answers = [failure(errno.EAGAIN)]
     peer.flush = lambda: None  # type: ignore[method-assign]
     kernel.queued = 12
@@ -737,11 +737,11 @@ def test_nothingToRead() -> None:
     """
     server = settled()
     [peer] = server.peers
-    heardAt = peer.link.liveness.heardAt
+    heardAt = peer.link.detector.heardAt
     failing(peer, failure(errno.EAGAIN))
     peer.read()
     assert inRound(peer)
-    assert peer.link.liveness.heardAt == heardAt
+    assert peer.link.detector.heardAt == heardAt
 
 
 def test_resetBehindAMessage() -> None:
@@ -895,9 +895,9 @@ def test_joinedAgain() -> None:
     """
     server = settled()
     [peer] = server.peers
-    pulse = pulseFor(server.clock)
+    pulse = timerWheelFor(server.clock)
     pulse.ticking = True
-    now, beats = server.clock.seconds(), wire.Beats(0.0)
+    now, beats = server.clock.seconds(), wire.SharedPing(0.0)
     round = pulse.roundFor(beats, BEAT, now, now)
     assert round.slot is not None
     round.join(peer.connection, peer.link)
@@ -947,7 +947,7 @@ def test_ask(owing: bool, lives: bool) -> None:
         server.untilPinged()
     before = server.clock.seconds()
     answers: list[bool] = []
-    peer.link.ask().addCallback(answers.append)
+    peer.link.probe().addCallback(answers.append)
     assert not inRound(peer)
     server.wait(STEP)
     assert peer.owed is not None and len(peer.pingedAt) == 1
@@ -966,7 +966,7 @@ def test_watchedByAnother() -> None:
     """
     server = settled(2)
     peer = server.peers[0]
-    liveness = Liveness(None, 0.0)
+    liveness = FailureDetector(None, 0.0)
 
     class Other:
         """
@@ -977,10 +977,10 @@ def test_watchedByAnother() -> None:
             return lambda *arguments: None
 
     other: Any = Other()
-    bearWitness(peer.connection, liveness, server.clock.seconds, other)
+    instrument(peer.connection, liveness, server.clock.seconds, other)
     assert not inRound(peer)
     peer.say(b"a message")
-    assert liveness.heardAt == peer.link.liveness.heardAt == server.clock.seconds()
+    assert liveness.heardAt == peer.link.detector.heardAt == server.clock.seconds()
     assert peer.protocol.messages == [b"a message"]
     server.wait(SETTLED)
     assert not inRound(peer)
@@ -1029,13 +1029,13 @@ def test_silenceOfALink() -> None:
     [peer] = server.peers
     heardAt = server.clock.seconds() - 1.0
     assert peer.link.silence == 1.0
-    assert peer.link.liveness.deadline == heardAt + BEAT.bound
+    assert peer.link.detector.deadline == heardAt + BEAT.bound
     assert peer.link.state == "alive" and peer.link.watch == "ping"
     peer.answers = False
     server.wait(1.5)
     assert inRound(peer)
     assert peer.link.silence == 2.5
-    assert peer.link.liveness.deadline == heardAt + BEAT.bound
+    assert peer.link.detector.deadline == heardAt + BEAT.bound
 
 
 # This process was away.
@@ -1102,9 +1102,9 @@ def test_twoLooks(monkeypatch: pytest.MonkeyPatch, seconds: float, timeout: floa
     """
     ticks = 0
     visits: Counter[tuple[int, int]] = Counter()
-    tick, beat = Pulse._tick, Link.beat
+    tick, beat = TimerWheel._tick, Link.onTimer
 
-    def countedTick(self: Pulse) -> None:
+    def countedTick(self: TimerWheel) -> None:
         nonlocal ticks
         ticks += 1
         tick(self)
@@ -1113,8 +1113,8 @@ def test_twoLooks(monkeypatch: pytest.MonkeyPatch, seconds: float, timeout: floa
         visits[ticks, self.generation] += 1
         return beat(self, now, lateness)
 
-    monkeypatch.setattr(Pulse, "_tick", countedTick)
-    monkeypatch.setattr(Link, "beat", countedBeat)
+    monkeypatch.setattr(TimerWheel, "_tick", countedTick)
+    monkeypatch.setattr(Link, "onTimer", countedBeat)
     server = settled(4, heartbeat=Heartbeat(interval=2.0, timeout=timeout))
     assert inRound(*server.peers)
     visits.clear()
@@ -1189,7 +1189,7 @@ def test_likeSingles(timeout: float, events: list[tuple[str, int]]) -> None:
             for member, alone in zip(together.peers, single.peers, strict=True):
                 assert member.link.state == alone.link.state
                 if member.link.state != "gone":
-                    its, whose = member.link.liveness, alone.link.liveness
+                    its, whose = member.link.detector, alone.link.detector
                     assert its.heardAt == whose.heardAt
                     assert abs(its.deadline - whose.deadline) <= 0.05
 
@@ -1211,7 +1211,7 @@ def test_stalls(timeout: float, events: list[tuple[str, int]]) -> None:
         server.wait(STEP)
         assert server.hooks.names == []
         server.peers[0].answers = False
-        heardAt = server.peers[0].link.liveness.heardAt
+        heardAt = server.peers[0].link.detector.heardAt
         # A ping may be under way that has been sent late.
         server.wait(heartbeat.bound + timeout + 0.05)
         assert server.hooks.names == ["suspected", "disconnected"]

@@ -145,7 +145,7 @@ def test_cutAtOnce(share: int) -> None:
     cut = poles[::share]
     for pole in cut:
         pole.cut = True
-    heardAt = {pole.protocol.link.generation: pole.protocol.link.liveness.heardAt for pole in cut}
+    heardAt = {pole.protocol.link.generation: pole.protocol.link.detector.heardAt for pole in cut}
     crowd.passes(HEARTBEAT.bound + 0.25)
     assert set(crowd.deaths) == set(heardAt)
     late = [at - heardAt[g] - HEARTBEAT.bound for g, (at, _) in crowd.deaths.items()]

@@ -127,7 +127,7 @@ async def test_silentClientIsFound(loopback: Loopback) -> None:
     link = await within(connected)
     ran: list[str] = []
     link.addCleanup(ran.append, "cleaned up")
-    began = link.liveness.heardAt
+    began = link.detector.heardAt
     assert isinstance(await within(ended), PeerSilent)
     assert 0.95 * QUICK.bound <= time.monotonic() - began <= QUICK.bound + 1
     await within(link.whenGone())
@@ -421,6 +421,6 @@ async def test_drainTellsWhenToComeBack(loopback: Loopback) -> None:
         factory = Factory.forProtocol(Listening)
         loopback.service(endpoint, factory, retryPolicy=lambda attempt: 60.0)
         await within(connected)
-    await within(server.drain(comeBackAfter=3, spread=20, grace=0.1))
+    await within(server.drain(retryAfter=3, spread=20, grace=0.1))
     assert server.peers == {}
     assert goodbyes == [wire.Goodbye("closing", 3, 20)] * 3

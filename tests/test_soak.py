@@ -43,7 +43,7 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
-from twisted_heartbeat.core.detector import Liveness
+from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.core.evidence import Evidence
 from twisted_heartbeat.protocol.wrapper import WrappedProtocol
 from twisted_heartbeat.testing import (
@@ -458,7 +458,7 @@ def mixed() -> Iterator[Callable[[Soak], Any]]:
 
 KINDS: tuple[type, ...] = (
     Link,
-    Liveness,
+    FailureDetector,
     Deferred,
     WrappedProtocol,
     Talker,

@@ -24,15 +24,15 @@ from twisted_heartbeat.core.commands import (
     ChooseDelay,
     CleanUp,
     Close,
+    Command,
     GiveUp,
-    Order,
     Prepare,
     ReportFailure,
     Retry,
     Stopped,
     Wait,
 )
-from twisted_heartbeat.core.reconnector import State, Supervision
+from twisted_heartbeat.core.reconnector import Reconnector, State
 
 WHY = PeerClosed("why")
 FOR_GOOD = PermanentFailure("for good")
@@ -51,7 +51,7 @@ class _Any:
 RENEWED: Any = _Any()
 """The cause of a link that was given up for another attempt."""
 
-Input = Callable[[Supervision], list[Order]]
+Input = Callable[[Reconnector], list[Command]]
 
 INPUTS: dict[str, Input] = {
     "start": lambda one: one.start(),
@@ -85,7 +85,7 @@ PATHS: dict[State, list[str]] = {
 
 # Where each input leads from each state, and what is ordered then.  What is not here is late: it
 # changes nothing.
-TABLE: dict[State, dict[str, tuple[State, list[Order]]]] = {
+TABLE: dict[State, dict[str, tuple[State, list[Command]]]] = {
     State.STOPPED: {
         "start": (State.CONNECTING, [Attempt(1)]),
         "retry": (State.DECIDING, [ReportFailure(WHY), ChooseDelay(1, WHY)]),
@@ -147,8 +147,8 @@ def never(*_: object) -> bool:
     return False
 
 
-def supervisionIn(state: State, exhausted: Callable[..., bool] = never) -> Supervision:
-    supervision = Supervision(exhausted)
+def supervisionIn(state: State, exhausted: Callable[..., bool] = never) -> Reconnector:
+    supervision = Reconnector(exhausted)
     for name in PATHS[state]:
         if name == "failed for good":
             supervision.failed(FOR_GOOD, NOW)
@@ -291,7 +291,7 @@ def test_connectionThatComesAfterTheCancel() -> None:
 # Failures.
 
 
-def once(supervision: Supervision, cause: Cause = WHY, now: float = NOW) -> list[Order]:
+def once(supervision: Reconnector, cause: Cause = WHY, now: float = NOW) -> list[Command]:
     """
     One more attempt that fails.
     """

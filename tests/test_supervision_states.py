@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from twisted_heartbeat.core import commands as orders
 from twisted_heartbeat.core.causes import Cause, HostUnreachable, PeerClosed, PermanentFailure
-from twisted_heartbeat.core.commands import Order
-from twisted_heartbeat.core.reconnector import State, Supervision
+from twisted_heartbeat.core.commands import Command
+from twisted_heartbeat.core.reconnector import Reconnector, State
 
 CAUSES = st.sampled_from([PeerClosed, HostUnreachable, PermanentFailure])
 MOST_ATTEMPTS = 4
@@ -35,7 +35,7 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.supervision = Supervision(lambda failures, attempts, elapsed: attempts > MOST_ATTEMPTS)
+        self.supervision = Reconnector(lambda failures, attempts, elapsed: attempts > MOST_ATTEMPTS)
         self.now = 0.0
         self.wanted = self.renewing = False
         self.open: set[str] = set()
@@ -46,7 +46,7 @@ class Books(RuleBasedStateMachine):
 
     # The driver.
 
-    def obey(self, given: list[Order]) -> None:
+    def obey(self, given: list[Command]) -> None:
         for order in given:
             getattr(self, f"carry{type(order).__name__}")(order)
 
@@ -200,7 +200,7 @@ class Books(RuleBasedStateMachine):
         An answer to what is over changes nothing.
         """
         one = self.supervision
-        answers: dict[str, list[Callable[[], list[Order]]]] = {
+        answers: dict[str, list[Callable[[], list[Command]]]] = {
             "attempt": [one.connected, lambda: one.failed(PeerClosed(), self.now)],
             "prepare": [one.prepared],
             "link": [lambda: one.lost(PeerClosed(), self.now, proven=True)],

@@ -25,7 +25,7 @@ from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
 from twisted_heartbeat.cli.options import Options, Place
 from twisted_heartbeat.cli.service import Listener, Watch, makeService
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting
+from twisted_heartbeat.core.causes import GoodbyeCode
 
 
 class MemoryReactor(MemoryReactorClock):
@@ -89,7 +89,7 @@ def spoken(transport: StringTransport) -> list[wire.Frame]:
     """
     The frames that were written.
     """
-    return list(wire.Reader().receive(transport.value()))
+    return list(wire.FrameReader().receive(transport.value()))
 
 
 def connect(reactor: MemoryReactor, path: str) -> tuple[Any, Transport]:
@@ -324,7 +324,7 @@ def test_refusedIsLogged(reactor: MemoryReactor, events: list[LogEvent]) -> None
     ping = next(frame for frame in spoken(peers[0][1]) if isinstance(frame, wire.Ping))
     peers[0][0].dataReceived(wire.encodePong(ping.token))
     [goodbye] = [frame for frame in spoken(peers[1][1]) if isinstance(frame, wire.Goodbye)]
-    assert goodbye.parting is Parting.NAME_IN_USE
+    assert goodbye.code is GoodbyeCode.NAME_IN_USE
     lose(peers[1][0], ConnectionDone())
     told = [event for event in events if event.get("event")]
     assert [event["event"] for event in told] == ["connected", "refused"]

@@ -61,7 +61,7 @@ from twisted_heartbeat.testing import (
 CHECKOUT = Path(__file__).parent.parent
 EXAMPLES = sorted((CHECKOUT / "docs" / "examples").glob("testing_*.py"))
 
-PATIENCE = 10
+WAIT_LIMIT = 10
 """Seconds after which a wait for the loopback interface has failed."""
 
 DIRECTIONS = ["server", "client"]
@@ -137,7 +137,7 @@ async def until(condition: Callable[[], object]) -> None:
     """
     from twisted.internet import reactor
 
-    for _ in range(PATIENCE * 1000):
+    for _ in range(WAIT_LIMIT * 1000):
         if condition():
             return
         await deferLater(reactor, 0.001)
@@ -147,7 +147,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def bounded(waiting: Deferred[Any]) -> Any:
     from twisted.internet import reactor
 
-    return await waiting.addTimeout(PATIENCE, reactor)
+    return await waiting.addTimeout(WAIT_LIMIT, reactor)
 
 
 class Ends:

@@ -48,7 +48,7 @@ from twisted_heartbeat import (
     Limits,
     Retry,
 )
-from twisted_heartbeat.transport.layers import connectionUnder
+from twisted_heartbeat.transport.layers import findConnection
 
 from .fakes import Kept, KeptFactory, Recorder
 from .loopback import (
@@ -564,7 +564,7 @@ async def test_closeNotifyUnanswered(place: Loopback, hooks: Recorder) -> None:
     factory = KeptFactory()
     limits = Limits(closeTimeout=0.5)
     service, peer = await connectedPair(place, hooks, factory, limits=limits)
-    connection = connectionUnder(factory.built[0].transport)
+    connection = findConnection(factory.built[0].transport)
     assert connection is not None and hasattr(connection, "socket")
     peer.transport.pauseProducing()
     began = time.monotonic()
@@ -591,7 +591,7 @@ async def test_serverCloseNotifyUnanswered(place: Loopback, hooks: Recorder) -> 
     for one in both:
         await within(one)
     factory.built[0].transport.pauseProducing()
-    connection = connectionUnder(server.told("connected")[0].protocol.transport)
+    connection = findConnection(server.told("connected")[0].protocol.transport)
     began = time.monotonic()
     await within(watched.close())
     assert 0.95 * 0.5 <= time.monotonic() - began <= 0.5 + 0.5

@@ -37,12 +37,12 @@ from twisted_heartbeat import (
     PeerReset,
     SendFailed,
 )
-from twisted_heartbeat.core.detector import Liveness
-from twisted_heartbeat.transport.connection import Witness
-from twisted_heartbeat.transport.instrument import bearWitness
-from twisted_heartbeat.transport.layers import abort, connectionUnder
-from twisted_heartbeat.transport.tcpinfo import evidenceOf
-from twisted_heartbeat.transport.tls import handshakeDone, isSecured
+from twisted_heartbeat.core.detector import FailureDetector
+from twisted_heartbeat.transport.connection import ObservedConnection
+from twisted_heartbeat.transport.instrument import instrument
+from twisted_heartbeat.transport.layers import abort, findConnection
+from twisted_heartbeat.transport.tcpinfo import readEvidence
+from twisted_heartbeat.transport.tls import handshakeDone, usesTLS
 
 from .fakes import KeptFactory, Recorder
 from .loopback import Loopback, connectedPair, wait, within
@@ -59,17 +59,17 @@ class Silent:
     Is told of sending, and does nothing.
     """
 
-    def sendBegan(self) -> None:
+    def writeStarted(self) -> None:
         """
         Nothing.
         """
 
-    def sendProgressed(self) -> None:
+    def writeProgressed(self) -> None:
         """
         Nothing.
         """
 
-    def peerFinished(self) -> None:
+    def peerClosedWrite(self) -> None:
         """
         Nothing.
         """
@@ -111,7 +111,7 @@ async def test_errnoOfRecv(loopback: Loopback, number: int, kind: type[Cause]) -
     """
     hooks, factory = Recorder(), KeptFactory()
     _, peer = await connectedPair(loopback, hooks, factory)
-    connection = connectionUnder(factory.built[0].transport)
+    connection = findConnection(factory.built[0].transport)
     assert connection is not None
     ended = hooks.next("disconnected")
     connection.socket = BrokenSocket(connection.socket, number, "recv")  # type: ignore[assignment]
@@ -129,7 +129,7 @@ async def test_errnoOfSend(loopback: Loopback, number: int, kind: type[Cause]) -
     """
     hooks, factory = Recorder(), KeptFactory()
     await connectedPair(loopback, hooks, factory)
-    connection = connectionUnder(factory.built[0].transport)
+    connection = findConnection(factory.built[0].transport)
     assert connection is not None
     ended = hooks.next("disconnected")
     connection.socket = BrokenSocket(connection.socket, number, "send")  # type: ignore[assignment]
@@ -147,15 +147,15 @@ async def test_busySocket(loopback: Loopback, number: int) -> None:
     """
     hooks, factory = Recorder(), KeptFactory()
     _, peer = await connectedPair(loopback, hooks, factory)
-    connection = connectionUnder(factory.built[0].transport)
-    assert isinstance(connection, Witness)
+    connection = findConnection(factory.built[0].transport)
+    assert isinstance(connection, ObservedConnection)
     real = connection.socket
     connection.socket = BrokenSocket(real, number, "send")  # type: ignore[assignment]
     factory.built[0].transport.write(b"hello")
     await wait(0.02)
     connection.socket = real
     assert await within(peer.heard.get()) == b"hello"
-    assert connection.number == 0
+    assert connection.lastErrno == 0
     assert "disconnected" not in hooks.names
 
 
@@ -227,19 +227,19 @@ async def test_witnessLooksLikeTheOriginal(loopback: Loopback) -> None:
     """
     hooks, factory = Recorder(), KeptFactory()
     _, peer = await connectedPair(loopback, hooks, factory)
-    client = connectionUnder(factory.built[0].transport)
-    plain = connectionUnder(peer.transport)
+    client = findConnection(factory.built[0].transport)
+    plain = findConnection(peer.transport)
     assert type(plain) is tcp.Server
     before = repr(plain)
-    assert bearWitness(peer.transport, Liveness(None, 0.0), lambda: 0.0, Silent()) is plain
+    assert instrument(peer.transport, FailureDetector(None, 0.0), lambda: 0.0, Silent()) is plain
     assert repr(plain) == before
     for connection, kind in ((client, tcp.Client), (plain, tcp.Server)):
-        assert isinstance(connection, Witness)
+        assert isinstance(connection, ObservedConnection)
         assert isinstance(connection, kind)
         assert ITCPTransport.providedBy(connection)
         assert type(connection).__name__ == kind.__name__
         assert type(connection).__module__ == kind.__module__
-    plain.sender = None  # type: ignore[attr-defined]
+    plain.observer = None  # type: ignore[attr-defined]
 
 
 @pytest_twisted.ensureDeferred
@@ -249,14 +249,14 @@ async def test_witnessTwice(loopback: Loopback) -> None:
     """
     factory = KeptFactory()
     _, _ = await connectedPair(loopback, Recorder(), factory)
-    connection = connectionUnder(factory.built[0].transport)
-    assert isinstance(connection, Witness)
+    connection = findConnection(factory.built[0].transport)
+    assert isinstance(connection, ObservedConnection)
     kind = type(connection)
-    sender = connection.sender
+    sender = connection.observer
     assert sender is not None
-    bearWitness(connection, connection.liveness, connection.seconds, sender)
+    instrument(connection, connection.detector, connection.seconds, sender)
     assert type(connection) is kind
-    assert kind.__mro__.count(Witness) == 1
+    assert kind.__mro__.count(ObservedConnection) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -281,9 +281,10 @@ async def test_portMakesWitnesses() -> None:
             peers[-1].sendall(b"a word")
             while len(kept.built) < number or not kept.built[-1].received:
                 await wait(0.01)
-        connections = [connectionUnder(one.transport) for one in kept.built]
-        assert all(isinstance(one, Witness) for one in connections)
-        assert [getattr(one, "sender", None) is None for one in connections] == [False, True, False]
+        connections = [findConnection(one.transport) for one in kept.built]
+        assert all(isinstance(one, ObservedConnection) for one in connections)
+        unobserved = [getattr(one, "observer", None) is None for one in connections]
+        assert unobserved == [False, True, False]
         assert [one.received for one in kept.built] == [b"a word"] * 3
         kept.built[1].transport.write(b"and back")
         peers[1].settimeout(0.01)
@@ -305,26 +306,26 @@ async def test_witnessCounts(loopback: Loopback) -> None:
     """
     factory = KeptFactory()
     service, peer = await connectedPair(loopback, Recorder(), factory)
-    connection = connectionUnder(factory.built[0].transport)
-    assert isinstance(connection, Witness)
-    sent = connection.sent
+    connection = findConnection(factory.built[0].transport)
+    assert isinstance(connection, ObservedConnection)
+    sent = connection.bytesSent
     factory.built[0].transport.write(b"x" * 1000)
     await within(peer.heard.get())
-    assert connection.sent >= sent + 1000
-    assert connection.unsent() == 0
+    assert connection.bytesSent >= sent + 1000
+    assert connection.bytesBuffered() == 0
     deadline = 100
-    while connection.delivered() < connection.sent and deadline:
+    while connection.bytesAcked() < connection.bytesSent and deadline:
         deadline -= 1
         await wait(0.01)
-    assert connection.delivered() == connection.sent
-    heardAt = connection.liveness.heardAt
+    assert connection.bytesAcked() == connection.bytesSent
+    heardAt = connection.detector.heardAt
     await wait(0.02)
     peer.transport.write(b"hello")
     while factory.built[0].received != b"hello":
         await wait(0.005)
-    assert connection.liveness.heardAt > heardAt
+    assert connection.detector.heardAt > heardAt
     assert service.link is not None
-    assert service.link.liveness is connection.liveness
+    assert service.link.detector is connection.detector
 
 
 @onLinux
@@ -336,24 +337,24 @@ async def test_evidence(loopback: Loopback) -> None:
     """
     factory = KeptFactory()
     _, peer = await connectedPair(loopback, Recorder(), factory)
-    connection = connectionUnder(factory.built[0].transport)
+    connection = findConnection(factory.built[0].transport)
     assert connection is not None
     factory.built[0].transport.write(b"hello")
     await within(peer.heard.get())
     await wait(0.1)
-    healthy = evidenceOf(connection.socket)
+    healthy = readEvidence(connection.socket)
     assert healthy is not None
     assert healthy.kernelAnswers
-    assert healthy.unacknowledged == 0
+    assert healthy.bytesUnacknowledged == 0
     assert 0.05 < healthy.sinceAck < 5  # type: ignore[operator]
     assert 0 < healthy.rtt < 1  # type: ignore[operator]
     peer.transport.pauseProducing()
     factory.built[0].transport.write(bytes(20_000_000))
     await wait(0.1)
-    full = evidenceOf(connection.socket)
+    full = readEvidence(connection.socket)
     assert full is not None
-    assert full.unacknowledged is not None
-    assert full.unacknowledged > 0
+    assert full.bytesUnacknowledged is not None
+    assert full.bytesUnacknowledged > 0
     factory.built[0].transport.abortConnection()
     peer.transport.abortConnection()
     await within(peer.lost)
@@ -365,7 +366,7 @@ def test_noEvidenceElsewhere() -> None:
     """
     one, other = socket.socketpair()
     with one, other:
-        assert evidenceOf(one) is None
+        assert readEvidence(one) is None
 
 
 def test_noWitness() -> None:
@@ -373,11 +374,11 @@ def test_noWitness() -> None:
     What is no connection of Twisted's is left alone.
     """
     transport = StringTransport()
-    assert connectionUnder(transport) is None
-    assert bearWitness(transport, Liveness(None, 0.0), lambda: 0.0, Silent()) is None
+    assert findConnection(transport) is None
+    assert instrument(transport, FailureDetector(None, 0.0), lambda: 0.0, Silent()) is None
     assert type(transport) is StringTransport
     assert handshakeDone(transport)
-    assert not isSecured(transport)
+    assert not usesTLS(transport)
 
 
 def test_wrappersWithoutEnd() -> None:
@@ -395,7 +396,7 @@ def test_wrappersWithoutEnd() -> None:
 
     lost: list[object] = []
     circle = Round()
-    assert connectionUnder(circle) is None
+    assert findConnection(circle) is None
     abort(circle)
     assert lost == [circle]
 
@@ -461,7 +462,7 @@ async def test_handshakeDone() -> None:
 
             def connectionMade() -> None:
                 transport = protocol.transport
-                seen.append((isSecured(transport), handshakeDone(transport)))
+                seen.append((usesTLS(transport), handshakeDone(transport)))
 
             protocol.connectionMade = connectionMade
             return protocol
@@ -581,7 +582,7 @@ def startWriting(self):
 )
 def test_twistedIsAsItWas(function: Callable[..., object], known: list[str]) -> None:
     """
-    What C{Witness} does in place of Twisted's own is what Twisted still does.
+    What C{ObservedConnection} does in place of Twisted's own is what Twisted still does.
     """
     found = source(function)
     assert found in [plainSource(text) for text in known], (
@@ -592,8 +593,8 @@ def test_twistedIsAsItWas(function: Callable[..., object], known: list[str]) -> 
 
 def test_overridesNothingUnknown() -> None:
     """
-    Between C{Witness} and the classes whose methods it takes the place of stands no other that has
-    a word in it.
+    Between C{ObservedConnection} and the classes whose methods it takes the place of stands no
+    other that has a word in it.
     """
     ofDescriptors = ("doWrite", "startWriting", "pauseProducing", "resumeProducing")
     for name in (*ofDescriptors, "startReading", "stopReading"):
@@ -615,7 +616,7 @@ async def test_twistedHasWhatIsReliedOn() -> None:
     await connectedPair(place, Recorder(), factory)
     layer = factory.built[0].transport
     assert isinstance(layer, TLSMemoryBIOProtocol)
-    connection: Any = connectionUnder(layer)
+    connection: Any = findConnection(layer)
     for name in ("dataBuffer", "offset", "_tempDataLen"):
         assert hasattr(connection, name), name
     for name in ("_appSendBuffer", "_handshakeDone"):

@@ -45,7 +45,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.endpoints.tunnel import Tunnel, TunnelFactory
 from twisted_heartbeat.endpoints.tunneltransport import MAX_BODY
-from twisted_heartbeat.transport.layers import unsentAbove
+from twisted_heartbeat.transport.layers import bytesBufferedAbove
 
 from .conftest import LoggedErrors
 from .fakes import PEER, FakeTransport, Kept, KeptFactory
@@ -226,7 +226,7 @@ def frames(data: bytes) -> list[wire.Frame]:
     """
     What stands in what was written.
     """
-    return list(wire.Reader().receive(data))
+    return list(wire.FrameReader().receive(data))
 
 
 # The beginning.
@@ -535,10 +535,10 @@ def test_pushProducer() -> None:
     inside.write(bytes(300_000))
     inside.write(bytes(1000))
     assert producer.told == ["pause"]
-    assert unsentAbove(inside) == inside.waiting > 100_000
+    assert bytesBufferedAbove(inside) == inside.waiting > 100_000
     wires.pass_()
     assert producer.told == ["pause", "resume"]
-    assert unsentAbove(inside) == 0
+    assert bytesBufferedAbove(inside) == 0
     assert len(wires.far.received) == 301_000
     wires.ends[0].lose(ConnectionLost())
     assert producer.told == ["pause", "resume", "stop"]

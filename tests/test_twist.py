@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="stops processes by P
 
 GATEWAY = Path(__file__).parent.parent / "docs" / "examples" / "gateway.tac"
 
-PATIENCE = 20.0
+WAIT_LIMIT = 20.0
 """Seconds that a test waits for anything before it fails."""
 
 TWIST = ["-m", "twisted"]
@@ -113,7 +113,7 @@ class Program:
         Wait for lines that make it hold.
         """
         with self._changed:
-            self._changed.wait_for(lambda: holds() or self._silent, PATIENCE)
+            self._changed.wait_for(lambda: holds() or self._silent, WAIT_LIMIT)
             assert holds(), "\n".join([*self.lines, self.errors])
 
     def tell(self, number: signal.Signals) -> None:
@@ -122,7 +122,7 @@ class Program:
         """
         self.process.send_signal(number)
 
-    def awaitExit(self, within: float = PATIENCE) -> int:
+    def awaitExit(self, within: float = WAIT_LIMIT) -> int:
         """
         Its exit status.  Everything it has printed is there by then.
         """
@@ -445,7 +445,7 @@ def test_keepAliveOfAStockServer(run: Run, place: str, prefix: str) -> None:
     end = ":idle=30" if prefix else ""
     server = run(*TWIST, "--reactor=asyncio", "web", f"--listen={prefix}{place}{end}")
     server.awaitLine("starting on")
-    with socket.create_connection(("127.0.0.1", int(portOf(place))), PATIENCE) as client:
+    with socket.create_connection(("127.0.0.1", int(portOf(place))), WAIT_LIMIT) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: peer.example\r\n\r\n")
         assert client.recv(5) == b"HTTP/"
         assert armedTimers(portOf(place)) == (["02"] if prefix else ["00"])

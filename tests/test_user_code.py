@@ -32,8 +32,8 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import ClosedHere
-from twisted_heartbeat.core.diagnosis import inWords
-from twisted_heartbeat.link.config import Terms
+from twisted_heartbeat.core.diagnosis import describeError
+from twisted_heartbeat.link.config import LinkConfig
 
 from .fakes import PEER, FakeNetwork, FakeTransport, Kept, KeptFactory, Recorder, Timed
 from .test_architecture import packageSources
@@ -330,7 +330,7 @@ def test_observerThatRaises(loggedErrors: Any) -> None:
 
     globalLogPublisher.addObserver(observe)
     try:
-        Terms(clock=Clock(), name="hub").announce("connected", generation=1)
+        LinkConfig(clock=Clock(), name="hub").announce("connected", generation=1)
     finally:
         globalLogPublisher.removeObserver(observe)
     assert [event["event"] for event in heard] == ["connected"]
@@ -351,7 +351,7 @@ def test_objectsThatRaiseWhenTheyAreTold() -> None:
     """
     An error or a cleanup that can not be converted to text is named by its class.
     """
-    assert inWords(Unspeakable()) == "Unspeakable: <Unspeakable: str() failed>"
+    assert describeError(Unspeakable()) == "Unspeakable: <Unspeakable: str() failed>"
     assert "Unspeakable" in str(ClosedHere(Unspeakable()))  # type: ignore[arg-type]
     clock = Clock()
     ran = []

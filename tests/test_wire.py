@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting, ProtocolViolation
+from twisted_heartbeat.core.causes import GoodbyeCode, ProtocolViolation
 from twisted_heartbeat.core.wire.frames import (
     HEADER_SIZE,
     MAX_MESSAGE,
@@ -34,14 +34,14 @@ from twisted_heartbeat.core.wire.frames import (
     Hello,
     Ping,
     Pong,
-    barePing,
-    barePong,
     encode,
     encodePing,
     encodePong,
-    tenthsOf,
+    packPing,
+    packPong,
+    toTenths,
 )
-from twisted_heartbeat.core.wire.reader import Reader, Stream
+from twisted_heartbeat.core.wire.reader import FrameReader, StreamReader
 
 HEADER = struct.Struct("!BBHII")
 
@@ -59,22 +59,22 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Ping, TOKENS, st.integers(0, 0xFFFF).map(lambda n: n / 10)),
     st.builds(Pong, TOKENS),
     st.builds(Hello, texts(60), SECONDS, SECONDS),
-    st.builds(Goodbye, texts(60), SECONDS, SECONDS, st.sampled_from(Parting)),
+    st.builds(Goodbye, texts(60), SECONDS, SECONDS, st.sampled_from(GoodbyeCode)),
     st.just(End()),
 )
 
-KINDS: st.SearchStrategy[type[Reader]] = st.sampled_from([Reader, Stream])
+KINDS: st.SearchStrategy[type[FrameReader]] = st.sampled_from([FrameReader, StreamReader])
 
 
 def header(kind: int, length: int, version: int = VERSION) -> bytes:
     return HEADER.pack(version, kind, 0, 0, length)
 
 
-def read(data: bytes, reader: Reader | None = None, size: int | None = None) -> list[Frame]:
+def read(data: bytes, reader: FrameReader | None = None, size: int | None = None) -> list[Frame]:
     """
     All frames in C{data}, given in slices of this size.
     """
-    reader = reader or Reader()
+    reader = reader or FrameReader()
     size = size or max(1, len(data))
     slices = [data[start : start + size] for start in range(0, len(data), size)]
     return [frame for one in slices for frame in reader.receive(one)]
@@ -90,7 +90,7 @@ def test_anySlicingGivesTheSameFrames(frames: list[Frame], data: st.DataObject) 
     """
     stream = b"".join(map(encode, frames))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    reader = Reader()
+    reader = FrameReader()
     found: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += reader.receive(stream[start:end])
@@ -125,7 +125,7 @@ def test_frameIsGivenWithItsLastByte() -> None:
     """
     A frame comes out with its last byte, not before it and not with the next frame.
     """
-    reader = Reader()
+    reader = FrameReader()
     *most, last = encode(Data(b"abc"))
     assert [list(reader.receive(bytes([byte]))) for byte in most] == [[]] * len(most)
     assert list(reader.receive(bytes([last]))) == [Data(b"abc")]
@@ -145,8 +145,8 @@ def test_unchecked(token: int, hold: float) -> None:
     """
     Who sends many heartbeats and counts the tokens itself gets the same bytes without the checks.
     """
-    assert barePing(token, tenthsOf(hold)) == encodePing(token, hold)
-    assert barePong(token) == encodePong(token)
+    assert packPing(token, toTenths(hold)) == encodePing(token, hold)
+    assert packPong(token) == encodePong(token)
 
 
 @given(st.floats(0.0, 6553.5))
@@ -182,7 +182,7 @@ def test_longHoldIsTheLongestThatFits() -> None:
         Hello(needs=nan),
         Hello(needs=inf),
         Hello(offers=-1.0),
-        Goodbye(comeBackAfter=inf),
+        Goodbye(retryAfter=inf),
         Goodbye(spread=-1.0),
         Goodbye("x" * (MAX_REASON + 1)),
     ],
@@ -200,7 +200,7 @@ def test_whatDoesNotFit(frame: Frame) -> None:
 
 
 @given(st.one_of(FRAMES.map(encode), st.binary(max_size=30)), KINDS)
-def test_shortWay(data: bytes, kind: type[Reader]) -> None:
+def test_shortWay(data: bytes, kind: type[FrameReader]) -> None:
     """
     The short way gives what the long one would, and only for the whole of one heartbeat or message;
     for anything else it takes nothing.
@@ -213,8 +213,8 @@ def test_shortWay(data: bytes, kind: type[Reader]) -> None:
         assert list(long.receive(data)) == [frame]
 
 
-@pytest.mark.parametrize("kind", [Reader, Stream])
-def test_everyHeartbeatTakesTheShortWay(kind: type[Reader]) -> None:
+@pytest.mark.parametrize("kind", [FrameReader, StreamReader])
+def test_everyHeartbeatTakesTheShortWay(kind: type[FrameReader]) -> None:
     """
     A chunk that is one heartbeat or message is found by the short way, again and again, between
     other frames too; inside of another frame, what looks like one is none, and one that is too long
@@ -239,7 +239,7 @@ def test_noShortWayAroundTheOrder() -> None:
     Data before the hello does not come by the short way either; nor anything after a violation or
     a goodbye.
     """
-    early, parted, broken = Stream(), Stream(), Stream()
+    early, parted, broken = StreamReader(), StreamReader(), StreamReader()
     assert early.whole(encode(Data(b"early"))) is None
     assert list(parted.receive(encode(Goodbye()))) == [Goodbye()]
     with pytest.raises(ProtocolViolation):
@@ -261,7 +261,7 @@ def test_order(frames: list[Frame], size: int) -> None:
     A hello comes once and before any data or its end, and no data after an end: what breaks that is
     a violation, and what came before it has been given.  After a goodbye nothing is read.
     """
-    found, words = outcomeOf(b"".join(map(encode, frames)), size, Stream(1000))
+    found, words = outcomeOf(b"".join(map(encode, frames)), size, StreamReader(1000))
     allowed, broken = inOrder(frames)
     assert found == allowed
     assert (words is not None) == broken
@@ -326,7 +326,7 @@ def test_violation(what: str) -> None:
     before it have been given.
     """
     for size in (None, 1, 11, 13):
-        reader = Reader(100)
+        reader = FrameReader(100)
         assert read(encode(Pong(1)), reader) == [Pong(1)]
         with pytest.raises(ProtocolViolation) as caught:
             read(VIOLATIONS[what], reader, size)
@@ -341,7 +341,7 @@ def test_framesBeforeAViolationAreGiven() -> None:
     """
     found = []
     with pytest.raises(ProtocolViolation):
-        for frame in Reader().receive(encode(Data(b"a")) + encode(Pong(3)) + b"\2"):
+        for frame in FrameReader().receive(encode(Data(b"a")) + encode(Pong(3)) + b"\2"):
             found.append(frame)
     assert found == [Data(b"a"), Pong(3)]
 
@@ -351,8 +351,8 @@ def test_wrongVersionAtTheFirstByte() -> None:
     A peer that speaks something else is known by its first byte.
     """
     with pytest.raises(ProtocolViolation, match="version 71: 1 is known"):
-        list(Reader().receive(b"G"))
-    reader = Reader()
+        list(FrameReader().receive(b"G"))
+    reader = FrameReader()
     with pytest.raises(ProtocolViolation, match="version 2"):
         list(reader.receive(encode(Pong(1)) + b"\2"))
 
@@ -361,7 +361,7 @@ def test_nothingFollowsAViolation() -> None:
     """
     After a violation nothing is a frame any more, and nothing is kept.
     """
-    reader = Reader(100)
+    reader = FrameReader(100)
     with pytest.raises(ProtocolViolation):
         list(reader.receive(header(FrameType.DATA, 101)))
     for _ in range(3):
@@ -374,11 +374,11 @@ def test_limitIsTheUsers() -> None:
     A message as large as allowed comes through, a larger one does not; and the limit of messages
     is none of the protocol's own frames.
     """
-    assert read(encode(Data(b"1234")), Reader(4)) == [Data(b"1234")]
+    assert read(encode(Data(b"1234")), FrameReader(4)) == [Data(b"1234")]
     with pytest.raises(ProtocolViolation, match="5 bytes: .*4 are allowed"):
-        read(encode(Data(b"12345")), Reader(4))
+        read(encode(Data(b"12345")), FrameReader(4))
     mine: list[Frame] = [Hello("someone", 35.0), Ping(1), Goodbye("good night")]
-    assert read(b"".join(map(encode, mine)), Reader(4)) == mine
+    assert read(b"".join(map(encode, mine)), FrameReader(4)) == mine
 
 
 BYTES = st.one_of(
@@ -397,7 +397,7 @@ BYTES = st.one_of(
 @given(st.lists(BYTES, max_size=8), st.integers(1, 40), KINDS)
 @settings(max_examples=300)
 def test_garbageIsAViolationAndNothingElse(
-    pieces: list[bytes], size: int, kind: type[Reader]
+    pieces: list[bytes], size: int, kind: type[FrameReader]
 ) -> None:
     """
     Whatever a peer sends, frames come out, or a violation, and nothing else.
@@ -414,7 +414,7 @@ def test_garbageIsAViolationAndNothingElse(
 @given(st.lists(BYTES, max_size=8), st.integers(1, 40), KINDS)
 @settings(max_examples=300)
 def test_slicingMakesNoDifferenceToGarbage(
-    pieces: list[bytes], size: int, kind: type[Reader]
+    pieces: list[bytes], size: int, kind: type[FrameReader]
 ) -> None:
     """
     The same bytes end in the same frames and the same violation, in one piece or in slices.
@@ -424,7 +424,7 @@ def test_slicingMakesNoDifferenceToGarbage(
 
 
 @given(st.lists(BYTES, max_size=30), st.integers(1, 200), KINDS)
-def test_keptBytesAreBounded(pieces: list[bytes], size: int, kind: type[Reader]) -> None:
+def test_keptBytesAreBounded(pieces: list[bytes], size: int, kind: type[FrameReader]) -> None:
     """
     Whatever comes, in whatever slices, less than one frame of the largest size is kept.
     """
@@ -439,12 +439,12 @@ def test_keptBytesAreBounded(pieces: list[bytes], size: int, kind: type[Reader])
 
 
 def outcomeOf(
-    stream: bytes, size: int, reader: Reader | None = None
+    stream: bytes, size: int, reader: FrameReader | None = None
 ) -> tuple[list[Frame], str | None]:
     """
     The frames that a reader finds, and its words of a violation if there is one.
     """
-    reader = reader or Reader(50)
+    reader = reader or FrameReader(50)
     found: list[Frame] = []
     try:
         for start in range(0, len(stream), size):
@@ -472,7 +472,7 @@ def test_memoryIsBounded(kind: int) -> None:
     """
     A peer can make the reader keep one frame of the allowed size, and no more.
     """
-    reader = Reader(100_000)
+    reader = FrameReader(100_000)
 
     def feed() -> None:
         frame = header(kind, 100_000) + b"x" * 100_000
@@ -488,7 +488,7 @@ def test_memoryIsBoundedAfterAViolation() -> None:
     """
     A peer that goes on sending after a violation fills nothing.
     """
-    reader = Reader(1000)
+    reader = FrameReader(1000)
 
     def feed() -> None:
         for chunk in (header(FrameType.DATA, 0xFFFFFFFF) + bytes([n]) * 10_000 for n in range(100)):
@@ -502,7 +502,7 @@ def test_memoryIsBoundedAfterAGoodbye() -> None:
     """
     Nor does one that goes on sending after its goodbye.
     """
-    reader = Stream()
+    reader = StreamReader()
 
     def feed() -> None:
         for n in range(100):
@@ -527,7 +527,7 @@ def test_aLargeFrameInSmallSlices() -> None:
     fraction of a second, and would else take minutes.
     """
     frame = encode(Data(b"x" * 512 * 1024))
-    reader = Reader()
+    reader = FrameReader()
 
     def feed() -> None:
         found = [len(one.message) for n in range(len(frame)) for one in datas(frame[n : n + 1])]
@@ -547,25 +547,25 @@ def test_manySmallFramesInOneChunk() -> None:
     chunk = encodePong(1) * (2 * 1024 * 1024 // HEADER_SIZE)
 
     def feed() -> None:
-        assert sum(1 for _ in Reader().receive(chunk[:-1])) == len(chunk) // HEADER_SIZE - 1
+        assert sum(1 for _ in FrameReader().receive(chunk[:-1])) == len(chunk) // HEADER_SIZE - 1
 
     assert secondsOf(feed) < 10
 
 
-# Beats.
+# SharedPing.
 
 
 def test_beats() -> None:
     """
     Each instant has a ping of its own, which tells the hold, and the pong that repeats its token.
     """
-    beats = wire.Beats(7.35)
+    beats = wire.SharedPing(7.35)
     tokens = []
     for _ in range(2):
         beats.advance()
-        [ping] = wire.Reader().receive(beats.ping)
+        [ping] = wire.FrameReader().receive(beats.ping)
         assert isinstance(ping, wire.Ping) and ping.hold == 7.4
-        assert list(wire.Reader().receive(beats.pong)) == [wire.Pong(ping.token)]
+        assert list(wire.FrameReader().receive(beats.pong)) == [wire.Pong(ping.token)]
         tokens.append(ping.token)
     assert tokens == [1, 2]
 
@@ -574,7 +574,7 @@ def test_tokensGoRound() -> None:
     """
     After the last token comes the first, and never 0, which is that of a pong nobody asked for.
     """
-    beats = wire.Beats(0.0)
+    beats = wire.SharedPing(0.0)
     beats._token = 2**32 - 2
     pongs = []
     for _ in range(3):
@@ -588,5 +588,5 @@ def test_sameHelloIsOne() -> None:
     Thousands of peers that say the same are kept one hello.
     """
     data = wire.encode(wire.Hello("peer", 1.5, 2.5))
-    first, second = (next(wire.Reader().receive(data)) for _ in range(2))
+    first, second = (next(wire.FrameReader().receive(data)) for _ in range(2))
     assert first is second

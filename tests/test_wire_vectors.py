@@ -17,8 +17,8 @@ from twisted.internet.task import Clock
 
 from twisted_heartbeat import HeartbeatProtocol, ProtocolViolation
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.causes import Parting
-from twisted_heartbeat.core.wire.negotiation import Agreement, Direction
+from twisted_heartbeat.core.causes import GoodbyeCode
+from twisted_heartbeat.core.wire.negotiation import Direction, Negotiated
 
 from .fakes import FakeTransport, Recorder
 
@@ -35,8 +35,8 @@ def frameOf(fields: dict[str, Any]) -> wire.Frame:
     values = {name: value for name, value in fields.items() if name != "type"}
     if "message" in values:
         values["message"] = bytes.fromhex(values["message"])
-    if "parting" in values:
-        values["parting"] = Parting(values["parting"])
+    if "code" in values:
+        values["code"] = GoodbyeCode(values["code"])
     kinds: dict[str, Any] = {
         kind.__name__.upper(): kind
         for kind in (wire.Hello, wire.Ping, wire.Pong, wire.Data, wire.Goodbye, wire.End)
@@ -49,7 +49,7 @@ def name(vector: dict[str, Any]) -> str:
     return str(vector.get("why") or vector.get("bytes", "")[:24])
 
 
-def outcome(reader: wire.Reader, slices: list[bytes]) -> tuple[list[wire.Frame], bool]:
+def outcome(reader: wire.FrameReader, slices: list[bytes]) -> tuple[list[wire.Frame], bool]:
     """
     The frames that a reader finds in slices, and whether there is a violation.
     """
@@ -70,7 +70,7 @@ def test_frame(vector: dict[str, Any]) -> None:
     """
     frame, data = frameOf(vector["frame"]), bytes.fromhex(vector["bytes"])
     assert wire.encode(frame) == data
-    assert outcome(wire.Reader(), [data]) == ([frame], False)
+    assert outcome(wire.FrameReader(), [data]) == ([frame], False)
 
 
 @pytest.mark.parametrize("vector", VECTORS["streams"], ids=name)
@@ -84,7 +84,7 @@ def test_stream(vector: dict[str, Any]) -> None:
     limit = vector.get("limit", wire.MAX_MESSAGE)
     cuts = [[data[:cut], data[cut:]] for cut in range(len(data) + 1)]
     for slices in [*cuts, [data[at : at + 1] for at in range(len(data))]]:
-        assert outcome(wire.Stream(limit), slices) == expected
+        assert outcome(wire.StreamReader(limit), slices) == expected
 
 
 @pytest.mark.parametrize("vector", VECTORS["streams"], ids=name)
@@ -122,10 +122,10 @@ def test_agreement(vector: dict[str, Any]) -> None:
     """
     mine, theirs = frameOf(vector["mine"]), frameOf(vector["theirs"])
     assert isinstance(mine, wire.Hello) and isinstance(theirs, wire.Hello)
-    agreement, other = Agreement.of(mine, theirs), Agreement.of(theirs, mine)
+    agreement, other = Negotiated.of(mine, theirs), Negotiated.of(theirs, mine)
     for way in ("outgoing", "incoming"):
         direction: Direction = getattr(agreement, way)
-        found = {"within": direction.within, "unasked": direction.unasked}
+        found = {"within": direction.within, "unasked": direction.unsolicitedInterval}
         assert {**found, "pinged": direction.pinged} == vector[way]
     assert (other.outgoing, other.incoming) == (agreement.incoming, agreement.outgoing)
 
@@ -137,7 +137,7 @@ def test_theDocumentsSession() -> None:
     text = (DOCS / "wire-protocol.md").read_text(encoding="utf-8")
     session = text.split("## A session")[1].split("## A minimal peer")[0]
     blocks = [block.split("```")[0] for block in session.split("```text")[1:]]
-    found = [outcome(wire.Reader(), [bytes.fromhex(block)]) for block in blocks]
+    found = [outcome(wire.FrameReader(), [bytes.fromhex(block)]) for block in blocks]
     assert found == [
         ([wire.Hello("pump", 8, 8)], False),
         ([wire.Hello("", 35, 35)], False),
@@ -156,9 +156,9 @@ def test_theDocumentsNumbers() -> None:
     assert wire.HEADER_SIZE == 12
     assert f"| 1 | HELLO | needs (4), offers (4), name | 8 to {8 + wire.MAX_NAME} |" in text
     goodbye = f"8 to {8 + wire.MAX_REASON} |"
-    assert f"| 5 | GOODBYE | comeBackAfter (4), spread (4), reason | {goodbye}" in text
+    assert f"| 5 | GOODBYE | retryAfter (4), spread (4), reason | {goodbye}" in text
     assert f"({wire.MAX_MESSAGE:,} bytes)" in text
     for kind in wire.FrameType:
         assert f"| {kind.value} | {kind.name} |" in text
-    for parting in Parting:
+    for parting in GoodbyeCode:
         assert f"| {parting.value} | {parting.name} |" in text

@@ -2,8 +2,9 @@
 # See LICENSE for details.
 
 """
-Liveness and reconnection for Twisted: you state one bound in seconds; within it a connection is
-either proven alive, or gone, cleaned up and being replaced; and no live peer is declared dead.
+FailureDetector and reconnection for Twisted: you state one bound in seconds; within it a
+connection is either proven alive, or gone, cleaned up and being replaced; and no live peer is
+declared dead.
 
 Start with L{HeartbeatClientService}, or see the three doors: L{HeartbeatMixin},
 L{HeartbeatFactory}, and the endpoint prefixes.
@@ -16,12 +17,12 @@ from .core.causes import (
     Cause,
     ClosedHere,
     ConnectFailed,
+    GoodbyeCode,
     HandshakeFailed,
     HostUnreachable,
     KeepAliveExpired,
     LinkLost,
     NetworkUnreachable,
-    Parting,
     PeerClosed,
     PeerHung,
     PeerReset,
@@ -63,7 +64,7 @@ __all__ = [
     "LinkHooks",
     "LinkLost",
     "NetworkUnreachable",
-    "Parting",
+    "GoodbyeCode",
     "PeerClosed",
     "PeerHung",
     "PeerReset",

@@ -126,15 +126,15 @@ class Shortage:
         self._log.warn(words, error=error, unsaid=unsaid)
 
 
-class _Visits(Protocol):
+class _Wheel(Protocol):
     """
-    The pulse of the links, see L{Pulse<twisted_heartbeat.timing.wheel.Pulse>}.
+    The pulse of the links, see L{TimerWheel<twisted_heartbeat.timing.wheel.TimerWheel>}.
     """
 
-    def visit(self, one: Any, when: float) -> None:
+    def schedule(self, one: Any, when: float) -> None:
         """Call C{one.beat} then."""
 
-    def forget(self, one: Any) -> None:
+    def discard(self, one: Any) -> None:
         """Do not call it any more."""
 
 
@@ -182,7 +182,7 @@ class LogRateLimit:
         self.interval = interval
         self.slot: Any = None
         self._kinds: dict[object, _LeftOut] = {}
-        self._pulse: _Visits | None = None
+        self._pulse: _Wheel | None = None
         self._users = 0
 
     def start(self) -> None:
@@ -201,9 +201,9 @@ class LogRateLimit:
             for kind in self._kinds.values():
                 kind.tell()
             if self._pulse is not None:
-                self._pulse.forget(self)
+                self._pulse.discard(self)
 
-    def log(self, kind: object, now: float, pulse: _Visits, log: Callable[[int], object]) -> None:
+    def log(self, kind: object, now: float, pulse: _Wheel, log: Callable[[int], object]) -> None:
         """
         Log an event, unless one of its kind was logged less than an interval ago.
 
@@ -224,11 +224,11 @@ class LogRateLimit:
         due = found.since + self.interval
         if self.slot is None or due < self.slot.latest:
             self._pulse = pulse
-            pulse.visit(self, due)
+            pulse.schedule(self, due)
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
         for kind in self._kinds.values():
             if kind.log is not None and now >= kind.since + self.interval:

@@ -55,7 +55,7 @@ def cutBy(data: bytes) -> tuple[int, list[bytes]]:
     return head[0], slices
 
 
-def read(reader: wire.Reader, slices: list[bytes], *, shortly: bool = False) -> Outcome:
+def read(reader: wire.FrameReader, slices: list[bytes], *, shortly: bool = False) -> Outcome:
     """
     The frames that a reader finds, and its words of a violation if there is one.
 
@@ -80,12 +80,12 @@ def fuzzWire(data: bytes) -> None:
     The readers alone.
     """
     limit, slices = cutBy(data)
-    for kind in (wire.Reader, wire.Stream):
+    for kind in (wire.FrameReader, wire.StreamReader):
         expected = read(kind(limit), [b"".join(slices)])
         assert read(kind(limit), slices) == expected
         assert read(kind(limit), slices, shortly=True) == expected
         for frame in expected[0]:
-            assert list(wire.Reader().receive(wire.encode(frame))) == [frame]
+            assert list(wire.FrameReader().receive(wire.encode(frame))) == [frame]
 
 
 class Ear(LinkHooks):
@@ -135,10 +135,10 @@ def fuzzProtocol(data: bytes) -> None:
     clock.advance(0)
     assert len(ear.causes) == 1, ear.causes
     assert clock.getDelayedCalls() == []
-    _, words = read(wire.Stream(limit), slices)
+    _, words = read(wire.StreamReader(limit), slices)
     assert words or not isinstance(ear.causes[0], ProtocolViolation), ear.causes
     # What it says itself is in order.
-    said, complaint = read(wire.Stream(), [transport.value()])
+    said, complaint = read(wire.StreamReader(), [transport.value()])
     assert not complaint and isinstance(said[0], wire.Hello)
 
 

@@ -18,7 +18,7 @@ from .network import Lane
 from .rows import Row
 from .trials import SPEAKS_WITHIN, cellsOf
 
-PATIENCE = 50.0
+WAIT_LIMIT = 50.0
 """Seconds for which bare Twisted is given the chance to notice."""
 
 
@@ -43,7 +43,7 @@ class Noticed:
     taken: int
     ended: int
     failed: int
-    watched: float = PATIENCE
+    watched: float = WAIT_LIMIT
 
 
 class BareTrial:
@@ -80,7 +80,7 @@ class BareTrial:
         )
         time.sleep(1.0)
         self._strikeAll(lanes)
-        time.sleep(PATIENCE)
+        time.sleep(WAIT_LIMIT)
         return {
             row.name: [self._noticed(row, cell, struck) for cell in peer.cells]
             for row, peer, struck in zip(self._rows, self._peers, self._struck, strict=True)
@@ -100,7 +100,7 @@ class BareTrial:
         return Noticed(
             cell=cell,
             reason=lost[0]["reason"] if lost else None,
-            seconds=lost[0]["at"] - struck if lost else PATIENCE,
+            seconds=lost[0]["at"] - struck if lost else WAIT_LIMIT,
             attempts=row.strikesAttempts,
             taken=len(after("connected")),
             ended=len(lost) - 1,

@@ -233,7 +233,7 @@ class Conversation:
         Close politely.  What still comes is thrown away, for a close with unread data is a reset.
         """
         self._manner = "finished"
-        self._sayGoodbye()
+        self._sendGoodbye()
         self._sock.shutdown(socket.SHUT_WR)
         self.resume()
 
@@ -243,11 +243,11 @@ class Conversation:
         """
         self._manner = "halfClosed"
         if self.cell.secure:
-            self._sayGoodbye()
+            self._sendGoodbye()
         else:
             self._sock.shutdown(socket.SHUT_WR)
 
-    def _sayGoodbye(self) -> None:
+    def _sendGoodbye(self) -> None:
         if isinstance(self._sock, ssl.SSLSocket):
             try:
                 self._sock.unwrap()

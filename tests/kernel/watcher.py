@@ -63,8 +63,8 @@ MOMENT = 0.2
 """Seconds: the machine's delays that are closer together than this add up."""
 
 EVIDENCE = (
-    "sinceAck", "sinceData", "unacknowledged", "unanswered", "retransmits", "probes", "rtt",
-    "fellTogether",
+    "sinceAck", "sinceData", "bytesUnacknowledged", "unanswered", "retransmits", "probes", "rtt",
+    "simultaneousVerdicts",
 )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ class Crowd(LinkHooks):
                 "silence": one["silence"],
                 "cause": type(one["cause"]).__name__,
                 "words": str(one["cause"]),
-                "together": one["cause"].evidence.fellTogether,
+                "together": one["cause"].evidence.simultaneousVerdicts,
             }
             for one in self._ended
         ]

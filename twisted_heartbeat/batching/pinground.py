@@ -2,16 +2,16 @@
 # See LICENSE for details.
 
 """
-L{Round}: the links that are pinged together, interval after interval.
+L{PingRound}: the links that are pinged together, interval after interval.
 
 Of thousands of idle peers almost all do nothing but answer.  What they have in common is kept once,
 and an interval of one of them costs a C{send}, a C{recv}, and its name in a dictionary: nothing is
 looked at that lies elsewhere in memory.  Whoever does anything else, or does not answer, leaves its
 round, and is watched by itself until it has come to rest again.
 
-In an L{AskedRound} are those who are pinged by what the user has for that.  What such a ping sends,
-and what the answer looks like, only the user knows: each is sent by him, and all that comes is
-delivered; but none of them is looked at.
+In an L{CustomPingRound} are those who are pinged by what the user has for that.  What such a ping
+sends, and what the answer looks like, only the user knows: each is sent by him, and all that comes
+is delivered; but none of them is looked at.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.detector import ANSWERS_WITHIN
-from ..core.wire.pings import Beats
+from ..core.detector import ANSWER_WINDOW
+from ..core.wire.pings import SharedPing
 from .places import lastPlace
 
 if TYPE_CHECKING:
-    from ..core.detector import Liveness
+    from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
 
 
-Means = Beats | Callable[[Any], object]
+Pinger = SharedPing | Callable[[Any], object]
 """What to ping with: the built-in protocol's, or what the user has for it and takes a protocol."""
 
 
@@ -39,25 +39,25 @@ class Timing(Protocol):
 
     seconds: Callable[[], float]
 
-    def begin(self, round: Round, suspicious: float) -> None:
+    def begin(self, round: PingRound, suspicious: float) -> None:
         """Send at the end of this tick, and look then."""
 
-    def leave(self, one: Any) -> None:
+    def cancel(self, one: Any) -> None:
         """Visit it no more."""
 
-    def roundLike(self, means: Means, heartbeat: Heartbeat, due: float) -> Round | None:
+    def roundLike(self, means: Pinger, heartbeat: Heartbeat, due: float) -> PingRound | None:
         """One that has begun in this tick."""
 
 
-class Pinged(Protocol):
+class ParkedConnection(Protocol):
     """
     The connection of a member.
     """
 
-    liveness: Liveness
-    round: Round | None
+    detector: FailureDetector
+    round: PingRound | None
 
-    def sendPlainly(self, data: bytes) -> None:
+    def writeDirectUnchecked(self, data: bytes) -> None:
         """Send a ping."""
 
 
@@ -66,17 +66,17 @@ class Member(Protocol):
     A link in a round.
     """
 
-    def beat(self, now: float, lateness: float) -> float | None:
-        """See L{Beating<twisted_heartbeat.timing.wheel.Beating>}."""
+    def onTimer(self, now: float, lateness: float) -> float | None:
+        """See L{Timer<twisted_heartbeat.timing.wheel.Timer>}."""
 
     def leaveRound(self) -> None:
-        """L{Round.leave}, and be visited by itself."""
+        """L{PingRound.leave}, and be visited by itself."""
 
     def pingInTurn(self) -> None:
         """Make the peer speak, by the user's own ping."""
 
 
-class Round:
+class PingRound:
     """
     Links that are due in one instant and ping alike.
 
@@ -105,16 +105,16 @@ class Round:
     )
 
     def __init__(
-        self, pulse: Timing, means: Means, heartbeat: Heartbeat, due: float, askedAt: float
+        self, pulse: Timing, means: Pinger, heartbeat: Heartbeat, due: float, askedAt: float
     ) -> None:
         self._pulse = pulse
-        self._members: dict[Pinged, Member] = {}
+        self._members: dict[ParkedConnection, Member] = {}
         self._ping = b""
         self.pong: bytes | None = None
         self.means: Any = means
         self.heartbeat = heartbeat
         self.slot: Any = None
-        self.pinging: Pinged | None = None
+        self.pinging: ParkedConnection | None = None
         self._begin(due, askedAt)
 
     @property
@@ -124,13 +124,13 @@ class Round:
         """
         return len(self._ping)
 
-    def asked(self, connection: Pinged) -> bool:
+    def asked(self, connection: ParkedConnection) -> bool:
         """
         Whether a member's ping of then has been sent.
         """
         return self._sent
 
-    def keeps(self, connection: Pinged, now: float) -> bool:
+    def keeps(self, connection: ParkedConnection, now: float) -> bool:
         """
         Note that something has come from a member that is not L{pong}.
 
@@ -138,24 +138,24 @@ class Round:
         """
         return False
 
-    def join(self, connection: Pinged, link: Member) -> None:
+    def join(self, connection: ParkedConnection, link: Member) -> None:
         """
         Take in one that is due now, for as long as it only answers.
         """
         self._members[connection] = self.waiting[connection] = link
 
-    def leave(self, connection: Pinged) -> None:
+    def leave(self, connection: ParkedConnection) -> None:
         """
         It no longer is in it.
         """
         del self._members[connection]
         self.waiting.pop(connection, None)
         if not self._members:
-            self._pulse.leave(self)
+            self._pulse.cancel(self)
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
         for link in list(self.waiting.values()):
             link.leaveRound()
@@ -170,7 +170,7 @@ class Round:
         self._begin(due, askedAt)
         return self.again
 
-    def _mergeInto(self, other: Round, askedAt: float) -> None:
+    def _mergeInto(self, other: PingRound, askedAt: float) -> None:
         """
         Have all in one that begins in the same instant.
         """
@@ -202,16 +202,16 @@ class Round:
         ping, seconds = self._ping, self._pulse.seconds
         for connection in list(self.waiting):
             if connection in self.waiting:
-                connection.liveness.pingedAt = seconds()
+                connection.detector.pingedAt = seconds()
                 self.pinging = connection
-                connection.sendPlainly(ping)
+                connection.writeDirectUnchecked(ping)
         self.pinging = None
 
     def _begin(self, due: float, askedAt: float) -> None:
         self.due, self.askedAt = due, askedAt
         self._prepare()
         self._sent = False
-        self.waiting: dict[Pinged, Member] = self._members.copy()
+        self.waiting: dict[ParkedConnection, Member] = self._members.copy()
         # Nobody's silence is suspicious sooner, for each was due within an interval of its word.
         self._pulse.begin(self, askedAt + self.heartbeat.timeout / 2)
 
@@ -220,7 +220,7 @@ class Round:
         self._ping, self.pong = self.means.ping, self.means.pong
 
 
-class AskedRound(Round):
+class CustomPingRound(PingRound):
     """
     The same for links that share a ping of the user's own: that is what L{means} is.  Whatever a
     peer says soon after it may be what it asked for.  Whoever says anything later leaves, lest he
@@ -229,25 +229,25 @@ class AskedRound(Round):
 
     __slots__ = ("_unasked", "_until")
 
-    def asked(self, connection: Pinged) -> bool:
+    def asked(self, connection: ParkedConnection) -> bool:
         """
-        See L{Round}, and so the others.
+        See L{PingRound}, and so the others.
         """
         return self._sent and connection not in self._unasked
 
-    def keeps(self, connection: Pinged, now: float) -> bool:
+    def keeps(self, connection: ParkedConnection, now: float) -> bool:
         waiting = self.waiting
         if waiting.pop(connection, None) is not None and not waiting:
             waiting.clear()
         return now < self._until
 
-    def leave(self, connection: Pinged) -> None:
+    def leave(self, connection: ParkedConnection) -> None:
         super().leave(connection)
         self._unasked.pop(connection, None)
 
     def post(self) -> None:
         # What one of them does in its ping may end another's rest.
-        self._unasked: dict[Pinged, Member] = self.waiting.copy()
+        self._unasked: dict[ParkedConnection, Member] = self.waiting.copy()
         self._sent = True
         for connection, link in self.waiting.copy().items():
             if self._unasked.pop(connection, None) is not None:
@@ -258,4 +258,4 @@ class AskedRound(Round):
 
     def _prepare(self) -> None:
         self._unasked = {}
-        self._until = self.due + ANSWERS_WITHIN * (self.heartbeat.interval or 0.0)
+        self._until = self.due + ANSWER_WINDOW * (self.heartbeat.interval or 0.0)

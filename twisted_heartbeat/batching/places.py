@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING
 
-from ..core.detector import PUNCTUAL
+from ..core.detector import LATENESS_TOLERANCE
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat
@@ -57,4 +57,4 @@ def lastPlace(heartbeat: Heartbeat, due: float, now: float) -> tuple[float, floa
     """
     assert heartbeat.interval is not None
     due += (now - due) // heartbeat.interval * heartbeat.interval
-    return due, now if now - due > PUNCTUAL else due
+    return due, now if now - due > LATENESS_TOLERANCE else due

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{NestedPoll}: one descriptor for the reactor, behind which are the quiet connections.
+L{IdlePoller}: one descriptor for the reactor, behind which are the quiet connections.
 
 Of what Twisted does with an event before it reads (it looks up the descriptor, copies the log's
 context, and calls eleven functions), a pong needs nothing.  An epoll is itself a descriptor that
@@ -29,7 +29,7 @@ _log = SafeLogger()
 
 _IN = getattr(select, "EPOLLIN", 1)
 
-_TIMES = 4
+MAX_POLLS_PER_TURN = 4
 """So often it polls, at most, before the reactor has its turn."""
 
 
@@ -41,7 +41,7 @@ class Quiet(Protocol):
     def fileno(self) -> int:
         """Its descriptor."""
 
-    def readQuietly(self, context: dict[str, Any]) -> Any:
+    def readParked(self, context: dict[str, Any]) -> Any:
         """
         As C{doRead} of C{IReadDescriptor}.
 
@@ -49,14 +49,14 @@ class Quiet(Protocol):
         """
 
     def stopReading(self) -> None:
-        """Have whatever reads it L{remove<NestedPoll.remove>} it."""
+        """Have whatever reads it L{remove<IdlePoller.remove>} it."""
 
     def connectionLost(self, reason: Failure) -> None:
         """As C{IReadDescriptor}."""
 
 
 @implementer(IReadDescriptor)
-class NestedPoll:
+class IdlePoller:
     """
     Polls and reads quiet connections, on behalf of a reactor that polls it.  Source: epoll(7), "If
     an epoll file descriptor has events waiting, then it will indicate as being readable".
@@ -67,19 +67,19 @@ class NestedPoll:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         # By descriptor, which are small numbers: a dictionary would keep each of them as an object.
-        self._read: list[Quiet | None] = []
+        self._parked: list[Quiet | None] = []
         self._count = 0
         self._epoll: Any = None
 
     def __repr__(self) -> str:
-        return f"<NestedPoll of {self.quiet}>"
+        return f"<IdlePoller of {self.parked}>"
 
     @property
-    def quiet(self) -> list[Quiet]:
+    def parked(self) -> list[Quiet]:
         """
         Those that it reads.
         """
-        return [one for one in self._read if one is not None]
+        return [one for one in self._parked if one is not None]
 
     def add(self, one: Quiet) -> None:
         """
@@ -95,8 +95,8 @@ class NestedPoll:
             # alarm.
             self._reactor.addReader(self)
             self._epoll.register(number, _IN)
-            self._read += [None] * (number + 1 - len(self._read))
-            self._read[number] = one
+            self._parked += [None] * (number + 1 - len(self._parked))
+            self._parked[number] = one
             self._count += 1
         finally:
             self._closeUnlessUsed()
@@ -105,7 +105,7 @@ class NestedPoll:
         """
         Do not read it any more.
         """
-        self._read[one.fileno()] = None
+        self._parked[one.fileno()] = None
         self._count -= 1
         self._epoll.unregister(one.fileno())
         self._closeUnlessUsed()
@@ -126,7 +126,7 @@ class NestedPoll:
         # Made by the reactor for this call.  It serves all of them, where it makes one for each.
         context = contextOf(ILogContext)
         # Those who were asked in one instant answer while the first of them are read.
-        for _ in range(_TIMES):
+        for _ in range(MAX_POLLS_PER_TURN):
             if self._epoll is None or not self._readOnce(context):
                 break
 
@@ -136,13 +136,13 @@ class NestedPoll:
         """
         ready = self._epoll.poll(0, self._count)
         for number, event in ready:
-            one = self._read[number]
+            one = self._parked[number]
             if one is None:
                 # It has left since.
                 continue
             try:
                 # As the reactor: what has come is read, and the end is met there.
-                why = one.readQuietly(context) if event & _IN else CONNECTION_DONE
+                why = one.readParked(context) if event & _IN else CONNECTION_DONE
             except BaseException as error:
                 # As the reactor, too: whatever it is, it ends this connection and no other.
                 _log.failure("{one} failed at what it read", one=one)
@@ -158,21 +158,21 @@ class NestedPoll:
         self._reactor._disconnectSelectable(one, why, True)
 
     def connectionLost(self, reason: Failure) -> None:
-        for one in self.quiet:
+        for one in self.parked:
             guarded(_log, "{one} failed at its end", one.connectionLost, reason, one=one)
 
     def logPrefix(self) -> str:
         return "twisted_heartbeat"
 
 
-def nestedPollFor(reactor: Any) -> NestedPoll | None:
+def idlePollerFor(reactor: Any) -> IdlePoller | None:
     """
     The one of a reactor; L{None} for a reactor that does not itself use epoll.
     """
-    found: NestedPoll | None = getattr(reactor, "_twistedHeartbeatPoll", None)
+    found: IdlePoller | None = getattr(reactor, "_twistedHeartbeatIdlePoller", None)
     if found is None:
         # Where it is not loaded, nobody uses it.
         module = sys.modules.get("twisted.internet.epollreactor")
         if module is not None and isinstance(reactor, module.EPollReactor):
-            found = reactor._twistedHeartbeatPoll = NestedPoll(reactor)
+            found = reactor._twistedHeartbeatIdlePoller = IdlePoller(reactor)
     return found

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Crowd}: the links whose peers speak so often that none is ever asked to.
+L{TalkerScan}: the links whose peers speak so often that none is ever asked to.
 
 Of thousands of such nobody need be looked at by itself, only to see that it has just spoken: they
 are gone through together.  Whoever falls silent leaves, and is looked at on its instant.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.detector import patience
 
 if TYPE_CHECKING:
-    from ..core.detector import Liveness
+    from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
 
 
@@ -28,11 +28,11 @@ class Member(Protocol):
     A link in a crowd.
     """
 
-    def leftCrowd(self) -> None:
+    def leftTalkerScan(self) -> None:
         """Be visited by itself again."""
 
 
-class Crowd:
+class TalkerScan:
     """
     Links that are watched alike, and whose peers have all just spoken.
 
@@ -45,18 +45,18 @@ class Crowd:
     def __init__(self, heartbeat: Heartbeat, now: float) -> None:
         self.heartbeat = heartbeat
         self._step = patience(heartbeat) / _STEPS
-        self._members: dict[Liveness, Member] = {}
+        self._members: dict[FailureDetector, Member] = {}
         self._joined = 0
         self.due = now + self._step
         self.slot: Any = None
 
-    def join(self, liveness: Liveness, link: Member) -> bool:
+    def join(self, liveness: FailureDetector, link: Member) -> bool:
         """
         Take in one whose peer has just spoken.
 
         @return: whether it has been.
         """
-        if not liveness.settle(self.due):
+        if not liveness.suspendChecks(self.due):
             return False
         self._members[liveness] = link
         self._joined += 1
@@ -69,7 +69,7 @@ class Crowd:
         """
         return not self._members
 
-    def leave(self, liveness: Liveness) -> bool:
+    def leave(self, liveness: FailureDetector) -> bool:
         """
         It no longer is in it.
 
@@ -77,12 +77,12 @@ class Crowd:
         """
         if self._members.pop(liveness, None) is None:
             return False
-        liveness.unsettle()
+        liveness.resumeChecks()
         return True
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
         if self._joined * 2 > len(self._members):
             self._sort()
@@ -90,8 +90,8 @@ class Crowd:
         since = now - self._step * (_STEPS - 1)
         for liveness in [one for one in self._members if one.heardAt < since]:
             link = self._members.pop(liveness)
-            liveness.unsettle()
-            link.leftCrowd()
+            liveness.resumeChecks()
+            link.leftTalkerScan()
         if not self._members:
             return None
         self.due = now + self._step

@@ -18,8 +18,8 @@ from twisted.python.usage import UsageError
 
 from ..core import wire
 from ..core.backoff import Backoff
-from ..core.diagnosis import inWords
-from ..core.settings import SHORTEST_BOUND, Heartbeat, KeepAlive
+from ..core.diagnosis import describeError
+from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE
 
 _LONGEST = 1e9
@@ -143,8 +143,8 @@ class Options(_Options):
         self["name"] = name
 
     def opt_within(self, seconds: str) -> None:
-        allowed = f"a number of seconds, at least {SHORTEST_BOUND}"
-        self["heartbeat"] = Heartbeat.within(_seconds("within", seconds, SHORTEST_BOUND, allowed))
+        allowed = f"a number of seconds, at least {MIN_BOUND}"
+        self["heartbeat"] = Heartbeat.within(_seconds("within", seconds, MIN_BOUND, allowed))
 
     def opt_keepalive(self, times: str) -> None:
         try:
@@ -233,7 +233,7 @@ def _complaint(error: Exception) -> str:
     What a parser of endpoints has to say, without the name of the function that says it.
     """
     said = str(error).rpartition("() ")[2]
-    return said if isinstance(error, TypeError) else inWords(error)
+    return said if isinstance(error, TypeError) else describeError(error)
 
 
 def _innermost(endpoint: Any) -> Any:

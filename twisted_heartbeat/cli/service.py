@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from ..client.service import HeartbeatClientService
-from ..core.diagnosis import inWords
+from ..core.diagnosis import describeError
 from ..core.text import printable
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-class _Speaker(HeartbeatProtocol):
+class NamedProtocol(HeartbeatProtocol):
     """
     Logs what the other side calls itself.
 
@@ -51,13 +51,13 @@ class _Speaker(HeartbeatProtocol):
             )
 
 
-class _Speakers(Factory):
+class NamedFactory(Factory):
     """
     Makes speakers that have a name.
     """
 
     noisy = False
-    protocol = _Speaker
+    protocol = NamedProtocol
 
     def __init__(self, name: str, words: str) -> None:
         self._name = name
@@ -66,8 +66,8 @@ class _Speakers(Factory):
     def logPrefix(self) -> str:
         return self._words
 
-    def buildProtocol(self, addr: Any) -> _Speaker:
-        speaker = _Speaker()
+    def buildProtocol(self, addr: Any) -> NamedProtocol:
+        speaker = NamedProtocol()
         speaker.factory = self
         speaker.name = self._name
         speaker.words = self._words
@@ -148,7 +148,7 @@ class Listener(Service):
         _log.critical(
             "Could not listen at {link}: {reason}",
             link=self._place.words,
-            reason=inWords(failure.value),
+            reason=describeError(failure.value),
         )
         self._end(EX_OSERR)
 
@@ -217,13 +217,13 @@ def makeService(options: Options) -> Watch:
     watch = Watch(reactor, daemon=not runner.get("nodaemon", True))
     settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
     for place in options["listen"]:
-        speakers = _Speakers(options["name"], place.words)
+        speakers = NamedFactory(options["name"], place.words)
         factory = HeartbeatServerFactory(speakers, clock=reactor, name=place.words, **settings)
         watch.listen(place, factory)
     for place in options["connect"]:
         client = HeartbeatClientService(
             place.endpoint,
-            _Speakers(options["name"], place.words),
+            NamedFactory(options["name"], place.words),
             options["backoff"],
             reactor,
             hooks=_GiveUp(watch),

@@ -26,11 +26,11 @@ from zope.interface import directlyProvides, providedBy
 from ..core.causes import Cause, ConnectFailed, HandshakeFailed
 from ..core.diagnosis import causeOfFailure
 from ..link.usercode import cancel
-from ..protocol.wrapper import withLink
+from ..protocol.wrapper import attachLink
 from ..timing.deadline import PeerDeadline, cancelCalls
 
 if TYPE_CHECKING:
-    from ..link.config import Terms
+    from ..link.config import LinkConfig
     from ..link.link import Link
 
 
@@ -45,7 +45,7 @@ class AttemptOwner(Protocol):
     @ivar terms: what its links have in common.
     """
 
-    terms: Terms
+    terms: LinkConfig
 
     def attemptConnected(self, link: Link) -> None:
         """It has led to a link."""
@@ -128,7 +128,7 @@ class EndpointAttempt:
             self._building = False
         if protocol is None or self._cause is not None:
             raise NoProtocol
-        linked, self._link = withLink(protocol, self._driver.terms, self)
+        linked, self._link = attachLink(protocol, self._driver.terms, self)
         return linked
 
     def linkReady(self, link: Link) -> None:
@@ -139,7 +139,7 @@ class EndpointAttempt:
             link.abort(self._cause)
         self._reportWhenComplete()
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -160,7 +160,7 @@ class EndpointAttempt:
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -198,7 +198,7 @@ class EndpointAttempt:
             and not self._reported
             and not self._over
             and link is not None
-            and link.usable
+            and link.isUp
         ):
             self._reported = True
             self._cancelTimer()
@@ -255,7 +255,7 @@ class Preparation:
     """
 
     def __init__(
-        self, terms: Terms, prepared: Callable[[], None], rejected: Callable[[Cause], None]
+        self, terms: LinkConfig, prepared: Callable[[], None], rejected: Callable[[Cause], None]
     ) -> None:
         """
         @param prepared: called when the call has ended well.

@@ -22,12 +22,12 @@ from ..core.backoff import Backoff
 from ..core.causes import ClosedHere
 from ..core.diagnosis import causeOfFailure
 from ..core.proof import isProven
-from ..core.reconnector import State, Supervision
+from ..core.reconnector import Reconnector, State
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import Terms
+from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
 from ..logs import SafeLogger
-from ..protocol.wrapper import withLink
+from ..protocol.wrapper import attachLink
 from ..timing.monotonic import clockFor
 from .service import _PreparingDriver
 
@@ -108,7 +108,7 @@ class _ConnectorDriver(_PreparingDriver):
         # The application's unit tests may pass anything.
         failure = reason if isinstance(reason, Failure) else Failure(ConnectError())
         if self.link is not None:
-            self.link.lostUnheard(failure)
+            self.link.connectionLostUnnoticed(failure)
         self._reason = self._reason or causeOfFailure(failure.value)
 
     def settled(self) -> None:
@@ -187,7 +187,7 @@ class _ConnectorDriver(_PreparingDriver):
         self.prepareConnection = self._factory.prepareConnection
         self.obey(self.supervision.connected())
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -212,7 +212,7 @@ class _ConnectorDriver(_PreparingDriver):
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -278,7 +278,7 @@ class _ConnectorDriver(_PreparingDriver):
     def announce(self) -> None:
         super().announce()
         link = self.link
-        if link is not None and link.proofHeard and link.usable:
+        if link is not None and link.proofHeard and link.isUp:
             self._proveEarly()
 
     def delay(self, attempt: int, cause: Cause) -> float:
@@ -295,7 +295,7 @@ class _ConnectorDriver(_PreparingDriver):
         self._cancelWait()
         self.cancelPrepare()
         self._ended = self.link = None
-        self.supervision = Supervision(self._exhausted)
+        self.supervision = Reconnector(self._exhausted)
         self.obey(self.supervision.start())
 
     def _notUnderWay(self) -> None:
@@ -369,7 +369,7 @@ class _Connectors:
         # Those of links that have no connector, because an endpoint made them for example.
         self._loose: WeakSet[_ConnectorDriver] = WeakSet()
         self._settings: tuple[object, ...] = ()
-        self._terms: Terms | None = None
+        self._terms: LinkConfig | None = None
 
     def __iter__(self) -> Iterator[_ConnectorDriver]:
         held = (driver for _, driver in self._held.values())
@@ -418,7 +418,7 @@ class _Connectors:
         self._links += 1
         if protocol is None:
             return driver.declined()
-        return withLink(protocol, driver.terms, driver)[0]
+        return attachLink(protocol, driver.terms, driver)[0]
 
     def build(self, build: Callable[[], Any]) -> Any:
         """
@@ -464,7 +464,7 @@ class _Connectors:
             self.forgive()
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> LinkConfig:
         """
         What their links have in common.
         """
@@ -473,7 +473,7 @@ class _Connectors:
         if self._terms is None or settings != self._settings:
             self.requireSettings()
             self._settings = settings
-            self._terms = Terms(
+            self._terms = LinkConfig(
                 clock=clockFor(of.clock),
                 heartbeat=of.heartbeat,
                 keepAlive=of.keepAlive,

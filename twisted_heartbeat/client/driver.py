@@ -20,19 +20,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogLevel
 
 from ..core import commands as orders
-from ..core.backoff import Backoff, wishOf
-from ..core.causes import Parting, PeerClosed
+from ..core.backoff import Backoff, requestedDelay
+from ..core.causes import GoodbyeCode, PeerClosed
 from ..core.diagnosis import causeOfFailure
-from ..core.reconnector import State, Supervision
+from ..core.reconnector import Reconnector, State
 from ..logs import SafeLogger, guarded
 from ..timing.deadline import cancelCalls
 from ..timing.wheel import reactorStopped
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
-    from ..core.commands import Order, Retry
-    from ..core.reconnector import Exhausted
-    from ..link.config import Terms
+    from ..core.commands import Command, Retry
+    from ..core.reconnector import GiveUpTest
+    from ..link.config import LinkConfig
     from ..link.link import Link
 
 _log = SafeLogger()
@@ -53,12 +53,12 @@ class Driver:
     @ivar supervision: who gives them.
     """
 
-    def __init__(self, terms: Terms, exhausted: Exhausted) -> None:
+    def __init__(self, terms: LinkConfig, exhausted: GiveUpTest) -> None:
         self.terms = terms
-        self.supervision = Supervision(exhausted)
+        self.supervision = Reconnector(exhausted)
         self.link: Link | None = None
         self._slower = 0
-        self._queue: deque[Order] = deque()
+        self._queue: deque[Command] = deque()
         self._busy = False
         self._wait: IDelayedCall | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
@@ -85,7 +85,7 @@ class Driver:
         """
         return self.terms.clock.seconds()
 
-    def obey(self, given: Iterable[Order]) -> None:
+    def obey(self, given: Iterable[Command]) -> None:
         """
         Carry out orders, after those that are under way.
         """
@@ -113,7 +113,7 @@ class Driver:
         """
         The link that had been reported as connected has ended.
         """
-        if isinstance(cause, PeerClosed) and cause.parting is Parting.TOO_MANY_PINGS:
+        if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
         self.obey(self.supervision.lost(cause, self.now, proven=proven))
 
@@ -256,7 +256,7 @@ class Driver:
         would try in one instant, so it is drawn anew, once.
         """
         late = getattr(self.terms.clock, "lateness", 0.0) > _OVERSLEPT
-        if late and retry.cause.fleetWide and not wishOf(retry.cause):
+        if late and retry.cause.fleetWide and not requestedDelay(retry.cause):
             again = self._draw(retry.attempt, retry.cause)
             self._wait = self.terms.clock.callLater(again, self._waited)
         else:

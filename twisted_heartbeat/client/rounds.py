@@ -206,7 +206,7 @@ class Candidate:
 
     def _prepared(self) -> None:
         # One that is being closed is lost in a moment.
-        if self._link is not None and self._link.usable:
+        if self._link is not None and self._link.isUp:
             self._round.prepared(self, self._link)
 
     def _cancelPreparation(self) -> None:

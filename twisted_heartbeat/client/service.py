@@ -15,16 +15,16 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from ..core.backoff import Backoff, wishOf
+from ..core.backoff import Backoff, requestedDelay
 from ..core.causes import ClosedHere
 from ..core.proof import isProven
 from ..core.reconnector import State
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import Terms
+from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
 from ..link.link import linkInCleanup
 from ..logs import SafeLogger
-from ..protocol.wrapper import nameOf, placeOf
+from ..protocol.wrapper import defaultLinkName, placeOf
 from ..timing.deadline import cancelCalls
 from ..timing.monotonic import clockFor
 from .attempt import EndpointAttempt, Preparation, failureOf
@@ -80,7 +80,7 @@ class _ServiceDriver(_PreparingDriver):
 
     def __init__(
         self,
-        terms: Terms,
+        terms: LinkConfig,
         endpoints: Sequence[IStreamClientEndpoint],
         factory: IProtocolFactory,
         policy: RetryPolicy,
@@ -142,7 +142,7 @@ class _ServiceDriver(_PreparingDriver):
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
         state = self.supervision.state
         link = self.link
-        if state is State.CONNECTED and link is not None and link.usable:
+        if state is State.CONNECTED and link is not None and link.isUp:
             return succeed(link.built)
         if state is State.STOPPED and self.started:
             return fail(CancelledError())
@@ -205,7 +205,7 @@ class _ServiceDriver(_PreparingDriver):
             return self._policy.delay(attempt, cause)
         delay = self._policy(attempt)
         # It knows no causes.  So it may wait for longer than a goodbye has asked for, but not less.
-        wish = wishOf(cause)
+        wish = requestedDelay(cause)
         return max(delay, wish) if wish else delay
 
     def prepare(self) -> None:
@@ -218,7 +218,7 @@ class _ServiceDriver(_PreparingDriver):
     def announce(self) -> None:
         super().announce()
         link = self.link
-        if link is not None and link.usable:
+        if link is not None and link.isUp:
             self._fireWaiters(link.built)
 
     def reportFailure(self, cause: Cause) -> None:
@@ -269,7 +269,7 @@ def _defaultName(factory: IProtocolFactory, endpoints: Sequence[IStreamClientEnd
     A name by which an operator can tell the links of several services apart.
     """
     places = [place for place in map(placeOf, endpoints) if place]
-    name = nameOf(factory)
+    name = defaultLinkName(factory)
     return f"{name} to {', '.join(places)}" if places else name
 
 
@@ -341,7 +341,7 @@ class HeartbeatClientService(Service):
         # Not before it is used: the global reactor is installed by its first import.
         if self._lazyDriver is None:
             self._lazyDriver = _ServiceDriver(
-                Terms(clock=clockFor(self._clock), **self._settings),
+                LinkConfig(clock=clockFor(self._clock), **self._settings),
                 self._endpoints,
                 self._factory,
                 self._policy,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .causes import Cause
 
 
-LONGEST_ABSENCE = 3600.0
+MAX_REQUESTED_DELAY = 3600.0
 """Seconds.  A peer that wishes more, to wait or to spread over, is given this."""
 
 
@@ -113,7 +113,7 @@ class Backoff:
         Seconds to wait after so many failed attempts in a row, the last of them for C{cause}.
 
         A peer that has said goodbye and when to come back has its wish, in place of the usual
-        delay; C{maximum} does not limit it, L{LONGEST_ABSENCE} does.
+        delay; C{maximum} does not limit it, L{MAX_REQUESTED_DELAY} does.
 
         @param attempt: 1 after the first.
         @param draw: a random number from 0 to 1.
@@ -121,7 +121,7 @@ class Backoff:
         slowly = cause is not None and cause.pace is Pace.SLOWLY
         usual = self._usual(attempt, cause, slowly, draw)
         # A peer that always wishes for next to nothing shall not have us in a hot loop.
-        wish = wishOf(cause, draw, least=self.initial)
+        wish = requestedDelay(cause, draw, least=self.initial)
         return max(usual, wish) if slowly else wish or usual
 
     def _usual(
@@ -161,7 +161,7 @@ class Backoff:
         return attempts >= (self.maxAttempts or inf) or elapsed > (self.maxElapsed or inf)
 
 
-def wishOf(
+def requestedDelay(
     cause: Cause | None, draw: Callable[[], float] = random.random, least: float = 0.0
 ) -> float:
     """
@@ -173,8 +173,8 @@ def wishOf(
     """
     if not isinstance(cause, PeerClosed):
         return 0.0
-    after = min(cause.comeBackAfter, LONGEST_ABSENCE)
-    spread = min(cause.spread, LONGEST_ABSENCE)
+    after = min(cause.retryAfter, MAX_REQUESTED_DELAY)
+    spread = min(cause.spread, MAX_REQUESTED_DELAY)
     return after + spread * draw() if after + spread >= least else 0.0
 
 

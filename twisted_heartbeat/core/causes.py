@@ -33,7 +33,7 @@ class Pace(Enum):
     """Nothing but a person can mend it."""
 
 
-class Parting(IntEnum):
+class GoodbyeCode(IntEnum):
     """
     What a goodbye means to whoever hears it.  An unknown number is read as L{CLOSING}.
     """
@@ -60,20 +60,20 @@ class Cause(Exception):
     @ivar pace: how to retry.
     @ivar fleetWide: whether everybody who is connected to the same peer is likely to see it in
         the same instant, so that their first retries have to be spread.
-    @ivar turnedAway: whether the peer does not want us: to have heard it say so proves no link.
+    @ivar rejectedByPeer: whether the peer does not want us: to have heard it say so proves no link.
     @ivar evidence: what the kernel knew, or L{None} where the platform does not say.
-    @ivar parting: what the goodbye meant that one of the two sides has said; L{None} if neither
+    @ivar goodbyeCode: what the goodbye meant that one of the two sides has said; L{None} if neither
         has.
-    @ivar comeBackAfter: seconds after which, by that goodbye, the other side is welcome again.
+    @ivar retryAfter: seconds after which, by that goodbye, the other side is welcome again.
     """
 
     summary: str = "Why a link ended, or an attempt failed."
     pace: Pace = Pace.NOW
     fleetWide: bool = False
-    turnedAway: bool = False
+    rejectedByPeer: bool = False
     evidence: Evidence | None = None
-    parting: Parting | None = None
-    comeBackAfter: float = 0.0
+    goodbyeCode: GoodbyeCode | None = None
+    retryAfter: float = 0.0
     osError: int | None = None
 
     def __init__(self, words: str = "", *, evidence: Evidence | None = None) -> None:
@@ -177,8 +177,8 @@ class PeerClosed(Cause, ConnectionDone):
     """
     The peer closed the connection (FIN).
 
-    @ivar parting: what its goodbye meant; L{None} if it has said none.
-    @ivar comeBackAfter: seconds after which the peer wishes to see us again.
+    @ivar goodbyeCode: what its goodbye meant; L{None} if it has said none.
+    @ivar retryAfter: seconds after which the peer wishes to see us again.
     @ivar spread: seconds, counted from then, over which all whom it has told so should spread.
     """
 
@@ -190,16 +190,16 @@ class PeerClosed(Cause, ConnectionDone):
         words: str = "",
         *,
         evidence: Evidence | None = None,
-        parting: Parting | None = None,
-        comeBackAfter: float = 0.0,
+        goodbyeCode: GoodbyeCode | None = None,
+        retryAfter: float = 0.0,
         spread: float = 0.0,
     ) -> None:
         super().__init__(words, evidence=evidence)
-        self.parting = parting
-        self.comeBackAfter = comeBackAfter
+        self.goodbyeCode = goodbyeCode
+        self.retryAfter = retryAfter
         self.spread = spread
-        if parting in (Parting.REFUSED, Parting.NAME_IN_USE):
-            self.turnedAway = True
+        if goodbyeCode in (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE):
+            self.rejectedByPeer = True
             self.pace = Pace.SLOWLY
 
 

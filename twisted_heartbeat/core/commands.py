@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What a L{Reconnector<twisted_heartbeat.core.reconnector.Supervision>} orders its driver to do.
+What a L{Reconnector<twisted_heartbeat.core.reconnector.Reconnector>} orders its driver to do.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class CancelAttempt:
     """
-    Give the attempt up; L{Supervision.failed} follows when it is gone.
+    Give the attempt up; L{Reconnector.failed} follows when it is gone.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
     """
-    Prepare the new link; L{Supervision.prepared} or L{Supervision.rejected} follows.
+    Prepare the new link; L{Reconnector.prepared} or L{Reconnector.rejected} follows.
     """
 
 
@@ -76,7 +76,7 @@ class Announce:
 @dataclass(frozen=True, slots=True)
 class Abort:
     """
-    End the link at once; L{Supervision.lost} follows.
+    End the link at once; L{Reconnector.lost} follows.
     """
 
     cause: Cause
@@ -85,14 +85,14 @@ class Abort:
 @dataclass(frozen=True, slots=True)
 class Close:
     """
-    End the link politely, within its limit; L{Supervision.lost} follows.
+    End the link politely, within its limit; L{Reconnector.lost} follows.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
     """
-    The link has ended: run its cleanups; L{Supervision.cleaned} follows.
+    The link has ended: run its cleanups; L{Reconnector.cleaned} follows.
     """
 
     cause: Cause
@@ -110,7 +110,7 @@ class ReportFailure:
 @dataclass(frozen=True, slots=True)
 class ChooseDelay:
     """
-    How long to wait?  L{Supervision.chosen} follows.
+    How long to wait?  L{Reconnector.chosen} follows.
 
     @ivar attempt: failures in a row, as in L{Retry}.
     @ivar cause: the last one's.
@@ -123,7 +123,7 @@ class ChooseDelay:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """
-    Wait; L{Supervision.waited} follows.
+    Wait; L{Reconnector.waited} follows.
     """
 
     retry: Retry
@@ -152,7 +152,7 @@ class Stopped:
     """
 
 
-Order = (
+Command = (
     Attempt
     | CancelAttempt
     | Prepare

@@ -5,7 +5,7 @@
 Is the peer alive?  Facts and C{now} go in; ping, suspect, verdict come out.
 
 A hand-written class with deadlines and not a state machine of states, because its hot input, a
-received chunk, has to cost one assignment: L{Liveness.heardAt}.
+received chunk, has to cost one assignment: L{FailureDetector.heardAt}.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Decision(Enum):
     """
 
     NOTHING = "nothing"
-    """Look again when L{Liveness.due} says so."""
+    """Look again when L{FailureDetector.due} says so."""
 
     PING = "ping"
     """The peer is silent: make it speak."""
@@ -55,23 +55,23 @@ class _Stage(Enum):
 
 _FRESH, _PINGED, _PINGED_AGAIN, _LOOKING, _DEAD = _Stage
 
-PUNCTUAL = 0.025
+LATENESS_TOLERANCE = 0.025
 """Seconds.  A look that comes no later than this after its time is not late."""
 
-_AWAY = 1.0
+_STALL_THRESHOLD = 1.0
 """Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
 
-_FRESH_FOR = 0.75
+_FRESH_FRACTION = 0.75
 """
 Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
 left of the interval is the room in which the pings to many peers are kept apart.
 """
 
 
-_OFTEN = 0.5
+_TALKATIVE_FRACTION = 0.5
 """Of its L{patience}: a peer that speaks often has most likely spoken within that."""
 
-ANSWERS_WITHIN = 1 / 16
+ANSWER_WINDOW = 1 / 16
 """Of the interval.  Whatever a peer says later than this after a ping is most likely no answer."""
 
 _ROUNDING = 1e-6
@@ -86,10 +86,10 @@ def patience(heartbeat: Heartbeat) -> float:
     Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
     one that is never pinged.
     """
-    return (heartbeat.interval or 0.0) * _FRESH_FOR
+    return (heartbeat.interval or 0.0) * _FRESH_FRACTION
 
 
-class Liveness:
+class FailureDetector:
     """
     What is known of one peer's life.
 
@@ -102,11 +102,11 @@ class Liveness:
     """
 
     __slots__ = (
-        "_askedFor",
+        "_pingDueAt",
         "_deadline",
         "_heartbeat",
-        "_place",
-        "_silentSince",
+        "_phaseDueAt",
+        "_heardAtPing",
         "_stage",
         "due",
         "heardAt",
@@ -137,20 +137,20 @@ class Liveness:
         """
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
-        self._place = None if phase is None or interval is None else now + phase * interval
+        self._phaseDueAt = None if phase is None or interval is None else now + phase * interval
         self._stage = _FRESH
-        self._silentSince = self._askedFor = NEVER
+        self._heardAtPing = self._pingDueAt = NEVER
         self.suspected = False
         self._deadline = inf
         self.heardAt = now
         self.due = inf if heartbeat is None else self._firstLook(heartbeat)
 
     @property
-    def fresh(self) -> bool:
+    def hasSpokenSincePing(self) -> bool:
         """
         Whether the peer spoke since it was last asked to.
         """
-        return self._stage is _FRESH or self.heardAt != self._silentSince
+        return self._stage is _FRESH or self.heardAt != self._heardAtPing
 
     @property
     def deadline(self) -> float:
@@ -159,9 +159,9 @@ class Liveness:
         """
         if self._heartbeat is None:
             return inf
-        return self.heardAt + self._heartbeat.bound if self.fresh else self._deadline
+        return self.heardAt + self._heartbeat.bound if self.hasSpokenSincePing else self._deadline
 
-    def glance(self, now: float, lateness: float = 0.0) -> bool | None:
+    def decideFast(self, now: float, lateness: float = 0.0) -> bool | None:
         """
         What L{decide} comes to where a peer has spoken since it was last asked and the look is
         punctual.  Most looks are such, and of ten thousand links each second has as many: so all of
@@ -170,14 +170,14 @@ class Liveness:
         @return: whether to ping; L{None} if it is not so plain, and L{decide} has to be asked.
         """
         heartbeat, heardAt = self._heartbeat, self.heardAt
-        if heartbeat is None or self.suspected or heardAt == self._silentSince:
+        if heartbeat is None or self.suspected or heardAt == self._heardAtPing:
             return None
-        interval, place = heartbeat.interval, self._askedFor
+        interval, place = heartbeat.interval, self._pingDueAt
         if interval is None or self._stage is _DEAD:
             return None
-        if self._place is None:
+        if self._phaseDueAt is None:
             due = heardAt + interval
-        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FOR):
+        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FRACTION):
             # Its place in the interval that follows.
             due = place + interval
         else:
@@ -185,21 +185,21 @@ class Liveness:
         if now < due:
             self.due = due
             return False
-        if lateness > PUNCTUAL:
+        if lateness > LATENESS_TOLERANCE:
             return None
         timeout = heartbeat.timeout
         self._stage = _PINGED
-        self._askedFor = due
-        if self._place is not None:
+        self._pingDueAt = due
+        if self._phaseDueAt is not None:
             # As good as its first one, and no number of its own.
-            self._place = due
-        self._silentSince = heardAt
+            self._phaseDueAt = due
+        self._heardAtPing = heardAt
         self._deadline = deadline = heardAt + (interval + timeout)
         suspicion, again = deadline - timeout / 2, due + interval
         self.due = suspicion if suspicion < again else again
         return True
 
-    def onlyAnswers(self, due: float) -> float | None:
+    def quietSince(self, due: float) -> float | None:
         """
         Find out whether the peer does nothing else, as most of many do: it has answered the last
         ping, has said nothing since, and it is to be pinged again.
@@ -210,27 +210,27 @@ class Liveness:
         heartbeat = self._heartbeat
         if heartbeat is None or heartbeat.interval is None:
             return None
-        if self._stage is not _PINGED or self.suspected or self.heardAt == self._silentSince:
+        if self._stage is not _PINGED or self.suspected or self.heardAt == self._heardAtPing:
             return None
         first, latest = self._firstLook(heartbeat), self.heardAt + heartbeat.interval
-        return min(first, due) if first - _ROUNDING < due <= latest + PUNCTUAL else None
+        return min(first, due) if first - _ROUNDING < due <= latest + LATENESS_TOLERANCE else None
 
     @property
-    def placed(self) -> bool:
+    def hasPhase(self) -> bool:
         """
         Whether it has a place in the interval.
         """
-        return self._place is not None
+        return self._phaseDueAt is not None
 
-    def rest(self) -> None:
+    def park(self) -> None:
         """
-        One that L{onlyAnswers} is pinged now, and interval after interval, by somebody who need not
+        One that L{quietSince} is pinged now, and interval after interval, by somebody who need not
         ask again before L{resume}.
         """
         self.due = self._deadline = inf
-        self._silentSince = self._askedFor = NEVER
-        if self._place is not None:
-            self._place = NEVER
+        self._heardAtPing = self._pingDueAt = NEVER
+        if self._phaseDueAt is not None:
+            self._phaseDueAt = NEVER
 
     def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
         """
@@ -244,40 +244,46 @@ class Liveness:
         if heartbeat is None or heartbeat.interval is None:
             return
         self._stage = _PINGED
-        self._askedFor = due
-        if self._place is not None:
-            self._place = due
+        self._pingDueAt = due
+        if self._phaseDueAt is not None:
+            self._phaseDueAt = due
         if answered:
-            self._silentSince = NEVER
-            self.due = (self.heardAt if self._place is None else due) + heartbeat.interval
+            self._heardAtPing = NEVER
+            self.due = (self.heardAt if self._phaseDueAt is None else due) + heartbeat.interval
         else:
-            self._silentSince = self.heardAt
+            self._heardAtPing = self.heardAt
             # One that was asked late has its whole timeout all the same.
             deadline = max(self.heardAt + heartbeat.bound, askedAt + heartbeat.timeout)
             self._expectBy(deadline, heartbeat.timeout)
             self._lookBy(due + heartbeat.interval)
 
-    def speaksOften(self, now: float) -> bool:
+    def isTalkative(self, now: float) -> bool:
         """
         Whether the peer's last word is so young that it may be one of those who need not be asked,
         and was not asked for.
         """
         heartbeat = self._heartbeat
-        if heartbeat is None or now - self.heardAt >= patience(heartbeat) * _OFTEN:
+        if heartbeat is None or now - self.heardAt >= patience(heartbeat) * _TALKATIVE_FRACTION:
             return False
-        return self.heardAt - self.pingedAt > (heartbeat.interval or 0.0) * ANSWERS_WITHIN
+        return self.heardAt - self.pingedAt > (heartbeat.interval or 0.0) * ANSWER_WINDOW
 
-    def settle(self, until: float) -> bool:
+    def suspendChecks(self, until: float) -> bool:
         """
         Find out whether nothing can be due before then, for the peer has spoken, and not long ago.
-        Then whoever sees to that, and comes back in time, need not ask again before L{unsettle}.
+        Then whoever sees to that, and comes back in time, need not ask again before
+        L{resumeChecks}.
 
         @param until: seconds.
         """
         heartbeat = self._heartbeat
-        if heartbeat is None or self.suspected or self._stage is _DEAD or not self.fresh:
+        if (
+            heartbeat is None
+            or self.suspected
+            or self._stage is _DEAD
+            or not self.hasSpokenSincePing
+        ):
             return False
-        if self._place is not None and self._askedFor == NEVER:
+        if self._phaseDueAt is not None and self._pingDueAt == NEVER:
             # Its first ping comes with its place, whatever it says.
             return False
         if self.heardAt + patience(heartbeat) < until:
@@ -287,20 +293,20 @@ class Liveness:
         return True
 
     @property
-    def settled(self) -> bool:
+    def checksSuspended(self) -> bool:
         """
-        Whether nothing is due before L{unsettle}.
+        Whether nothing is due before L{resumeChecks}.
         """
         return self.due == inf and self._stage is _FRESH and self._heartbeat is not None
 
-    def unsettle(self) -> None:
+    def resumeChecks(self) -> None:
         """
         It is looked at by itself again.
         """
-        if self._heartbeat is not None and self.settled:
+        if self._heartbeat is not None and self.checksSuspended:
             self.due = self._firstLook(self._heartbeat)
 
-    def mute(self) -> None:
+    def peerHalfClosed(self) -> None:
         """
         The peer has closed its half: from here on its silence proves nothing.
         """
@@ -309,7 +315,7 @@ class Liveness:
         self.suspected = False
         self.due = inf
 
-    def ask(self, now: float, within: float) -> Decision:
+    def probe(self, now: float, within: float) -> Decision:
         """
         Have the peer speak now, though its interval is not over.
 
@@ -321,40 +327,42 @@ class Liveness:
         if self._heartbeat is None or self._stage is _DEAD:
             return Decision.NOTHING
         deadline = min(self.deadline, now + within)
-        if not self.fresh:
+        if not self.hasSpokenSincePing:
             self._hasten(deadline, self._heartbeat.timeout)
             return Decision.NOTHING
         # Where time is coarse, the answer may come in the instant of the word before it.
-        self._silentSince = self.heardAt = nextafter(self.heardAt, -inf)
+        self._heardAtPing = self.heardAt = nextafter(self.heardAt, -inf)
         self._expectBy(deadline, self._heartbeat.timeout)
-        self._lookBy(now + _FRESH_FOR * (self._heartbeat.interval or inf))
+        self._lookBy(now + _FRESH_FRACTION * (self._heartbeat.interval or inf))
         return Decision.PING
 
-    def decide(self, now: float, lateness: float = 0.0, excusedAt: float | None = None) -> Decision:
+    def decide(
+        self, now: float, lateness: float = 0.0, localDelayUntil: float | None = None
+    ) -> Decision:
         """
         Look at the peer.
 
         @param now: seconds.
         @param lateness: seconds by which this look comes late: so long this process did not read.
-        @param excusedAt: the latest instant at which the silence since the ping was ours: the ping
-            still waited in a buffer that drains, or reading was paused.
+        @param localDelayUntil: the latest instant at which the silence since the ping was ours:
+            the ping still waited in a buffer that drains, or reading was paused.
         """
         if self._heartbeat is None or self._stage is _DEAD:
             return Decision.NOTHING
-        if self._stage is _FRESH or self.heardAt != self._silentSince:
-            return self._decideFresh(self._heartbeat, now, lateness, excusedAt)
-        return self._decideExpected(self._heartbeat, now, lateness, excusedAt)
+        if self._stage is _FRESH or self.heardAt != self._heardAtPing:
+            return self._decideFresh(self._heartbeat, now, lateness, localDelayUntil)
+        return self._decideExpected(self._heartbeat, now, lateness, localDelayUntil)
 
     def _decideExpected(
-        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+        self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
     ) -> Decision:
         timeout = heartbeat.timeout
-        if excusedAt is not None and excusedAt + timeout > self._deadline:
-            return self._postpone(excusedAt + timeout, timeout)
+        if localDelayUntil is not None and localDelayUntil + timeout > self._deadline:
+            return self._postpone(localDelayUntil + timeout, timeout)
         return self._decideSilent(heartbeat, now, lateness)
 
     def _decideFresh(
-        self, heartbeat: Heartbeat, now: float, lateness: float, excusedAt: float | None
+        self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
     ) -> Decision:
         self._stage = _FRESH
         self.due = self._firstLook(heartbeat)
@@ -362,15 +370,15 @@ class Liveness:
             return self._recovered()
         if now < self.due:
             return Decision.NOTHING
-        self._askedFor = self.due
-        self._silentSince = self.heardAt
+        self._pingDueAt = self.due
+        self._heardAtPing = self.heardAt
         bound = self.heardAt + heartbeat.bound
         if heartbeat.interval is None:
             self._expectBy(bound, heartbeat.timeout)
-            return self._decideExpected(heartbeat, now, lateness, excusedAt)
+            return self._decideExpected(heartbeat, now, lateness, localDelayUntil)
         # A peer that was asked late has its whole timeout all the same; but a timer that is late
         # by a little does not move the bound.
-        late = lateness > PUNCTUAL
+        late = lateness > LATENESS_TOLERANCE
         again = self.due + heartbeat.interval
         self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
         self._lookBy(again)
@@ -380,11 +388,11 @@ class Liveness:
         if heartbeat.interval is None:
             return self.heardAt + heartbeat.timeout / 2
         latest = self.heardAt + heartbeat.interval
-        if self._place is None:
+        if self._phaseDueAt is None:
             return latest
-        if self._askedFor == NEVER:
-            return self._place
-        return latest - (latest - self._place) % (heartbeat.interval * (1 - _FRESH_FOR))
+        if self._pingDueAt == NEVER:
+            return self._phaseDueAt
+        return latest - (latest - self._phaseDueAt) % (heartbeat.interval * (1 - _FRESH_FRACTION))
 
     def _expectBy(self, deadline: float, timeout: float) -> None:
         self._stage = _PINGED
@@ -448,5 +456,5 @@ class Liveness:
         silence only, lest it never find a dead peer.
         """
         if self._stage is _PINGED_AGAIN:
-            return lateness > max(heartbeat.bound, _AWAY)
-        return lateness > max(PUNCTUAL, heartbeat.timeout / 8)
+            return lateness > max(heartbeat.bound, _STALL_THRESHOLD)
+        return lateness > max(LATENESS_TOLERANCE, heartbeat.timeout / 8)

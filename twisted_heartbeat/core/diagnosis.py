@@ -137,7 +137,7 @@ def causeOfLoss(
         return _chained(PeerClosed(), error)
     if error is None or isinstance(error, ConnectionClosed):
         return _chained(LinkLost(), error)
-    return _chained(ClosedHere(f"the protocol raised {inWords(error)}"), error)
+    return _chained(ClosedHere(f"the protocol raised {describeError(error)}"), error)
 
 
 def isOwnException(error: BaseException | None) -> bool:
@@ -162,7 +162,7 @@ def causeOfFailure(error: BaseException | None) -> Cause:
     named = causeOfErrno(number) if isinstance(number, int) else None
     if named is not None and named.pace is Pace.SLOWLY:
         return _chained(named, error)
-    cause = ConnectFailed("" if error is None else inWords(error))
+    cause = ConnectFailed("" if error is None else describeError(error))
     if isinstance(error, ConnectionRefusedError):
         cause.fleetWide = True
     elif isinstance(error, (DNSLookupError, NoRouteError)):
@@ -174,7 +174,7 @@ def _causeOfTls(error: BaseException, refused: str, handshaking: bool) -> Cause:
     """
     Whatever else follows, such as the reset of one who has refused our certificate and closed.
     """
-    words = inWords(error)
+    words = describeError(error)
     # In TLS 1.3 a client's handshake is over before the server has looked at its certificate.
     if handshaking or "alert" in words:
         return _handshakeFailed(error, refused)
@@ -182,7 +182,7 @@ def _causeOfTls(error: BaseException, refused: str, handshaking: bool) -> Cause:
 
 
 def _handshakeFailed(error: BaseException | None, refused: str) -> HandshakeFailed:
-    why = "it was cut off" if error is None else inWords(error)
+    why = "it was cut off" if error is None else describeError(error)
     because = f" ({refused})" if refused else ""
     return HandshakeFailed(f"the TLS handshake failed: {why}{because}")
 
@@ -194,7 +194,7 @@ def _isTls(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] == "OpenSSL"
 
 
-def inWords(error: BaseException) -> str:
+def describeError(error: BaseException) -> str:
     """
     An error for a reader: its class's name, and what it says.
     """

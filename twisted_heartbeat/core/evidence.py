@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Fall:
+class VerdictBatch:
     """
     The links that one tick of the pulse found dead.
 
@@ -30,7 +30,7 @@ class Evidence:
 
     @ivar sinceAck: seconds since the peer's kernel last acknowledged anything.
     @ivar sinceData: seconds since the peer's kernel last delivered data.
-    @ivar unacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
+    @ivar bytesUnacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
     @ivar unanswered: segments on their way that the peer's kernel has not acknowledged.
     @ivar retransmits: times in a row that the oldest of them was sent again.
     @ivar window: bytes that the peer's kernel is ready to take; 0 from one that does not read.
@@ -40,13 +40,13 @@ class Evidence:
 
     sinceAck: float | None = None
     sinceData: float | None = None
-    unacknowledged: int | None = None
+    bytesUnacknowledged: int | None = None
     unanswered: int | None = None
     retransmits: int | None = None
     window: int | None = None
     probes: int | None = None
     rtt: float | None = None
-    _fall: Fall = field(default_factory=lambda: Fall(1), repr=False, compare=False)
+    _fall: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
 
     @property
     def kernelAnswers(self) -> bool:
@@ -55,10 +55,10 @@ class Evidence:
         ours, waits because the peer's has no room.
         """
         answered = self.unanswered == 0 and self.retransmits == 0 and self.probes == 0
-        return answered and (not self.unacknowledged or self.window == 0)
+        return answered and (not self.bytesUnacknowledged or self.window == 0)
 
     @property
-    def fellTogether(self) -> int:
+    def simultaneousVerdicts(self) -> int:
         """
         How many links the same tick found dead, this one included: many mean one fault of the
         network, not many dead peers.

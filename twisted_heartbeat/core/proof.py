@@ -58,7 +58,7 @@ def isProven(facts: LinkFacts, stableAfter: float) -> bool:
     @param stableAfter: seconds.
     """
     cause = facts.cause
-    if not facts.prepared or facts.hookFailed or cause.turnedAway:
+    if not facts.prepared or facts.hookFailed or cause.rejectedByPeer:
         return False
     isStable = facts.upFor >= stableAfter
     if not facts.builtIn:
@@ -67,5 +67,5 @@ def isProven(facts: LinkFacts, stableAfter: float) -> bool:
 
 
 def _revokes(cause: Cause) -> bool:
-    saidGoodbye = isinstance(cause, PeerClosed) and cause.parting is not None
+    saidGoodbye = isinstance(cause, PeerClosed) and cause.goodbyeCode is not None
     return saidGoodbye or isinstance(cause, ProtocolViolation)

@@ -4,7 +4,7 @@
 """
 Connect, prepare, clean up, wait, stop: one machine that decides, for every driver.
 
-L{Supervision} takes facts (an attempt failed, the link was lost, the user wants to stop) and
+L{Reconnector} takes facts (an attempt failed, the link was lost, the user wants to stop) and
 returns orders (make an attempt, wait so long, say that all has stopped).  It carries nothing out
 and calls nobody: the driver carries the orders out, after the transition is complete.  So no
 exception, and no input that comes from inside of an order, can leave it between two states.
@@ -39,7 +39,7 @@ from .commands import (
 )
 
 if TYPE_CHECKING:
-    from .commands import Order
+    from .commands import Command
 
 
 class State(StrEnum):
@@ -68,7 +68,7 @@ class State(StrEnum):
 
 class _Machine(Protocol):
     """
-    The inputs of the machine.  What they come to is in L{_Facts.orders}.
+    The inputs of the machine.  What they come to is in L{_History.orders}.
     """
 
     def start(self) -> None:
@@ -118,7 +118,7 @@ class _Machine(Protocol):
 
 
 @dataclass
-class _Facts:
+class _History:
     """
     What outlives a transition.
 
@@ -134,7 +134,7 @@ class _Facts:
     @ivar renewing: whether the next attempt is to follow the present one without a wait.
     """
 
-    orders: list[Order] = field(default_factory=list)
+    orders: list[Command] = field(default_factory=list)
     failures: int = 0
     attempts: int = 0
     firstFailure: float = 0.0
@@ -145,12 +145,12 @@ class _Facts:
     restart: bool = False
     renewing: bool = False
 
-    def order(self, *orders: Order) -> None:
+    def order(self, *orders: Command) -> None:
         self.orders.extend(orders)
 
 
-def _makeMachine() -> Callable[[_Facts], _Machine]:
-    builder = TypeMachineBuilder(_Machine, _Facts)
+def _makeMachine() -> Callable[[_History], _Machine]:
+    builder = TypeMachineBuilder(_Machine, _History)
 
     # States:
     stopped = builder.state(State.STOPPED.value)
@@ -173,7 +173,7 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     # Transitions with orders:
     @pep614(stopped.upon(_Machine.start).to(connecting))
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
-    def startAnew(machine: _Machine, facts: _Facts) -> None:
+    def startAnew(machine: _Machine, facts: _History) -> None:
         facts.failures = facts.attempts = 0
         facts.restart = facts.used = facts.renewing = False
         facts.order(Attempt(1))
@@ -182,75 +182,75 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
     @pep614(stopped.upon(_Machine.retry).to(deciding))
     @pep614(gaveUp.upon(_Machine.retry).to(deciding))
-    def decide(machine: _Machine, facts: _Facts) -> None:
+    def decide(machine: _Machine, facts: _History) -> None:
         facts.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
     @pep614(deciding.upon(_Machine.renewed).to(connecting))
-    def tryAgain(machine: _Machine, facts: _Facts) -> None:
+    def tryAgain(machine: _Machine, facts: _History) -> None:
         facts.used = False
         facts.order(Attempt(facts.attempts + 1))
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
-    def prepare(machine: _Machine, facts: _Facts) -> None:
+    def prepare(machine: _Machine, facts: _History) -> None:
         facts.used = facts.renewing = False
         facts.order(Prepare())
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
-    def announce(machine: _Machine, facts: _Facts) -> None:
+    def announce(machine: _Machine, facts: _History) -> None:
         facts.used = True
         facts.order(Announce())
 
     @pep614(preparing.upon(_Machine.rejected).to(rejecting))
     @pep614(connected.upon(_Machine.rejected).to(rejecting))
-    def abort(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+    def abort(machine: _Machine, facts: _History, cause: Cause) -> None:
         facts.order(Abort(cause))
 
     @pep614(preparing.upon(_Machine.lost).to(cleaning))
-    def abandonPreparation(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+    def abandonPreparation(machine: _Machine, facts: _History, cause: Cause) -> None:
         facts.order(CancelPrepare(), CleanUp(cause))
 
     @pep614(connected.upon(_Machine.lost).to(cleaning))
     @pep614(rejecting.upon(_Machine.lost).to(cleaning))
     @pep614(closing.upon(_Machine.lost).to(ending))
-    def cleanUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+    def cleanUp(machine: _Machine, facts: _History, cause: Cause) -> None:
         facts.order(CleanUp(cause))
 
     @pep614(connecting.upon(_Machine.renew).loop())
-    def renewAttempt(machine: _Machine, facts: _Facts) -> None:
+    def renewAttempt(machine: _Machine, facts: _History) -> None:
         facts.renewing = True
         facts.order(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.renew).to(rejecting))
-    def renewPrepared(machine: _Machine, facts: _Facts) -> None:
+    def renewPrepared(machine: _Machine, facts: _History) -> None:
         facts.renewing = True
         cause = ClosedHere("another attempt was asked for while the link was being prepared")
         facts.order(CancelPrepare(), Abort(cause))
 
     @pep614(deciding.upon(_Machine.chosen).to(waiting))
-    def wait(machine: _Machine, facts: _Facts, retry: Retry) -> None:
+    def wait(machine: _Machine, facts: _History, retry: Retry) -> None:
         facts.order(Wait(retry))
 
     @pep614(deciding.upon(_Machine.despair).to(gaveUp))
-    def giveUp(machine: _Machine, facts: _Facts, cause: Cause) -> None:
+    def giveUp(machine: _Machine, facts: _History, cause: Cause) -> None:
         facts.order(GiveUp(cause))
 
     # Stopping:
     @pep614(connecting.upon(_Machine.stop).to(cancelling))
-    def cancelAttempt(machine: _Machine, facts: _Facts) -> None:
+    def cancelAttempt(machine: _Machine, facts: _History) -> None:
         facts.order(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.stop).to(closing))
-    def closeUnprepared(machine: _Machine, facts: _Facts) -> None:
+    def closeUnprepared(machine: _Machine, facts: _History) -> None:
         facts.order(CancelPrepare(), Close())
 
     @pep614(connected.upon(_Machine.stop).to(closing))
     @pep614(cancelling.upon(_Machine.connected).to(closing))
-    def close(machine: _Machine, facts: _Facts) -> None:
+    def close(machine: _Machine, facts: _History) -> None:
         facts.order(Close())
 
     @pep614(waiting.upon(_Machine.stop).to(stopped))
-    def cancelWait(machine: _Machine, facts: _Facts) -> None:
+    def cancelWait(machine: _Machine, facts: _History) -> None:
         facts.order(CancelWait(), Stopped())
 
     @pep614(stopped.upon(_Machine.stop).loop())
@@ -258,13 +258,13 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
     @pep614(deciding.upon(_Machine.stop).to(stopped))
     @pep614(cancelling.upon(_Machine.failed).to(stopped))
     @pep614(ending.upon(_Machine.cleaned).to(stopped))
-    def finish(machine: _Machine, facts: _Facts) -> None:
+    def finish(machine: _Machine, facts: _History) -> None:
         facts.order(Stopped())
 
-    def startLater(machine: _Machine, facts: _Facts) -> None:
+    def startLater(machine: _Machine, facts: _History) -> None:
         facts.restart = True
 
-    def stopAfterAll(machine: _Machine, facts: _Facts) -> None:
+    def stopAfterAll(machine: _Machine, facts: _History) -> None:
         facts.restart = False
 
     for stopping in (cancelling, closing, ending):
@@ -293,13 +293,13 @@ def _makeMachine() -> Callable[[_Facts], _Machine]:
 _buildMachine = _makeMachine()
 
 
-Exhausted = Callable[[int, int, float], bool]
+GiveUpTest = Callable[[int, int, float], bool]
 """
 Failures in a row, those of them that were attempts, seconds since the first -> whether to give up.
 """
 
 
-class Supervision:
+class Reconnector:
     """
     One link at a time, kept up for as long as it is wanted.
 
@@ -308,12 +308,12 @@ class Supervision:
     over: it changes nothing and no order follows.
     """
 
-    def __init__(self, exhausted: Exhausted) -> None:
+    def __init__(self, exhausted: GiveUpTest) -> None:
         """
         @param exhausted: whether to give up.
         """
         self._exhausted = exhausted
-        self._facts = _Facts()
+        self._facts = _History()
         self._machine = _buildMachine(self._facts)
         # Kept, for it is asked for more often than it changes, and a machine takes its time.
         self._state: State | None = None
@@ -348,25 +348,25 @@ class Supervision:
         """
         self._facts.failures, self._facts.attempts = self._facts.forgiven
 
-    def start(self) -> list[Order]:
+    def start(self) -> list[Command]:
         """
         The user wants a link.
         """
         return self._after(self._machine.start)
 
-    def stop(self) -> list[Order]:
+    def stop(self) -> list[Command]:
         """
         The user wants none.
         """
         return self._after(self._machine.stop)
 
-    def connected(self) -> list[Order]:
+    def connected(self) -> list[Command]:
         """
         The attempt has led to a link, its TLS handshake included.
         """
         return self._after(self._machine.connected)
 
-    def failed(self, cause: Cause, now: float) -> list[Order]:
+    def failed(self, cause: Cause, now: float) -> list[Command]:
         """
         The attempt has come to nothing.
         """
@@ -374,7 +374,7 @@ class Supervision:
             self._blame(cause, now)
         return self._after(self._machine.failed, now=now)
 
-    def retry(self, cause: Cause, now: float) -> list[Order]:
+    def retry(self, cause: Cause, now: float) -> list[Command]:
         """
         Wait, and then make an attempt, although none is under way.  This input is for a driver
         whose first attempt, or the one before this, was made without it.
@@ -385,19 +385,19 @@ class Supervision:
             self._blame(cause, now)
         return self._after(self._machine.retry, now=now)
 
-    def prepared(self) -> list[Order]:
+    def prepared(self) -> list[Command]:
         """
         The link is ready for use.
         """
         return self._after(self._machine.prepared)
 
-    def rejected(self, cause: Cause) -> list[Order]:
+    def rejected(self, cause: Cause) -> list[Command]:
         """
         The link can not be used.
         """
         return self._after(self._machine.rejected, cause)
 
-    def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Order]:
+    def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Command]:
         """
         The link has ended.
 
@@ -410,13 +410,13 @@ class Supervision:
             self._blame(cause, now, attempt=not proven)
         return self._after(self._machine.lost, cause)
 
-    def cleaned(self, now: float) -> list[Order]:
+    def cleaned(self, now: float) -> list[Command]:
         """
         The cleanups of the link have run.
         """
         return self._after(self._machine.cleaned, now=now)
 
-    def chosen(self, delay: float, now: float) -> list[Order]:
+    def chosen(self, delay: float, now: float) -> list[Command]:
         """
         It is known how long to wait.
 
@@ -426,13 +426,13 @@ class Supervision:
         retry = Retry(facts.failures, delay, facts.cause, now - facts.firstFailure)
         return self._after(self._machine.chosen, retry)
 
-    def waited(self) -> list[Order]:
+    def waited(self) -> list[Command]:
         """
         The wait is over, or was cut short.
         """
         return self._after(self._machine.waited)
 
-    def renew(self) -> list[Order]:
+    def renew(self) -> list[Command]:
         """
         The user wants another attempt in place of the present one, which has not led to a link yet.
         The attempt that is given up counts as no failure.
@@ -441,7 +441,7 @@ class Supervision:
 
     def _after(
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
-    ) -> list[Order]:
+    ) -> list[Command]:
         facts = self._facts
         try:
             feed(*arguments)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from .validation import _isNumber, _require, _requirePositive
 
-SHORTEST_BOUND = 0.2
+MIN_BOUND = 0.2
 """Seconds.  Below this a loaded but healthy process can not be told from a dead one."""
 
 
@@ -35,11 +35,11 @@ class Heartbeat:
         _requirePositive(self, "interval", orNone=True)
         _requirePositive(self, "timeout")
         _require(
-            self.bound >= SHORTEST_BOUND * 0.999,
+            self.bound >= MIN_BOUND * 0.999,
             self,
             "bound",
             self.bound,
-            f"at least {SHORTEST_BOUND} seconds (interval + timeout)",
+            f"at least {MIN_BOUND} seconds (interval + timeout)",
         )
 
     @property
@@ -57,10 +57,10 @@ class Heartbeat:
         @param bound: seconds, at least 0.2.
         @raise ValueError: if it is anything else.
         """
-        if not _isNumber(bound) or bound < SHORTEST_BOUND:
+        if not _isNumber(bound) or bound < MIN_BOUND:
             raise ValueError(
                 f"Heartbeat.within({bound!r}): the bound must be a number of seconds, "
-                f"at least {SHORTEST_BOUND}"
+                f"at least {MIN_BOUND}"
             )
         interval = bound * 4 / 7
         return cls(interval=interval, timeout=bound - interval)
@@ -91,8 +91,8 @@ class KeepAlive:
     @ivar idle: whole seconds of idleness before the first probe.
     @ivar interval: whole seconds between probes.
     @ivar count: unanswered probes before the system gives the connection up.
-    @ivar userTimeout: seconds that sent data may stay unacknowledged (C{TCP_USER_TIMEOUT}, tcp(7));
-        L{None} leaves the system's own rule.
+    @ivar userTimeout: seconds that sent data may stay bytesUnacknowledged (C{TCP_USER_TIMEOUT},
+        tcp(7)); L{None} leaves the system's own rule.
     @raise ValueError: if a value is outside of what is said here.
     """
 

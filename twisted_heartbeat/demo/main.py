@@ -18,7 +18,7 @@ from typing import NoReturn
 from twisted.internet.task import react
 
 from .. import Heartbeat
-from ..core.settings import SHORTEST_BOUND
+from ..core.settings import MIN_BOUND
 from .peer import runPeer
 from .settings import LONGEST_BOUND, UNAVAILABLE, USAGE
 from .views import show
@@ -51,7 +51,7 @@ def within(text: str) -> Heartbeat:
             return Heartbeat.within(bound)
     except ValueError:
         pass
-    allowed = f"a number of seconds from {SHORTEST_BOUND:g} to {LONGEST_BOUND:g}"
+    allowed = f"a number of seconds from {MIN_BOUND:g} to {LONGEST_BOUND:g}"
     raise ArgumentTypeError(f"must be {allowed}, not {text!r}")
 
 

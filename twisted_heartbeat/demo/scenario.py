@@ -34,7 +34,7 @@ from .. import (
 )
 from ..testing import BlackHole, FaultProxy
 from .results import Facts, Row
-from .settings import AWAY, BACKOFF, CALM, HUNG, PATIENCE
+from .settings import AWAY, BACKOFF, HUNG, SETTLE, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -122,7 +122,7 @@ class Demo:
 
     async def _suffer(self, row: Row, fault: Fault) -> None:
         assert self.service is not None
-        await deferLater(self._reactor, CALM)
+        await deferLater(self._reactor, SETTLE)
         link = await self._talk()
         heardAt, refusedBefore = monotonic() - link.silence, self._facts.rejections
         self._view.say("FAULT", row.fault)
@@ -148,7 +148,7 @@ class Demo:
         return client.link
 
     def _patiently(self, waiting: Deferred[T]) -> Deferred[T]:
-        return waiting.addTimeout(PATIENCE, self._reactor)
+        return waiting.addTimeout(WAIT_LIMIT, self._reactor)
 
     # The faults: each yields the true cause, and is over when its link is gone.
 

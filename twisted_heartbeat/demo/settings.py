@@ -15,7 +15,7 @@ BACKOFF = Backoff(initial=0.5, maximum=0.5, spread=0.5)
 BACK_WITHIN = BACKOFF.maximum + 0.5
 """Seconds: the longest wait, and half a second to connect and be answered."""
 
-CALM, AWAY, PATIENCE, PEER_LIFETIME, LONGEST_BOUND = 0.8, 3.0, 20.0, 120, 15.0
+SETTLE, AWAY, WAIT_LIMIT, PEER_LIFETIME, LONGEST_BOUND = 0.8, 3.0, 20.0, 120, 15.0
 """Seconds: before each fault; without a peer; for all that must come; the others say it."""
 
 USAGE, UNAVAILABLE, INTERRUPTED = 64, 69, 130

@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 
 from .results import HEADINGS, LEGEND, WIDTHS
 from .scenario import Demo
-from .settings import INTERRUPTED, PATIENCE
+from .settings import INTERRUPTED, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -54,7 +54,7 @@ class Plain:
         return f"{monotonic() - self._began:6.2f} s  {event:12}  {words}"
 
 
-class Lively(Plain):
+class LiveView(Plain):
     """
     Shows the demo as a picture that moves, by means of rich.
     """
@@ -113,7 +113,7 @@ async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
     @raise SystemExit: always; with 0 if each row kept the promise.
     """
     lively = sys.stdout.isatty() and find_spec("rich") is not None
-    demo = Demo(reactor, heartbeat, Lively if lively else Plain)
+    demo = Demo(reactor, heartbeat, LiveView if lively else Plain)
     running = Deferred.fromCoroutine(demo.perform())
 
     def interrupt() -> Deferred[None]:
@@ -127,7 +127,7 @@ async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
     except CancelledError:
         raise SystemExit(INTERRUPTED) from None
     except TimeoutError:
-        broken.append(f"Given up: what was to come next did not, in {PATIENCE:g} s.")
+        broken.append(f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s.")
     for row in demo.rows:
         broken += [f"{row.fault}: {words}." for words in row.broken()]
     print(LEGEND, *(broken or ["Each row kept the promise."]), sep="\n")

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_ONE_END = "no hello came: does the other end have the heartbeat: prefix?"
+_MISSING_PREFIX = "no hello came: does the other end have the heartbeat: prefix?"
 
 
 class EndpointHistory:
@@ -141,7 +141,7 @@ class Tunnel(HeartbeatProtocol):
         self._opened = self._flowing = True
         self.inside.protocol = protocol
         protocol.makeConnection(self.inside)
-        self._known.opened()
+        self._known.openedByHello()
         if ISSLTransport.providedBy(self.inside) and IHandshakeListener.providedBy(protocol):
             protocol.handshakeCompleted()
         waiting, self._waiting = self._waiting, None
@@ -168,7 +168,7 @@ class Tunnel(HeartbeatProtocol):
     def _noHello(self, bound: float) -> None:
         self._helloCall = None
         # Of one who has said nothing at all the verdict is due in this instant.
-        if self._known.spoken:
+        if self._known.hasReceivedData:
             self._known.abort(ProtocolViolation(f"no HELLO came within {bound:g} s"))
 
     def _cancelled(self, _: object) -> None:
@@ -181,8 +181,8 @@ class Tunnel(HeartbeatProtocol):
 
     # From the peer.
 
-    def _newReader(self) -> wire.Reader:
-        return wire.Pieces()
+    def _newReader(self) -> wire.FrameReader:
+        return wire.StreamingReader()
 
     def frameReceived(self, frame: wire.Frame) -> None:
         """
@@ -212,7 +212,7 @@ class Tunnel(HeartbeatProtocol):
         self._peerEnded, self._flowing = True, False
         half = IHalfCloseableProtocol(self.inside.protocol, None)
         if half is None:
-            self._known.blame(PeerClosed("the peer has ended its data"))
+            self._known.recordCause(PeerClosed("the peer has ended its data"))
             self.depart()
         else:
             half.readConnectionLost()
@@ -270,7 +270,7 @@ class Tunnel(HeartbeatProtocol):
         """
         Data has been sent.
         """
-        self._known.spoke()
+        self._known.markSent()
 
     def sendEnd(self) -> None:
         """
@@ -341,7 +341,7 @@ class Tunnel(HeartbeatProtocol):
         """
         cause = self._known.cause
         if cause is not None and not isinstance(cause, ClosedHere | HandshakeFailed):
-            cause.add(_ONE_END)
+            cause.add(_MISSING_PREFIX)
 
     @property
     def _known(self) -> MixedInLink:

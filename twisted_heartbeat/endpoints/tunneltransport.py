@@ -31,7 +31,7 @@ from zope.interface import (
 from ..core import wire
 from ..core.causes import PeerClosed
 from ..logs import SafeLogger, guarded
-from ..transport.layers import Buffering, closesHere
+from ..transport.layers import Buffering, isClosingLocally
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -234,9 +234,9 @@ class TunnelTransport(Buffering):
         See C{ITransport}.
         """
         if self.connected and not self.disconnecting:
-            if self.TLS and not closesHere(self):
+            if self.TLS and not isClosingLocally(self):
                 words = "the peer closed the connection (close_notify)"
-                self.carrierLink.blame(PeerClosed(words))
+                self.carrierLink.recordCause(PeerClosed(words))
             self.disconnecting = True
             self._tunnel.stopReading()
             self._settle()

@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-L{Terms}: what all links of one factory or service have in common, and how the log hears of them.
+L{LinkConfig}: what all links of one factory or service have in common, and how the log hears of
+them.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def peerName(address: object) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class LinkConfig:
     """
     What all links of one factory have in common.
 
@@ -75,8 +76,8 @@ class Terms:
     @ivar keepAlive: L{None} to leave the operating system's options alone.
     @ivar ping: makes a peer speak; L{None} where nothing can.
     @ivar name: what the log calls them.
-    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.detector.Liveness>}; L{None} where
-        there are not many.
+    @ivar phase: draws each link's L{phase<twisted_heartbeat.core.detector.FailureDetector>};
+        L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
     """
@@ -119,9 +120,9 @@ class Terms:
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
             known["reason"] = textOf(cause)
-            if cause.parting is not None:
-                known["code"] = int(cause.parting)
-                known["retryAfter"] = cause.comeBackAfter
+            if cause.goodbyeCode is not None:
+                known["code"] = int(cause.goodbyeCode)
+                known["retryAfter"] = cause.retryAfter
         where = [] if known["peer"] is None else ["{peer}"]
         if known["generation"] is not None:
             where.append("generation {generation}")

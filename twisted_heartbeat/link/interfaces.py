@@ -24,7 +24,7 @@ class Owner(Protocol):
     def linkReady(self, link: Link) -> None:
         """The link is established, its TLS handshake included."""
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
         that."""
 
@@ -34,26 +34,26 @@ class Owner(Protocol):
     def linkClosing(self, link: Link) -> None:
         """The link has begun to close, and is not usable any more."""
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """The peer has sent as many pings as it had left, and one more."""
 
 
-class Manner(Protocol):
+class HeartbeatSender(Protocol):
     """
     How a protocol speaks by itself: alike on all links of a factory.
 
-    @ivar within: seconds after this end's last word in which it has to say something, whatever is
-        paused, held back or queued here; C{inf} if the peer relies on nothing.
+    @ivar promisedWithin: seconds after this end's last word in which it has to say something,
+        whatever is paused, held back or queued here; C{inf} if the peer relies on nothing.
     """
 
     @property
-    def within(self) -> float:
+    def promisedWithin(self) -> float:
         """See above."""
 
-    def speak(self, protocol: Any) -> object:
+    def sendHeartbeat(self, protocol: Any) -> object:
         """Say something."""
 
-    def sayClosing(self, protocol: Any) -> object:
+    def sendGoodbye(self, protocol: Any) -> object:
         """Say goodbye to the peer."""
 
 

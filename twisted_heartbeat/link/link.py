@@ -34,39 +34,39 @@ from ..core.causes import (
     SendFailed,
     SendStalled,
 )
-from ..core.detector import NEVER, PUNCTUAL, Decision, Liveness
-from ..core.diagnosis import causeOfLoss, causeOfSilence, inWords, isOwnException
+from ..core.detector import LATENESS_TOLERANCE, NEVER, Decision, FailureDetector
+from ..core.diagnosis import causeOfLoss, causeOfSilence, describeError, isOwnException
 from ..core.proof import LinkFacts
-from ..core.settings import SHORTEST_BOUND, Heartbeat
+from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
 from ..logs import SafeLogger, guarded
-from ..timing.monotonic import untimed
-from ..timing.wheel import pulseFor, reactorStopped
-from ..transport.connection import ObservedSocket
-from ..transport.instrument import bearWitness, observedUnder
+from ..timing.monotonic import clockInMemory
+from ..timing.wheel import reactorStopped, timerWheelFor
+from ..transport.connection import ObservedUnixConnection
+from ..transport.instrument import findObserved, instrument
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import (
     abort,
-    closesHere,
-    connectionUnder,
-    declareForwarded,
-    isAccepted,
+    bytesBufferedAbove,
+    bytesBufferedBelow,
+    findConnection,
+    forwardInterfaces,
+    isClosingLocally,
     isInMemory,
-    notRead,
-    unsentAbove,
-    unsentBelow,
+    isReadingPaused,
+    isServerSide,
 )
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
 from ..transport.routes import unreachable
-from ..transport.tcpinfo import evidenceOf
+from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
     certificateRefused,
+    flushHandshakeBuffer,
     forwardHandshake,
     handshakeDone,
     handshakeRejected,
-    isSecured,
-    sendHeldBack,
+    usesTLS,
 )
 from .config import peerName, plainAddress
 from .politeclose import CloseStep, PoliteClose
@@ -75,16 +75,16 @@ from .usercode import runCleanups, startPing
 from .writes import STALL_LOOKS, Sending
 
 if TYPE_CHECKING:
-    from ..batching.pinground import Means
-    from ..core.evidence import Evidence, Fall
-    from ..core.wire.negotiation import Agreement
-    from ..core.wire.pings import Beats
+    from ..batching.pinground import Pinger
+    from ..core.evidence import Evidence, VerdictBatch
+    from ..core.wire.negotiation import Negotiated
+    from ..core.wire.pings import SharedPing
     from ..logs import LogRateLimit
-    from ..timing.wheel import Pulse, Slot
-    from ..transport.connection import Witness
+    from ..timing.wheel import Slot, TimerWheel
+    from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
-    from .config import Ping, Terms
-    from .interfaces import Door, Manner, Owner
+    from .config import LinkConfig, Ping
+    from .interfaces import Door, HeartbeatSender, Owner
 
 _log = SafeLogger()
 
@@ -92,10 +92,10 @@ _log = SafeLogger()
 _MAX_WRAPPERS = 8
 """Protocols around one another that are looked through."""
 
-_TURNS_TO_LET_GO = 2
+_TURNS_UNTIL_LOST = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
 
-_LIFE_LASTS = 1.0
+PROBE_RESULT_TTL = 1.0
 """Seconds for which a peer that has answered need not be asked again."""
 
 
@@ -111,7 +111,7 @@ def linkInCleanup() -> Link | None:
     return None if link is None or link.cleaned else link
 
 
-class Unowned:
+class UnmanagedOwner:
     """
     The owner of a link that nobody prepares and nobody replaces, until it is connected.
     """
@@ -124,7 +124,7 @@ class Unowned:
             link.owner = _CONNECTED
             link.announceConnected()
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """
         Nothing follows.
         """
@@ -133,7 +133,7 @@ class Unowned:
         """
         Nothing follows but the cleanups.
         """
-        if link.isAccepted:
+        if link.isServerSide:
             link.cleanUpStranger()
         else:
             link.cleanUp()
@@ -143,14 +143,14 @@ class Unowned:
         Nothing follows.
         """
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """
         It may ping as often as it likes.
         """
         link.pingsLeft = -1
 
 
-class _Connected(Unowned):
+class _Connected(UnmanagedOwner):
     """
     The same, once the link is connected.
     """
@@ -165,22 +165,22 @@ class _Connected(Unowned):
 _CONNECTED = _Connected()
 
 
-class _Asking:
+class PendingProbes:
     """
     Those who want to know whether the peer lives, and when one was last told that it does.
     """
 
-    __slots__ = ("answeredAt", "asked")
+    __slots__ = ("lastAnswerAt", "waiting")
 
     def __init__(self) -> None:
-        self.answeredAt = NEVER
-        self.asked: list[Deferred[bool]] = []
+        self.lastAnswerAt = NEVER
+        self.waiting: list[Deferred[bool]] = []
 
     def tell(self, lives: bool) -> None:
         """
         Tell all.
         """
-        asked, self.asked = self.asked, []
+        asked, self.waiting = self.waiting, []
         for one in asked:
             one.callback(lives)
 
@@ -192,60 +192,60 @@ class Link:
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
-    @ivar spoken: whether the protocol has taken the peer's first bytes, without raising.
+    @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
         thing; L{None} until the peer has said its own.
-    @ivar pong: the bytes that answer the last ping, in a protocol that has such a thing; L{None}
-        once they have come.
-    @ivar manner: how the protocol speaks by itself, where there is such a thing.
+    @ivar expectedPong: the bytes that answer the last ping, in a protocol that has such a thing;
+        L{None} once they have come.
+    @ivar heartbeatSender: how the protocol speaks by itself, where there is such a thing.
     @ivar name: what the peer calls itself, once a server has heard it.
     @ivar owner: who hears of its turns; may be handed on.
     @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
         next; below that nobody counts.
-    @ivar spokeAt: when this end last said something other than a ping, in seconds.
+    @ivar lastSentAt: when this end last said something other than a ping, in seconds.
     """
 
     __slots__ = (
         "__weakref__",
-        "_asking",
+        "_probes",
         "_deadline",
         "_direct",
-        "_door",
-        "_ending",
+        "_outerProtocol",
+        "_teardown",
         "_establishedAt",
         "_heartbeat",
-        "_lastPingMark",
-        "_mark",
-        "_means",
+        "_lastPingEnd",
+        "_ackedMark",
+        "_pinger",
         "_pausedUnseen",
         "_ping",
-        "_pingMark",
-        "_sending",
+        "_firstPingEnd",
+        "_writes",
         "_steady",
-        "_terms",
+        "_config",
         "_transport",
         "_trusted",
-        "_witness",
+        "_connection",
         "agreement",
         "generation",
         "keepAlive",
-        "liveness",
-        "manner",
+        "detector",
+        "heartbeatSender",
         "name",
         "owner",
         "pingsLeft",
-        "pong",
+        "expectedPong",
         "protocol",
         "slot",
-        "spokeAt",
-        "spoken",
+        "lastSentAt",
+        "hasReceivedData",
         "state",
     )
 
     def __init__(
         self,
-        terms: Terms,
+        terms: LinkConfig,
         owner: Owner,
         protocol: Any,
         door: Door,
@@ -255,40 +255,40 @@ class Link:
         @param door: what hears that the connection is lost, if the transport never says so.
         @param ping: in place of the terms' own.
         """
-        self._terms = terms
+        self._config = terms
         self.owner = owner
-        self._door = door
+        self._outerProtocol = door
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
         self._trusted = False
         self._pausedUnseen = False
         self._transport: Any = None
-        self._witness: Witness | None = None
-        self._direct: Witness | None = None
-        self._steady: Witness | None = None
-        self._means: Means | None = self._ping
+        self._connection: ObservedConnection | None = None
+        self._direct: ObservedConnection | None = None
+        self._steady: ObservedConnection | None = None
+        self._pinger: Pinger | None = self._ping
         self._establishedAt = 0.0
         self._deadline = inf
-        self._pingMark = 0
-        self._lastPingMark = 0
-        self._mark = 0
+        self._firstPingEnd = 0
+        self._lastPingEnd = 0
+        self._ackedMark = 0
         # What few links have at a time, none has a place for until then.
-        self._sending: Sending | None = None
-        self._ending: Ending | None = None
-        self._asking: _Asking | None = None
-        self.manner: Manner | None = None
+        self._writes: Sending | None = None
+        self._teardown: Ending | None = None
+        self._probes: PendingProbes | None = None
+        self.heartbeatSender: HeartbeatSender | None = None
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
         self.state = "new"
-        self.pong: bytes | None = None
+        self.expectedPong: bytes | None = None
         self.keepAlive: Applied | None = None
-        self.agreement: Agreement | None = None
+        self.agreement: Negotiated | None = None
         self.name = ""
         self.pingsLeft = 0
-        self.spokeAt = NEVER
-        self.spoken = False
-        self.liveness = Liveness(None, 0.0)
+        self.lastSentAt = NEVER
+        self.hasReceivedData = False
+        self.detector = FailureDetector(None, 0.0)
 
     def __repr__(self) -> str:
         return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
@@ -319,41 +319,41 @@ class Link:
         """
         Its clock's.
         """
-        return self._terms.clock.seconds
+        return self._config.clock.seconds
 
     @property
     def clock(self) -> IReactorTime:
         """
         What tells it the time, and makes its delayed calls.
         """
-        return self._terms.clock
+        return self._config.clock
 
     @property
-    def _pulse(self) -> Pulse:
-        return pulseFor(self._terms.clock)
+    def _wheel(self) -> TimerWheel:
+        return timerWheelFor(self._config.clock)
 
     @property
     def cause(self) -> Cause | None:
         """
         Why it ended; L{None} until it is known.
         """
-        return None if self._ending is None else self._ending.cause
+        return None if self._teardown is None else self._teardown.cause
 
     @property
     def refused(self) -> bool:
         """
         Whether a server did not admit the peer.
         """
-        return self._ending is not None and self._ending.refused
+        return self._teardown is not None and self._teardown.refused
 
     @property
     def silence(self) -> float:
         """
         Seconds since the last byte was received from the peer; at its end, once it has a cause.
         """
-        decidedAt = None if self._ending is None else self._ending.decidedAt
+        decidedAt = None if self._teardown is None else self._teardown.decidedAt
         until = self.seconds() if decidedAt is None else decidedAt
-        return max(0.0, until - self.liveness.heardAt)
+        return max(0.0, until - self.detector.heardAt)
 
     @property
     def bound(self) -> float | None:
@@ -380,7 +380,7 @@ class Link:
             # Its hello came before the carried protocol was built.
             return True
         speaker = self._speaker
-        return self.spoken if speaker is None else speaker.agreement is not None
+        return self.hasReceivedData if speaker is None else speaker.agreement is not None
 
     def facts(self, *, prepared: bool) -> LinkFacts:
         """
@@ -388,7 +388,7 @@ class Link:
 
         @param prepared: whether the link was prepared.
         """
-        ending = self._end
+        ending = self.teardown
         assert ending.cause is not None
         until = self.seconds() if ending.decidedAt is None else ending.decidedAt
         return LinkFacts(
@@ -416,11 +416,11 @@ class Link:
         below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
         nothing speaks it.
         """
-        if self.manner is not None:
+        if self.heartbeatSender is not None:
             return self
         if self._carrier is not None:
             return self._carrier
-        kept: Link | None = None if self._ending is None else self._ending.speaker
+        kept: Link | None = None if self._teardown is None else self._teardown.speaker
         if kept is not None:
             return kept
         layer: object = self.protocol
@@ -428,7 +428,7 @@ class Link:
             # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
             layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
             link = getattr(layer, "__dict__", {}).get("link")
-            if isinstance(link, Link) and link.manner is not None:
+            if isinstance(link, Link) and link.heartbeatSender is not None:
                 return link
         return None
 
@@ -444,11 +444,11 @@ class Link:
         return "keepalive" if heartbeat is None or self._ping is None else "ping"
 
     @property
-    def isAccepted(self) -> bool:
+    def isServerSide(self) -> bool:
         """
         Whether the peer has connected to this end.
         """
-        return isAccepted(connectionUnder(self._transport))
+        return isServerSide(findConnection(self._transport))
 
     @property
     def isHealthCheck(self) -> bool:
@@ -463,7 +463,7 @@ class Link:
         """
         Seconds that the last ping took to be answered; L{None} before the first.
         """
-        return self.liveness.rtt
+        return self.detector.rtt
 
     @property
     def certificate(self) -> Any:
@@ -475,34 +475,34 @@ class Link:
 
     # What the door tells it, in this order.
 
-    def established(self, transport: Any) -> None:
+    def connectionMade(self, transport: Any) -> None:
         """
         The connection is there; the protocol does not know yet.
         """
         now = self._establishedAt = self.seconds()
         self._transport = transport
-        self.liveness = Liveness(None, now)
-        declareForwarded(transport, self._door)
-        self._witness = bearWitness(transport, self.liveness, self.seconds, self)
-        if self._witness is None and isInMemory(transport):
-            self._terms = replace(self._terms, clock=untimed(self._terms.clock))
-        elif self._witness is not None and self._witness.watched:
+        self.detector = FailureDetector(None, now)
+        forwardInterfaces(transport, self._outerProtocol)
+        self._connection = instrument(transport, self.detector, self.seconds, self)
+        if self._connection is None and isInMemory(transport):
+            self._config = replace(self._config, clock=clockInMemory(self._config.clock))
+        elif self._connection is not None and self._connection.writeTracked:
             # By the link of a tunnel below.
-            self.sendBegan()
-        if self._terms.keepAlive is not None:
-            self.keepAlive = applyKeepAlive(transport, self._terms.keepAlive)
+            self.writeStarted()
+        if self._config.keepAlive is not None:
+            self.keepAlive = applyKeepAlive(transport, self._config.keepAlive)
         proxied = awaitHeader(transport, self._readyIfComplete)
-        if proxied and self._terms.proxied is not None:
-            self._terms.proxied(self)
+        if proxied and self._config.proxied is not None:
+            self._config.proxied(self)
         handshakes = self._handshakes
         if handshakes:
-            forwardHandshake(transport, self._door)
+            forwardHandshake(transport, self._outerProtocol)
         if proxied or handshakes:
             self.state = "handshaking"
-            self._deadline = now + (self._terms.limits.connectTimeout or inf)
+            self._deadline = now + (self._config.limits.connectTimeout or inf)
             self._revisit()
         else:
-            self._live(now)
+            self._startWatching(now)
 
     def protocolConnected(self) -> None:
         """
@@ -511,12 +511,12 @@ class Link:
         if self.state == "alive":
             self._ready()
 
-    def handshaken(self) -> None:
+    def handshakeCompleted(self) -> None:
         """
         The TLS handshake is complete.
         """
         if self.state == "handshaking" and not handshakeRejected(self._transport):
-            sendHeldBack(self._transport)
+            flushHandshakeBuffer(self._transport)
             self._readyIfComplete()
 
     def _readyIfComplete(self) -> None:
@@ -526,33 +526,34 @@ class Link:
         if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
             return
         self._deadline = inf
-        self._live(self.seconds())
+        self._startWatching(self.seconds())
         self._ready()
 
     @property
     def _handshakes(self) -> bool:
-        return isSecured(self._transport) and not handshakeDone(self._transport)
+        return usesTLS(self._transport) and not handshakeDone(self._transport)
 
     def _ready(self) -> None:
         self.owner.linkReady(self)
 
-    def heard(self) -> None:
+    def dataReceived(self) -> None:
         """
-        Bytes came from the peer, and are delivered next.  Where a L{Witness} sees them first, only
-        the first chunk has to be told; otherwise L{suspectSpoke} follows once it is delivered.
+        Bytes came from the peer, and are delivered next.  Where a L{ObservedConnection} sees them
+        first, only the first chunk has to be told; otherwise L{dataDelivered} follows once it is
+        delivered.
         """
-        self.liveness.heardAt = self.seconds()
+        self.detector.heardAt = self.seconds()
 
-    def spokeFirst(self) -> None:
+    def firstDataReceived(self) -> None:
         """
         The protocol has taken the peer's first bytes, without raising.
         """
-        self.spoken = True
-        if self.manner is None:
-            self.owner.linkSpoke(self)
+        self.hasReceivedData = True
+        if self.heartbeatSender is None:
+            self.owner.linkProven(self)
 
     @property
-    def usable(self) -> bool:
+    def isUp(self) -> bool:
         """
         Whether it is up, as far as anybody knows.
         """
@@ -563,21 +564,21 @@ class Link:
         """
         Whether it has ended, and its cleanups have run.
         """
-        return self._ending is not None and self._ending.cleaned
+        return self._teardown is not None and self._teardown.cleaned
 
     @property
-    def door(self) -> Door:
+    def outerProtocol(self) -> Door:
         """
         What the transport speaks to: the protocol itself, or what wraps it.
         """
-        return self._door
+        return self._outerProtocol
 
     @property
     def outermost(self) -> Any:
         """
         What the transport speaks to, with all that stands around the protocol.
         """
-        return self._door
+        return self._outerProtocol
 
     @property
     def built(self) -> Any:
@@ -587,18 +588,18 @@ class Link:
         return self.protocol
 
     @property
-    def hearsByItself(self) -> bool:
+    def observesReads(self) -> bool:
         """
         Whether each chunk is seen on the socket, and the door need not tell.
         """
-        return self._witness is not None
+        return self._connection is not None
 
-    def chunkDelivered(self) -> None:
+    def dataHandled(self) -> None:
         """
         The protocol has been told of bytes, and has returned.
         """
 
-    def unheard(self) -> bool:
+    def mayHaveMissedData(self) -> bool:
         """
         Whether bytes may have come that were not heard, where no socket tells of them.
         """
@@ -609,42 +610,44 @@ class Link:
         """
         Seconds that a polite close may go without progress; L{None} for no limit.
         """
-        return self._terms.limits.closeTimeout
+        return self._config.limits.closeTimeout
 
     @property
-    def ending(self) -> bool:
+    def isNotifyingProtocol(self) -> bool:
         """
         Whether its end is being told to the protocol.
         """
-        return self.state == "gone" and self._ending is not None and not self._ending.told
+        return self.state == "gone" and self._teardown is not None and not self._teardown.told
 
     @property
-    def endsByItself(self) -> bool:
+    def observesLoss(self) -> bool:
         """
-        Whether the connection says beforehand what it tells the door, see L{chunkComes} and
-        L{connectionEnds}.
+        Whether the connection says beforehand what it tells the door, see L{dataArriving} and
+        L{connectionLosing}.
         """
         return self._observed is not None
 
     @property
-    def _observed(self) -> Witness | ObservedSocket | None:
+    def _observed(self) -> ObservedConnection | ObservedUnixConnection | None:
         """
         The connection that tells this link of each call before it makes it.
         """
-        connection = observedUnder(self._transport)
-        isOthers = isinstance(connection, ObservedSocket) and connection.sender is not self
+        connection = findObserved(self._transport)
+        isOthers = (
+            isinstance(connection, ObservedUnixConnection) and connection.observer is not self
+        )
         return None if isOthers else connection
 
     def _tellOfNext(self) -> None:
         """
         Hear of the next chunk before it is delivered.
         """
-        if self._witness is not None:
-            self._witness.suspected = True
+        if self._connection is not None:
+            self._connection.notifyOnRead = True
 
     # What a protocol that has such things tells it.
 
-    def trust(self, within: float | None) -> None:
+    def watchPassively(self, within: float | None) -> None:
         """
         The peer has given its word to speak by itself: watch it by that, passively.
 
@@ -652,59 +655,59 @@ class Link:
             silence proves nothing.
         """
         self._trusted = within is not None
-        bound = None if within is None else max(SHORTEST_BOUND, within)
+        bound = None if within is None else max(MIN_BOUND, within)
         self._watchBy(None if bound is None else Heartbeat.trusting(bound))
 
-    def distrust(self) -> None:
+    def watchActively(self) -> None:
         """
         The peer has not given its word, or no good one: ping it, within the same bound.
         """
         if self.bound is not None:
             self._trusted = False
-            self._watchBy(Heartbeat.within(max(SHORTEST_BOUND, self.bound)))
+            self._watchBy(Heartbeat.within(max(MIN_BOUND, self.bound)))
 
-    def greeted(self, agreement: Agreement) -> None:
+    def helloReceived(self, agreement: Negotiated) -> None:
         """
         The peer's hello was read.
 
         @param agreement: what it and this end's hello come to.
         """
         self.agreement = agreement
-        self.owner.linkSpoke(self)
+        self.owner.linkProven(self)
 
-    def behave(self, manner: Manner) -> None:
+    def setHeartbeatSender(self, manner: HeartbeatSender) -> None:
         """
         This end has said how it will speak by itself.
         """
-        # What it pings with it says by beatsWith.
-        self._means = None
-        self.spokeAt = self.seconds()
-        self.speakAs(manner)
+        # What it pings with it says by setSharedPing.
+        self._pinger = None
+        self.lastSentAt = self.seconds()
+        self.changeHeartbeatSender(manner)
 
-    def speakAs(self, manner: Manner) -> None:
+    def changeHeartbeatSender(self, manner: HeartbeatSender) -> None:
         """
         Speak by itself in another manner from here on, because the peer has said what it needs.
         """
         self.leaveRound()
-        self.manner = manner
+        self.heartbeatSender = manner
         self._revisit()
 
-    def spoke(self) -> None:
+    def markSent(self) -> None:
         """
         This end has just said something.
         """
-        self.spokeAt = self.seconds()
+        self.lastSentAt = self.seconds()
 
-    def spendPing(self) -> None:
+    def pingReceived(self) -> None:
         """
         The peer has pinged.
         """
         if self.pingsLeft > 0:
             self.pingsLeft -= 1
         elif not self.pingsLeft:
-            self.owner.pingsSpent(self)
+            self.owner.pingLimitReached(self)
 
-    def beatsWith(self, beats: Beats | None, inPlaceOf: Ping) -> None:
+    def setSharedPing(self, beats: SharedPing | None, inPlaceOf: Ping) -> None:
         """
         How to ping without the protocol, which need not see the pongs.
 
@@ -712,33 +715,33 @@ class Link:
         @param inPlaceOf: the protocol's own ping, which does the same.
         """
         if self._ping is inPlaceOf:
-            self._means = beats
+            self._pinger = beats
 
-    def ponged(self) -> None:
+    def pongReceived(self) -> None:
         """
         The ping was answered in so many words.
         """
         now = self.seconds()
-        self.pong = None
-        self.liveness.rtt = now - self.liveness.pingedAt
+        self.expectedPong = None
+        self.detector.rtt = now - self.detector.pingedAt
         witness = self._direct
-        if witness is not None and witness.sent == self._lastPingMark:
+        if witness is not None and witness.bytesSent == self._lastPingEnd:
             # All of it has arrived, and nobody need ask the kernel.
             self._arrived(witness)
-            if witness.watched and not self.unsent:
+            if witness.writeTracked and not self.bytesBuffered:
                 self._unwatch(witness)
 
-    def lost(self, reason: Failure) -> Failure:
+    def connectionLost(self, reason: Failure) -> Failure:
         """
         The transport let go of the connection.
 
         @return: what to tell the protocol.
         """
         cause = self._causeOf(reason)
-        self.leaveCrowd()
-        self._end.closing = None
+        self.leaveTalkerScan()
+        self.teardown.closing = None
         self.state = "gone"
-        self._pulse.leave(self)
+        self._wheel.cancel(self)
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
             # What may have been cut off must not look complete.
@@ -748,40 +751,40 @@ class Link:
             return reason
         return Failure(cause)
 
-    def ended(self) -> None:
+    def protocolNotified(self) -> None:
         """
         The protocol has been told, too.
         """
         assert self.cause is not None
-        self._end.told = True
-        witness = self._witness
+        self.teardown.told = True
+        witness = self._connection
         if witness is not None:
-            self.sendProgressed()
-            witness.awaited = False
-        connection = self._witness or self._observed
+            self.writeProgressed()
+            witness.notifyOnWriteProgress = False
+        connection = self._connection or self._observed
         if connection is not None:
-            connection.sender = None
-        sending, self._sending = self._sending, None
+            connection.observer = None
+        sending, self._writes = self._writes, None
         for waiting in () if sending is None else sending.givenUp():
             _failQuietly(waiting, self.cause)
-        if self._asking is not None:
-            self._asking.tell(False)
+        if self._probes is not None:
+            self._probes.tell(False)
         self.owner.linkLost(self, self.cause)
 
     # What its owner does.
 
-    def belongsTo(self, terms: Terms) -> bool:
+    def belongsTo(self, terms: LinkConfig) -> bool:
         """
         Whether it is a link of the factory or service that has these terms, or had them once.
         """
-        return self._terms.generations is terms.generations
+        return self._config.generations is terms.generations
 
     def announceConnected(self) -> None:
         """
         Say that the link is in use.
         """
         self._announce("connected", watch=self.watch)
-        self._terms.callHook("connected", self, failed=self._connectedFailed)
+        self._config.callHook("connected", self, failed=self._connectedFailed)
 
     def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """
@@ -791,12 +794,12 @@ class Link:
             link is logged.  L{None} to log this one in any case.
         @return: fires when they have run, or their time is over.
         """
-        ending = self._end
+        ending = self.teardown
         cleanups, ending.cleanups = ending.cleanups, None
         if cleanups is None:
             return succeed(None)
         # A wrapper and its link refer to each other: no collector shall be needed for them.
-        del self._door
+        del self._outerProtocol
         cause = ending.cause
         assert cause is not None
         name = "refused" if ending.refused else "disconnected"
@@ -804,10 +807,10 @@ class Link:
             self._announceEnd(name, cause)
         else:
             announce = partial(self._announceEnd, name, cause)
-            limit.log(type(cause), self.seconds(), self._pulse, announce)
+            limit.log(type(cause), self.seconds(), self._wheel, announce)
 
         def lastHook() -> object:
-            return getattr(self._terms.hooks, name)(self, cause)
+            return getattr(self._config.hooks, name)(self, cause)
 
         lastHook.__qualname__ = f"{name} hook"
         done = self._runSteps([lastHook, *reversed(cleanups)])
@@ -818,7 +821,7 @@ class Link:
         L{cleanUp} after a link that has ended before anybody knew who was there: a port scan, or a
         health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
         """
-        self.cleanUp(self._terms.strangers)
+        self.cleanUp(self._config.strangers)
 
     def _announceEnd(self, event: str, cause: Cause, others: int | None = None) -> None:
         fields: dict[str, object] = {} if others is None else {"others": others}
@@ -831,7 +834,7 @@ class Link:
             evidence = _fieldsOf(cause.evidence)
             self._announce(event, level, cause=cause, evidence=evidence, **fields)
 
-    def ask(self) -> Deferred[bool]:
+    def probe(self) -> Deferred[bool]:
         """
         Make the peer speak now.
 
@@ -841,23 +844,23 @@ class Link:
         """
         now = self.seconds()
         self.leaveRound()
-        self.leaveCrowd()
-        if not self.usable:
+        self.leaveTalkerScan()
+        if not self.isUp:
             return succeed(False)
-        asking = self._asking = self._asking or _Asking()
+        asking = self._probes = self._probes or PendingProbes()
         # After a FIN no bound runs either, but the peer can no longer answer.
-        finished = self._witness is not None and self._witness.finished
-        unwatched = self.liveness.deadline == inf
-        if not finished and (unwatched or now < asking.answeredAt + _LIFE_LASTS):
+        finished = self._connection is not None and self._connection.finReceived
+        unwatched = self.detector.deadline == inf
+        if not finished and (unwatched or now < asking.lastAnswerAt + PROBE_RESULT_TTL):
             return succeed(True)
         asked: Deferred[bool] = Deferred()
-        asking.asked.append(asked)
-        if self._witness is not None:
-            self._witness.suspected = True
-        heartbeat = self._terms.heartbeat
+        asking.waiting.append(asked)
+        if self._connection is not None:
+            self._connection.notifyOnRead = True
+        heartbeat = self._config.heartbeat
         if self._ping is not None and heartbeat is not None:
-            if self.liveness.ask(now, heartbeat.timeout) is Decision.PING:
-                self._ask(now, self._ping)
+            if self.detector.probe(now, heartbeat.timeout) is Decision.PING:
+                self._pingWith(now, self._ping)
             self._revisit()
         return asked
 
@@ -866,7 +869,7 @@ class Link:
         Read no more for now.  What the peer says meanwhile is no silence.
         """
         # A witness sees each pause, also those of others.
-        self._pausedUnseen = self._witness is None
+        self._pausedUnseen = self._connection is None
         self._transport.pauseProducing()
 
     def resume(self) -> None:
@@ -875,14 +878,14 @@ class Link:
         """
         if self._pausedUnseen:
             self._pausedUnseen = False
-            self.liveness.heardAt = self.seconds()
+            self.detector.heardAt = self.seconds()
         self._transport.resumeProducing()
 
     def whenGone(self) -> Deferred[Cause]:
         """
         Fires with the cause once the link has ended and been cleaned up.
         """
-        return self._end.whenCleaned()
+        return self.teardown.whenCleaned()
 
     # What the user does.
 
@@ -898,7 +901,7 @@ class Link:
             return f(*arguments, **keywords)
 
         cleanup.__qualname__ = printable(textOf(getattr(f, "__qualname__", None) or f))
-        cleanups = self._end.cleanups
+        cleanups = self.teardown.cleanups
         if cleanups is None:
             self._runSteps([cleanup])
         else:
@@ -916,32 +919,32 @@ class Link:
             return _failed(self.cause)
         if not isinstance(data, bytes | bytearray | memoryview):
             return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
-        limit = self._terms.limits.maxBuffered
-        if limit is not None and self.unsent + len(data) > limit:
-            words = f"{self.unsent} bytes wait to be sent, and maxBuffered is {limit}"
+        limit = self._config.limits.maxBuffered
+        if limit is not None and self.bytesBuffered + len(data) > limit:
+            words = f"{self.bytesBuffered} bytes wait to be sent, and maxBuffered is {limit}"
             return _failed(SendFailed(words))
         try:
             self._transport.write(data)
         except BaseException as error:
             return self.sendFailed(error)
-        if self.manner is not None:
-            self.spoke()
+        if self.heartbeatSender is not None:
+            self.markSent()
         return self.whenSent()
 
-    def sendNow(self, transport: Any, data: bytes) -> None:
+    def writeDirect(self, transport: Any, data: bytes) -> None:
         """
         Write a hello, a ping, or the answer to one: a few bytes, and many links that have some.
 
         @param transport: the protocol's own; if it is the connection itself, they go straight to
             the kernel, unless something waits before them, there or here.  What waits has to be
-            looked at, and L{sendBegan} sees to that.
+            looked at, and L{writeStarted} sees to that.
         """
         self.leaveRound()
         witness = self._direct
         if transport is not witness or witness is None or not self._allArrived(witness):
             transport.write(data)
         else:
-            witness.sendNow(data)
+            witness.writeDirect(data)
 
     def sendFailed(
         self, error: BaseException, what: str = "the message could not be encoded"
@@ -951,7 +954,7 @@ class Link:
 
         @return: fails with L{SendFailed}.
         """
-        cause = SendFailed(f"{what}: {inWords(error)}")
+        cause = SendFailed(f"{what}: {describeError(error)}")
         cause.__cause__ = error
         self.abort(cause)
         return _failed(cause)
@@ -971,38 +974,40 @@ class Link:
         """
         if self.state not in ("closing", "gone"):
             self.leaveRound()
-            self._sayGoodbye()
-            self.blame(cause or ClosedHere())
-            self._beginClose(within or self._terms.limits.closeTimeout, lingers)
+            self._sendGoodbye()
+            self.recordCause(cause or ClosedHere())
+            self._beginClose(within or self._config.limits.closeTimeout, lingers)
         return self.whenGone()
 
     def _beginClose(self, timeout: float | None, lingers: bool) -> None:
         transport = self._transport
-        connection = connectionUnder(transport)
+        connection = findConnection(transport)
         self._closeWithin(timeout)
         if timeout is None or connection is None or not lingers:
             transport.loseConnection()
             return
         # A protocol that says goodbye has the peer close.
-        awaitsPeer = self.manner is not None
-        closing = self._end.closing = PoliteClose(
+        awaitsPeer = self.heartbeatSender is not None
+        closing = self.teardown.closing = PoliteClose(
             connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
         )
         closing.begin(transport)
         self._closingChanged()
 
-    def letGo(self) -> None:
+    def release(self) -> None:
         """
         End the link now if it is closing politely, because another link waits for its end.  The
         connection goes on closing by itself.
         """
-        ending = self._end
+        ending = self.teardown
         closing = ending.closing
-        if self.state == "closing" and ending.turnsLeft is None and closing is not None:
+        if self.state == "closing" and ending.abortTurnsLeft is None and closing is not None:
             assert ending.cause is not None
-            self.connectionEnds()
+            self.connectionLosing()
             words = "The protocol of {link} failed at its end"
-            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
+            guarded(
+                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
+            )
             if not closing.over:
                 ending.closing = closing
                 self._revisit()
@@ -1016,116 +1021,116 @@ class Link:
         if self.state in ("new", "gone"):
             return
         self.leaveRound()
-        self.blame(cause)
+        self.recordCause(cause)
         self._enterClosing()
-        ending = self._end
-        if ending.turnsLeft is not None:
+        ending = self.teardown
+        if ending.abortTurnsLeft is not None:
             return
-        ending.turnsLeft = _TURNS_TO_LET_GO
+        ending.abortTurnsLeft = _TURNS_UNTIL_LOST
         self._deadline = self.seconds()
         self._revisit()
         guarded(_log, "{link} could not be aborted", abort, self._transport, link=self)
 
     @property
-    def unsent(self) -> int:
+    def bytesBuffered(self) -> int:
         """
         Bytes that wait in this process to be sent; 0 where the transport does not say.
         """
-        witness = self._witness
+        witness = self._connection
         if witness is None:
-            return unsentBelow(self._transport) + unsentAbove(self._transport)
+            return bytesBufferedBelow(self._transport) + bytesBufferedAbove(self._transport)
         plain = witness is self._direct and not witness.TLS
-        above = 0 if plain else unsentAbove(self._transport)
-        return witness.unsent() + above
+        above = 0 if plain else bytesBufferedAbove(self._transport)
+        return witness.bytesBuffered() + above
 
     @property
-    def delivered(self) -> int:
+    def bytesAcked(self) -> int:
         """
         Bytes that the peer's kernel has acknowledged; 0 where the transport does not say.
         """
-        return 0 if self._witness is None else self._witness.delivered()
+        return 0 if self._connection is None else self._connection.bytesAcked()
 
     @property
-    def overfull(self) -> bool:
+    def isBufferFull(self) -> bool:
         """
         Whether C{Limits.maxBuffered} bytes wait to be sent.
         """
-        limit = self._terms.limits.maxBuffered
-        return limit is not None and self.unsent > limit
+        limit = self._config.limits.maxBuffered
+        return limit is not None and self.bytesBuffered > limit
 
     # What the pulse and the transport tell it.
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
         steady = self._steady
         if steady is not None and self.state == "alive":
             # Nothing but heartbeats goes on, as on most of many links.
             if steady.round is not None:
                 self.leaveRound()
-            liveness = self.liveness
-            if liveness.due == inf and liveness.settled:
+            liveness = self.detector
+            if liveness.due == inf and liveness.checksSuspended:
                 # In a crowd nothing of it is due, and it is here for its own word.
-                speakBy = self._speakBy
+                speakBy = self._promiseDue
                 if now < speakBy:
                     return speakBy if speakBy < inf else None
-                self._keepWord(now)
+                self._keepPromise(now)
                 return self._next()
             if self._joinsRound(steady, now, now - lateness):
                 return None
-            pings = liveness.glance(now, lateness)
+            pings = liveness.decideFast(now, lateness)
             if pings is False:
-                if liveness.speaksOften(now):
-                    self._joinCrowd(now)
-                if self.manner is None:
+                if liveness.isTalkative(now):
+                    self._joinTalkerScan(now)
+                if self.heartbeatSender is None:
                     return liveness.due if liveness.due < inf else None
             if pings is not None:
                 if pings:
                     self._sendPing(now)
-                elif now >= self._speakBy:
-                    self._keepWord(now)
+                elif now >= self._promiseDue:
+                    self._keepPromise(now)
                 return self._next()
         if self.state == "gone" and not self._closesOn:
             return None
         if now >= self._deadline:
             self._overdue(now, lateness)
         elif self.state != "closing" and not self._isClosing():
-            if now >= self.liveness.due:
-                self._look(now, lateness)
+            if now >= self.detector.due:
+                self._check(now, lateness)
             if self.state != "closing" and now >= self._stallLook():
                 self._lookAtSending(now, lateness)
-            if now >= self._speakBy:
-                self._keepWord(now)
+            if now >= self._promiseDue:
+                self._keepPromise(now)
         return self._next()
 
-    def _joinsRound(self, steady: Witness, now: float, due: float) -> bool:
+    def _joinsRound(self, steady: ObservedConnection, now: float, due: float) -> bool:
         """
         @return: whether it has, and is visited no more, for its peer only answers.
         """
-        means, heartbeat, manner = self._means, self._heartbeat, self.manner
-        if means is None or heartbeat is None or self.pong is not None:
+        means, heartbeat, manner = self._pinger, self._heartbeat, self.heartbeatSender
+        if means is None or heartbeat is None or self.expectedPong is not None:
             return False
-        place = self.liveness.onlyAnswers(due)
-        if place is None or steady.sent != self._lastPingMark or not steady.mayRest:
+        place = self.detector.quietSince(due)
+        if place is None or steady.bytesSent != self._lastPingEnd or not steady.canPark:
             return False
-        placed = self.liveness.placed
-        if not placed and not isAccepted(steady):
+        placed = self.detector.hasPhase
+        if not placed and not isServerSide(steady):
             # It is the only one, most likely.
             return False
-        word = inf if manner is None else manner.within
-        if word < (heartbeat.interval or 0.0) + PUNCTUAL:
+        word = inf if manner is None else manner.promisedWithin
+        if word < (heartbeat.interval or 0.0) + LATENESS_TOLERANCE:
             return False
         place, askedAt = lastPlace(heartbeat, place, now)
         if not placed:
             place = placeBefore(place, heartbeat.interval or 0.0)
-        round = self._pulse.roundFor(means, heartbeat, place, askedAt)
-        if not steady.rest(round):
+        round = self._wheel.roundFor(means, heartbeat, place, askedAt)
+        if not steady.park(round):
             return False
-        self.liveness.rest()
+        self.detector.park()
         # What each holds of its own here, thousands need not.
-        self.spokeAt = NEVER
-        self._pingMark = self._lastPingMark = self._mark = 0
+        self.lastSentAt = NEVER
+        self._firstPingEnd = self._lastPingEnd = self._ackedMark = 0
         round.join(steady, self)
         return True
 
@@ -1134,36 +1139,37 @@ class Link:
         See L{Member<twisted_heartbeat.batching.pinground.Member>}.
         """
         if self._ping is not None:
-            self._ask(self.seconds(), self._ping)
+            self._pingWith(self.seconds(), self._ping)
 
-    def _joinCrowd(self, now: float) -> None:
+    def _joinTalkerScan(self, now: float) -> None:
         """
         Be looked at with others, if nothing but words of the peer is to be expected.
         """
         heartbeat = self._heartbeat
         # One that is watched by its peer's own word is watched like no other.
-        if heartbeat is not None and heartbeat is self._terms.heartbeat:
-            crowd = self._pulse.crowdFor(heartbeat, now)
+        if heartbeat is not None and heartbeat is self._config.heartbeat:
+            crowd = self._wheel.talkerScanFor(heartbeat, now)
             if crowd is not None:
-                crowd.join(self.liveness, self)
+                crowd.join(self.detector, self)
 
-    def leaveCrowd(self) -> None:
+    def leaveTalkerScan(self) -> None:
         """
         Be in none from here on.
         """
-        if self._heartbeat is not None and self.liveness.settled:
-            if self._pulse.leaveCrowd(self._heartbeat, self.liveness):
+        if self._heartbeat is not None and self.detector.checksSuspended:
+            if self._wheel.leaveTalkerScan(self._heartbeat, self.detector):
                 self._revisit()
 
-    def leftCrowd(self) -> None:
+    def leftTalkerScan(self) -> None:
         """
-        See L{Crowd<twisted_heartbeat.batching.talkers.Crowd>}.
+        See L{TalkerScan<twisted_heartbeat.batching.talkers.TalkerScan>}.
         """
         self._revisit()
 
     def leaveRound(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}, and L{Round}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}, and
+        L{PingRound}.
         """
         witness = self._direct
         round = None if witness is None else witness.round
@@ -1171,92 +1177,93 @@ class Link:
             return
         asked, answered = round.asked(witness), witness not in round.waiting
         round.leave(witness)
-        witness.rouse()
+        witness.unpark()
         if round.pong is not None:
             # What waits, if anything, is what has ended its rest; or a part of the ping.
-            waits = self.unsent if round.pinging is witness else 0
-            self._pingMark = self._lastPingMark = self._mark = witness.sent + waits
+            waits = self.bytesBuffered if round.pinging is witness else 0
+            self._firstPingEnd = self._lastPingEnd = self._ackedMark = witness.bytesSent + waits
             if asked and not answered:
-                self._mark -= round.size
-                self.pong = round.pong
+                self._ackedMark -= round.size
+                self.expectedPong = round.pong
         if asked:
-            self.liveness.resume(round.due, round.askedAt, answered=answered)
+            self.detector.resume(round.due, round.askedAt, answered=answered)
         else:
             # It is due yet.
-            self.liveness.resume(round.before, round.before, answered=True)
+            self.detector.resume(round.before, round.before, answered=True)
         self._revisit()
 
-    def sendBegan(self) -> None:
+    def writeStarted(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
         self.leaveRound()
-        self.leaveCrowd()
+        self.leaveTalkerScan()
         self._steady = None
-        witness = self._witness
+        witness = self._connection
         if witness is not None and self.state != "closing":
-            self._mark = witness.delivered()
-            self._sends.begin(self.seconds())
-            if self._terms.limits.sendStall is not None:
+            self._ackedMark = witness.bytesAcked()
+            self._writeTracker.begin(self.seconds())
+            if self._config.limits.sendStall is not None:
                 self._revisit()
 
-    def sendProgressed(self) -> None:
+    def writeProgressed(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        witness = self._witness
+        witness = self._connection
         if witness is not None:
             for waiting in self._settleSends(witness):
                 waiting.callback(None)
 
-    def suspectSpoke(self) -> None:
+    def dataDelivered(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.  A peer whose last bytes end
-        the link, a goodbye for example, has neither recovered nor answered.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.  A
+        peer whose last bytes end the link, a goodbye for example, has neither recovered nor
+        answered.
         """
-        asking = self._asking
-        asked = asking is not None and bool(asking.asked)
-        if not (asked or self.state == "suspected") or not self.usable or self._isClosing():
+        asking = self._probes
+        asked = asking is not None and bool(asking.waiting)
+        if not (asked or self.state == "suspected") or not self.isUp or self._isClosing():
             return
         if self.state == "suspected":
-            self._look(self.seconds(), 0.0)
-        if asking is not None and asked and self.usable:
-            asking.answeredAt = self.seconds()
+            self._check(self.seconds(), 0.0)
+        if asking is not None and asked and self.isUp:
+            asking.lastAnswerAt = self.seconds()
             asking.tell(True)
 
-    def peerFinished(self) -> None:
+    def peerClosedWrite(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
         self.leaveRound()
-        self.leaveCrowd()
-        self.liveness.mute()
+        self.leaveTalkerScan()
+        self.detector.peerHalfClosed()
         if self.state == "suspected":
             self._recover()
 
-    def chunkComes(self) -> None:
+    def dataArriving(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        if self._witness is None:
-            self.liveness.heardAt = self.seconds()
+        if self._connection is None:
+            self.detector.heardAt = self.seconds()
 
-    def connectionEnds(self) -> None:
+    def connectionLosing(self) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
 
-    def lostUnheard(self, reason: Failure) -> None:
+    def connectionLostUnnoticed(self, reason: Failure) -> None:
         """
-        See L{Sender<twisted_heartbeat.transport.connection.Sender>}.
+        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
         if self.state != "gone":
-            self.lost(reason)
-            self.ended()
+            self.connectionLost(reason)
+            self.protocolNotified()
 
     # Looking at the peer.
 
-    def _live(self, now: float) -> None:
+    def _startWatching(self, now: float) -> None:
         """
         Begin to listen.
         """
@@ -1265,27 +1272,27 @@ class Link:
         if self.watch == "keepalive":
             return
         self._mayBeDirect()
-        self._listenFrom(now)
+        self._watchFrom(now)
 
     def _watchBy(self, heartbeat: Heartbeat | None) -> None:
         self.leaveRound()
-        self.leaveCrowd()
+        self.leaveTalkerScan()
         self._heartbeat = heartbeat
         self._mayBeDirect()
-        if self.usable:
-            self._listenFrom(self.liveness.heardAt)
+        if self.isUp:
+            self._watchFrom(self.detector.heardAt)
 
     def _mayBeDirect(self) -> None:
         """
         Find out whether what waits in the kernel alone is no matter, see L{_isWaiting}.
         """
         before, self._direct = self._direct, None
-        if self.watch != "keepalive" and self._witness is self._transport:
-            self._direct = self._witness
-        elif before is not None and not before.watched:
+        if self.watch != "keepalive" and self._connection is self._transport:
+            self._direct = self._connection
+        elif before is not None and not before.writeTracked:
             # It was no matter until now.
-            before.watched = True
-            self.sendBegan()
+            before.writeTracked = True
+            self.writeStarted()
         self._maySteady()
 
     def _maySteady(self) -> None:
@@ -1294,49 +1301,49 @@ class Link:
         through the transport's buffer, as whoever closes it politely does, too.
         """
         witness = self._direct
-        isSteady = witness is not None and not witness.watched and witness.plainlyOpen
+        isSteady = witness is not None and not witness.writeTracked and witness.isPlainAndOpen
         self._steady = witness if isSteady else None
 
-    def _listenFrom(self, heardAt: float) -> None:
-        draw, heartbeat = self._terms.phase, self._heartbeat
+    def _watchFrom(self, heardAt: float) -> None:
+        draw, heartbeat = self._config.phase, self._heartbeat
         phase = None
         if draw is not None and heartbeat is not None and heartbeat.interval is not None:
             phase = commonPhase(draw(), heardAt, heartbeat.interval)
         # The same object, for it is the one that the witness tells.
-        self.liveness.begin(heartbeat, heardAt, phase)
+        self.detector.begin(heartbeat, heardAt, phase)
         self._revisit()
 
-    def _keepWord(self, now: float) -> None:
+    def _keepPromise(self, now: float) -> None:
         """
         Say something, unless the peer does not take what was said before: what waits for it is
         itself a word once it moves, and heartbeats behind it would only pile up.
         """
-        self.spokeAt = now
-        if self.usable and self.manner is not None and not self.unsent:
+        self.lastSentAt = now
+        if self.isUp and self.heartbeatSender is not None and not self.bytesBuffered:
             try:
-                self.manner.speak(self.protocol)
+                self.heartbeatSender.sendHeartbeat(self.protocol)
             except BaseException as error:
                 _log.failure("{link} could not speak", link=self)
                 self.sendFailed(error, "the heartbeat failed")
 
     @property
-    def _speakBy(self) -> float:
+    def _promiseDue(self) -> float:
         """
         When this end has to say something, unless the peer is to take it for dead.
         """
-        manner = self.manner
+        manner = self.heartbeatSender
         if manner is None:
             return inf
-        pingedAt, spokeAt = self.liveness.pingedAt, self.spokeAt
-        return (pingedAt if pingedAt > spokeAt else spokeAt) + manner.within
+        pingedAt, lastSentAt = self.detector.pingedAt, self.lastSentAt
+        return (pingedAt if pingedAt > lastSentAt else lastSentAt) + manner.promisedWithin
 
-    def _look(self, now: float, lateness: float) -> None:
-        liveness = self.liveness
-        if self._witness is None and self.unheard():
+    def _check(self, now: float, lateness: float) -> None:
+        liveness = self.detector
+        if self._connection is None and self.mayHaveMissedData():
             liveness.heardAt = now
-        pings = liveness.fresh and self.watch == "ping"
-        excusedAt = None if pings else self._excusedAt(now)
-        decision = liveness.decide(now, lateness, excusedAt)
+        pings = liveness.hasSpokenSincePing and self.watch == "ping"
+        localDelayUntil = None if pings else self._localDelayUntil(now)
+        decision = liveness.decide(now, lateness, localDelayUntil)
         if decision in (Decision.PING, Decision.PING_AGAIN):
             self._sendPing(now)
         elif decision is Decision.SUSPECT:
@@ -1346,105 +1353,105 @@ class Link:
         elif decision is Decision.VERDICT:
             self._verdict(now)
 
-    def _excusedAt(self, now: float) -> float | None:
+    def _localDelayUntil(self, now: float) -> float | None:
         """
         The latest instant at which the silence was ours and not the peer's.
         """
-        witness = self._witness
+        witness = self._connection
         if witness is None:
-            return now if self._pausedUnseen or notRead(self._transport) else None
+            return now if self._pausedUnseen or isReadingPaused(self._transport) else None
         if witness.paused:
             return now
-        waits = self.watch == "ping" and self._progressed(witness, now) < self._pingMark
-        drainedAt = NEVER if self._sending is None else self._sending.drainedAt
-        if waits and drainedAt > self.liveness.pingedAt:
+        waits = self.watch == "ping" and self._progressed(witness, now) < self._firstPingEnd
+        drainedAt = NEVER if self._writes is None else self._writes.drainedAt
+        if waits and drainedAt > self.detector.pingedAt:
             # The ping itself waits behind bulk data, and that has drained since.
             return max(drainedAt, witness.resumedAt)
         return witness.resumedAt
 
-    def _progressed(self, witness: Witness, now: float) -> int:
+    def _progressed(self, witness: ObservedConnection, now: float) -> int:
         """
         Note whether the peer's kernel has taken more than at the last look, and since when.
         """
-        delivered = witness.delivered()
-        if delivered != self._mark:
-            evidence = evidenceOf(witness.socket)
+        delivered = witness.bytesAcked()
+        if delivered != self._ackedMark:
+            evidence = readEvidence(witness.socket)
             sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
-            self._mark = delivered
-            self._sends.moved(now - sinceAck)
+            self._ackedMark = delivered
+            self._writeTracker.moved(now - sinceAck)
         return delivered
 
     def _sendPing(self, now: float) -> None:
         if self._ping is not None and self.watch == "ping":
-            self._ask(now, self._ping)
+            self._pingWith(now, self._ping)
 
-    def _ask(self, now: float, ping: Ping) -> None:
+    def _pingWith(self, now: float, ping: Ping) -> None:
         steady = self._steady
         if steady is not None and not self._allArrived(steady):
             steady = None
         try:
             if steady is not None:
-                answer = steady.sendsNow(ping, self.protocol)
+                answer = steady.withDirectWrites(ping, self.protocol)
             else:
                 answer = ping(self.protocol)
             if type(answer) is CoroutineType:
                 # It has written nothing before it is started.
                 start = startPing
-                answer = start(answer) if steady is None else steady.sendsNow(start, answer)
+                answer = start(answer) if steady is None else steady.withDirectWrites(start, answer)
         except BaseException as error:
             _log.failure("{link} could not send its ping", link=self)
             self.sendFailed(error, "the ping failed")
             return
-        self.liveness.pingedAt = self.seconds()
-        if self._witness is not None:
-            sent = self._witness.sent
+        self.detector.pingedAt = self.seconds()
+        if self._connection is not None:
+            sent = self._connection.bytesSent
             # If it still is, nothing waits.
-            unsent = self.unsent if self._steady is None else 0
+            unsent = self.bytesBuffered if self._steady is None else 0
             # No sum where there is nothing to add: the same number serves both.
-            self._lastPingMark = sent + unsent if unsent else sent
+            self._lastPingEnd = sent + unsent if unsent else sent
             if self.state != "suspected":
-                self._pingMark = self._lastPingMark
-        if steady is not None and self._steady is None and self.manner is None:
+                self._firstPingEnd = self._lastPingEnd
+        if steady is not None and self._steady is None and self.heartbeatSender is None:
             # It goes another way, and would each time have its link leave the round.
-            self._means = None
+            self._pinger = None
         # Most often there is none, and to ask what it is takes longest of all here.
         if answer is not None and isinstance(answer, Deferred):
             # An error answer is an answer too; what the peer did not send is no life.
             answer.addBoth(self._pingAnswered, now)
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
-        if self.state in ("alive", "suspected") and self.liveness.heardAt > pingedAt:
-            self.liveness.rtt = self.seconds() - pingedAt
+        if self.state in ("alive", "suspected") and self.detector.heardAt > pingedAt:
+            self.detector.rtt = self.seconds() - pingedAt
 
     def _suspect(self, now: float) -> None:
         self.state = "suspected"
-        if self._witness is not None:
-            self._witness.suspected = True
+        if self._connection is not None:
+            self._connection.notifyOnRead = True
         self._sendPing(now)
         if self.state == "suspected":
             self._announce("suspected", LogLevel.warn)
-            self._terms.callHook("suspected", self)
+            self._config.callHook("suspected", self)
 
     def _recover(self) -> None:
         self.state = "alive"
         self._announce("recovered")
-        self._terms.callHook("recovered", self)
+        self._config.callHook("recovered", self)
 
     def _verdict(self, now: float) -> None:
         heartbeat = self._heartbeat
         assert heartbeat is not None
-        silence = now - self.liveness.heardAt
+        silence = now - self.detector.heardAt
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
-        if self._asking is not None and self._asking.asked:
+        if self._probes is not None and self._probes.waiting:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
-        evidence = self._evidence(self._pulse.fall(now))
+        evidence = self._evidence(self._wheel.verdictBatch(now))
         hung = evidence is not None and self._isHung(evidence, silence)
-        self._end.blameLater(partial(self._diagnose, evidence, hung, words), now)
+        self.teardown.blameLater(partial(self._diagnose, evidence, hung, words), now)
         self._enterClosing()
-        self._pulse.soon(self._abortDecided)
+        self._wheel.callSoon(self._abortDecided)
 
     def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
-        witness = self._witness
+        witness = self._connection
         asks = evidence is not None and not hung and witness is not None and witness.connected
         number = unreachable(witness.socket) if asks and witness is not None else 0
         return causeOfSilence(number, evidence, hung=hung, words=words)
@@ -1457,20 +1464,20 @@ class Link:
         """
         Whether the peer's kernel has answered since its process last did.
         """
-        sent = 0 if self._witness is None else self._witness.sent
-        delivered = sent - (evidence.unacknowledged or 0)
-        if self.watch == "ping" and delivered >= self._lastPingMark:
+        sent = 0 if self._connection is None else self._connection.bytesSent
+        delivered = sent - (evidence.bytesUnacknowledged or 0)
+        if self.watch == "ping" and delivered >= self._lastPingEnd:
             return True
         # Nothing is open, though the ping has not been taken: it waits before a closed window. Or
         # nobody was asked, and the kernels have met all the same.
         fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
         return evidence.kernelAnswers and (evidence.window == 0 or fresh)
 
-    def _evidence(self, fall: Fall | None = None) -> Evidence | None:
-        witness = self._witness
+    def _evidence(self, fall: VerdictBatch | None = None) -> Evidence | None:
+        witness = self._connection
         if witness is None or not witness.connected:
             return None
-        witness.evidence = evidenceOf(witness.socket, fall)
+        witness.evidence = readEvidence(witness.socket, fall)
         return witness.evidence
 
     # Looking at what is sent.
@@ -1479,18 +1486,18 @@ class Link:
         """
         When to look at the send buffer next.
         """
-        witness, stall = self._witness, self._terms.limits.sendStall
-        if witness is None or stall is None or not witness.watched:
+        witness, stall = self._connection, self._config.limits.sendStall
+        if witness is None or stall is None or not witness.writeTracked:
             return inf
-        return self._sends.nextLook(stall)
+        return self._writeTracker.nextLook(stall)
 
     def _lookAtSending(self, now: float, lateness: float) -> None:
-        witness, stall = self._witness, self._terms.limits.sendStall
+        witness, stall = self._connection, self._config.limits.sendStall
         assert witness is not None and stall is not None
-        sending = self._sends
+        sending = self._writeTracker
         sending.lookedAt = now
         delivered = self._progressed(witness, now)
-        if delivered == witness.sent:
+        if delivered == witness.bytesSent:
             # The kernel has room: it was this process that offered nothing.
             sending.movedAt = sending.drainedAt = now
         elif lateness > stall / STALL_LOOKS:
@@ -1498,92 +1505,96 @@ class Link:
         if not self._isWaiting(witness, delivered):
             self._unwatch(witness)
         elif now >= sending.movedAt + stall:
-            waiting = witness.sent - delivered + witness.unsent()
+            waiting = witness.bytesSent - delivered + witness.bytesBuffered()
             words = f"{waiting} bytes wait, and none was taken for {now - sending.movedAt:.3f} s"
             self.abort(SendStalled(words, evidence=self._evidence()))
 
-    def _allArrived(self, witness: Witness) -> bool:
+    def _allArrived(self, witness: ObservedConnection) -> bool:
         """
         Whether the peer's kernel has all that was sent.  After a pong there is no need to ask.
         """
-        if witness.sent != self._mark:
-            delivered = witness.delivered()
-            if delivered != witness.sent:
+        if witness.bytesSent != self._ackedMark:
+            delivered = witness.bytesAcked()
+            if delivered != witness.bytesSent:
                 return False
             self._arrived(witness)
         return True
 
-    def _arrived(self, witness: Witness) -> None:
+    def _arrived(self, witness: ObservedConnection) -> None:
         """
         The peer's kernel has all that was sent.
         """
-        self._mark = witness.sent
-        if self._sending is not None:
-            self._sending.movedAt = self.seconds()
+        self._ackedMark = witness.bytesSent
+        if self._writes is not None:
+            self._writes.movedAt = self.seconds()
             self._restSending(witness)
 
-    def _isWaiting(self, witness: Witness, delivered: int) -> bool:
+    def _isWaiting(self, witness: ObservedConnection, delivered: int) -> bool:
         """
         Whether something waits to be sent.  What waits in the kernel alone is no matter where
         silence is watched, too: then it is the ping that waits there.
         """
-        return witness.unsent() > 0 or (self.watch == "keepalive" and delivered < witness.sent)
+        return witness.bytesBuffered() > 0 or (
+            self.watch == "keepalive" and delivered < witness.bytesSent
+        )
 
     def whenSent(self) -> Deferred[None]:
         """
         @return: fires when all that has been written so far has been handed to the kernel; fails
             with the link's cause if it ends first.
         """
-        witness = self._witness
+        witness = self._connection
         if witness is None:
             return succeed(None)
         # What a layer above the connection makes of the message, and when, is not known yet.
-        above = isSecured(self._transport) or unsentAbove(self._transport)
-        witness.awaited = True
-        return self._sends.wait(None if above else witness.sent + witness.unsent())
+        above = usesTLS(self._transport) or bytesBufferedAbove(self._transport)
+        witness.notifyOnWriteProgress = True
+        return self._writeTracker.wait(
+            None if above else witness.bytesSent + witness.bytesBuffered()
+        )
 
-    def _settleSends(self, witness: Witness) -> list[Deferred[None]]:
+    def _settleSends(self, witness: ObservedConnection) -> list[Deferred[None]]:
         """
         Take out the sends that have been handed to the kernel.
         """
-        sending = self._sending
+        sending = self._writes
         if sending is None:
-            witness.awaited = False
+            witness.notifyOnWriteProgress = False
             return []
-        if sending.unmarked and not unsentAbove(self._transport):
-            sending.mark(witness.sent + witness.unsent())
-        settled = sending.settled(witness.sent)
-        witness.awaited = sending.awaited
+        if sending.unmarked and not bytesBufferedAbove(self._transport):
+            sending.mark(witness.bytesSent + witness.bytesBuffered())
+        settled = sending.settled(witness.bytesSent)
+        witness.notifyOnWriteProgress = sending.awaited
         self._restSending(witness)
         return settled
 
     @property
-    def _sends(self) -> Sending:
+    def _writeTracker(self) -> Sending:
         """
         The L{Sending}, which is there from now on.
         """
-        if self._sending is None:
-            self._sending = Sending(self.seconds())
-        return self._sending
+        if self._writes is None:
+            self._writes = Sending(self.seconds())
+        return self._writes
 
-    def _unwatch(self, witness: Witness) -> None:
+    def _unwatch(self, witness: ObservedConnection) -> None:
         """
         Nothing waits any more.
         """
-        witness.watched = False
+        witness.writeTracked = False
         self._restSending(witness)
         self._maySteady()
 
-    def _restSending(self, witness: Witness) -> None:
+    def _restSending(self, witness: ObservedConnection) -> None:
         """
         Forget the L{Sending} until something waits again.  Not before all has arrived: what has
         drained may yet excuse the peer.
         """
-        sending = self._sending
-        if sending is None or witness.watched or sending.awaited:
+        sending = self._writes
+        if sending is None or witness.writeTracked or sending.awaited:
             return
-        if self._mark == witness.sent:
-            self._sending = None
+        if self._ackedMark == witness.bytesSent:
+            self._writes = None
 
     # Ending.
 
@@ -1592,52 +1603,52 @@ class Link:
         Whether somebody else has begun to close it politely.  No byte will be heard any more, and
         Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
         """
-        witness = self._witness
-        if closesHere(self._transport):
-            self.blame(ClosedHere())
+        witness = self._connection
+        if isClosingLocally(self._transport):
+            self.recordCause(ClosedHere())
         elif witness is not None and witness.disconnecting:
             # Not our side, so it was TLS, at the other's close_notify.
-            self.blame(PeerClosed("the peer closed the connection (close_notify)"))
+            self.recordCause(PeerClosed("the peer closed the connection (close_notify)"))
         else:
             return False
-        self._closeWithin(self._terms.limits.closeTimeout)
-        self._deadline = min(self._deadline, self.liveness.deadline)
+        self._closeWithin(self._config.limits.closeTimeout)
+        self._deadline = min(self._deadline, self.detector.deadline)
         self._revisit()
         return True
 
-    def _looksAgain(self, now: float, lateness: float, limit: float | None) -> bool:
+    def _grantGrace(self, now: float, lateness: float, limit: float | None) -> bool:
         """
         Put off a deadline of the peer's, once, as
         L{PeerDeadline<twisted_heartbeat.timing.deadline.PeerDeadline>} does.
 
         @return: whether it was put off.
         """
-        ending = self._end
-        if ending.lookedAgain:
+        ending = self.teardown
+        if ending.graceGiven:
             return False
-        ending.lookedAgain = True
+        ending.graceGiven = True
         self._deadline = now + min(lateness, limit or 0.0)
         return True
 
     def _closeWithin(self, limit: float | None) -> None:
         self._enterClosing()
-        self._end.lookedAgain = False
+        self.teardown.graceGiven = False
         self._deadline = self.seconds() + (limit or inf)
         self._revisit()
 
     def _enterClosing(self) -> None:
         if self.state != "closing":
             self.state = "closing"
-            if self._asking is not None:
-                self._asking.tell(False)
+            if self._probes is not None:
+                self._probes.tell(False)
             self.owner.linkClosing(self)
 
     @property
     def _closesOn(self) -> bool:
         """
-        Whether the connection is still closing although the link has ended, see L{letGo}.
+        Whether the connection is still closing although the link has ended, see L{release}.
         """
-        closing = None if self._ending is None else self._ending.closing
+        closing = None if self._teardown is None else self._teardown.closing
         return closing is not None and not closing.over
 
     def _closingChanged(self) -> None:
@@ -1648,7 +1659,7 @@ class Link:
             self._deadline = min(self._deadline, self.seconds())
             self._revisit()
         else:
-            self._pulse.leave(self)
+            self._wheel.cancel(self)
 
     def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
         step = closing.look(now, lateness)
@@ -1657,7 +1668,7 @@ class Link:
             return
         self._deadline = inf
         if step is CloseStep.FINISH:
-            self._pulse.soon(closing.finish)
+            self._wheel.callSoon(closing.finish)
         elif self.state == "gone":
             abort(self._transport)
         else:
@@ -1665,111 +1676,113 @@ class Link:
             self.abort(self.cause)
 
     def _overdue(self, now: float, lateness: float) -> None:
-        limits = self._terms.limits
+        limits = self._config.limits
         if self.state == "handshaking":
             if not self._handshakes:
                 # Not every layer above TLS tells of the handshake.
-                self.handshaken()
+                self.handshakeCompleted()
             limit = limits.connectTimeout
-            if self.state == "handshaking" and not self._looksAgain(now, lateness, limit):
+            if self.state == "handshaking" and not self._grantGrace(now, lateness, limit):
                 what = "TLS handshake" if self._handshakes else "header of a load balancer"
                 self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
             return
-        ending = self._end
+        ending = self.teardown
         assert ending.cause is not None
-        if ending.turnsLeft is None and ending.closing is not None:
+        if ending.abortTurnsLeft is None and ending.closing is not None:
             self._lookAtClosing(ending.closing, now, lateness)
-        elif ending.turnsLeft is None:
-            if not self._looksAgain(now, lateness, limits.closeTimeout):
+        elif ending.abortTurnsLeft is None:
+            if not self._grantGrace(now, lateness, limits.closeTimeout):
                 self.abort(ending.cause)
-        elif ending.turnsLeft > 1:
-            ending.turnsLeft -= 1
+        elif ending.abortTurnsLeft > 1:
+            ending.abortTurnsLeft -= 1
         else:
             self._deadline = inf
-            self.connectionEnds()
+            self.connectionLosing()
             words = "The protocol of {link} failed at its end"
-            guarded(_log, words, self._door.connectionLost, Failure(ending.cause), link=self)
+            guarded(
+                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
+            )
 
     @property
-    def _end(self) -> Ending:
+    def teardown(self) -> Ending:
         """
         The L{Ending}, which is there from now on.
         """
-        if self._ending is None:
-            self._ending = Ending()
-        return self._ending
+        if self._teardown is None:
+            self._teardown = Ending()
+        return self._teardown
 
-    def blame(self, cause: Cause) -> None:
+    def recordCause(self, cause: Cause) -> None:
         """
         The first cause wins; a later one is chained to it.
         """
-        self._end.blame(cause, self.seconds())
+        self.teardown.blame(cause, self.seconds())
 
-    def refuse(self, cause: Cause) -> None:
+    def markRefused(self, cause: Cause) -> None:
         """
-        L{blame} a server that does not admit the peer.
+        L{recordCause} a server that does not admit the peer.
         """
-        self._end.refused = True
-        self.blame(cause)
+        self.teardown.refused = True
+        self.recordCause(cause)
 
     def _causeOf(self, reason: Failure) -> Cause:
-        witness = self._witness
-        raised = None if witness is None else witness.raised
+        witness = self._connection
+        raised = None if witness is None else witness.protocolError
         error = raised or reason.value
-        self._end.raised = isOwnException(error)
+        self.teardown.raised = isOwnException(error)
         speaker = self._speaker
         if speaker is not None and speaker is not self:
             # Kept, because a wrapper forgets its protocol when it has told it of the end.
-            self._end.speaker = speaker
+            self.teardown.speaker = speaker
             # It knows more than its transport said, a goodbye's code for example.
             error = speaker.cause or error
         found = causeOfLoss(
             error,
-            number=None if witness is None else witness.number,
-            finished=witness is not None and witness.finished,
-            closedHere=closesHere(self._transport),
-            handshaking=self.state == "handshaking" and isSecured(self._transport),
-            reactorStopped=reactorStopped(self._terms.clock),
-            refused=certificateRefused(self._transport) or getattr(witness, "refused", ""),
+            number=None if witness is None else witness.lastErrno,
+            finished=witness is not None and witness.finReceived,
+            closedHere=isClosingLocally(self._transport),
+            handshaking=self.state == "handshaking" and usesTLS(self._transport),
+            reactorStopped=reactorStopped(self._config.clock),
+            refused=certificateRefused(self._transport) or getattr(witness, "certificateError", ""),
         )
-        self.blame(found)
+        self.recordCause(found)
         cause = self.cause
         assert cause is not None
         if cause.evidence is None and witness is not None:
             cause.evidence = witness.evidence
         return cause
 
-    def _sayGoodbye(self) -> None:
-        if self.manner is not None:
+    def _sendGoodbye(self) -> None:
+        if self.heartbeatSender is not None:
             words = "{link} could not say goodbye"
-            guarded(_log, words, self.manner.sayClosing, self.protocol, link=self)
+            guarded(_log, words, self.heartbeatSender.sendGoodbye, self.protocol, link=self)
 
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
-        limits = self._terms.limits
+        limits = self._config.limits
         token = _inCleanup.set(self)
         try:
-            running: Deferred[None] = runCleanups(steps, self._terms.clock, limits.cleanupTimeout)
+            running: Deferred[None] = runCleanups(steps, self._config.clock, limits.cleanupTimeout)
         finally:
             _inCleanup.reset(token)
         return running
 
     def _connectedFailed(self, failure: Failure) -> None:
-        self._end.hookFailed = True
+        self.teardown.hookFailed = True
         if self.state == "gone":
             return
         error = failure.value
         if isinstance(error, Cause) or error is None:
             self.abort(error or ClosedHere())
         else:
-            cause = ClosedHere(f"the connected hook raised {inWords(error)}")
+            cause = ClosedHere(f"the connected hook raised {describeError(error)}")
             cause.__cause__ = error
             self.abort(cause)
 
     # Telling and timing.
 
     def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
-        self._terms.announce(
+        self._config.announce(
             event,
             level,
             generation=self.generation,
@@ -1784,7 +1797,7 @@ class Link:
             return None
         when = self._deadline
         if self.state not in ("closing", "gone"):
-            when = min(when, self.liveness.due, self._stallLook(), self._speakBy)
+            when = min(when, self.detector.due, self._stallLook(), self._promiseDue)
         return when if when < inf else None
 
     def _revisit(self) -> None:
@@ -1793,7 +1806,7 @@ class Link:
         """
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):
-            self._pulse.visit(self, when)
+            self._wheel.schedule(self, when)
 
 
 def _failed(cause: Cause) -> Deferred[None]:
@@ -1822,10 +1835,10 @@ def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:
     return {
         "sinceAck": evidence.sinceAck,
         "sinceData": evidence.sinceData,
-        "unacknowledged": evidence.unacknowledged,
+        "bytesUnacknowledged": evidence.bytesUnacknowledged,
         "retransmits": evidence.retransmits,
         "window": evidence.window,
         "probes": evidence.probes,
         "rtt": evidence.rtt,
-        "fellTogether": evidence.fellTogether,
+        "simultaneousVerdicts": evidence.simultaneousVerdicts,
     }

@@ -48,11 +48,11 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..core.detector import PUNCTUAL
-from ..transport.closing import closeableStack, unacknowledged
-from ..transport.connection import Witness
+from ..core.detector import LATENESS_TOLERANCE
+from ..transport.closing import bytesUnacknowledged, closeableStack
+from ..transport.connection import ObservedConnection
 from ..transport.layers import Relay
-from ..transport.tcpinfo import hasUnread
+from ..transport.tcpinfo import hasUnreadBytes
 
 LONGEST_CLOSE = 12
 """A polite close takes at most this many times its timeout, whatever the progress."""
@@ -140,7 +140,7 @@ class CloseProgress:
             if self._lastLookAt is None:
                 # The reactor reads once more first, because the peer's FIN may have come meanwhile.
                 # A process that did not run has sent nothing either: it gets that time again.
-                away = min(lateness, self._timeout) if lateness > PUNCTUAL else 0.0
+                away = min(lateness, self._timeout) if lateness > LATENESS_TOLERANCE else 0.0
                 self._lastLookAt = self.due = now + away
             elif now >= self._lastLookAt:
                 return CloseStep.FINISH if finishes else CloseStep.ABORT
@@ -268,21 +268,21 @@ class PoliteClose(Relay):
         A number that grows by the bytes that the peer's kernel acknowledges.
         """
         connection = self._connection
-        if isinstance(connection, Witness):
-            return connection.delivered()
-        return -unacknowledged(connection)
+        if isinstance(connection, ObservedConnection):
+            return connection.bytesAcked()
+        return -bytesUnacknowledged(connection)
 
     def _isComplete(self) -> bool:
         # The kernel's send queue counts the FIN as a byte, from shutdown() on until it is
         # acknowledged (tcp_ioctl, tcp_send_fin).
-        return self._finSent and unacknowledged(self._connection) <= 1
+        return self._finSent and bytesUnacknowledged(self._connection) <= 1
 
     def _isUnread(self) -> bool:
         if self._tls is not None and not self._peerNotified():
             # The peer answers close_notify with its own.  If that found the socket closed, RST
             # would destroy what the peer has not read.
             return True
-        return self._finSent and hasUnread(self._connection)
+        return self._finSent and hasUnreadBytes(self._connection)
 
     # TLS.
 

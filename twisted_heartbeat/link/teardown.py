@@ -22,9 +22,9 @@ class Ending:
     Why a link ends, what is cleaned up then, and who waits for that.
 
     @ivar decidedAt: when it was decided, in seconds of the link's clock; L{None} until then.
-    @ivar turnsLeft: the reactor's, after which a transport that was told to abort is done without;
-        L{None} before it was.
-    @ivar lookedAgain: whether the deadline that runs was put off for a last look.
+    @ivar abortTurnsLeft: the reactor's, after which a transport that was told to abort is done
+        without; L{None} before it was.
+    @ivar graceGiven: whether the deadline that runs was put off for a last look.
     @ivar refused: whether a server did not admit the peer.
     @ivar hookFailed: whether a C{connected} hook failed.
     @ivar raised: whether the protocol raised, and that ended the link.
@@ -45,20 +45,20 @@ class Ending:
         "closing",
         "decidedAt",
         "hookFailed",
-        "lookedAgain",
+        "graceGiven",
         "raised",
         "refused",
         "speaker",
         "told",
-        "turnsLeft",
+        "abortTurnsLeft",
     )
 
     def __init__(self) -> None:
         self._cause: Cause | None = None
         self._diagnose: Callable[[], Cause] | None = None
         self.decidedAt: float | None = None
-        self.turnsLeft: int | None = None
-        self.lookedAgain = False
+        self.abortTurnsLeft: int | None = None
+        self.graceGiven = False
         self.closing: PoliteClose | None = None
         self.refused = self.hookFailed = self.raised = False
         self.told = False

@@ -15,12 +15,12 @@ from twisted.internet.protocol import Protocol
 
 from ..core import wire
 from ..core.causes import ClosedHere, PeerClosed, ProtocolViolation
-from ..core.wire.negotiation import Agreement
+from ..core.wire.negotiation import Negotiated
 from ..logs import SafeLogger
 from .mixedlink import _OVER
 from .mixin import HeartbeatMixin
 from .overrides import _forget
-from .session import _resting, _Said
+from .session import LocalHello, _resting
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -51,7 +51,7 @@ class _Greeting(Protocol):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         link = self.link
         # To say hello is to set the manner.
-        if link is not None and link.manner is None and link.state not in _OVER:
+        if link is not None and link.heartbeatSender is None and link.state not in _OVER:
             kind: Any = type(self)
             link.abort(ClosedHere(_complaint(kind)))
 
@@ -100,20 +100,20 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         # What an earlier connection may have left; most have none, and keep none for it.
         for name in _OF_ONE_CONNECTION:
             _forget(self, name)
-        self.__reader: wire.Reader | None = self._newReader()
+        self.__reader: wire.FrameReader | None = self._newReader()
         link = self.__link()
         said = self.__said = self.__saying(self.name, link.bound or 0.0, self.__offered(link), 0.0)
         self.__beat(said.frame)
-        link.behave(said)
+        link.setHeartbeatSender(said)
 
     @staticmethod
     @lru_cache(maxsize=256)
-    def __saying(name: str, needs: float, offers: float, needed: float) -> _Said:
+    def __saying(name: str, needs: float, offers: float, needed: float) -> LocalHello:
         hello = wire.Hello(name, needs, offers).rounded
-        return _Said(hello, needed, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
+        return LocalHello(hello, needed, HeartbeatProtocol.__speak, HeartbeatProtocol.__sayClosing)
 
-    def _newReader(self) -> wire.Reader:
-        return wire.Stream(self.maxMessage)
+    def _newReader(self) -> wire.FrameReader:
+        return wire.StreamReader(self.maxMessage)
 
     def sendMessage(self, message: bytes) -> Deferred[None]:
         """
@@ -154,7 +154,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         link, beats = self.__link(), self.__said.beats
         beats.advance()
         self.__beat(beats.ping)
-        link.pong = beats.pong
+        link.expectedPong = beats.pong
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """
@@ -165,11 +165,11 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             self.__write(wire.encode(goodbye))
             self.__parted = True
             link = self.__link()
-            link.blame(ClosedHere(f"this side said goodbye: {goodbye.reason}"))
+            link.recordCause(ClosedHere(f"this side said goodbye: {goodbye.reason}"))
             if link.cause is not None:
                 # It may have had a cause before: a refusal, or a violation.
-                link.cause.parting = goodbye.parting
-                link.cause.comeBackAfter = goodbye.comeBackAfter
+                link.cause.goodbyeCode = goodbye.code
+                link.cause.retryAfter = goodbye.retryAfter
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -185,7 +185,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             if frame is not None:
                 self.frameReceived(frame)
                 return
-            reader = self.__reader = reader or wire.Stream.opened(self.maxMessage)
+            reader = self.__reader = reader or wire.StreamReader.opened(self.maxMessage)
             for one in reader.receive(data):
                 if link.state in _OVER:
                     break
@@ -195,13 +195,13 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             # Its traceback would keep what came for as long as the cause is known.
             link.abort(violation.with_traceback(None))
 
-    def __restReader(self, link: Link, reader: wire.Reader) -> None:
+    def __restReader(self, link: Link, reader: wire.FrameReader) -> None:
         """
         Between two frames a reader has nothing of its own, and most of many are there.
         """
         plain = reader.between and self.__hidesPongs()
-        link.beatsWith(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
-        if type(reader) is wire.Stream and reader.resting:
+        link.setSharedPing(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
+        if type(reader) is wire.StreamReader and reader.resting:
             self.__reader = None
 
     @classmethod
@@ -221,8 +221,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         if isinstance(frame, wire.Pong):
             link = self.__link()
-            if wire.barePong(frame.token) == link.pong:
-                link.ponged()
+            if wire.packPong(frame.token) == link.expectedPong:
+                link.pongReceived()
         elif isinstance(frame, wire.Data):
             if frame.message[:2] == _HELLO_BEGINS and wire.beginsWithHello(frame.message):
                 _log.warn(
@@ -247,19 +247,19 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         self.hello = hello
         said = self.__said.hello
         self.__said = self.__saying(said.name, said.needs, said.offers, hello.needs)
-        self.__link().speakAs(self.__said)
+        self.__link().changeHeartbeatSender(self.__said)
 
     def __answer(self, ping: wire.Ping) -> None:
         link = self.__link()
-        link.spendPing()
+        link.pingReceived()
         if link.state == "closing":
             return
-        if self.__unanswered is not None or link.overfull:
+        if self.__unanswered is not None or link.isBufferFull:
             self.__answerLater(link, ping.token)
         else:
             if not self.__parted:
-                link.sendNow(self.transport, wire.barePong(ping.token))
-            link.spokeAt = link.liveness.heardAt
+                link.writeDirect(self.transport, wire.packPong(ping.token))
+            link.lastSentAt = link.detector.heardAt
         if ping.hold != self.__hold:
             self.__hold = ping.hold
             self.__watchBack(link)
@@ -277,20 +277,20 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     def __answerNow(self, _: object) -> None:
         link, token = self.__link(), self.__unanswered
         self.__unanswered = None
-        if token is not None and link.usable:
-            self.__beat(wire.barePong(token))
-            link.spokeAt = link.seconds()
+        if token is not None and link.isUp:
+            self.__beat(wire.packPong(token))
+            link.lastSentAt = link.seconds()
 
     def __agree(self, hello: wire.Hello) -> None:
         link = self.__link()
-        agreement = Agreement.of(self.__said.hello, hello)
-        link.greeted(agreement)
+        agreement = Negotiated.of(self.__said.hello, hello)
+        link.helloReceived(agreement)
         if not self.__said.hello.needs:
             self.__watchBack(link)
         elif link.watch == "passive" and agreement.incoming.pinged:
-            link.distrust()
+            link.watchActively()
         elif link.watch == "passive":
-            link.trust(link.bound)
+            link.watchPassively(link.bound)
 
     def __watchBack(self, link: Link) -> None:
         """
@@ -299,14 +299,14 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         if not self.__said.hello.needs:
             offers = self.hello.offers if self.hello is not None else 0.0
-            link.trust(self.__hold or offers or None)
+            link.watchPassively(self.__hold or offers or None)
 
     def __partedFrom(self, goodbye: wire.Goodbye) -> None:
         words = "the peer said goodbye"
         cause = PeerClosed(
             f"{words}: {goodbye.reason}" if goodbye.reason else words,
-            parting=goodbye.parting,
-            comeBackAfter=goodbye.comeBackAfter,
+            goodbyeCode=goodbye.code,
+            retryAfter=goodbye.retryAfter,
             spread=goodbye.spread,
         )
         # It reads no more: there is nobody to say goodbye to.
@@ -318,7 +318,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         return min(wire.MAX_HOLD, (bound or 0.0) if self.offers is None else self.offers)
 
     def __speak(self) -> None:
-        self.__beat(wire.barePong(0))
+        self.__beat(wire.packPong(0))
 
     def __sayClosing(self) -> None:
         self.sayGoodbye(wire.Goodbye("closing"))
@@ -330,7 +330,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     def __beat(self, data: bytes) -> None:
         if not self.__parted:
-            self.__link().sendNow(self.transport, data)
+            self.__link().writeDirect(self.transport, data)
 
     def __write(self, data: bytes) -> None:
         if not self.__parted:

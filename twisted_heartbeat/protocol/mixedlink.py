@@ -46,39 +46,39 @@ class MixedInLink(Link):
         """
         return self.state != "new" and self._transport is transport
 
-    def established(self, transport: Any) -> None:
-        super().established(transport)
-        if self.endsByItself:
+    def connectionMade(self, transport: Any) -> None:
+        super().connectionMade(transport)
+        if self.observesLoss:
             self._tellOfNext()
         else:
             self.__listen()
 
     def protocolConnected(self) -> None:
-        if not self.endsByItself:
+        if not self.observesLoss:
             self.__listen()
         super().protocolConnected()
 
-    def chunkComes(self) -> None:
-        super().chunkComes()
-        if self.state == "handshaking" or not self.spoken:
+    def dataArriving(self) -> None:
+        super().dataArriving()
+        if self.state == "handshaking" or not self.hasReceivedData:
             self.__listen()
             self._tellOfNext()
 
-    def chunkDelivered(self) -> None:
-        if not self.endsByItself:
+    def dataHandled(self) -> None:
+        if not self.observesLoss:
             self.__listen()
 
-    def unheard(self) -> bool:
-        return not self.endsByItself and self.__listen()
+    def mayHaveMissedData(self) -> bool:
+        return not self.observesLoss and self.__listen()
 
-    def connectionEnds(self) -> None:
+    def connectionLosing(self) -> None:
         self.__cover("connectionLost")
 
-    def opened(self) -> None:
+    def openedByHello(self) -> None:
         """
         A protocol that L{waits for the peer's hello<HeartbeatProtocol._readyAtHello>} has it.
         """
-        if self.usable:
+        if self.isUp:
             super()._ready()
 
     def _ready(self) -> None:
@@ -88,9 +88,9 @@ class MixedInLink(Link):
         else:
             super()._ready()
 
-    def lost(self, reason: Failure) -> Failure:
+    def connectionLost(self, reason: Failure) -> Failure:
         self.protocol._HeartbeatMixin__connectionEnded()
-        return super().lost(reason)
+        return super().connectionLost(reason)
 
     def __listen(self) -> bool:
         """
@@ -102,9 +102,9 @@ class MixedInLink(Link):
             return False
         if self.state == "handshaking":
             self.__cover("handshakeCompleted")
-        if not self.endsByItself:
+        if not self.observesLoss:
             self.__cover("connectionLost")
-        return not (self.spoken and self.hearsByItself) and self.__cover("dataReceived")
+        return not (self.hasReceivedData and self.observesReads) and self.__cover("dataReceived")
 
     def __cover(self, name: str) -> bool:
         """
@@ -122,9 +122,9 @@ class MixedInLink(Link):
         Do with what a socket tells, which is all but that the protocol took its first bytes; over
         any other transport the peer's silence proves nothing then.
         """
-        notSpoken = name == "dataReceived" and not self.spoken
-        if notSpoken and (self.hearsByItself or self.endsByItself):
-            self.spokeFirst()
+        notSpoken = name == "dataReceived" and not self.hasReceivedData
+        if notSpoken and (self.observesReads or self.observesLoss):
+            self.firstDataReceived()
         uncovered = (type(self.protocol), name)
         if uncovered not in _uncovered:
             _uncovered.add(uncovered)

@@ -19,13 +19,13 @@ from zope.interface import implementer
 
 from ..core.causes import PeerSilent
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import Terms
+from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
-from ..link.link import Unowned
+from ..link.link import UnmanagedOwner
 from ..timing.deadline import cancelCalls
 from ..timing.monotonic import clockFor
 from ..transport.layers import abort
-from .delivery import _HEARD_BY_MIXIN
+from .delivery import MIXIN_DELIVERIES
 from .mixedlink import _OVER, MixedInLink
 from .overrides import _Cover, _put
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..link.link import Link
 
 
-_UNOWNED = Unowned()
+UNMANAGED = UnmanagedOwner()
 _NO_HOOKS = LinkHooks()
 _NO_LIMITS = Limits.off()
 
@@ -91,7 +91,7 @@ class HeartbeatMixin(TimeoutMixin):
 
     link: MixedInLink | None = None
 
-    __last: tuple[object, Terms] | None = None
+    __last: tuple[object, LinkConfig] | None = None
     __connects: bool
 
     dataReceived: Callable[[bytes], None]
@@ -178,22 +178,22 @@ class HeartbeatMixin(TimeoutMixin):
     def __connect(self, transport: Any, connect: Callable[[Any], object]) -> None:
         link = self.link
         if link is None or link.state == "gone":
-            link = MixedInLink(self.__terms(), _UNOWNED, self, self, pingOf(type(self)))
+            link = MixedInLink(self.__terms(), UNMANAGED, self, self, pingOf(type(self)))
             _put(self, "link", link)
         elif link.isOver(transport):
             # The mix-in is there twice, once behind the protocol's class.
             connect(transport)
             return
-        for name in _HEARD_BY_MIXIN:
+        for name in MIXIN_DELIVERIES:
             # What an earlier connection of the same instance has left.
             cover = getattr(self, name)
             if isinstance(cover, _Cover):
                 cover.lift(self)
-        link.established(transport)
+        link.connectionMade(transport)
         connect(transport)
         link.protocolConnected()
 
-    def __terms(self) -> Terms:
+    def __terms(self) -> LinkConfig:
         """
         Those of the class's last link, where nothing else is said here: most often all are alike.
         """
@@ -205,7 +205,7 @@ class HeartbeatMixin(TimeoutMixin):
         )
         said = (kind.__name__, self.heartbeat, self.keepAlive, limits, id(clock), id(hooks))
         if last is None or said != last[0]:
-            terms = Terms(
+            terms = LinkConfig(
                 clock=clock,
                 heartbeat=self.heartbeat,
                 keepAlive=self.keepAlive,
@@ -281,7 +281,7 @@ class HeartbeatMixin(TimeoutMixin):
             return
         limit = link.closeTimeout
         if limit is not None:
-            link.blame(cause)
+            link.recordCause(cause)
             # Without arguments, because a callLater in the manner of TimeoutMixin's takes none.
             self.__closeCall = self.callLater(limit, partial(link.abort, cause))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .delivery import _HEARD_BY_MIXIN
+from .delivery import MIXIN_DELIVERIES
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -69,7 +69,7 @@ def liftCover(one: object, name: str, cover: object, covered: object) -> None:
 #
 # Idea: cover the method, whatever that is at the time, right before it is called.
 #
-# - A socket of Twisted's, also under TLS, tells the link before each call (C{Link.endsByItself}).
+# - A socket of Twisted's, also under TLS, tells the link before each call (C{Link.observesLoss}).
 #   Then C{dataReceived} is covered until the first bytes have been delivered, and
 #   C{connectionLost} at the end.  In between the instance is as without the mix-in.
 # - Any other transport tells nothing.  There the covers are laid at the beginning, and again where
@@ -120,7 +120,7 @@ class _Cover:
     def __call__(self, *arguments: Any) -> object:
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
-        return _HEARD_BY_MIXIN[self._name](self._link, self.covered, *arguments)
+        return MIXIN_DELIVERIES[self._name](self._link, self.covered, *arguments)
 
     def __getattr__(self, name: str) -> Any:
         # It passes for the method: trial's addCleanup asks for its __name__, for example.

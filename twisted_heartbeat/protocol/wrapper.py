@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 from zope.interface import Declaration, directlyProvides, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import Terms
+from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
-from ..link.link import Link, Unowned
+from ..link.link import Link, UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
-from .delivery import HEARD, hearData, hearEnd, hearHandshake
+from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
 from .proxy import ProtocolProxy
@@ -58,7 +58,7 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
-    def __init__(self, protocol: Any, terms: Terms, owner: Owner) -> None:
+    def __init__(self, protocol: Any, terms: LinkConfig, owner: Owner) -> None:
         super().__init__(protocol)
         self._keep("link", Link(terms, owner, protocol, self))
         self._keep("dataReceived", self._dataHeard)
@@ -72,7 +72,7 @@ class WrappedProtocol(ProtocolProxy):
         """
         See C{IProtocol}.
         """
-        self.link.established(transport)
+        self.link.connectionMade(transport)
         self._protocol.makeConnection(transport)
         self.link.protocolConnected()
 
@@ -82,7 +82,7 @@ class WrappedProtocol(ProtocolProxy):
         """
         isNew = self.link.state == "new"
         if isNew:
-            self.link.established(self._protocol.transport)
+            self.link.connectionMade(self._protocol.transport)
         self._protocol.connectionMade()
         if isNew:
             self.link.protocolConnected()
@@ -91,7 +91,7 @@ class WrappedProtocol(ProtocolProxy):
         """
         See C{IHandshakeListener}.
         """
-        hearHandshake(self.link, self._completed)
+        deliverHandshake(self.link, self._completed)
 
     def _completed(self) -> None:
         if IHandshakeListener.providedBy(self._protocol):
@@ -104,9 +104,9 @@ class WrappedProtocol(ProtocolProxy):
         return self._protocol.dataReceived(data)
 
     def _dataHeard(self, data: bytes) -> object:
-        if self.link.hearsByItself and self.dataReceived == self._dataHeard:
+        if self.link.observesReads and self.dataReceived == self._dataHeard:
             del self.dataReceived
-        return hearData(self.link, self._protocol.dataReceived, data)
+        return deliverData(self.link, self._protocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -115,10 +115,10 @@ class WrappedProtocol(ProtocolProxy):
         if self.dataReceived == self._dataHeard:
             # It refers to the wrapper, and a cycle would need the garbage collector.
             del self.dataReceived
-        hearEnd(self.link, self._protocol.connectionLost, reason)
+        deliverEnd(self.link, self._protocol.connectionLost, reason)
 
     def __setattr__(self, name: str, value: object) -> None:
-        hear = HEARD.get(name)
+        hear = DELIVERIES.get(name)
         if hear is None:
             super().__setattr__(name, value)
         else:
@@ -133,7 +133,9 @@ class _InnerLink(MixedInLink):
 
     __slots__ = ("_wrapper",)
 
-    def __init__(self, terms: Terms, owner: Owner, protocol: HeartbeatMixin, wrapper: Any) -> None:
+    def __init__(
+        self, terms: LinkConfig, owner: Owner, protocol: HeartbeatMixin, wrapper: Any
+    ) -> None:
         super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
         self._wrapper = wrapper
 
@@ -180,7 +182,7 @@ def _insideOf(protocol: Any) -> HeartbeatMixin | None:
     return None
 
 
-def withLink(protocol: Any, terms: Terms, owner: Owner) -> tuple[Any, Link]:
+def attachLink(protocol: Any, terms: LinkConfig, owner: Owner) -> tuple[Any, Link]:
     """
     Give a protocol a link.  A protocol with a place for a link has it there, also inside of
     wrappers of Twisted's.  Otherwise a L{WrappedProtocol} has it, and so it does around wrappers if
@@ -202,7 +204,7 @@ def withLink(protocol: Any, terms: Terms, owner: Owner) -> tuple[Any, Link]:
     return wrapped, wrapped.link
 
 
-def nameOf(factory: object) -> str:
+def defaultLinkName(factory: object) -> str:
     """
     What the log calls the links of a factory that has been given no name.
     """
@@ -268,20 +270,20 @@ class HeartbeatFactory:
             "limits": limits or Limits.off(),
             "hooks": hooks or LinkHooks(),
             "ping": ping,
-            "name": name or nameOf(wrappedFactory),
+            "name": name or defaultLinkName(wrappedFactory),
             "strangers": self._strangers,
         }
-        self._terms: Terms | None = None
+        self._terms: LinkConfig | None = None
         directlyProvides(self, providedBy(wrappedFactory))
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> LinkConfig:
         """
         What its links have in common.
         """
         if self._terms is None:
             # Not before it is used: the global reactor is installed by its first import.
-            self._terms = Terms(clock=clockFor(self._clock), **self._settings)
+            self._terms = LinkConfig(clock=clockFor(self._clock), **self._settings)
         return self._terms
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
@@ -289,7 +291,7 @@ class HeartbeatFactory:
         See C{IProtocolFactory}.
         """
         protocol = self.wrappedFactory.buildProtocol(addr)
-        return None if protocol is None else withLink(protocol, self.terms, self.owner())[0]
+        return None if protocol is None else attachLink(protocol, self.terms, self.owner())[0]
 
     def doStart(self) -> None:
         """
@@ -309,7 +311,7 @@ class HeartbeatFactory:
         """
         Who hears of the next link's turns.
         """
-        return Unowned()
+        return UnmanagedOwner()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.wrappedFactory, name)

@@ -14,23 +14,23 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from ..core import wire
-from ..core.causes import ClosedHere, Parting, ProtocolViolation
-from ..core.diagnosis import inWords
+from ..core.causes import ClosedHere, GoodbyeCode, ProtocolViolation
+from ..core.diagnosis import describeError
 from ..link.usercode import cancel
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
-from ..timing.wheel import pulseFor
+from ..timing.wheel import timerWheelFor
 from ..transport.tls import publicKeyOf
 from .heldinput import Held
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..core.settings import ServerLimits
-    from ..link.config import Terms
+    from ..link.config import LinkConfig
     from ..link.link import Link
     from ..timing.wheel import Slot
-    from .registry import Roll
+    from .registry import PeerRegistry
 
 _log = SafeLogger()
 
@@ -44,7 +44,7 @@ _STRANGERS = ("arriving", "greeting", "visiting")
 """States of a link whose peer has not said hello yet, or is a health check."""
 
 
-class Admitting(Protocol):
+class AdmissionPolicy(Protocol):
     """
     Where a peer is admitted.
 
@@ -56,7 +56,7 @@ class Admitting(Protocol):
     admit: Admit | None
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> LinkConfig:
         """What its links have in common."""
 
 
@@ -88,7 +88,7 @@ class Admission:
     link: Link
     """Assigned by whoever makes it, for a link is made with its owner."""
 
-    def __init__(self, server: Admitting, roll: Roll) -> None:
+    def __init__(self, server: AdmissionPolicy, roll: PeerRegistry) -> None:
         """
         @param roll: where it is, and who owns its link once it is admitted.
         """
@@ -117,14 +117,14 @@ class Admission:
                 return
         if isinstance(link.protocol, HeartbeatProtocol):
             # For as long as it takes: later it costs nothing.
-            if self._hold(link.protocol, "frameReceived", self._frameHeard):
+            if self._hold(link.protocol, "frameReceived", self._heldFrameReceived):
                 self._wait("greeting", self._server.serverLimits.helloTimeout)
         elif full := self._full:
             self._refuse(full)
         else:
             self._decide(None)
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -151,15 +151,15 @@ class Admission:
         """
         self._roll.linkClosing(link)
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
-        self._roll.pingsSpent(link)
+        self._roll.pingLimitReached(link)
 
     # What comes before it is admitted.
 
-    def _frameHeard(self, frame: wire.Frame) -> None:
+    def _heldFrameReceived(self, frame: wire.Frame) -> None:
         """
         In place of the protocol's C{frameReceived}.
         """
@@ -175,22 +175,22 @@ class Admission:
         else:
             type(self.link.protocol).frameReceived(self.link.protocol, frame)
 
-    def _chunkHeard(self, data: bytes) -> None:
+    def _heldDataReceived(self, data: bytes) -> None:
         """
         In place of C{dataReceived}, where there are no frames.
         """
-        self.link.heard()
+        self.link.dataReceived()
         if self._held is not None:
             self._held.keep(data, len(data))
-        if not self.link.hearsByItself:
-            self.link.suspectSpoke()
+        if not self.link.observesReads:
+            self.link.dataDelivered()
 
-    def _shutDoor(self) -> bool:
+    def _holdInput(self) -> bool:
         """
         @return: whether what the peer says is held back.
         """
         return self._cover is not None or self._hold(
-            self.link.door, "dataReceived", self._chunkHeard
+            self.link.outerProtocol, "dataReceived", self._heldDataReceived
         )
 
     def _hold(self, one: object, name: str, hear: Callable[[Any], None]) -> bool:
@@ -225,7 +225,7 @@ class Admission:
             self._claim()
             return
         link = self.link
-        if hello is None and not self._shutDoor():
+        if hello is None and not self._holdInput():
             return
         deciding = self._deciding = maybeDeferred(admit, link.peer, link.certificate, hello)
         deciding.addCallback(self._decided).addErrback(self._undecided)
@@ -269,20 +269,20 @@ class Admission:
         ahead = self._roll.ahead.get(self.link.generation)
         if ahead is None:
             self._admit()
-        elif ahead.usable:
-            if _sameHolder(ahead, self.link):
+        elif ahead.isUp:
+            if _sameCertificateKey(ahead, self.link):
                 words = f"replaced by generation {self.link.generation}, with the same certificate"
                 ahead.abort(ClosedHere(words))
             else:
-                ahead.ask().addCallback(self._settled, ahead)
+                ahead.probe().addCallback(self._settled, ahead)
         else:
-            ahead.letGo()
+            ahead.release()
 
     def _settled(self, lives: bool, ahead: Link) -> None:
         isAhead = self._roll.ahead.get(self.link.generation) is ahead
         if lives and self._waits("claiming") and isAhead:
             words = f"the name {ahead.name!r} is in use by generation {ahead.generation}"
-            self._refuse(f"{words}, which answers", Parting.NAME_IN_USE)
+            self._refuse(f"{words}, which answers", GoodbyeCode.NAME_IN_USE)
 
     # In, or not.
 
@@ -304,7 +304,7 @@ class Admission:
     def _deliver(self, piece: Any) -> None:
         try:
             if isinstance(piece, bytes):
-                self.link.door.dataReceived(piece)  # type: ignore[attr-defined]
+                self.link.outerProtocol.dataReceived(piece)  # type: ignore[attr-defined]
             else:
                 self.link.protocol.frameReceived(piece)
         except ProtocolViolation as violation:
@@ -312,27 +312,27 @@ class Admission:
         except BaseException as error:
             # As the reactor does with what a protocol raises.
             _log.failure("The protocol of {link} failed", link=self.link)
-            cause = ClosedHere(f"the protocol raised {inWords(error)}")
+            cause = ClosedHere(f"the protocol raised {describeError(error)}")
             cause.__cause__ = error
             self.link.abort(cause)
 
-    def _refuse(self, why: str, parting: Parting = Parting.REFUSED) -> None:
+    def _refuse(self, why: str, code: GoodbyeCode = GoodbyeCode.REFUSED) -> None:
         link = self.link
         self._enter("refused")
         self._roll.leaveRow(link)
         self._held = None
         if not isinstance(link.protocol, HeartbeatProtocol):
             # Over TLS what it has said already would still be delivered.
-            self._shutDoor()
-        if link.usable:
-            link.refuse(ClosedHere(f"refused: {why}"))
-            sayGoodbye(link, wire.Goodbye(_clipped(why), parting=parting))
+            self._holdInput()
+        if link.isUp:
+            link.markRefused(ClosedHere(f"refused: {why}"))
+            sayGoodbye(link, wire.Goodbye(_truncateUtf8(why), code=code))
             link.close(lingers=self._roll.refuse(link))
 
     def _cutOff(self, why: str) -> None:
         cause = ClosedHere(f"refused: {why}")
         self._enter("cut off")
-        self.link.refuse(cause)
+        self.link.markRefused(cause)
         self.link.abort(cause)
 
     @property
@@ -344,9 +344,9 @@ class Admission:
 
     # How long it may take.
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        See L{Beating<twisted_heartbeat.timing.wheel.Beating>}.
+        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
         """
         if not self._lastLook:
             # What has come meanwhile is read first; time in which nobody read is not the peer's.
@@ -358,7 +358,7 @@ class Admission:
             self._refuse(f"no decision within {self._limit:g} s")
         elif self.state == "claiming":
             words = f"the name {self.link.name!r} did not become free within {self._limit:g} s"
-            self._refuse(words, Parting.NAME_IN_USE)
+            self._refuse(words, GoodbyeCode.NAME_IN_USE)
         return None
 
     def _wait(self, state: str, limit: float | None) -> None:
@@ -366,19 +366,19 @@ class Admission:
         if limit is not None:
             self._limit = limit
             self._lastLook = False
-            pulseFor(self.link.clock).visit(self, self.link.seconds() + limit)
+            timerWheelFor(self.link.clock).schedule(self, self.link.seconds() + limit)
 
     def _waits(self, state: str) -> bool:
         """
         Whether it is in this state, and its link has not begun to close, by a drain for example.
         """
-        return self.state == state and self.link.usable
+        return self.state == state and self.link.isUp
 
     def _enter(self, state: str) -> None:
         self.state = state
         deciding, self._deciding = self._deciding, None
         if self.slot is not None:
-            pulseFor(self.link.clock).forget(self)
+            timerWheelFor(self.link.clock).discard(self)
         if deciding is not None:
             cancel(deciding)
 
@@ -393,7 +393,7 @@ def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:
     return True
 
 
-def _sameHolder(one: Link, other: Link) -> bool:
+def _sameCertificateKey(one: Link, other: Link) -> bool:
     """
     Whether both peers have proven to have the same private key.
     """
@@ -403,7 +403,7 @@ def _sameHolder(one: Link, other: Link) -> bool:
     return publicKeyOf(ours) == publicKeyOf(theirs)
 
 
-def _clipped(words: str) -> str:
+def _truncateUtf8(words: str) -> str:
     """
     As much of it as a goodbye can hold.
     """

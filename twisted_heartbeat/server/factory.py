@@ -21,20 +21,20 @@ from ..core.causes import ClosedHere
 from ..core.settings import ServerLimits
 from ..link.config import peerName
 from ..protocol.heartbeat import HeartbeatProtocol
-from ..protocol.wrapper import HeartbeatFactory, withLink
+from ..protocol.wrapper import HeartbeatFactory, attachLink
 from ..timing.deadline import cancelCalls
-from ..timing.wheel import pulseFor
+from ..timing.wheel import timerWheelFor
 from ..transport.layers import abort
 from .admission import Admission, sayGoodbye
 from .networks import networkOf
-from .registry import MAX_POLITE_REFUSALS, Roll
+from .registry import MAX_POLITE_REFUSALS, PeerRegistry
 
 if TYPE_CHECKING:
     from ..link.link import Link
     from .admission import Admit
 
 
-class _CutOff(Protocol):
+class RejectedConnection(Protocol):
     """
     For who is not even told why.
     """
@@ -77,7 +77,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._settings["phase"] = random.random
         self.serverLimits = serverLimits or ServerLimits.off()
         self.admit = admit
-        self._roll = Roll(self)
+        self._roll = PeerRegistry(self)
         self._settings["proxied"] = self._roll.awaitHeader
         self.claims = self._roll.claims
         self.peers = self._roll.peers
@@ -121,13 +121,13 @@ class HeartbeatServerFactory(HeartbeatFactory):
         counted = self.serverLimits.peersPerAddress is not None and not self._roll.proxied
         network = networkOf(addr) if counted else None
         full = self._roll.full(network)
-        if self._draining or (full and len(self._roll.crowd) >= MAX_POLITE_REFUSALS):
+        if self._draining or (full and len(self._roll.overLimit) >= MAX_POLITE_REFUSALS):
             return self._cutOff(addr, full or "the server is closing")
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
         admission = Admission(self, self._roll)
-        linked, link = withLink(protocol, self.terms, admission)
+        linked, link = attachLink(protocol, self.terms, admission)
         admission.link = link
         self._limitMessages(link.protocol)
         # Known from here, so that a link whose handshake hangs is closed with the others.
@@ -146,7 +146,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
     def drain(
         self,
         *,
-        comeBackAfter: float = 1.0,
+        retryAfter: float = 1.0,
         spread: float = 12.0,
         grace: float = 0.5,
         reason: str = "closing",
@@ -155,13 +155,13 @@ class HeartbeatServerFactory(HeartbeatFactory):
         Close all links so that nobody is surprised: admit nobody any more, say goodbye to all, wait
         for them to go, and then close the rest.  To stop its ports, before, is the caller's part.
 
-        @param comeBackAfter: seconds after which the peers are welcome again.
+        @param retryAfter: seconds after which the peers are welcome again.
         @param spread: seconds, from then on, over which they are to spread.
         @param grace: seconds to wait for them; at most half of C{Limits.closeTimeout}.
         @return: fires when all are gone and cleaned up, as that of L{close}.
         @raise ValueError: if a value is negative, not finite or too long; then nothing is done.
         """
-        goodbye = wire.Goodbye(reason, comeBackAfter, spread)
+        goodbye = wire.Goodbye(reason, retryAfter, spread)
         wire.encode(goodbye)
         limit = self.terms.limits.closeTimeout
         patience = grace if limit is None else min(grace, limit / 2)
@@ -170,7 +170,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._draining = True
         links = self._established()
         for link in links:
-            told = link.usable and sayGoodbye(link, goodbye)
+            told = link.isUp and sayGoodbye(link, goodbye)
             if not (told and patience and link.generation in self.peers):
                 link.close()
         gone = DeferredList([link.whenGone() for link in links])
@@ -183,7 +183,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
     def _established(self) -> list[Link]:
         return [link for link in self._roll.links if link.state != "new"]
 
-    def _cutOff(self, addr: Any, why: str) -> _CutOff:
+    def _cutOff(self, addr: Any, why: str) -> RejectedConnection:
         """
         Not each is told of in the log: they may be many, and come again and again.
         """
@@ -193,8 +193,8 @@ class HeartbeatServerFactory(HeartbeatFactory):
             cause, peer = ClosedHere(f"refused: {why}"), peerName(addr)
             self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
-        self._roll.cutOffs.log(ClosedHere, clock.seconds(), pulseFor(clock), announce)
-        return _CutOff()
+        self._roll.cutOffs.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
+        return RejectedConnection()
 
     def _limitMessages(self, protocol: Any) -> None:
         most = self.serverLimits.maxMessage

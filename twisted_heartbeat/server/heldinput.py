@@ -50,7 +50,7 @@ class Held:
         """
         Deliver all, in order, and read on.
         """
-        while self._pieces and self._link.usable:
+        while self._pieces and self._link.isUp:
             deliver(self._pieces.pop(0))
-        if self._paused and self._link.usable:
+        if self._paused and self._link.isUp:
             self._link.resume()

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Roll}: who is in a server, and who is on the way in.
+L{PeerRegistry}: who is in a server, and who is on the way in.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ..core import wire
-from ..core.causes import Parting, ProtocolViolation
+from ..core.causes import GoodbyeCode, ProtocolViolation
 from ..logs import LogRateLimit
-from ..timing.wheel import pulseFor
+from ..timing.wheel import timerWheelFor
 from .admission import sayGoodbye
 from .networks import networkOf
 from .ratelimit import PingRateLimit
@@ -21,7 +21,7 @@ from .ratelimit import PingRateLimit
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.link import Link
-    from .admission import Admission, Admitting
+    from .admission import Admission, AdmissionPolicy
 
 
 MAX_POLITE_REFUSALS = 32
@@ -34,7 +34,7 @@ CUT_OFF_INTERVAL = 1.0
 """Seconds between two events of the log about peers that were cut off."""
 
 
-class Roll:
+class PeerRegistry:
     """
     Who is in a server, and who is on the way in.  It owns the links of those who are in.
 
@@ -44,9 +44,9 @@ class Roll:
     Those who want one name stand in a row, of which the first alone may be in.
 
     @ivar peers: the links of those who are in, by generation.
-    @ivar others: the links of those who are counted, and not yet in.
-    @ivar crowd: the links that are refused, that were pinging too often, or for which there is no
-        room, until they are gone.
+    @ivar pending: the links of those who are counted, and not yet in.
+    @ivar overLimit: the links that are refused, that were pinging too often, or for which there is
+        no room, until they are gone.
         They are not counted.
     @ivar closing: the other links that are closing: they count for no limit, and have no name.
     @ivar proxied: whether links have come by way of a load balancer, so that where a peer is can be
@@ -57,11 +57,11 @@ class Roll:
     @ivar ahead: the one right ahead in the row, by generation.
     """
 
-    def __init__(self, server: Admitting) -> None:
+    def __init__(self, server: AdmissionPolicy) -> None:
         self._server = server
         self.peers: dict[int, Link] = {}
-        self.others: dict[int, Link] = {}
-        self.crowd: dict[int, Link] = {}
+        self.pending: dict[int, Link] = {}
+        self.overLimit: dict[int, Link] = {}
         self.closing: dict[int, Link] = {}
         self.claims: dict[str, Link] = {}
         self.ahead: dict[int, Link] = {}
@@ -84,7 +84,7 @@ class Roll:
         @param crowds: whether there is no room for it.
         """
         if crowds:
-            self.crowd[link.generation] = link
+            self.overLimit[link.generation] = link
         else:
             self._count(link, network)
 
@@ -92,10 +92,10 @@ class Roll:
         """
         It is in, and its way in is behind it.
         """
-        self.peers[link.generation] = self.others.pop(link.generation)
-        if not self.others:
+        self.peers[link.generation] = self.pending.pop(link.generation)
+        if not self.pending:
             # An empty dictionary keeps its room, and a crowd needs much.
-            self.others.clear()
+            self.pending.clear()
         link.owner = self
         link.announceConnected()
 
@@ -105,8 +105,8 @@ class Roll:
 
         @return: whether its connection can be kept open until the peer has read why.
         """
-        self.crowd[link.generation] = link
-        return len(self.crowd) <= MAX_POLITE_REFUSALS
+        self.overLimit[link.generation] = link
+        return len(self.overLimit) <= MAX_POLITE_REFUSALS
 
     def forget(self, link: Link) -> None:
         """
@@ -114,7 +114,7 @@ class Roll:
         """
         generation = link.generation
         self._uncount(link)
-        self.crowd.pop(generation, None)
+        self.overLimit.pop(generation, None)
         self.closing.pop(generation, None)
         self._bucketsEmptyAt.pop(generation, None)
 
@@ -151,12 +151,12 @@ class Roll:
 
         @return: why there is still none.
         """
-        if link.generation not in self.crowd:
+        if link.generation not in self.overLimit:
             return ""
         network = self._networkOf(link)
         full = self.full(network)
         if not full:
-            del self.crowd[link.generation]
+            del self.overLimit[link.generation]
             self._count(link, network)
         return full
 
@@ -164,7 +164,7 @@ class Roll:
         """
         Whether it is one of too many for which there is no room.
         """
-        return link.generation in self.crowd and len(self.crowd) > MAX_POLITE_REFUSALS
+        return link.generation in self.overLimit and len(self.overLimit) > MAX_POLITE_REFUSALS
 
     def mayReplace(self, link: Link) -> bool:
         """
@@ -188,7 +188,7 @@ class Roll:
         Count a link at its peer's own address, if there is room.
         """
         self._uncount(link)
-        self.crowd[link.generation] = link
+        self.overLimit[link.generation] = link
         self.seat(link)
 
     def _networkOf(self, link: Link) -> str | None:
@@ -196,10 +196,10 @@ class Roll:
         return networkOf(link.peer) if counts and not link.isHealthCheck else None
 
     def _isCounted(self, link: Link) -> bool:
-        return link.generation in self.peers or link.generation in self.others
+        return link.generation in self.peers or link.generation in self.pending
 
     def _count(self, link: Link, network: str | None) -> None:
-        self.others[link.generation] = link
+        self.pending[link.generation] = link
         if network is not None:
             self._networks[link.generation] = network
             self._there[network] += 1
@@ -209,7 +209,7 @@ class Roll:
         if not self._isCounted(link):
             return
         self.peers.pop(generation, None)
-        self.others.pop(generation, None)
+        self.pending.pop(generation, None)
         network = self._networks.pop(generation, None)
         if network is not None:
             self._there[network] -= 1
@@ -225,7 +225,7 @@ class Roll:
         """
         All of them, the first that came first.
         """
-        links = self.peers | self.others | self.crowd | self.closing
+        links = self.peers | self.pending | self.overLimit | self.closing
         return [links[generation] for generation in sorted(links)]
 
     @property
@@ -233,7 +233,7 @@ class Roll:
         """
         How many there are, without those that are refused or closing.
         """
-        return len(self.peers) + len(self.others)
+        return len(self.peers) + len(self.pending)
 
     def there(self, network: str | None) -> int:
         """
@@ -248,7 +248,7 @@ class Roll:
         Who is in, and has that name.
         """
         link = self._firstIn(name)
-        return link if link is not None and link.usable and link.generation in self.peers else None
+        return link if link is not None and link.isUp and link.generation in self.peers else None
 
     def _firstIn(self, name: str) -> Link | None:
         """
@@ -283,7 +283,7 @@ class Roll:
             if ahead is not None:
                 self._stand(behind, ahead)
             # Not from here: those who stand in one row may be many.
-            pulseFor(self._server.terms.clock).soon(behind.settle)
+            timerWheelFor(self._server.terms.clock).callSoon(behind.settle)
         elif ahead is not None:
             self.claims[link.name] = ahead
         elif self.claims.get(link.name) is link:
@@ -300,7 +300,7 @@ class Roll:
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
 
-    def linkSpoke(self, link: Link) -> None:
+    def linkProven(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
@@ -322,7 +322,7 @@ class Roll:
         # Not from here: the caller may be going through the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
-            pulseFor(self._server.terms.clock).soon(self._uncountClosing)
+            timerWheelFor(self._server.terms.clock).callSoon(self._uncountClosing)
 
     def _uncountClosing(self) -> None:
         """
@@ -334,13 +334,13 @@ class Roll:
             generation = link.generation
             if link.state == "closing":
                 self._uncount(link)
-                if generation not in self.crowd:
+                if generation not in self.overLimit:
                     self.closing[generation] = link
             behind = self._behind.get(generation)
             if behind is not None:
-                pulseFor(link.clock).soon(behind.settle)
+                timerWheelFor(link.clock).callSoon(behind.settle)
 
-    def pingsSpent(self, link: Link) -> None:
+    def pingLimitReached(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.  The first comes here, too:
         those who never ping are not counted.
@@ -357,6 +357,6 @@ class Roll:
             link.pingsLeft = granted - 1
             return
         words = f"the peer sent more than {most} pings in a second, and has none saved"
-        link.blame(ProtocolViolation(words))
-        sayGoodbye(link, wire.Goodbye("too many pings", parting=Parting.TOO_MANY_PINGS))
+        link.recordCause(ProtocolViolation(words))
+        sayGoodbye(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
         link.close(lingers=self.refuse(link))

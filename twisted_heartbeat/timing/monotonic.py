@@ -175,7 +175,7 @@ class MonotonicClock:
 
 
 @implementer(IReactorTime)
-class UntimedClock:
+class InertClock:
     """
     Tells the same time as L{MonotonicClock}, and never makes a call.
 
@@ -209,17 +209,17 @@ def _ignored(call: DelayedCall) -> None:
     """
 
 
-_UNTIMED = UntimedClock()
+_INERT = InertClock()
 
 
-def untimed(clock: IReactorTime) -> IReactorTime:
+def clockInMemory(clock: IReactorTime) -> IReactorTime:
     """
     The clock of a link over a transport in memory.  Virtual time stays: a test that brings a clock
     of its own wants the timers.
 
     @param clock: the clock that the link would have elsewhere.
     """
-    return _UNTIMED if isinstance(clock, MonotonicClock) else clock
+    return _INERT if isinstance(clock, MonotonicClock) else clock
 
 
 def _holds(entry: tuple[float, int, DelayedCall]) -> bool:

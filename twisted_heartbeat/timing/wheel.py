@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Pulse}: the timer wheel, one timer for all links of a reactor.
+L{TimerWheel}: the timer wheel, one timer for all links of a reactor.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..batching.pinground import AskedRound, Round
-from ..batching.talkers import Crowd
-from ..core.evidence import Fall
-from ..core.wire.pings import Beats
+from ..batching.pinground import CustomPingRound, PingRound
+from ..batching.talkers import TalkerScan
+from ..core.evidence import VerdictBatch
+from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger, guarded
-from .monotonic import MonotonicClock, UntimedClock
+from .monotonic import InertClock, MonotonicClock
 
 if TYPE_CHECKING:
-    from ..batching.pinground import Means
-    from ..core.detector import Liveness
+    from ..batching.pinground import Pinger
+    from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
 
 _log = SafeLogger()
@@ -38,7 +38,7 @@ def reactorStopped(clock: IReactorTime) -> bool:
     return isinstance(clock, MonotonicClock) and clock.reactorStopped
 
 
-class Beating(Protocol):
+class Timer(Protocol):
     """
     What the pulse visits.
 
@@ -47,7 +47,7 @@ class Beating(Protocol):
 
     slot: Slot | None
 
-    def beat(self, now: float, lateness: float) -> float | None:
+    def onTimer(self, now: float, lateness: float) -> float | None:
         """
         Do what is due.
 
@@ -62,19 +62,19 @@ class Slot:
 
     @ivar latest: the latest of their times: when it comes, all of them are due, so that one alone
         is visited on its exact instant, and none is ever visited early.
-    @ivar unless: those that are visited as well, unless they have been taken out by then.
+    @ivar pending: those that are visited as well, unless they have been taken out by then.
     """
 
-    __slots__ = ("latest", "unless", "visits")
+    __slots__ = ("latest", "pending", "timers")
 
     def __init__(self) -> None:
         self.latest = 0.0
-        self.visits: list[Beating] = []
+        self.timers: list[Timer] = []
         # Few have any.
-        self.unless: Sequence[dict[Any, Any]] = ()
+        self.pending: Sequence[dict[Any, Any]] = ()
 
 
-class Pulse:
+class TimerWheel:
     """
     The single timer that serves all links of a reactor.
 
@@ -86,47 +86,47 @@ class Pulse:
 
     PER_SECOND = 64
 
-    ERRANDS_A_TICK = 4
+    CALLS_PER_TICK = 4
     """
     What a tick has to end takes long, for it ends in user code.  A thousand ends in one tick would
     keep the others from being looked at on their instants.
     """
 
-    FEW = 32
+    MIN_FOR_SCAN = 32
     """
     So many visits are no crowd: by itself, each link has its process wake once in an interval, and
     a crowd has it wake four times.
     """
 
-    TOGETHER = 0.1
+    SIMULTANEOUS = 0.1
     """Seconds: verdicts that follow each other closer than this belong to one fall."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._slots: dict[int, Slot] = {}
         self._order: list[int] = []
-        self._members = 0
+        self._count = 0
         self._call: IDelayedCall | None = None
         self._calledFor = 0.0
         self.ticking = False
         self.seconds = clock.seconds
-        self._rounds: list[Round] = []
-        self._crowds: dict[int, Crowd] = {}
-        self._errands: deque[Callable[[], None]] = deque()
-        self._fall = Fall()
-        self._fell = -inf
+        self._rounds: list[PingRound] = []
+        self._crowds: dict[int, TalkerScan] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._verdicts = VerdictBatch()
+        self._lastVerdictAt = -inf
 
-    def visit(self, one: Beating, when: float) -> None:
+    def schedule(self, one: Timer, when: float) -> None:
         """
         Visit it then, and not when it was to be visited before.
         """
         slot = self._slotFor(when)
         if one.slot is not slot:
             if one.slot is None:
-                self._members += 1
+                self._count += 1
             # Its place in the slot that it leaves stays, and is passed over.
             one.slot = slot
-            slot.visits.append(one)
+            slot.timers.append(one)
         if not self.ticking:
             self._setCall()
 
@@ -140,39 +140,39 @@ class Pulse:
             slot.latest = when
         return slot
 
-    def leave(self, one: Beating) -> None:
+    def cancel(self, one: Timer) -> None:
         """
         Do not visit it any more.
         """
         if one.slot is None:
             return
         one.slot = None
-        self._members -= 1
-        if not self._members and not self.ticking:
+        self._count -= 1
+        if not self._count and not self.ticking:
             self._setCall()
 
-    def forget(self, one: Beating) -> None:
+    def discard(self, one: Timer) -> None:
         """
-        As L{leave}, and keep neither it nor an empty slot until that is due.  That is a look
+        As L{cancel}, and keep neither it nor an empty slot until that is due.  That is a look
         through the slot: for those who leave soon, and so find few there.
         """
         slot = one.slot
         if slot is not None:
-            slot.visits.remove(one)
-            if not slot.visits and not slot.unless:
+            slot.timers.remove(one)
+            if not slot.timers and not slot.pending:
                 # Its number stays in the order, and is passed over.
                 self._slots.pop(int(slot.latest * self.PER_SECOND), None)
-            self.leave(one)
+            self.cancel(one)
 
-    def soon(self, errand: Callable[[], None]) -> None:
+    def callSoon(self, errand: Callable[[], None]) -> None:
         """
         Call it at the end of this tick or of one of the next, which follow at once.
         """
-        self._errands.append(errand)
+        self._calls.append(errand)
         if not self.ticking:
             self._setCall()
 
-    def begin(self, round: Round, suspicious: float) -> None:
+    def begin(self, round: PingRound, suspicious: float) -> None:
         """
         Have a round send its pings at the end of the tick that is under way, one right after the
         other: a machine that is woken by the first of many packets is awake for the next.
@@ -181,9 +181,9 @@ class Pulse:
         """
         self._rounds.append(round)
         slot = self._slotFor(suspicious)
-        slot.unless = [*slot.unless, round.waiting]
+        slot.pending = [*slot.pending, round.waiting]
 
-    def roundLike(self, means: Means, heartbeat: Heartbeat, due: float) -> Round | None:
+    def roundLike(self, means: Pinger, heartbeat: Heartbeat, due: float) -> PingRound | None:
         """
         The round of this tick for those who were due about then, if there is one.
 
@@ -195,7 +195,9 @@ class Pulse:
                 return round
         return None
 
-    def roundFor(self, means: Means, heartbeat: Heartbeat, due: float, askedAt: float) -> Round:
+    def roundFor(
+        self, means: Pinger, heartbeat: Heartbeat, due: float, askedAt: float
+    ) -> PingRound:
         """
         The same, or a new one.
 
@@ -204,16 +206,16 @@ class Pulse:
         """
         round = self.roundLike(means, heartbeat, due)
         if round is None:
-            kind = Round if isinstance(means, Beats) else AskedRound
+            kind = PingRound if isinstance(means, SharedPing) else CustomPingRound
             round = kind(self, means, heartbeat, due, askedAt)
         # A round has no bound but that of each.
         round.askedAt = min(round.askedAt, askedAt)
         if round.slot is None:
             # It is new, or all have left it since.
-            self.visit(round, round.again)
+            self.schedule(round, round.again)
         return round
 
-    def crowdFor(self, heartbeat: Heartbeat, now: float) -> Crowd | None:
+    def talkerScanFor(self, heartbeat: Heartbeat, now: float) -> TalkerScan | None:
         """
         The crowd for those who are watched so, and have just spoken; L{None} if there is none, and
         they are but few.
@@ -221,15 +223,15 @@ class Pulse:
         # Not by its value, which takes long to hash.
         crowd = self._crowds.get(id(heartbeat))
         if crowd is None or crowd.slot is None:
-            if self._members < self.FEW:
+            if self._count < self.MIN_FOR_SCAN:
                 return None
             # Those that are empty are visited no more.
             self._crowds = {at: one for at, one in self._crowds.items() if one.slot is not None}
-            crowd = self._crowds[id(heartbeat)] = Crowd(heartbeat, now)
-            self.visit(crowd, crowd.due)
+            crowd = self._crowds[id(heartbeat)] = TalkerScan(heartbeat, now)
+            self.schedule(crowd, crowd.due)
         return crowd
 
-    def leaveCrowd(self, heartbeat: Heartbeat, liveness: Liveness) -> bool:
+    def leaveTalkerScan(self, heartbeat: Heartbeat, liveness: FailureDetector) -> bool:
         """
         @return: whether it was in one.
         """
@@ -237,26 +239,26 @@ class Pulse:
         if crowd is None or not crowd.leave(liveness):
             return False
         if crowd.empty:
-            self.leave(crowd)
+            self.cancel(crowd)
         return True
 
-    def fall(self, now: float) -> Fall:
+    def verdictBatch(self, now: float) -> VerdictBatch:
         """
         The fall that a verdict of this instant belongs to.
         """
-        if now - self._fell > self.TOGETHER:
-            self._fall = Fall()
-        self._fell = now
-        self._fall.links += 1
-        return self._fall
+        if now - self._lastVerdictAt > self.SIMULTANEOUS:
+            self._verdicts = VerdictBatch()
+        self._lastVerdictAt = now
+        self._verdicts.links += 1
+        return self._verdicts
 
     def _setCall(self) -> None:
-        if not self._members:
+        if not self._count:
             self._slots.clear()
             self._order.clear()
-        if self._errands:
+        if self._calls:
             when = self._clock.seconds()
-        elif self._members:
+        elif self._count:
             when = self._first().latest
         else:
             if self._call is not None:
@@ -276,7 +278,7 @@ class Pulse:
         """
         while True:
             slot = self._slots.get(self._order[0])
-            if slot is not None and (slot.visits or any(slot.unless)):
+            if slot is not None and (slot.timers or any(slot.pending)):
                 return slot
             self._slots.pop(heappop(self._order), None)
 
@@ -292,8 +294,8 @@ class Pulse:
             for slot in due:
                 self._visit(slot, now)
             self._post()
-            for _ in range(min(len(self._errands), self.ERRANDS_A_TICK)):
-                guarded(_log, "An errand of the pulse failed", self._errands.popleft())
+            for _ in range(min(len(self._calls), self.CALLS_PER_TICK)):
+                guarded(_log, "An errand of the pulse failed", self._calls.popleft())
         finally:
             # The links that are left have to be visited even if something has failed.
             self.ticking = False
@@ -326,15 +328,15 @@ class Pulse:
         left = {
             id(one): (one, slot.latest)
             for slot in slots
-            for some in slot.unless
+            for some in slot.pending
             for one in some.values()
         }
         for one, latest in left.values():
-            self.leave(one)
+            self.cancel(one)
             own = one.slot = Slot()
             own.latest = latest
-            own.visits.append(one)
-            self._members += 1
+            own.timers.append(one)
+            self._count += 1
             self._visit(own, now)
 
     def _visit(self, slot: Slot, now: float) -> None:
@@ -342,13 +344,13 @@ class Pulse:
         # Those who share a slot mostly share the next one as well.
         number = -1
         following: Slot | None = None
-        for one in slot.visits:
+        for one in slot.timers:
             if one.slot is not slot:
                 continue
             one.slot = None
-            self._members -= 1
+            self._count -= 1
             try:
-                again = one.beat(now, lateness)
+                again = one.onTimer(now, lateness)
             except BaseException:
                 # One that fails must not take the pulse from all others.
                 words = "{one} failed at its beat, and is not visited again"
@@ -358,45 +360,45 @@ class Pulse:
                 continue
             if one.slot is None and following and int(again * self.PER_SECOND) == number:
                 # As visit does.
-                self._members += 1
+                self._count += 1
                 one.slot = following
-                following.visits.append(one)
+                following.timers.append(one)
                 if again > following.latest:
                     following.latest = again
             else:
-                self.visit(one, again)
+                self.schedule(one, again)
                 number, following = int(again * self.PER_SECOND), one.slot
 
 
-class _StillPulse(Pulse):
+class _InertTimerWheel(TimerWheel):
     """
-    The pulse of L{UntimedClock}: it visits nothing, and keeps nothing of what asks for a visit.
+    The pulse of L{InertClock}: it visits nothing, and keeps nothing of what asks for a visit.
     """
 
-    def visit(self, one: Beating, when: float) -> None:
+    def schedule(self, one: Timer, when: float) -> None:
         pass
 
-    def soon(self, errand: Callable[[], None]) -> None:
+    def callSoon(self, errand: Callable[[], None]) -> None:
         pass
 
 
-_pulses: dict[int, tuple[IReactorTime, Pulse]] = {}
+_timerWheels: dict[int, tuple[IReactorTime, TimerWheel]] = {}
 """Those of clocks that keep no attribute, by the clock's identity."""
 
 
-def pulseFor(clock: IReactorTime) -> Pulse:
+def timerWheelFor(clock: IReactorTime) -> TimerWheel:
     """
     The one pulse of a clock.
     """
-    found: Pulse | None = getattr(clock, "_twistedHeartbeatPulse", None)
+    found: TimerWheel | None = getattr(clock, "_twistedHeartbeatTimerWheel", None)
     if found is not None:
         return found
-    if id(clock) in _pulses:
-        return _pulses[id(clock)][1]
-    made = _StillPulse(clock) if isinstance(clock, UntimedClock) else Pulse(clock)
+    if id(clock) in _timerWheels:
+        return _timerWheels[id(clock)][1]
+    made = _InertTimerWheel(clock) if isinstance(clock, InertClock) else TimerWheel(clock)
     with suppress(AttributeError, TypeError):
-        clock._twistedHeartbeatPulse = made  # type: ignore[attr-defined]
-    if getattr(clock, "_twistedHeartbeatPulse", None) is not made:
+        clock._twistedHeartbeatTimerWheel = made  # type: ignore[attr-defined]
+    if getattr(clock, "_twistedHeartbeatTimerWheel", None) is not made:
         # The clock has no place for attributes, or forwards them to something else.
-        _pulses[id(clock)] = clock, made
+        _timerWheels[id(clock)] = clock, made
     return made

@@ -13,9 +13,9 @@ from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from .connection import Witness
-from .layers import _MAX_WRAPPERS, Buffering, unsentBelow
-from .tcpinfo import _queued
+from .connection import ObservedConnection
+from .layers import _MAX_WRAPPERS, Buffering, bytesBufferedBelow
+from .tcpinfo import sendQueueSize
 from .tls import handshakeDone
 
 
@@ -62,12 +62,12 @@ def closeableStack(transport: Any) -> CloseableStack | None:
     return CloseableStack(layer, tls) if canClose else None
 
 
-def unacknowledged(connection: Any) -> int:
+def bytesUnacknowledged(connection: Any) -> int:
     """
     Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
     On a UNIX socket there is one kernel, which has acknowledged what it has taken.
     """
-    waiting = unsentBelow(connection)
-    if isinstance(connection, Witness) and connection.connected:
-        waiting += _queued(connection.socket) or 0
+    waiting = bytesBufferedBelow(connection)
+    if isinstance(connection, ObservedConnection) and connection.connected:
+        waiting += sendQueueSize(connection.socket) or 0
     return waiting

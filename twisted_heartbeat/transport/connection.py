@@ -5,7 +5,7 @@
 What Twisted's transports drop or lack: errno, send progress, evidence, an end that always comes.
 
 Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, tells nobody how much
-of its buffer has been sent, and does not say when bytes came.  L{bearWitness} gives the connection
+of its buffer has been sent, and does not say when bytes came.  L{instrument} gives the connection
 under any stack of wrappers the methods that do, by making it an instance of a subclass.  A
 subclass, and no wrapper and no attribute of functions, because it costs the paths of a byte
 nothing but what is written here, and no memory but the fields.
@@ -28,95 +28,101 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
 
-from ..batching.poller import nestedPollFor
-from ..core.detector import Liveness
+from ..batching.poller import idlePollerFor
+from ..core.detector import FailureDetector
 from ..logs import SafeLogger, Shortage
-from .fanout import _Hearers
-from .tcpinfo import _pendingError, _queued, evidenceOf, hasUnread
+from .fanout import DetectorFanout
+from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
 
 if TYPE_CHECKING:
-    from ..batching.pinground import Round
+    from ..batching.pinground import PingRound
     from ..core.evidence import Evidence
 
 _log = SafeLogger()
 
 
-_noNestedPoll = Shortage(_log, "Links can not be in rounds: {error}", monotonic)
+_noIdlePoller = Shortage(_log, "Links can not be in rounds: {error}", monotonic)
 
-_FULL = (EWOULDBLOCK, EAGAIN, ENOBUFS)
+WOULD_BLOCK = (EWOULDBLOCK, EAGAIN, ENOBUFS)
 """What the kernel says when it takes no more for now."""
 
 
-_FEW = 400
+PONG_BUFFER_SIZE = 400
 """Bytes: room for any pong, in what Python has at hand, where C{bufferSize} has it ask for more."""
 
 
-class Sender(Protocol):
+class ConnectionObserver(Protocol):
     """
     Who is told of a connection's sending.
     """
 
-    def sendBegan(self) -> None:
-        """Something waits to be sent, for the first time since L{Witness.watched} was cleared."""
+    def writeStarted(self) -> None:
+        """Something waits to be sent, for the first time since L{ObservedConnection.writeTracked}
+        was cleared."""
 
-    def sendProgressed(self) -> None:
-        """Bytes were handed to the kernel while L{Witness.awaited} was set."""
+    def writeProgressed(self) -> None:
+        """Bytes were handed to the kernel while L{ObservedConnection.notifyOnWriteProgress} was
+        set."""
 
-    def suspectSpoke(self) -> None:
-        """The peer said something while L{Witness.suspected} was set, and it was delivered."""
+    def dataDelivered(self) -> None:
+        """The peer said something while L{ObservedConnection.notifyOnRead} was set, and it was
+        delivered."""
 
-    def chunkComes(self) -> None:
-        """Bytes are about to be delivered.  A L{Witness} says so where L{Witness.suspected} was
-        set, an L{ObservedSocket} each time."""
+    def dataArriving(self) -> None:
+        """
+        Bytes are about to be delivered.  An L{ObservedConnection} calls this only while
+        L{ObservedConnection.notifyOnRead} is set, an L{ObservedUnixConnection} each time.
+        """
 
     def leaveRound(self) -> None:
-        """Something else than a pong is about to happen while L{Witness.round} is set."""
+        """Something other than a pong is about to happen while L{ObservedConnection.round} is
+        set."""
 
-    def peerFinished(self) -> None:
+    def peerClosedWrite(self) -> None:
         """The peer has closed its half: it will not speak again, and is not dead for that."""
 
-    def connectionEnds(self) -> None:
+    def connectionLosing(self) -> None:
         """The connection is about to say that it is lost."""
 
-    def lostUnheard(self, reason: Failure) -> None:
+    def connectionLostUnnoticed(self, reason: Failure) -> None:
         """The connection was lost, and whoever should have said so had handed it to another."""
 
 
-class Witness(tcp.Connection):
+class ObservedConnection(tcp.Connection):
     """
     A TCP connection that remembers what it saw.
 
-    @ivar number: the C{errno} with which it was lost; 0 if there was none.
+    @ivar lastErrno: the C{errno} with which it was lost; 0 if there was none.
     @ivar evidence: what the kernel knew when it was lost.
-    @ivar finished: whether the peer has sent its FIN.
-    @ivar refused: why the peer's certificate was, in words.
-    @ivar raised: what the protocol raised, if it was lost for that; TLS keeps it to itself.
-    @ivar sent: bytes handed to the kernel.
+    @ivar finReceived: whether the peer has sent its FIN.
+    @ivar certificateError: why the peer's certificate was, in words.
+    @ivar protocolError: what the protocol raised, if it was lost for that; TLS keeps it to itself.
+    @ivar bytesSent: bytes handed to the kernel.
     @ivar reading: whether it is read.
     @ivar round: in which its link is, so that nothing but pongs is expected; L{None} if in none.
-    @ivar suspected: whether the sender wants to know of the next chunk.
-    @ivar watched: whether the sender is going to look at the progress anyway.
-    @ivar awaited: whether the sender wants to know of every progress.
+    @ivar notifyOnRead: whether the sender wants to know of the next chunk.
+    @ivar writeTracked: whether the sender is going to look at the progress anyway.
+    @ivar notifyOnWriteProgress: whether the sender wants to know of every progress.
     @ivar paused: whether reading is paused.
     @ivar resumedAt: when reading was last resumed, in the link's seconds.
     """
 
-    liveness = Liveness(None, 0.0)
+    detector = FailureDetector(None, 0.0)
     seconds: Callable[[], float] = staticmethod(monotonic)
-    sender: Sender | None = None
+    observer: ConnectionObserver | None = None
 
-    number = 0
+    lastErrno = 0
     evidence: Evidence | None = None
-    finished = False
-    refused = ""
-    raised: BaseException | None = None
-    sent = 0
+    finReceived = False
+    certificateError = ""
+    protocolError: BaseException | None = None
+    bytesSent = 0
     reading = True
-    round: Round | None = None
-    suspected = False
-    watched = False
-    awaited = False
+    round: PingRound | None = None
+    notifyOnRead = False
+    writeTracked = False
+    notifyOnWriteProgress = False
     paused = False
     resumedAt = -inf
 
@@ -126,31 +132,31 @@ class Witness(tcp.Connection):
         try:
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
-            return self._notRead(error)
+            return self._readFailed(error)
         if not data:
-            return self._finReceived()
-        self.liveness.heardAt = self.seconds()
-        if self.suspected:
+            return self._peerSentFin()
+        self.detector.heardAt = self.seconds()
+        if self.notifyOnRead:
             self._deliver(data)
         else:
             self.protocol.dataReceived(data)
         return None
 
-    def readQuietly(self, context: dict[str, Any]) -> Any:
+    def readParked(self, context: dict[str, Any]) -> Any:
         """
         As C{doRead}, in a round: what comes is most likely a pong, and the protocol need not see
         it.  See L{Quiet<twisted_heartbeat.batching.poller.Quiet>}.
         """
         round = self.round
         try:
-            data = self.socket.recv(_FEW)
+            data = self.socket.recv(PONG_BUFFER_SIZE)
         except OSError as error:
-            return self._notRead(error)
+            return self._readFailed(error)
         if not data:
             self._leaveRound()
             context["system"] = self.logPrefix()
-            return self._finReceived()
-        liveness = self.liveness
+            return self._peerSentFin()
+        liveness = self.detector
         liveness.heardAt = now = self.seconds()
         if round is not None:
             waiting = round.waiting
@@ -162,24 +168,24 @@ class Witness(tcp.Connection):
                 return None
             if not round.keeps(self, now):
                 self._leaveRound()
-        if len(data) == _FEW:
-            data += self._readOn()
+        if len(data) == PONG_BUFFER_SIZE:
+            data += self._readRest()
         context["system"] = self.logPrefix()
         self._deliver(data)
         return None
 
-    def _readOn(self) -> bytes:
+    def _readRest(self) -> bytes:
         try:
             return self.socket.recv(self.bufferSize)
         except OSError as error:
             # What has come is delivered first; the next to read meets the end, if it is one.
-            self._notRead(error)
+            self._readFailed(error)
             return b""
 
-    def _notRead(self, error: OSError) -> ConnectionLost | None:
+    def _readFailed(self, error: OSError) -> ConnectionLost | None:
         if error.errno in (EWOULDBLOCK, EAGAIN):
             return None
-        self.number = self.number or error.errno or 0
+        self.lastErrno = self.lastErrno or error.errno or 0
         return CONNECTION_LOST
 
     def _deliver(self, data: bytes) -> None:
@@ -187,22 +193,22 @@ class Witness(tcp.Connection):
         Deliver a chunk, and then tell the sender if it has asked for the next one.  In this order,
         because the chunk may hold the peer's goodbye or its close_notify, which are no answer.
         """
-        waits, self.suspected = self.suspected, False
-        if waits and self.sender is not None:
-            self.sender.chunkComes()
+        waits, self.notifyOnRead = self.notifyOnRead, False
+        if waits and self.observer is not None:
+            self.observer.dataArriving()
         self.protocol.dataReceived(data)
-        if waits and self.sender is not None:
-            self.sender.suspectSpoke()
+        if waits and self.observer is not None:
+            self.observer.dataDelivered()
 
-    def _finReceived(self) -> ConnectionLost | ConnectionDone:
+    def _peerSentFin(self) -> ConnectionLost | ConnectionDone:
         """
         Note that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
         died, and it holds no byte: it is no sign of life, and answers no ping.
         """
-        if self.number not in (0, EPIPE):
-            # No FIN: the kernel tells an error once, and has told it to sendNow.
+        if self.lastErrno not in (0, EPIPE):
+            # No FIN: the kernel tells an error once, and has told it to writeDirect.
             return CONNECTION_LOST
-        self.finished = True
+        self.finReceived = True
         return CONNECTION_DONE
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:
@@ -210,24 +216,24 @@ class Witness(tcp.Connection):
         try:
             size: int = untilConcludes(self.socket.send, memoryview(data)[: self.SEND_LIMIT])
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in WOULD_BLOCK:
                 return 0
-            self.number = self.number or error.errno or 0
+            self.lastErrno = self.lastErrno or error.errno or 0
             return CONNECTION_LOST
-        self.sent += size
+        self.bytesSent += size
         return size
 
-    def sendNow(self, data: bytes) -> None:
+    def writeDirect(self, data: bytes) -> None:
         """
         Write a few bytes: straight to the kernel where nothing waits before them, which saves two
         changes of what the reactor polls for, and a turn.  In every other case as C{write}.
         """
-        if self._tempDataLen or self.dataBuffer or not self.plainlyOpen:
-            self._writeAsEver(data)
+        if self._tempDataLen or self.dataBuffer or not self.isPlainAndOpen:
+            self._writeBuffered(data)
         else:
-            self.sendPlainly(data)
+            self.writeDirectUnchecked(data)
 
-    def sendPlainly(self, data: bytes) -> None:
+    def writeDirectUnchecked(self, data: bytes) -> None:
         """
         The same for whoever knows that nothing waits, and that the connection is plainly open.
 
@@ -237,31 +243,31 @@ class Witness(tcp.Connection):
         try:
             size = self.socket.send(data)
         except OSError as error:
-            if error.errno not in _FULL:
-                self.number = self.number or error.errno or 0
+            if error.errno not in WOULD_BLOCK:
+                self.lastErrno = self.lastErrno or error.errno or 0
             size = 0
-        self.sent += size
+        self.bytesSent += size
         if size < len(data):
-            self._writeAsEver(data[size:])
+            self._writeBuffered(data[size:])
 
-    def _writeAsEver(self, data: bytes) -> None:
-        # By the class, for on the instance it may be sendNow.
+    def _writeBuffered(self, data: bytes) -> None:
+        # By the class, for on the instance it may be writeDirect.
         type(self).write(self, data)  # type: ignore[no-untyped-call]
 
-    def sendsNow(self, act: Callable[[Any], object], argument: Any) -> object:
+    def withDirectWrites(self, act: Callable[[Any], object], argument: Any) -> object:
         """
-        Call something whose C{write}s here are to be L{sendNow}: a ping of the user's own.
+        Call something whose C{write}s here are to be L{writeDirect}: a ping of the user's own.
         """
-        if not self.writesItself:
+        if not self.writeIsUnpatched:
             return act(argument)
-        self.write = self.sendNow  # type: ignore[method-assign]
+        self.write = self.writeDirect  # type: ignore[method-assign]
         try:
             return act(argument)
         finally:
             del self.write
 
     @property
-    def writesItself(self) -> bool:
+    def writeIsUnpatched(self) -> bool:
         """
         Whether nobody stands before its C{write}.
         """
@@ -269,7 +275,7 @@ class Witness(tcp.Connection):
         return isinstance(write, MethodType) and write.__func__ is type(self).write
 
     @property
-    def plainlyOpen(self) -> bool:
+    def isPlainAndOpen(self) -> bool:
         """
         Whether what is written goes to the kernel as it is.
         """
@@ -278,14 +284,14 @@ class Witness(tcp.Connection):
 
     def doWrite(self) -> Any:
         result = FileDescriptor.doWrite(self)
-        if self.awaited and self.sender is not None:
-            self.sender.sendProgressed()
+        if self.notifyOnWriteProgress and self.observer is not None:
+            self.observer.writeProgressed()
         return result
 
     def startWriting(self) -> None:
-        if not self.watched and self.sender is not None:
-            self.watched = True
-            self.sender.sendBegan()
+        if not self.writeTracked and self.observer is not None:
+            self.writeTracked = True
+            self.observer.writeStarted()
         self.reactor.addWriter(self)
 
     def startReading(self) -> None:
@@ -304,45 +310,45 @@ class Witness(tcp.Connection):
         super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
 
     def _leaveRound(self) -> None:
-        if self.round is not None and self.sender is not None:
-            self.sender.leaveRound()
+        if self.round is not None and self.observer is not None:
+            self.observer.leaveRound()
 
     @property
-    def mayRest(self) -> bool:
+    def canPark(self) -> bool:
         """
         Whether it can be in a round.
         """
-        if self.watched or not self.reading or self.finished or not self.plainlyOpen:
+        if self.writeTracked or not self.reading or self.finReceived or not self.isPlainAndOpen:
             return False
-        if isinstance(self.liveness, _Hearers):
+        if isinstance(self.detector, DetectorFanout):
             # Two links at once have no round.
             return False
-        return nestedPollFor(self.reactor) is not None
+        return idlePollerFor(self.reactor) is not None
 
-    def rest(self, round: Round) -> bool:
+    def park(self, round: PingRound) -> bool:
         """
         Be in a round from here on, and be read in the reactor's place.
 
         @return: whether the system has a descriptor to spare for that.
         """
-        poll = nestedPollFor(self.reactor)
+        poll = idlePollerFor(self.reactor)
         assert poll is not None
         try:
             poll.add(self)
         except OSError as error:
-            _noNestedPoll.met(error)
+            _noIdlePoller.met(error)
             return False
         self.reactor.removeReader(self)
         self.round = round
         return True
 
-    def rouse(self) -> None:
+    def unpark(self) -> None:
         """
         Be in none, and be read by the reactor itself.  So is whoever writes by way of it: where one
         descriptor reads and another writes, whoever comes first meets the end, and what was
         received before it would be lost.
         """
-        poll = nestedPollFor(self.reactor)
+        poll = idlePollerFor(self.reactor)
         assert poll is not None
         self.round = None
         poll.remove(self)
@@ -361,48 +367,48 @@ class Witness(tcp.Connection):
     def readConnectionLost(self, reason: Failure) -> None:
         # Otherwise the FIN ends the connection at once, and a suspected peer has not recovered.
         halfCloseable = IHalfCloseableProtocol(self.protocol, None) is not None
-        if self.sender is not None and halfCloseable:
-            self.sender.peerFinished()
+        if self.observer is not None and halfCloseable:
+            self.observer.peerClosedWrite()
         super().readConnectionLost(reason)
 
     def connectionLost(self, reason: Failure) -> None:
         if hasattr(self, "socket"):
             # The reactor may have found the error before any call could return it.
-            self.number = self.number or _pendingError(self.socket)
+            self.lastErrno = self.lastErrno or pendingErrno(self.socket)
         if reason.type is ConnectionLost:
-            _readToEnd(self)
+            _deliverRest(self)
         if hasattr(self, "socket"):
             if self.evidence is None:
-                self.evidence = evidenceOf(self.socket)
-            self.refused = certificateRefused(self)
+                self.evidence = readEvidence(self.socket)
+            self.certificateError = certificateRefused(self)
             if not isinstance(reason.value, ConnectionClosed):
-                self.raised = reason.value
-        if self.sender is not None:
-            self.sender.connectionEnds()
+                self.protocolError = reason.value
+        if self.observer is not None:
+            self.observer.connectionLosing()
         try:
             super().connectionLost(reason)
         except BaseException:
             _tellConnector(self, reason)
             raise
         finally:
-            if self.sender is not None:
-                self.sender.lostUnheard(reason)
+            if self.observer is not None:
+                self.observer.connectionLostUnnoticed(reason)
 
-    def unsent(self) -> int:
+    def bytesBuffered(self) -> int:
         """
         Bytes that wait in this process, TLS's own not counted.
         """
         return len(self.dataBuffer) - self.offset + self._tempDataLen
 
-    def delivered(self) -> int:
+    def bytesAcked(self) -> int:
         """
         Bytes that the peer's kernel has acknowledged; where the system does not say, those that
         were handed to ours.
         """
-        return self.sent - (_queued(self.socket) or 0 if self.connected else 0)
+        return self.bytesSent - (sendQueueSize(self.socket) or 0 if self.connected else 0)
 
 
-def _readToEnd(connection: Any) -> None:
+def _deliverRest(connection: Any) -> None:
     """
     Deliver what a lost connection has received.
 
@@ -410,7 +416,7 @@ def _readToEnd(connection: Any) -> None:
     reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
     """
     try:
-        while connection.connected and not connection._aborting and hasUnread(connection):
+        while connection.connected and not connection._aborting and hasUnreadBytes(connection):
             if connection.doRead() is not None:
                 break
     except BaseException:
@@ -429,34 +435,34 @@ def _tellConnector(connection: Any, reason: Failure) -> None:
         connector.connectionLost(reason)
 
 
-class ObservedSocket(tcp.Connection):
+class ObservedUnixConnection(tcp.Connection):
     """
     A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
     tells its link beforehand what it tells the protocol.
 
-    @ivar sender: the link that is told; L{None} for none.
+    @ivar observer: the link that is told; L{None} for none.
     """
 
-    sender: Sender | None = None
+    observer: ConnectionObserver | None = None
 
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
-        if data and self.sender is not None:
-            self.sender.chunkComes()
+        if data and self.observer is not None:
+            self.observer.dataArriving()
         end = super()._dataReceived(data)
-        if data and self.sender is not None:
-            self.sender.suspectSpoke()
+        if data and self.observer is not None:
+            self.observer.dataDelivered()
         return end
 
     def connectionLost(self, reason: Failure) -> None:
         if reason.type is ConnectionLost:
-            _readToEnd(self)
-        if self.sender is not None:
-            self.sender.connectionEnds()
+            _deliverRest(self)
+        if self.observer is not None:
+            self.observer.connectionLosing()
         try:
             super().connectionLost(reason)
         except BaseException:
             _tellConnector(self, reason)
             raise
         finally:
-            if self.sender is not None:
-                self.sender.lostUnheard(reason)
+            if self.observer is not None:
+                self.observer.connectionLostUnnoticed(reason)

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from ..core.detector import Liveness
-    from .connection import Sender, Witness
+    from ..core.detector import FailureDetector
+    from .connection import ConnectionObserver, ObservedConnection
 
 
-class _Hearers:
+class DetectorFanout:
     """
-    Stands for the L{Liveness} of two links of one connection, one above the other.
+    Stands for the L{FailureDetector} of two links of one connection, one above the other.
     """
 
     __slots__ = ("_above", "_below")
 
-    def __init__(self, below: Any, above: Liveness) -> None:
+    def __init__(self, below: Any, above: FailureDetector) -> None:
         self._below = below
         self._above = above
 
@@ -33,48 +33,50 @@ class _Hearers:
     heardAt = property(None, _heard)
 
 
-class _Senders:
+class ObserverFanout:
     """
     Tells the same two.
     """
 
     __slots__ = ("_above", "_below", "_witness")
 
-    def __init__(self, witness: Witness, below: Sender, above: Sender) -> None:
+    def __init__(
+        self, witness: ObservedConnection, below: ConnectionObserver, above: ConnectionObserver
+    ) -> None:
         self._witness = witness
         self._below = below
         self._above = above
 
-    def sendBegan(self) -> None:
-        self._below.sendBegan()
-        self._above.sendBegan()
+    def writeStarted(self) -> None:
+        self._below.writeStarted()
+        self._above.writeStarted()
 
-    def sendProgressed(self) -> None:
-        self._below.sendProgressed()
-        awaited = self._witness.awaited
-        self._above.sendProgressed()
-        self._witness.awaited = self._witness.awaited or awaited
+    def writeProgressed(self) -> None:
+        self._below.writeProgressed()
+        awaited = self._witness.notifyOnWriteProgress
+        self._above.writeProgressed()
+        self._witness.notifyOnWriteProgress = self._witness.notifyOnWriteProgress or awaited
 
-    def suspectSpoke(self) -> None:
-        self._below.suspectSpoke()
-        self._above.suspectSpoke()
+    def dataDelivered(self) -> None:
+        self._below.dataDelivered()
+        self._above.dataDelivered()
 
-    def chunkComes(self) -> None:
-        self._below.chunkComes()
-        self._above.chunkComes()
+    def dataArriving(self) -> None:
+        self._below.dataArriving()
+        self._above.dataArriving()
 
     def leaveRound(self) -> None:
         self._below.leaveRound()
         self._above.leaveRound()
 
-    def peerFinished(self) -> None:
-        self._below.peerFinished()
-        self._above.peerFinished()
+    def peerClosedWrite(self) -> None:
+        self._below.peerClosedWrite()
+        self._above.peerClosedWrite()
 
-    def connectionEnds(self) -> None:
-        self._below.connectionEnds()
-        self._above.connectionEnds()
+    def connectionLosing(self) -> None:
+        self._below.connectionLosing()
+        self._above.connectionLosing()
 
-    def lostUnheard(self, reason: Failure) -> None:
-        self._above.lostUnheard(reason)
-        self._below.lostUnheard(reason)
+    def connectionLostUnnoticed(self, reason: Failure) -> None:
+        self._above.connectionLostUnnoticed(reason)
+        self._below.connectionLostUnnoticed(reason)

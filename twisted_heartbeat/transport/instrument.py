@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{bearWitness}: make the connection under a transport remember what it sees.
+L{instrument}: make the connection under a transport remember what it sees.
 """
 
 from __future__ import annotations
@@ -13,33 +13,37 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet import tcp
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from ..core.detector import Liveness
+from ..core.detector import FailureDetector
 from ..logs import SafeLogger
-from .connection import ObservedSocket, Witness
-from .fanout import _Hearers, _Senders
-from .layers import connectionUnder
+from .connection import ObservedConnection, ObservedUnixConnection
+from .fanout import DetectorFanout, ObserverFanout
+from .layers import findConnection
 
 if TYPE_CHECKING:
-    from .connection import Sender
+    from .connection import ConnectionObserver
 
 _log = SafeLogger()
 
 
-_LATER = ("sent", "round", "watched", "dataBuffer", "offset")
+_PRESET_FIELDS = ("bytesSent", "round", "writeTracked", "dataBuffer", "offset")
 """What every connection comes to have once it has written."""
 
-_witnesses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
+_instrumentedClasses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
 
 
-def _witnessing(kind: type[tcp.Connection]) -> type[tcp.Connection]:
-    if kind not in _witnesses:
+def _instrumentedClass(kind: type[tcp.Connection]) -> type[tcp.Connection]:
+    if kind not in _instrumentedClasses:
         # A UNIX socket receives in another way, and has no error that this could save.
-        base = Witness if kind.doRead is tcp.Connection.doRead else ObservedSocket
-        _witnesses[kind] = type(kind.__name__, (base, kind), {"__module__": kind.__module__})
-    return _witnesses[kind]
+        base = (
+            ObservedConnection if kind.doRead is tcp.Connection.doRead else ObservedUnixConnection
+        )
+        _instrumentedClasses[kind] = type(
+            kind.__name__, (base, kind), {"__module__": kind.__module__}
+        )
+    return _instrumentedClasses[kind]
 
 
-def _becomes(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool:
+def _assignClass(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool:
     """
     Make a connection an instance of a subclass of its class.
 
@@ -54,7 +58,7 @@ def _becomes(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool:
     return True
 
 
-def _bearNextOnes(
+def _instrumentPort(
     connection: tcp.Connection, before: type[tcp.Connection], kind: type[tcp.Connection]
 ) -> None:
     """
@@ -67,54 +71,58 @@ def _bearNextOnes(
         port.transport = cast(Any, kind)
 
 
-def bearWitness(
-    transport: object, liveness: Liveness, seconds: Callable[[], float], sender: Sender
-) -> Witness | None:
+def instrument(
+    transport: object,
+    liveness: FailureDetector,
+    seconds: Callable[[], float],
+    sender: ConnectionObserver,
+) -> ObservedConnection | None:
     """
     Have the connection under a transport remember what it sees.
 
     @param liveness: whose C{heardAt} is assigned for each chunk.
     @param sender: is told beside whoever is already, as the link of a tunnel below this one.
     @return: L{None} if there is no TCP connection of Twisted's under it.  A UNIX socket tells the
-        sender what L{ObservedSocket} says, if it tells no other.
+        sender what L{ObservedUnixConnection} says, if it tells no other.
     """
-    connection = connectionUnder(transport)
+    connection = findConnection(transport)
     if connection is None:
         return None
-    if not isinstance(connection, Witness | ObservedSocket):
+    if not isinstance(connection, ObservedConnection | ObservedUnixConnection):
         before = type(connection)
-        kind = _witnessing(before)
-        if not _becomes(connection, kind):
+        kind = _instrumentedClass(before)
+        if not _assignClass(connection, kind):
             return None
-        _bearNextOnes(connection, before, kind)
-    if isinstance(connection, ObservedSocket):
-        connection.sender = connection.sender or sender
+        _instrumentPort(connection, before, kind)
+    if isinstance(connection, ObservedUnixConnection):
+        connection.observer = connection.observer or sender
         return None
-    assert isinstance(connection, Witness)
-    below = connection.sender
+    assert isinstance(connection, ObservedConnection)
+    below = connection.observer
     if below is not None:
         below.leaveRound()
-    connection.liveness = cast(
-        Liveness, liveness if below is None else _Hearers(connection.liveness, liveness)
+    connection.detector = cast(
+        FailureDetector,
+        liveness if below is None else DetectorFanout(connection.detector, liveness),
     )
-    connection.sender = sender if below is None else _Senders(connection, below, sender)
+    connection.observer = sender if below is None else ObserverFanout(connection, below, sender)
     connection.seconds = seconds
     # Python lays the fields of a class out by its first instances: a name that comes later costs
     # each of them a dictionary of its own, more than twice as large.
-    for name in _LATER:
+    for name in _PRESET_FIELDS:
         setattr(connection, name, getattr(connection, name))
-    if connection.writesItself:
-        # This one comes and goes, see sendsNow.
+    if connection.writeIsUnpatched:
+        # This one comes and goes, see withDirectWrites.
         connection.write = connection.write  # type: ignore[method-assign]
         del connection.write
     return connection
 
 
-def observedUnder(transport: object) -> Witness | ObservedSocket | None:
+def findObserved(transport: object) -> ObservedConnection | ObservedUnixConnection | None:
     """
     The connection that tells a link of each call before it makes it: the transport itself, or what
     is right below its TLS.  What other layers tell a protocol, and when, is not known.
     """
     if isinstance(transport, TLSMemoryBIOProtocol):
         transport = getattr(transport, "transport", None)
-    return transport if isinstance(transport, Witness | ObservedSocket) else None
+    return transport if isinstance(transport, ObservedConnection | ObservedUnixConnection) else None

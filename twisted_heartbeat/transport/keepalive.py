@@ -56,8 +56,8 @@ class Applied:
     @ivar idle: seconds without a segment from the peer before the first probe; L{None} if unknown.
     @ivar interval: seconds between probes; L{None} if unknown.
     @ivar count: unanswered probes before the connection is given up; L{None} if unknown.
-    @ivar userTimeout: seconds that sent data may stay unacknowledged; L{None} where the system's
-        own rule holds.
+    @ivar userTimeout: seconds that sent data may stay bytesUnacknowledged; L{None} where the
+        system's own rule holds.
     @ivar missing: one sentence for each thing that was asked for and could not be done.
     """
 

@@ -26,7 +26,7 @@ from zope.interface import alsoProvides
 _MAX_WRAPPERS = 16
 
 
-def connectionUnder(transport: object) -> tcp.Connection | None:
+def findConnection(transport: object) -> tcp.Connection | None:
     """
     The TCP or UNIX connection under a stack of wrappers.
 
@@ -67,7 +67,7 @@ def isInMemory(transport: object) -> bool:
 _FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
 
 
-def declareForwarded(transport: object, protocol: object) -> None:
+def forwardInterfaces(transport: object, protocol: object) -> None:
     """
     Have what stands between a transport and a protocol declare what the protocol provides.
 
@@ -82,14 +82,14 @@ def declareForwarded(transport: object, protocol: object) -> None:
                 alsoProvides(between, interface)
 
 
-def isAccepted(connection: object) -> bool:
+def isServerSide(connection: object) -> bool:
     """
     Whether a port has accepted it.
     """
     return isinstance(connection, tcp.Server)
 
 
-def closesHere(transport: Any) -> bool:
+def isClosingLocally(transport: Any) -> bool:
     """
     Whether this side has begun to close the connection.
 
@@ -131,28 +131,28 @@ class Buffering:
     waiting = 0
 
 
-def notRead(transport: object) -> bool:
+def isReadingPaused(transport: object) -> bool:
     """
     Find out whether reading is paused on a connection that does not remember it: one on a UNIX
     socket.  The reactor lists all that it reads, so ask only when a peer is silent.
     """
-    connection: Any = connectionUnder(transport)
+    connection: Any = findConnection(transport)
     if connection is None or not connection.connected:
         return False
     return connection not in connection.reactor.getReaders()
 
 
-def unsentBelow(transport: object) -> int:
+def bytesBufferedBelow(transport: object) -> int:
     """
     Bytes that wait in the connection under a transport; 0 if there is none.
     """
-    connection = connectionUnder(transport)
+    connection = findConnection(transport)
     if connection is None:
         return 0
     return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
 
 
-def unsentAbove(transport: object) -> int:
+def bytesBufferedAbove(transport: object) -> int:
     """
     Bytes that wait in TLS and in other layers, above the connection.
     """

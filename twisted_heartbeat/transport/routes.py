@@ -11,7 +11,7 @@ import socket
 from errno import EADDRNOTAVAIL
 from typing import Any
 
-from .tcpinfo import _pendingError
+from .tcpinfo import pendingErrno
 
 
 def unreachable(connection: socket.socket) -> int:
@@ -24,13 +24,13 @@ def unreachable(connection: socket.socket) -> int:
 
     @return: an error number, as in the C{errno} module; 0 if there is a way, for all it knows.
     """
-    pending = _pendingError(connection)
+    pending = pendingErrno(connection)
     if pending:
         return pending
     try:
         here, there = connection.getsockname(), connection.getpeername()
         with socket.socket(connection.family, socket.SOCK_DGRAM) as asking:
-            if not _routeAlike(asking, connection):
+            if not _sameRoutingTable(asking, connection):
                 return 0
             return _bound(asking, here) or _connected(asking, there)
     except OSError:
@@ -62,7 +62,7 @@ _ROUTING = [
 """What has the kernel look into another routing table, socket(7), and the size of its value."""
 
 
-def _routeAlike(asking: socket.socket, connection: socket.socket) -> bool:
+def _sameRoutingTable(asking: socket.socket, connection: socket.socket) -> bool:
     """
     @return: whether both ask the same table.
     """

@@ -12,10 +12,10 @@ import struct
 import sys
 from typing import Any
 
-from ..core.evidence import Evidence, Fall
+from ..core.evidence import Evidence, VerdictBatch
 
 
-def hasUnread(connection: Any) -> bool:
+def hasUnreadBytes(connection: Any) -> bool:
     """
     Whether bytes have come that have not been read.  The peer's FIN is none.
     """
@@ -46,12 +46,15 @@ try:
     from termios import TIOCOUTQ
 except ImportError:  # Windows has neither.
 
-    def _queued(connection: socket.socket) -> int | None:
+    def sendQueueSize(connection: socket.socket) -> int | None:
+        """
+        Return L{None}: this system does not tell.
+        """
         return None
 
 else:
 
-    def _queued(connection: socket.socket) -> int | None:
+    def sendQueueSize(connection: socket.socket) -> int | None:
         """
         Bytes in the kernel's send queue, tcp(7): SIOCOUTQ.
         """
@@ -64,7 +67,11 @@ else:
             return None
 
 
-def _pendingError(connection: socket.socket) -> int:
+def pendingErrno(connection: socket.socket) -> int:
+    """
+    Return the C{errno} that the next call on a socket would raise; 0 if there is none, or the
+    socket is closed.
+    """
     try:
         return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     except OSError:
@@ -83,7 +90,7 @@ def _info(connection: socket.socket) -> bytes:
         return b""
 
 
-def evidenceOf(connection: socket.socket, fall: Fall | None = None) -> Evidence | None:
+def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) -> Evidence | None:
     """
     What the kernel knows of a connection now.
 
@@ -97,11 +104,11 @@ def evidenceOf(connection: socket.socket, fall: Fall | None = None) -> Evidence 
     return Evidence(
         sinceAck=info[_SINCE_ACK] / 1e3,
         sinceData=info[_SINCE_DATA] / 1e3,
-        unacknowledged=_queued(connection),
+        bytesUnacknowledged=sendQueueSize(connection),
         unanswered=info[_UNACKED],
         retransmits=info[_RETRANSMITS],
         window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
         probes=info[_PROBES],
         rtt=info[_RTT] / 1e6,
-        _fall=fall or Fall(1),
+        _fall=fall or VerdictBatch(1),
     )

@@ -15,7 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import alsoProvides
 
 from ..logs import SafeLogger
-from .layers import _MAX_WRAPPERS, declareForwarded
+from .layers import _MAX_WRAPPERS, forwardInterfaces
 
 _log = SafeLogger()
 
@@ -36,7 +36,7 @@ def forwardHandshake(transport: object, protocol: object) -> None:
         if not IHandshakeListener.providedBy(layer):
             _tellOfHandshake(layer, above)
         above, layer = layer, getattr(layer, "transport", None)
-    declareForwarded(_tlsLayer(layer), above)
+    forwardInterfaces(_tlsLayer(layer), above)
 
 
 def _tellOfHandshake(layer: Any, above: Any) -> None:
@@ -52,7 +52,7 @@ def _tellOfHandshake(layer: Any, above: Any) -> None:
         _log.warn("{one} does not tell of its TLS handshake: {error}", one=layer, error=error)
 
 
-def isSecured(transport: object) -> bool:
+def usesTLS(transport: object) -> bool:
     """
     Whether a transport speaks TLS.
     """
@@ -74,7 +74,7 @@ def handshakeRejected(transport: object) -> bool:
     return getattr(_tlsLayer(transport), "_aborted", False)
 
 
-def sendHeldBack(transport: object) -> None:
+def flushHandshakeBuffer(transport: object) -> None:
     """
     Send what was written before the TLS handshake was complete.  Twisted does it after it has told
     the protocol, and lets what that writes there overtake it, if it is enough

@@ -9,13 +9,13 @@ A frame is a header of twelve bytes in network byte order, and a body::
     version  u8    1
     type     u8    see L{FrameType}; the highest bit marks a type that a reader may skip
     hold     u16   of a ping, tenths of a second for which its sender may stay silent from here
-    token    u32   what a ping asks to have back; of a goodbye, its L{Parting}
+    token    u32   what a ping asks to have back; of a goodbye, its L{GoodbyeCode}
     length   u32   bytes of the body
 
 A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.  The whole of
 it is in C{docs/wire-protocol.md}.
 
-No reactor here: L{Stream} takes any slicing of the input to the same frames.
+No reactor here: L{StreamReader} takes any slicing of the input to the same frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil, inf
 
-from ..causes import Parting as Parting
+from ..causes import GoodbyeCode as GoodbyeCode
 
 VERSION = 1
 
@@ -134,15 +134,15 @@ class Goodbye:
     The last frame before a close.
 
     @ivar reason: why, in words.
-    @ivar comeBackAfter: seconds after which a new link is welcome.
+    @ivar retryAfter: seconds after which a new link is welcome.
     @ivar spread: seconds, counted from then, over which all who are told should spread.
-    @ivar parting: why, for a program.
+    @ivar code: why, for a program.
     """
 
     reason: str = ""
-    comeBackAfter: float = 0.0
+    retryAfter: float = 0.0
     spread: float = 0.0
-    parting: Parting = Parting.CLOSING
+    code: GoodbyeCode = GoodbyeCode.CLOSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +186,10 @@ def encode(frame: Frame) -> bytes:
     if isinstance(frame, End):
         return _withBody(FrameType.END, b"")
     body = _GOODBYE.pack(
-        _milliseconds("comeBackAfter", frame.comeBackAfter), _milliseconds("spread", frame.spread)
+        _milliseconds("retryAfter", frame.retryAfter), _milliseconds("spread", frame.spread)
     )
     text = _text("reason", frame.reason, MAX_REASON)
-    return _withBody(FrameType.GOODBYE, body + text, token=frame.parting)
+    return _withBody(FrameType.GOODBYE, body + text, token=frame.code)
 
 
 def encodePing(token: int, hold: float = 0.0) -> bytes:
@@ -199,7 +199,7 @@ def encodePing(token: int, hold: float = 0.0) -> bytes:
     @param hold: seconds; more than L{MAX_HOLD} is sent as that.
     @raise ValueError: if a value does not fit its place on the wire.
     """
-    return barePing(_token(token), tenthsOf(_seconds("hold", hold)))
+    return packPing(_token(token), toTenths(_seconds("hold", hold)))
 
 
 def encodePong(token: int) -> bytes:
@@ -208,27 +208,27 @@ def encodePong(token: int) -> bytes:
 
     @raise ValueError: if the token does not fit its place on the wire.
     """
-    return barePong(_token(token))
+    return packPong(_token(token))
 
 
-def tenthsOf(hold: float) -> int:
+def toTenths(hold: float) -> int:
     """
     A hold in seconds as a ping has it: never shorter, but for what does not fit.
     """
     return min(_U16, ceil(hold * 10))
 
 
-def barePing(token: int, tenths: int) -> bytes:
+def packPing(token: int, tenths: int) -> bytes:
     """
     The bytes of a ping, unchecked: for whoever sends many.
 
     @param token: from 0 to 2**32 - 1.
-    @param tenths: see L{tenthsOf}.
+    @param tenths: see L{toTenths}.
     """
     return _pack(VERSION, _PING, tenths, token, 0)
 
 
-def barePong(token: int) -> bytes:
+def packPong(token: int) -> bytes:
     """
     The bytes of a pong, unchecked: for a token that was itself read.
     """

@@ -24,23 +24,23 @@ class Direction:
     What is agreed on for what one end says and the other hears.
 
     @ivar within: seconds within which the listener has to hear something; 0 if it does not watch.
-    @ivar unasked: seconds within which the speaker says something by itself, in time for that; 0
-        if it does not.
+    @ivar unsolicitedInterval: seconds within which the speaker says something by itself, in time
+        for that; 0 if it does not.
     """
 
     within: float
-    unasked: float
+    unsolicitedInterval: float
 
     @property
     def pinged(self) -> bool:
         """
         Whether the listener has to ping: it watches one who would not speak in time by itself.
         """
-        return self.within > 0 and not self.unasked
+        return self.within > 0 and not self.unsolicitedInterval
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Negotiated:
     """
     What two hellos come to, seen from one end.
 
@@ -52,7 +52,7 @@ class Agreement:
     incoming: Direction
 
     @classmethod
-    def of(cls, mine: Hello, theirs: Hello) -> Agreement:
+    def of(cls, mine: Hello, theirs: Hello) -> Negotiated:
         """
         @param mine: what this end has said.
         @param theirs: what it has heard.
@@ -61,11 +61,11 @@ class Agreement:
 
 
 @lru_cache(maxsize=256)
-def _agreement(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Agreement:
+def _agreement(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Negotiated:
     """
     One for all the links of a fleet: they differ in little but their names.
     """
-    return Agreement(_direction(offers, theirNeeds), _direction(theirOffers, needs))
+    return Negotiated(_direction(offers, theirNeeds), _direction(theirOffers, needs))
 
 
 def _direction(offers: float, needs: float) -> Direction:

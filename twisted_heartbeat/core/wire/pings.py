@@ -2,15 +2,15 @@
 # See LICENSE for details.
 
 """
-L{Beats}: the pings and pongs that many links share, as bare headers.
+L{SharedPing}: the pings and pongs that many links share, as bare headers.
 """
 
 from __future__ import annotations
 
-from .frames import _U32, barePing, barePong, tenthsOf
+from .frames import _U32, packPing, packPong, toTenths
 
 
-class Beats:
+class SharedPing:
     """
     What links ping with that promise the same: all pings of one instant are the same bytes, and so
     are the pongs that they ask for.
@@ -25,7 +25,7 @@ class Beats:
         """
         @param hold: as L{Ping.hold}.
         """
-        self._tenths = tenthsOf(hold)
+        self._tenths = toTenths(hold)
         self._token = 0
         self.ping = self.pong = b""
 
@@ -35,5 +35,5 @@ class Beats:
         """
         # Never 0, which is the token of a pong that nobody has asked for.
         token = self._token = self._token % _U32 + 1
-        self.ping = barePing(token, self._tenths)
-        self.pong = barePong(token)
+        self.ping = packPing(token, self._tenths)
+        self.pong = packPong(token)

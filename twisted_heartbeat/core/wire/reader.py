@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-From bytes to frames: L{Reader}, L{Stream} and L{Pieces}.
+From bytes to frames: L{FrameReader}, L{StreamReader} and L{StreamingReader}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ..causes import Parting as Parting
+from ..causes import GoodbyeCode as GoodbyeCode
 from ..causes import ProtocolViolation
 from .frames import (
     _DATA,
@@ -93,10 +93,10 @@ def _mostIn(stage: _Stage, maxMessage: int) -> dict[int, int]:
     return {int(k): most for k, most in {**users, **_MOST}.items() if k not in misplaced}
 
 
-class Reader:
+class FrameReader:
     """
     Takes bytes as they come, gives frames, in whatever order they stand: for a piece of what an
-    end has said.  See L{Stream} for all of it.
+    end has said.  See L{StreamReader} for all of it.
     """
 
     __slots__ = ("_buffer", "_maxMessage", "_most", "_open", "_stage", "_violation", "_wanted")
@@ -219,7 +219,7 @@ class Reader:
         return ProtocolViolation(words)
 
 
-class Stream(Reader):
+class StreamReader(FrameReader):
     """
     Reads all that one end says, from its first byte on, and holds it to the order: a hello comes
     once and before the first data, no data follows an end, and nothing is read after a goodbye.
@@ -230,7 +230,7 @@ class Stream(Reader):
     _first = _Stage.NEW
 
     @classmethod
-    def opened(cls, maxMessage: int = MAX_MESSAGE) -> Stream:
+    def opened(cls, maxMessage: int = MAX_MESSAGE) -> StreamReader:
         """
         One that goes on where another was L{resting}.
         """
@@ -241,7 +241,8 @@ class Stream(Reader):
     @property
     def resting(self) -> bool:
         """
-        Whether it is L{between<Reader.between>} two frames, after the hello: there all are alike.
+        Whether it is L{between<FrameReader.between>} two frames, after the hello: there all are
+        alike.
         """
         return self.between and self._stage is _Stage.OPEN
 
@@ -254,7 +255,7 @@ class Stream(Reader):
             self._open = False
 
 
-class Pieces(Stream):
+class StreamingReader(StreamReader):
     """
     Gives the body of a data frame in pieces, each in a L{Data} of its own, as they come: for those
     to whom the data is itself a stream.  An empty body is no piece.
@@ -269,13 +270,13 @@ class Pieces(Stream):
     @property
     def between(self) -> bool:
         """
-        See L{Reader.between}.
+        See L{FrameReader.between}.
         """
         return not self._due and super().between
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
-        See L{Reader.receive}.
+        See L{FrameReader.receive}.
         """
         if not self._open:
             yield from super().receive(data)
@@ -332,8 +333,8 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
     if kind == FrameType.HELLO:
         return _hello(body)
     if kind == FrameType.GOODBYE:
-        comeBackAfter, spread, reason = _splitBody(_GOODBYE, body, FrameType.GOODBYE)
-        return Goodbye(reason, comeBackAfter, spread, _parting(token))
+        retryAfter, spread, reason = _splitBody(_GOODBYE, body, FrameType.GOODBYE)
+        return Goodbye(reason, retryAfter, spread, _goodbyeCode(token))
     if kind == FrameType.END:
         return End()
     return None
@@ -355,11 +356,11 @@ def _named(kind: int) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def _parting(token: int) -> Parting:
+def _goodbyeCode(token: int) -> GoodbyeCode:
     try:
-        return Parting(token)
+        return GoodbyeCode(token)
     except ValueError:
-        return Parting.CLOSING
+        return GoodbyeCode.CLOSING
 
 
 def _tooShort(kind: int, length: int) -> ProtocolViolation:
