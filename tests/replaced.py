@@ -11,8 +11,8 @@ C{python replaced.py WAY NAME...}, where C{WAY} is one of these:
   - C{keepalive} and C{heartbeat}: put that prefix before each TCP endpoint;
   - C{broken-classes} and C{broken-heartbeat}: the same with a fault, which the tests must find.
 
-Prints one JSON object: C{replaced}, how many instances or connections were replaced, by class;
-C{run} and C{failed} as L{runTrial} returns them.
+Prints one JSON object: C{replaced}, class or C{keepalive} -> the number of instances or connections
+replaced; C{run} and C{failed} as L{runTrial} returns them.
 """
 
 from __future__ import annotations
@@ -37,30 +37,25 @@ from twisted_heartbeat import HeartbeatClientFactory, HeartbeatClientService, He
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.endpoints.tunnel import Tunnel
 
-PLACES: list[tuple[Any, type]] = [
-    (internet, HeartbeatClientService),
-    (protocol, HeartbeatClientFactory),
-    (policies, HeartbeatMixin),
+REPLACEMENTS: list[tuple[Any, str, type]] = [
+    (internet, "ClientService", HeartbeatClientService),
+    (protocol, "ReconnectingClientFactory", HeartbeatClientFactory),
+    (policies, "TimeoutMixin", HeartbeatMixin),
 ]
-"""The module in which programs find Twisted's class, and the class to put there."""
+"""The module from which programs import Twisted's class, its name, and the class to put there."""
 
-NAMES = {
-    HeartbeatClientService: "ClientService",
-    HeartbeatClientFactory: "ReconnectingClientFactory",
-    HeartbeatMixin: "TimeoutMixin",
-}
-"""What Twisted calls the class."""
-
-TEST_TIMEOUT = 20.0
-"""Seconds that trial gives a test which says nothing of its own."""
+TEST_TIMEOUT = 40.0
+"""Seconds after which trial fails a test that sets no timeout of its own."""
 
 replaced: Counter[str] = Counter()
-"""Class -> how many there were."""
+"""Class or C{keepalive} -> the number of instances or connections replaced."""
 
 
 def countInstances(counted: Any) -> None:
     """
-    Count the instances of a class, also those whose C{__init__} does not call its own.
+    Count the instances of a class.
+
+    C{__new__} counts them, because the C{__init__} of a subclass need not call that of the class.
     """
 
     def new(cls: type, *arguments: Any, **keywords: Any) -> Any:
@@ -72,12 +67,11 @@ def countInstances(counted: Any) -> None:
 
 def replaceClasses() -> None:
     """
-    Put this package's classes where programs find Twisted's.
+    Put this package's classes in the modules from which programs import Twisted's.
     """
-    for module, ours in PLACES:
-        name = NAMES[ours]
+    for module, name, ours in REPLACEMENTS:
         theirs = getattr(module, name)
-        # A program that was imported before keeps Twisted's class, and would pass.
+        # A module that was imported earlier keeps Twisted's class: its tests would prove nothing.
         taken = [
             other.__name__
             for other in [*sys.modules.values()]
@@ -92,7 +86,7 @@ def replaceClasses() -> None:
 
 def replaceEndpoints(prefix: str) -> None:
     """
-    Put a prefix before each TCP endpoint, by whatever string or class it was made.
+    Put a prefix before each TCP endpoint, whether it was made from a string or by its class.
     """
     for made in (endpoints.TCP4ClientEndpoint, endpoints.TCP6ClientEndpoint):
         _prefixMethod(made, "connect", partial(clientFromString, description=f"{prefix}:tcp:h:1"))
@@ -110,7 +104,7 @@ def _prefixMethod(made: Any, method: str, parse: Callable[[Any], Any]) -> None:
     def prefixed(self: Any, factory: Any) -> Any:
         from twisted.internet import reactor
 
-        # At the other end of a pretended network is the test itself, which speaks no frames.
+        # With a reactor of its own, the test itself is the peer, and speaks no frames.
         if self._reactor is not reactor:
             return plain(self, factory)
         outer = parse(reactor)
@@ -122,7 +116,7 @@ def _prefixMethod(made: Any, method: str, parse: Callable[[Any], Any]) -> None:
 
 def countKeepAlive() -> None:
     """
-    Count the connections on which C{keepalive:} has set the system's options.
+    Count the connections on which C{keepalive:} has set the socket options.
     """
     apply = prefixes.applyKeepAlive
 
@@ -136,20 +130,24 @@ def countKeepAlive() -> None:
 
 def breakClasses() -> None:
     """
-    Break each class in one method.
+    Replace one method of each class by one that does nothing, or that raises.
     """
 
     def nothing(self: Any, *arguments: Any) -> None:
         pass
 
+    def raising(self: Any) -> None:
+        # A worker whose service does nothing never stops, and trial of 24.3 waits without limit.
+        raise RuntimeError("broken")
+
     HeartbeatMixin.setTimeout = nothing
     HeartbeatClientFactory.retry = nothing
-    HeartbeatClientService.startService = nothing
+    HeartbeatClientService.startService = raising
 
 
 def breakTunnel() -> None:
     """
-    Lose the first byte of each data frame.
+    Drop the first byte of each data frame.
     """
     received = Tunnel.frameReceived
 
@@ -161,7 +159,7 @@ def breakTunnel() -> None:
 
 def replace(way: str) -> None:
     """
-    Replace what a way is about.
+    Make the replacements of a way.
     """
     if way.endswith("classes"):
         replaceClasses()
@@ -177,7 +175,7 @@ def replace(way: str) -> None:
 
 def main(way: str, *names: str) -> None:
     """
-    Replace, and run all tests in this one process.
+    Make the replacements of a way, then run the tests in this process.
     """
     util.DEFAULT_TIMEOUT_DURATION = TEST_TIMEOUT
     replace(way)
@@ -187,7 +185,7 @@ def main(way: str, *names: str) -> None:
             result = runTrial(name, folder)
             run += result["run"]
             failed.update(result["failed"])
-    # Not to sys.stdout, because a program may have put its log there.
+    # A program may have replaced sys.stdout by its log.
     print(json.dumps({"replaced": replaced, "run": run, "failed": failed}), file=sys.__stdout__)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
@@ -728,6 +729,99 @@ def test_coverPassesForTheMethod() -> None:
     protocol, _, _ = connected(Watched)
     assert protocol.connectionLost.__name__ == "connectionLost"
     assert protocol.connectionLost.__self__ is protocol
+
+
+def test_protocolCallsItsOwnMethodWithMore() -> None:
+    """
+    A call with arguments that no transport passes is the protocol's own, as of Twisted's HTTP/2. It
+    reaches the protocol, and ends no link.
+    """
+
+    class Watched(HeartbeatMixin, Protocol):
+        def __init__(self) -> None:
+            self.lost: list[bool] = []
+
+        def connectionLost(self, reason: Any = connectionDone, final: bool = True) -> Any:
+            self.lost.append(final)
+            return "told"
+
+    protocol, transport, clock = connected(Watched)
+    assert protocol.connectionLost(connectionDone, final=False) == "told"
+    assert protocol.connectionLost(connectionDone, False) == "told"
+    assert protocol.link.state != "gone"
+    transport.lose()
+    assert protocol.lost == [False, False, True]
+    assert protocol.link.state == "gone"
+    assert clock.getDelayedCalls() == []
+
+
+class Handing(Protocol):
+    """
+    Passes a connection to one protocol, and from the first bytes on to another in its place, as
+    Twisted's HTTP does for HTTP/2. The protocols are told of no TLS handshake.
+
+    @ivar kinds: the two.
+    @ivar told: both, in their order.
+    """
+
+    def __init__(self, *kinds: Callable[[], Any]) -> None:
+        self.kinds = kinds
+        self.told: list[Any] = []
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.transport = transport
+        self.told.append(self.kinds[len(self.told)]())
+        self.told[-1].makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See C{IProtocol}.
+        """
+        if len(self.told) == 1:
+            self.makeConnection(self.transport)
+        self.told[-1].dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        See C{IProtocol}.
+        """
+        self.told[-1].connectionLost(reason)
+
+
+@pytest_twisted.ensureDeferred
+async def test_protocolIsReplacedOnItsTransport(
+    place: Callable[[Any], Any], hooks: Recorder
+) -> None:
+    """
+    A live connection outlasts C{connectTimeout} when its protocol has handed it to another before
+    it could hear of the TLS handshake. The links of both end with the connection.
+    """
+
+    class Watched(Sensor):
+        heartbeat = None
+        limits = Limits(connectTimeout=0.2)
+
+        def sendPing(self) -> None:
+            """
+            Not needed.
+            """
+
+    Watched.hooks = hooks
+    handing = Handing(Watched, Watched)
+    factory = Factory()
+    factory.buildProtocol = lambda addr: handing  # type: ignore[method-assign]
+    endpoint, _ = place(factory)
+    client = await within(endpoint.connect(Peers()))
+    client.transport.write(b"a")
+    await within(hooks.next("connected"))
+    await wait(0.5)
+    assert hooks.told("disconnected") == []
+    client.transport.loseConnection()
+    await within(gatherResults([one.link.whenGone() for one in handing.told]))
+    assert [type(one.link.cause) for one in handing.told] == [PeerClosed, PeerClosed]
 
 
 def test_timeoutThatStartsAgain() -> None:

@@ -8,14 +8,20 @@ by itself: each is told of everything.
 
 from __future__ import annotations
 
+from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from twisted_heartbeat import ClosedHere, HeartbeatFactory, Limits, Link, SendStalled
+from twisted_heartbeat.transport.fanout import ObserverFanout
+from twisted_heartbeat.transport.instrument import removeObserver
 
 from .fakes import KeptFactory, Recorder
 from .loopback import QUICK, Loopback, Peer, Peers, wait, within
@@ -104,3 +110,28 @@ async def test_eitherFindsTheStall(plain: Loopback, which: str) -> None:
     assert len(hooks.told("disconnected")) == 2
     assert isinstance(above.cause, SendStalled)
     assert isinstance(below.cause, SendStalled if which == "below" else ClosedHere)
+
+
+@pytest.mark.parametrize("order", permutations(range(3)))
+def test_eachLeavesTheOthers(order: tuple[int, ...]) -> None:
+    """
+    Of three links of one connection any may end first: the others are still told of its end.
+    """
+
+    class Told:
+        lost: Failure | None = None
+
+        def connectionLostUnnoticed(self, reason: Failure) -> None:
+            self.lost = reason
+
+    links: list[Any] = [Told(), Told(), Told()]
+    connection: Any = SimpleNamespace()
+    connection.observer = ObserverFanout(connection, ObserverFanout(connection, *links[:2]), links[2])
+    for index, gone in enumerate(order):
+        removeObserver(connection, links[gone])
+        reason = Failure(ConnectionDone())
+        if connection.observer is not None:
+            connection.observer.connectionLostUnnoticed(reason)
+        told = {number for number, link in enumerate(links) if link.connectionLost is reason}
+        assert told == set(order[index + 1 :])
+    assert connection.observer is None

@@ -27,8 +27,8 @@ def runTrial(name: str, folder: str) -> dict[str, Any]:
 
     @param name: of a package, a module, a case or a test.
     @param folder: where trial may write.
-    @return: C{run}, the number of tests run; C{failed}, the id of each test that failed and what it
-        complains of.
+    @return: C{run}, the number of tests run, without those skipped; C{failed}, the id of each test
+        that failed -> its complaint.
     """
     # Trial collects garbage again and again: without the freeze it visits all loaded modules, too.
     gc.collect()
@@ -41,17 +41,17 @@ def runTrial(name: str, folder: str) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for test, failure in [*result.failures, *result.errors]:
         failed.setdefault(test.id(), str(failure.value).strip())
-    return {"run": result.testsRun, "failed": failed}
+    return {"run": result.testsRun - len(result.skips), "failed": failed}
 
 
 def runScript(
     script: Path, *arguments: str, timeout: float, environment: Mapping[str, str] | None = None
 ) -> Any:
     """
-    Run a script in a process of its own: the tests need a reactor of their own.
+    Run a script in a process of its own, because the tests need a reactor of their own.
 
-    @param timeout: seconds after which the run is a failure.
-    @param environment: variables to set besides this process's own.
+    @param timeout: seconds after which the process is killed and C{TimeoutExpired} raised.
+    @param environment: variables that replace or extend those of this process.
     @return: the JSON object that the script printed last.
     """
     answer = subprocess.run(

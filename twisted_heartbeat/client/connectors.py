@@ -458,7 +458,7 @@ class _Connectors:
     def heedReset(self) -> None:
         """
         Forget the failures if a subclass has reset C{retries} without L{forgive}, by calling the
-        C{resetDelay} of L{ReconnectingClientFactory} for example.
+        C{resetDelay} of C{ReconnectingClientFactory} for example.
         """
         if self.toldRetries and not self._factory.retries:
             self.forgive()

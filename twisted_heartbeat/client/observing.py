@@ -92,7 +92,7 @@ def _observe(method: _Method, name: str, like: Any) -> _Method:
     """
     Let the drivers see what connectors tell a factory.  Otherwise they would miss it wherever a
     subclass overrides a method, or another base has it, and does not call the next one:
-    L{ReconnectingClientFactory} needs no such call.
+    C{ReconnectingClientFactory} needs no such call.
 
     @param like: the method in whose place the result is put.
     """

@@ -43,7 +43,7 @@ from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockInMemory
 from ..timing.wheel import reactorStopped, timerWheelFor
 from ..transport.connection import ObservedUnixConnection
-from ..transport.instrument import findObserved, instrument
+from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import (
     abort,
@@ -763,7 +763,7 @@ class Link:
             witness.notifyOnWriteProgress = False
         connection = self._connection or self._observed
         if connection is not None:
-            connection.observer = None
+            removeObserver(connection, self)
         sending, self._writes = self._writes, None
         for waiting in () if sending is None else sending.givenUp():
             _failQuietly(waiting, self.cause)

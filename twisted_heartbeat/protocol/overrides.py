@@ -117,7 +117,10 @@ class _Cover:
         self._name = name
         self.covered = getattr(link.protocol, name)
 
-    def __call__(self, *arguments: Any) -> object:
+    def __call__(self, *arguments: Any, **keywords: Any) -> object:
+        if keywords or len(arguments) > 1:
+            # No transport passes these: the protocol has called its own method.
+            return self.covered(*arguments, **keywords)
         if self._name != "connectionLost":
             self.lift(self._link.protocol)
         return MIXIN_DELIVERIES[self._name](self._link, self.covered, *arguments)

@@ -47,6 +47,19 @@ class ObserverFanout:
         self._below = below
         self._above = above
 
+    def without(self, observer: ConnectionObserver) -> ConnectionObserver:
+        """
+        Return the observer that is left when one of them goes.
+        """
+        below, above = self._below, self._above
+        if observer is above:
+            return below
+        if observer is below:
+            return above
+        if isinstance(below, ObserverFanout):
+            self._below = below.without(observer)
+        return self
+
     def writeStarted(self) -> None:
         self._below.writeStarted()
         self._above.writeStarted()

@@ -118,6 +118,19 @@ def instrument(
     return connection
 
 
+def removeObserver(
+    connection: ObservedConnection | ObservedUnixConnection, sender: ConnectionObserver
+) -> None:
+    """
+    Remove a sender from those that a connection tells, and keep the others.
+    """
+    told = connection.observer
+    if isinstance(told, ObserverFanout):
+        connection.observer = told.without(sender)
+    elif told is sender:
+        connection.observer = None
+
+
 def findObserved(transport: object) -> ObservedConnection | ObservedUnixConnection | None:
     """
     The connection that tells a link of each call before it makes it: the transport itself, or what
