@@ -126,12 +126,13 @@ def test_eachLeavesTheOthers(order: tuple[int, ...]) -> None:
 
     links: list[Any] = [Told(), Told(), Told()]
     connection: Any = SimpleNamespace()
-    connection.observer = ObserverFanout(connection, ObserverFanout(connection, *links[:2]), links[2])
+    below = ObserverFanout(connection, *links[:2])
+    connection.observer = ObserverFanout(connection, below, links[2])
     for index, gone in enumerate(order):
         removeObserver(connection, links[gone])
         reason = Failure(ConnectionDone())
         if connection.observer is not None:
             connection.observer.connectionLostUnnoticed(reason)
-        told = {number for number, link in enumerate(links) if link.connectionLost is reason}
+        told = {number for number, link in enumerate(links) if link.lost is reason}
         assert told == set(order[index + 1 :])
     assert connection.observer is None
