@@ -44,11 +44,11 @@ KEPT = Row(
 
 QUICK = """
 import sys
-import twisted_heartbeat.demo.main as demo
-demo.SETTLE = 0.1
-demo.AWAY = 0.5
+from twisted_heartbeat.demo import main, scenario
+scenario.SETTLE = 0.1
+scenario.AWAY = 0.5
 {}
-demo.main(["--within", "0.5"])
+main.main(["--within", "0.5"])
 """
 
 
@@ -115,7 +115,7 @@ def test_brokenPromise() -> None:
     """
     A row that comes out otherwise says what was expected, and the exit is 1; without rich, too.
     """
-    wrong = 'sys.modules["rich"] = None\ndemo.HUNG = demo.PeerReset'
+    wrong = 'sys.modules["rich"] = None\nscenario.HUNG = scenario.PeerReset'
     process = start("-c", QUICK.format(wrong))
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert f"frozen peer: expected PeerReset, and not {HUNG.__name__}." in output

@@ -411,7 +411,7 @@ def test_othersAtExit(run: Run, tmp_path: Path) -> None:
     """
     (tmp_path / "leaving.py").write_text(
         "import atexit\n"
-        "from twisted_heartbeat.cli.options import exitWith\n"
+        "from twisted_heartbeat.cli.exitstatus import exitWith\n"
         "atexit.register(print, 'before')\n"
         "exitWith(69)\n"
         "atexit.register(print, 'after')\n"

@@ -54,7 +54,7 @@ class Prefix:
 
 heartbeat = ServiceMaker(
     "twisted_heartbeat: links proven alive within a bound, or replaced",
-    "twisted_heartbeat.cli.options",
+    "twisted_heartbeat.tap",
     "Watch links, or keep them up: each is proven alive within the bound, or replaced.",
     "heartbeat",
 )
