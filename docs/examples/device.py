@@ -29,7 +29,7 @@ SECOND = 1000
 EVERY = 10
 """Between two readings."""
 
-WAIT_LIMIT = 30
+PATIENCE = 30
 """For a connection, for room to write, and for the server's hello."""
 
 FIRST, WIDEST = 1, 60
@@ -138,10 +138,10 @@ class Link:
         self.input.register(connection, select.POLLIN)
         self.room = select.poll()
         self.room.register(connection, select.POLLOUT)
-        self.connected = self.helloReceived = self.protocolNotified = False
-        self.began = self.dataReceived = ticks()
+        self.connected = self.greeted = self.ended = False
+        self.began = self.heard = ticks()
         # The server's word, in milliseconds, 0 for none: of its hello, and of its last ping.
-        self.offers, self.word = WAIT_LIMIT * SECOND, 0
+        self.offers, self.word = PATIENCE * SECOND, 0
         self.mute = False
         self.head = self.body = b""
         self.kind = self.hold = self.token = self.left = 0
@@ -153,7 +153,7 @@ class Link:
         """
         frame = struct.pack("!BBHII", 1, kind, 0, token, len(body)) + body
         while frame and not self.mute:
-            if not self.room.poll(WAIT_LIMIT * SECOND):
+            if not self.room.poll(PATIENCE * SECOND):
                 raise OSError("no room")
             try:
                 frame = frame[self.connection.send(frame) :]
@@ -192,7 +192,7 @@ class Link:
         while True:
             due = EVERY * SECOND - since(said)
             bound = self.word or self.offers
-            over = bound - since(self.dataReceived) if bound else HOUR
+            over = bound - since(self.heard) if bound else HOUR
             if due <= 0:
                 said = ticks()
                 self.say(DATA, reading())
@@ -208,7 +208,7 @@ class Link:
         """
         if not data:
             raise OSError("closed")
-        self.dataReceived = ticks()
+        self.heard = ticks()
         while data:
             if len(self.head) < 12:
                 count = 12 - len(self.head)
@@ -231,9 +231,9 @@ class Link:
         A header is complete: may it be here?
         """
         _, self.kind, self.hold, self.token, self.left = struct.unpack("!BBHII", self.head)
-        speaking = self.helloReceived and not self.protocolNotified
+        speaking = self.greeted and not self.ended
         if self.kind == HELLO:
-            good = not self.helloReceived and 8 <= self.left <= 263
+            good = not self.greeted and 8 <= self.left <= 263
         elif self.kind in (PING, PONG):
             good = self.left == 0
         elif self.kind == DATA:
@@ -262,11 +262,11 @@ class Link:
         elif self.kind == GOODBYE:
             self.leave(body)
         elif self.kind == END:
-            self.protocolNotified = True
+            self.ended = True
 
     def greet(self, body):
         print("the server said hello")
-        self.helloReceived = True
+        self.greeted = True
         self.offers = struct.unpack("!I", body[4:8])[0]
 
     def leave(self, body):
@@ -274,8 +274,8 @@ class Link:
         hint = None
         if after + spread >= 1000:
             hint = min(after, HOUR) + part(min(spread, HOUR))
-        rejectedByPeer = self.token in (1, 2)
-        pace, proves = (SLOW, False) if rejectedByPeer else (TOGETHER, None)
+        turnedAway = self.token in (1, 2)
+        pace, proves = (SLOW, False) if turnedAway else (TOGETHER, None)
         raise Ended("the server said goodbye", pace, hint, proves, told=True)
 
 
