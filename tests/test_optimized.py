@@ -18,7 +18,8 @@ from .interpreter import printedBy
 
 WORDS = """
 import errno, twisted_heartbeat
-from twisted_heartbeat.core.causes import Cause, causeOfErrno, causeOfSilence
+from twisted_heartbeat.core.causes import Cause
+from twisted_heartbeat.core.diagnosis import causeOfErrno, causeOfSilence
 def kinds(kind):
     yield kind
     for one in kind.__subclasses__():

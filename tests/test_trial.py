@@ -26,7 +26,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import TestCase
 from twisted_heartbeat import *
-from twisted_heartbeat.timing.wheel import clockFor
+from twisted_heartbeat.timing.monotonic import clockFor
 from twisted_heartbeat.endpoints.tunnel import TunnelFactory
 
 PEER = IPv4Address("TCP", "192.0.2.1", 1)
