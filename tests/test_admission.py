@@ -234,7 +234,8 @@ def kept(server: HeartbeatServerFactory) -> dict[str, Any]:
     """
     What a server keeps of its peers, those of its tables that are not empty.
     """
-    tables = {name: one for name, one in vars(server._roll).items() if isinstance(one, dict | set)}
+    attributes = vars(server._registry) | vars(server._names)
+    tables = {name: one for name, one in attributes.items() if isinstance(one, dict | set)}
     assert "peers" in tables
     return {name: table for name, table in tables.items() if table}
 
@@ -291,7 +292,7 @@ def test_admittedAndForgotten() -> None:
     place.clock.advance(0)
     assert place.server.named("pump") is guest.link
     assert admissions(guest) == []
-    assert kept(place.server) == {"peers": {2: guest.link}, "claims": {"pump": guest.link}}
+    assert kept(place.server) == {"peers": {2: guest.link}, "_last": {"pump": guest.link}}
     guest.transport.lose()
     assert kept(place.server) == {}
 
@@ -445,7 +446,7 @@ def test_crowd(events: list[LogEvent]) -> None:
     place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
     place.server.peers[1].abort(ClosedHere())
     place.clock.advance(0)
-    assert len(place.server._roll.overLimit) == 1
+    assert len(place.server._registry.overLimit) == 1
 
 
 def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
@@ -827,7 +828,7 @@ def test_leftBeforeADecision() -> None:
     guest.transport.lose()
     assert len(cancelled) == 1
     assert place.hooks.names == ["disconnected"]
-    assert place.server.claims == {}
+    assert place.server._names._last == {}
     assert place.clock.getDelayedCalls() == []
 
 
@@ -1215,7 +1216,7 @@ def test_lateEventsOfTheOldGeneration() -> None:
     assert place.server.peers == {2: guest.link}
     assert place.hooks.events == before
     guest.transport.lose()
-    assert place.server.claims == {}
+    assert place.server._names._last == {}
 
 
 def test_manyOfOneName() -> None:
@@ -1237,7 +1238,7 @@ def test_manyOfOneName() -> None:
     others = [guest.parting for guest in guests if guest is not holder]
     assert set(others) == {GoodbyeCode.NAME_IN_USE}
     holder.transport.lose()
-    assert place.server.claims == {}
+    assert place.server._names._last == {}
 
 
 def test_newcomerLeavesWhileTheGhostIsAsked() -> None:
@@ -1253,7 +1254,7 @@ def test_newcomerLeavesWhileTheGhostIsAsked() -> None:
     place.passes(16)
     assert place.server.named("pump") is second.link
     second.transport.lose()
-    assert place.server.claims == {}
+    assert place.server._names._last == {}
 
 
 def test_nameNotFreeInTime(events: list[LogEvent]) -> None:
@@ -1360,11 +1361,11 @@ def test_pingsAreForgottenWithTheLink() -> None:
     place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
     guest, quiet = place.arrives("pump"), place.arrives("valve")
     place.passes(5)
-    assert set(kept(place.server)) == {"peers", "claims"}
+    assert set(kept(place.server)) == {"peers", "_last"}
     guest.say(*[wire.Ping(1)] * 10)
-    assert set(kept(place.server)) == {"peers", "claims", "_bucketsEmptyAt"}
+    assert set(kept(place.server)) == {"peers", "_last", "_bucketsEmptyAt"}
     guest.transport.lose()
-    assert set(kept(place.server)) == {"peers", "claims"}
+    assert set(kept(place.server)) == {"peers", "_last"}
     quiet.transport.lose()
     assert kept(place.server) == {}
 

@@ -209,7 +209,7 @@ def test_healthCheckIsServed() -> None:
     site = Site(serverLimits=ServerLimits(peers=1))
     site.connects(header())
     transport = site.connects(LOCAL + b"HELO\r\n")
-    [link] = [link for link in site.server._roll.links if link.isHealthCheck]
+    [link] = [link for link in site.server._registry.links if link.isHealthCheck]
     assert link.protocol.lines == [b"HELO"]
     assert site.hooks.names == ["connected"]
     transport.lose()
@@ -273,8 +273,8 @@ def test_manyOfOneAddressAreCutOff(events: list[LogEvent]) -> None:
     assert len([event for event in events if event["event"] == "refused"]) == 1
     for transport in transports:
         transport.lose()
-    tables = site.server._roll
-    assert not (tables.pending or tables.overLimit or tables._there or tables._networks)
+    tables = site.server._registry
+    assert not (tables.pending or tables.overLimit or tables._connectedFrom or tables._networks)
 
 
 def test_pastTheBalancer() -> None:

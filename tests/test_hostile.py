@@ -335,9 +335,9 @@ async def test_hostilePeers(plain: Loopback) -> None:
     await wait(0.1)
     assert friend.answers > answers > 50
     assert friend.longest < HEARTBEAT.bound
-    while server._roll.pending and time.monotonic() < began + WAIT_LIMIT + 10:
+    while server._registry.pending and time.monotonic() < began + WAIT_LIMIT + 10:
         await wait(0.1)
-    assert server._roll.links == [link]
+    assert server._registry.links == [link]
     assert server.peers == {link.generation: link}
     causes = hooks.told("disconnected")
     words = " ".join({str(cause) for cause in causes if isinstance(cause, ProtocolViolation)})
@@ -376,13 +376,13 @@ async def test_slowPeers(plain: Loopback) -> None:
     plain.service(plain.endpoint(port), Factory.forProtocol(Friend), heartbeat=HEARTBEAT)
     link = await within(connected)
     index = 0
-    while server._roll.pending and time.monotonic() < began + 20:
+    while server._registry.pending and time.monotonic() < began + 20:
         for hostile in crowd[::2]:
             for one in hostile.open:
                 one.transport.write(HELLO[index : index + 1])  # type: ignore[union-attr]
         index = min(index + 1, len(HELLO) - 2)
         await wait(0.1)
-    assert server._roll.links == [link]
+    assert server._registry.links == [link]
     assert {str(cause) for cause in hooks.told("disconnected")} == {"no hello within 1 s"}
     assert len(hooks.told("disconnected")) == 50
     assert time.monotonic() - began >= 1.0

@@ -322,7 +322,7 @@ async def opensBeforeItCloses(place: Loopback, server: Any, hooks: Recorder, way
         if number == 1:
             await within(connected)
     connected = hooks.next("connected")
-    while server.claims["greeter"].generation == 1:
+    while server._names._last["greeter"].generation == 1:
         await wait(0.01)
     devices[0].transport.loseConnection()
     link = await within(connected)
@@ -397,7 +397,7 @@ async def test_cutOff(loopback: Loopback) -> None:
     loopback.service(way, clients, retryPolicy=lambda attempt: 60.0)
     client = await within(clients.accepted.get())
     await within(client.lost)
-    assert server._roll.links == []
+    assert server._registry.links == []
 
 
 @pytest_twisted.ensureDeferred
