@@ -242,9 +242,6 @@ class LogRateLimit:
             wheel.schedule(self, due)
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
         for kind in self._kinds.values():
             if kind.logLast is not None and now >= kind.since + self.interval:
                 kind.since = now

@@ -114,12 +114,9 @@ class Admission:
         self.slot: Slot | None = None
         self.state = "arriving"
 
-    # What the link tells its owner.
+    # What the link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._input = HeldInput(link, self._server.serverLimits.maxHeld)
         if self._registry.proxied:
             self._registry.headerReceived(link)
@@ -136,14 +133,9 @@ class Admission:
             self._decide(None)
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         isStranger = self.state in _STRANGER_STATES
         isRejected = self.state == "rejected"
         self._enter("over")
@@ -157,15 +149,9 @@ class Admission:
             link.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._registry.linkClosing(link)
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._registry.pingLimitReached(link)
 
     # What the peer says before it is admitted.
@@ -282,7 +268,7 @@ class Admission:
         _log.failure("admit failed, so {link} is refused", failure, link=self.link)
         self._refuse(_NOT_ADMITTED)
 
-    # The name: L{NameQueue} grants it, or says that it is in use.
+    # The name.  L{NameQueue} grants it, or says that it is in use, see L{NameClaimant}.
 
     def _claimName(self) -> None:
         if self.link.isHealthCheck:
@@ -293,21 +279,12 @@ class Admission:
 
     @property
     def awaitsName(self) -> bool:
-        """
-        See L{NameClaimant}.
-        """
         return self._isIn("claiming")
 
     def nameGranted(self) -> None:
-        """
-        See L{NameClaimant}.
-        """
         self._admit()
 
     def nameInUse(self, holder: Link) -> None:
-        """
-        See L{NameClaimant}.
-        """
         words = f"the name {holder.name!r} is in use by generation {holder.generation}"
         self._refuse(f"{words}, which answers", GoodbyeCode.NAME_IN_USE)
 
@@ -355,9 +332,6 @@ class Admission:
     # The time limits.
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
         if not self._lastLook:
             # What the peer has sent before the deadline may still be unread, because this process
             # was late.  The reactor reads it before the second visit.

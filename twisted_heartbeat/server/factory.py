@@ -112,9 +112,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return self._registry.strangers
 
     def doStart(self) -> None:
-        """
-        See C{IProtocolFactory}.  A server that listens again is no longer draining.
-        """
+        # A server that listens again is no longer draining.
         self._draining = False
         self._registry.refusalLog.start()
         super().doStart()

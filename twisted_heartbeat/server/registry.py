@@ -269,22 +269,15 @@ class PeerRegistry:
         if heir is not None:
             self.reserve(heir)
 
-    # What an admitted link tells its owner.
+    # What an admitted link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self.forget(link)
         link.cleanUp()
         if link.name:
@@ -292,9 +285,6 @@ class PeerRegistry:
             link.whenGone().addCallback(lambda _: self._names.leave(link))
 
     def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         # Not from here: the caller may be iterating over the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
@@ -310,10 +300,7 @@ class PeerRegistry:
             self._names.linkClosing(link)
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.  A link's first ping comes here, too,
-        because a peer that never pings needs no bucket.
-        """
+        # A link's first ping comes here, too, so that a peer that never pings has no bucket.
         most = self._server.serverLimits.pingsPerSecond
         if most is None:
             link.pingsLeft = -1
