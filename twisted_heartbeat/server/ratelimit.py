@@ -3,22 +3,6 @@
 
 """
 L{PingRateLimit}: how many pings a peer may send.
-
-Problem: pings that were sent at a lawful rate may arrive all at once, because this process was
-stopped or busy, because reading was paused, or because the network held them back.  A count of the
-pings of one second would then end a link whose peer did nothing wrong.
-
-Idea: a token bucket.  A peer may send C{perSecond} pings for each second since it connected, and
-L{BURST<PingRateLimit.BURST>} seconds' worth more.  What it does not use is kept for
-L{SAVED<PingRateLimit.SAVED>} seconds.
-
-Invariants:
-
- - A peer that keeps to the rate never passes the limit, if its pings are delayed by no more than
-   C{SAVED} seconds.
- - A flood ends after C{(BURST + SAVED) * perSecond} pings at most.
-
-Cost: a bucket is one number, the time at which it was last empty.
 """
 
 from __future__ import annotations
@@ -26,14 +10,21 @@ from __future__ import annotations
 from math import floor
 
 _ROUNDING = 1e-6
-"""Of a ping: more than the rounding error of any sum of times."""
+"""Of a ping: more than any sum of floats is wrong by."""
 
 
 class PingRateLimit:
     """
-    The arithmetic of token buckets for pings.
+    A token bucket for the pings of each peer.
 
-    @ivar perSecond: the rate, in pings per second.
+    Pings that were sent at a lawful rate may arrive all at once: this process was stopped or busy,
+    reading was paused, or the network held them back.  So not the pings of one second are counted.
+    A peer may send C{perSecond} pings for each second since it connected, and L{BURST} seconds'
+    worth beside; what it has not used for more than L{SAVED} seconds is lost.  However its pings
+    are delayed by up to L{SAVED} seconds, a peer that keeps to the rate therefore never passes the
+    limit, and a flood ends after C{(BURST + SAVED) * perSecond} pings at most.
+
+    @ivar perSecond: the rate.
     """
 
     BURST = 3.0
@@ -51,12 +42,12 @@ class PingRateLimit:
         """
         Take up to a second's worth of pings out of one peer's bucket.
 
-        @param emptyAt: when the bucket was last empty, in seconds.  A new peer's was empty L{BURST}
-            seconds before it connected.
-        @return: how many pings the peer may send before the bucket is asked again, 0 if it is
-            empty; and the new C{emptyAt}.
+        @param emptyAt: when the bucket was last empty, in seconds; L{BURST} before the connection
+            to begin with.  That is all there is to know of a bucket.
+        @return: how many the peer may send before the bucket is asked again, none if it is empty;
+            and the new C{emptyAt}.
         """
         emptyAt = max(emptyAt, now - self.BURST - self.SAVED)
-        saved = floor((now - emptyAt) * self.perSecond + _ROUNDING)
-        granted = min(self.perSecond, saved)
+        there = floor((now - emptyAt) * self.perSecond + _ROUNDING)
+        granted = min(self.perSecond, there)
         return granted, emptyAt + granted / self.perSecond

@@ -265,9 +265,9 @@ class PeerRegistry:
             self._connectedFrom[network] -= 1
             if not self._connectedFrom[network]:
                 del self._connectedFrom[network]
-        heir = self._names.next(link)
-        if heir is not None:
-            self.reserve(heir)
+        successor = self._names.next(link)
+        if successor is not None:
+            self.reserve(successor)
 
     # What an admitted link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
 
