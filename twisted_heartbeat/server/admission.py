@@ -42,12 +42,11 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
 from ..timing.wheel import timerWheelFor
-from .goodbye import sayGoodbye
 from .heldinput import HeldInput
-from .registry import LimitedServer
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
+    from ..core.settings import ServerLimits
     from ..link.link import Link
     from ..timing.wheel import Slot
     from .names import NameQueue
@@ -65,13 +64,14 @@ _STRANGER_STATES = ("arriving", "greeting", "visiting")
 """States of a link whose peer has not said hello yet, or is a health check."""
 
 
-class AdmissionPolicy(LimitedServer, Protocol):
+class AdmissionPolicy(Protocol):
     """
     The server that a newcomer wants to enter.
 
     @ivar admit: decides on a newcomer; L{None} to admit all.
     """
 
+    serverLimits: ServerLimits
     admit: Admit | None
 
 
@@ -312,8 +312,8 @@ class Admission:
             self._holdInput()
         if link.isUp:
             link.markRefused(ClosedHere(f"refused: {reason}"))
-            sayGoodbye(link, wire.Goodbye(_truncateUtf8(reason, wire.MAX_REASON), code=code))
-            link.close(lingers=self._registry.refuse(link))
+            words = _truncateUtf8(reason, wire.MAX_REASON)
+            self._registry.refuse(link, wire.Goodbye(words, code=code))
 
     def _reject(self, reason: str) -> None:
         cause = ClosedHere(f"refused: {reason}")
@@ -370,6 +370,6 @@ class Admission:
 
 def _truncateUtf8(words: str, maxSize: int) -> str:
     """
-    Return as many of the first characters as fit into so many bytes.
+    Return the longest beginning of a text that fits into C{maxSize} bytes.
     """
     return words.encode("utf-8", "replace")[:maxSize].decode("utf-8", "ignore")

@@ -35,10 +35,9 @@ from ..timing.deadline import cancelCalls
 from ..timing.wheel import timerWheelFor
 from ..transport.layers import abort
 from .admission import Admission
-from .goodbye import sayGoodbye
 from .names import NameQueue
 from .networks import networkOf
-from .registry import MAX_POLITE_REFUSALS, PeerRegistry
+from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -89,7 +88,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self.serverLimits = serverLimits or ServerLimits.off()
         self.admit = admit
         self._names = NameQueue()
-        self._registry = PeerRegistry(self, self._names)
+        self._registry = PeerRegistry(lambda: self.serverLimits, self._names)
         self._settings["proxied"] = self._registry.awaitHeader
         self.peers = self._registry.peers
         self._draining = False

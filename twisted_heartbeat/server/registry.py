@@ -27,13 +27,14 @@ where the peer sends pings.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
 from ..logs import LogRateLimit
+from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.wheel import timerWheelFor
-from .goodbye import sayGoodbye
 from .networks import networkOf
 from .ratelimit import PingRateLimit
 
@@ -54,16 +55,6 @@ REFUSAL_LOG_INTERVAL = 1.0
 """Seconds between two events of the log about connections that were closed at once."""
 
 
-class LimitedServer(Protocol):
-    """
-    A server that limits its peers.
-
-    @ivar serverLimits: read at each decision.
-    """
-
-    serverLimits: ServerLimits
-
-
 class PeerRegistry:
     """
     The links of a server, and the owner of those that are admitted.
@@ -81,8 +72,11 @@ class PeerRegistry:
     @ivar refusalLog: limits the events about connections that are closed at once.
     """
 
-    def __init__(self, server: LimitedServer, names: NameQueue) -> None:
-        self._server = server
+    def __init__(self, limits: Callable[[], ServerLimits], names: NameQueue) -> None:
+        """
+        @param limits: returns the limits that hold at this time.
+        """
+        self._limits = limits
         self._names = names
         self.peers: dict[int, Link] = {}
         self.pending: dict[int, Link] = {}
@@ -122,14 +116,14 @@ class PeerRegistry:
         link.owner = self
         link.announceConnected()
 
-    def refuse(self, link: Link) -> bool:
+    def refuse(self, link: Link, goodbye: wire.Goodbye) -> None:
         """
-        Put a link among those over the limit.
-
-        @return: whether its connection can be kept open until the peer has read why.
+        Say goodbye, and close a link.  Unless too many are over the limit, its connection stays
+        open until the peer has read the goodbye.
         """
+        sayGoodbye(link, goodbye)
         self.overLimit[link.generation] = link
-        return len(self.overLimit) <= MAX_POLITE_REFUSALS
+        link.close(lingers=not self.isOverfull)
 
     def forget(self, link: Link) -> None:
         """
@@ -178,7 +172,7 @@ class PeerRegistry:
         @param network: the new link's.
         @param without: a link that is not to be counted.
         """
-        limits = self._server.serverLimits
+        limits = self._limits()
         connected, connectedFrom = self.connected, self.connectedFrom(network)
         if without is not None and self._isCounted(without):
             connected -= 1
@@ -242,7 +236,7 @@ class PeerRegistry:
         self.reserve(link)
 
     def _networkOf(self, link: Link) -> str | None:
-        counts = self._server.serverLimits.peersPerAddress is not None
+        counts = self._limits().peersPerAddress is not None
         return networkOf(link.peer) if counts and not link.isHealthCheck else None
 
     def _isCounted(self, link: Link) -> bool:
@@ -301,7 +295,7 @@ class PeerRegistry:
 
     def pingLimitReached(self, link: Link) -> None:
         # A link's first ping comes here, too, so that a peer that never pings has no bucket.
-        most = self._server.serverLimits.pingsPerSecond
+        most = self._limits().pingsPerSecond
         if most is None:
             link.pingsLeft = -1
             return
@@ -314,5 +308,16 @@ class PeerRegistry:
             return
         words = f"the peer sent more than {most} pings in a second, and has none saved"
         link.recordCause(ProtocolViolation(words))
-        sayGoodbye(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
-        link.close(lingers=self.refuse(link))
+        self.refuse(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
+
+
+def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:
+    """
+    Send a goodbye to a link's peer, if its protocol is the built-in one.
+
+    @return: whether it is.
+    """
+    if not isinstance(link.protocol, HeartbeatProtocol):
+        return False
+    link.protocol.sayGoodbye(goodbye)
+    return True
