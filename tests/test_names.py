@@ -93,9 +93,9 @@ class FakeClaimant:
         self.queue.leave(self.link)
 
 
-class Crowd:
+class QueueHarness:
     """
-    A queue, and newcomers that claim a name of it.
+    A queue, and the newcomers that claim names of it.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Crowd:
     @property
     def outcomes(self) -> list[str]:
         """
-        What has become of all of them.
+        The outcome of each newcomer.
         """
         return [claimant.outcome for claimant in self.came]
 
@@ -137,15 +137,15 @@ def test_freeNameIsGrantedAtOnce() -> None:
     The first link that claims a name has it within the call, each name for itself; a link without a
     name has a conflict with none.
     """
-    crowd = Crowd()
+    harness = QueueHarness()
     for name in ("pump", "valve", "", ""):
-        crowd.comes(name)
-    assert crowd.outcomes == ["granted"] * 4
-    assert crowd.queue.holder("pump") is crowd.came[0].link
-    assert crowd.queue.holder("unknown") is None
-    for claimant in crowd.came:
+        harness.comes(name)
+    assert harness.outcomes == ["granted"] * 4
+    assert harness.queue.holder("pump") is harness.came[0].link
+    assert harness.queue.holder("unknown") is None
+    for claimant in harness.came:
         claimant.end()
-    assert crowd.isEmpty()
+    assert harness.isEmpty()
 
 
 @pytest.mark.parametrize("isAlive", [True, False])
@@ -154,17 +154,17 @@ def test_holderIsProbed(isAlive: bool) -> None:
     A newcomer is told that its name is in use if the holder answers; otherwise it waits until the
     holder has left the queue.
     """
-    crowd = Crowd()
-    holder, newcomer = crowd.comes(), crowd.comes()
+    harness = QueueHarness()
+    holder, newcomer = harness.comes(), harness.comes()
     [probe] = holder.link.probes
     assert newcomer.outcome == "waits"
     probe.callback(isAlive)
     assert newcomer.outcome == ("in use" if isAlive else "waits")
     holder.end()
-    crowd.turn()
+    harness.turn()
     assert newcomer.outcome == ("in use" if isAlive else "granted")
     newcomer.end()
-    assert crowd.isEmpty()
+    assert harness.isEmpty()
 
 
 def test_closingHolderIsReleased() -> None:
@@ -172,16 +172,16 @@ def test_closingHolderIsReleased() -> None:
     A holder that has begun to close is not probed again, but released; the name is granted when it
     has left the queue, and not before.
     """
-    crowd = Crowd()
-    holder, newcomer = crowd.comes(), crowd.comes()
+    harness = QueueHarness()
+    holder, newcomer = harness.comes(), harness.comes()
     holder.link.isUp = False
-    crowd.queue.linkClosing(holder.link)
+    harness.queue.linkClosing(holder.link)
     assert holder.link.released == 0
-    crowd.turn()
+    harness.turn()
     assert (holder.link.released, len(holder.link.probes)) == (1, 1)
     assert newcomer.outcome == "waits"
-    crowd.queue.leave(holder.link)
-    crowd.turn()
+    harness.queue.leave(holder.link)
+    harness.turn()
     assert newcomer.outcome == "granted"
 
 
@@ -189,13 +189,13 @@ def test_lateAnswerIsIgnored() -> None:
     """
     The answer of a link that is no longer ahead refuses no newcomer: its queue has moved since.
     """
-    crowd = Crowd()
-    first, second, third = (crowd.comes() for _ in range(3))
+    harness = QueueHarness()
+    first, second, third = (harness.comes() for _ in range(3))
     [late] = second.link.probes
     second.end()
-    assert crowd.queue.next(first.link) is third.link
+    assert harness.queue.next(first.link) is third.link
     late.callback(True)
-    crowd.turn()
+    harness.turn()
     assert third.outcome == "waits"
     assert len(first.link.probes) == 2
 
@@ -205,51 +205,53 @@ def test_leavingRunsNoOthersCode() -> None:
     A thousand newcomers whose links end one by one, each because of the one ahead, need no deep
     stack: what follows from a leave comes in a later call.
     """
-    crowd = Crowd()
+    harness = QueueHarness()
     for _ in range(1000):
-        crowd.comes()
-    for claimant in crowd.came[:-1]:
+        harness.comes()
+    for claimant in harness.came[:-1]:
         claimant.end()
-    assert crowd.came[-1].outcome == "waits"
-    crowd.turn()
-    assert crowd.came[-1].outcome == "granted"
-    crowd.came[-1].end()
-    assert crowd.isEmpty()
+    assert harness.came[-1].outcome == "waits"
+    harness.turn()
+    assert harness.came[-1].outcome == "granted"
+    harness.came[-1].end()
+    assert harness.isEmpty()
 
 
 @given(st.lists(st.tuples(st.sampled_from(["come", "end", "answer", "turn"]), st.integers(0, 99))))
-def test_oneHolderWhateverHappens(events: list[tuple[str, int]]) -> None:
+def test_oneHolderInAnyOrderOfEvents(events: list[tuple[str, int]]) -> None:
     """
-    Whatever comes, ends and answers in whatever order: a name has one holder that is up at most,
-    each newcomer that waits is in the queue in the order in which it came, and in the end the name
-    is the last one's, or free.
+    In any order of arrivals, ends and answers: at most one link that is up has been granted the
+    name; the newcomers that wait are queued in the order in which they came; and when all links
+    ahead have ended, the last one has the name.
     """
-    crowd = Crowd()
+    harness = QueueHarness()
     for event, number in events:
-        up = [claimant for claimant in crowd.came if claimant.link.isUp]
+        up = [claimant for claimant in harness.came if claimant.link.isUp]
         if event == "come":
-            crowd.comes()
+            harness.comes()
         elif event == "turn":
-            crowd.turn()
+            harness.turn()
         elif event == "end" and up:
             up[number % len(up)].end()
         elif event == "answer":
             probes = [probe for one in up for probe in one.link.probes if not probe.called]
             if probes:
                 probes[number % len(probes)].callback(True)
-        here = [one for one in crowd.came if one.link.isUp and one.outcome in ("granted", "waits")]
+        here = [
+            one for one in harness.came if one.link.isUp and one.outcome in ("granted", "waits")
+        ]
         assert [one.outcome for one in here].count("granted") <= 1
-        queued, link = [], crowd.queue.holder("pump")
+        queued, link = [], harness.queue.holder("pump")
         while link is not None:
             queued.append(link)
-            link = crowd.queue.next(link)
+            link = harness.queue.next(link)
         assert queued == [one.link for one in here]
-    for claimant in crowd.came[:-1]:
+    for claimant in harness.came[:-1]:
         if claimant.link.isUp:
             claimant.end()
-    for _ in crowd.came:
-        crowd.turn()
-    if crowd.came and crowd.came[-1].link.isUp and crowd.came[-1].outcome != "in use":
-        assert crowd.came[-1].outcome == "granted"
-        crowd.came[-1].end()
-    assert crowd.isEmpty()
+    for _ in harness.came:
+        harness.turn()
+    if harness.came and harness.came[-1].link.isUp and harness.came[-1].outcome != "in use":
+        assert harness.came[-1].outcome == "granted"
+        harness.came[-1].end()
+    assert harness.isEmpty()
