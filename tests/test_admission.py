@@ -53,7 +53,7 @@ HEARTBEAT = Heartbeat(interval=20.0, timeout=15.0)
 
 class Listener(HeartbeatProtocol):
     """
-    Keeps what reaches the user.
+    A protocol of the user that keeps what it receives.
     """
 
     name = "server"
@@ -74,15 +74,15 @@ class Listener(HeartbeatProtocol):
         self.told.append(message)
 
 
-class Guest:
+class Client:
     """
-    One peer, seen from its own end.
+    A peer, seen from its own end.
     """
 
-    def __init__(self, place: Place, host: str, certificate: Any) -> None:
-        self._place = place
-        self.protocol: Any = place.server.buildProtocol(IPv4Address("TCP", host, 4000))
-        self.transport = Wire(place.clock, self.protocol)
+    def __init__(self, harness: ServerHarness, host: str, certificate: Any) -> None:
+        self._harness = harness
+        self.protocol: Any = harness.server.buildProtocol(IPv4Address("TCP", host, 4000))
+        self.transport = Wire(harness.clock, self.protocol)
         self.transport.peerAddr = IPv4Address("TCP", host, 4000)
         self.transport.certificate = certificate
         self.protocol.makeConnection(self.transport)
@@ -116,9 +116,9 @@ class Guest:
         self.say(wire.Pong(self.heard(wire.Ping)[-1].token))
 
     @property
-    def parting(self) -> GoodbyeCode | None:
+    def goodbyeCode(self) -> GoodbyeCode | None:
         """
-        What it was told at the end.
+        The code of the last goodbye that the peer got.
         """
         goodbyes = self.heard(wire.Goodbye)
         return goodbyes[-1].code if goodbyes else None
@@ -126,7 +126,7 @@ class Guest:
 
 class Wire(FakeTransport):
     """
-    May have a certificate, and can be paused as a real one is.
+    A transport that may have a certificate, and that can be paused.
     """
 
     certificate: Any = None
@@ -151,7 +151,7 @@ class Wire(FakeTransport):
         self.paused = False
 
 
-class Place:
+class ServerHarness:
     """
     A server, and its clock.
     """
@@ -164,19 +164,19 @@ class Place:
         self.server = HeartbeatServerFactory(
             factory, hooks=self.hooks, clock=self.clock, **settings
         )
-        # No ping comes by itself while a test looks at those that newcomers make come.
+        # A ping of the ordinary watch would be taken for one that a newcomer has caused.
         self.server._settings["phase"] = lambda: 0.9
 
     def arrives(
         self, name: str | None = None, host: str = "192.0.2.1", certificate: Any = None
-    ) -> Guest:
+    ) -> Client:
         """
         A peer connects, and says hello if it has a name.
         """
-        guest = Guest(self, host, certificate)
+        client = Client(self, host, certificate)
         if name is not None:
-            guest.say(wire.Hello(name))
-        return guest
+            client.say(wire.Hello(name))
+        return client
 
     def passes(self, seconds: float) -> None:
         """
@@ -204,7 +204,7 @@ def events() -> Iterator[list[LogEvent]]:
 
 def reasons(events: list[LogEvent], name: str) -> list[str]:
     """
-    Why, in the words of the events of one name.
+    The reasons that the events of one name give.
     """
     return [event["reason"] for event in events if event.get("event") == name]
 
@@ -232,19 +232,20 @@ def certificates() -> tuple[Any, Any, Any]:
 
 def kept(server: HeartbeatServerFactory) -> dict[str, Any]:
     """
-    What a server keeps of its peers, those of its tables that are not empty.
+    The tables of a server that are not empty.
     """
-    tables = {name: one for name, one in vars(server._roll).items() if isinstance(one, dict | set)}
+    attributes = vars(server._registry) | vars(server._names)
+    tables = {name: one for name, one in attributes.items() if isinstance(one, dict | set)}
     assert "peers" in tables
     return {name: table for name, table in tables.items() if table}
 
 
-def admissions(guest: Guest) -> list[Any]:
+def admissions(client: Client) -> list[Any]:
     """
-    What is left of a peer's way in.
+    The admissions of a peer that are not garbage yet.
     """
     found = [one for one in gc.get_objects() if type(one) is Admission]
-    return [one for one in found if one.link is guest.link]
+    return [one for one in found if one.link is client.link]
 
 
 # Hello.
@@ -255,18 +256,18 @@ def test_admittedWithItsHello() -> None:
     A peer is among the C{peers}, and C{connected} is called, once it has said hello and not before;
     then the hello and the messages that came with it are delivered, in order.
     """
-    place = Place()
-    guest = place.arrives()
-    assert place.server.peers == {}
-    assert place.hooks.names == []
-    guest.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
-    assert place.server.peers == {1: guest.link}
-    assert place.hooks.events == [("connected", guest.link)]
-    assert guest.protocol.told == ["pump", b"one", b"two"]
-    assert guest.link.name == "pump"
-    guest.say(wire.Data(b"three"))
-    assert guest.protocol.told[-1] == b"three"
-    guest.transport.lose()
+    harness = ServerHarness()
+    client = harness.arrives()
+    assert harness.server.peers == {}
+    assert harness.hooks.names == []
+    client.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
+    assert harness.server.peers == {1: client.link}
+    assert harness.hooks.events == [("connected", client.link)]
+    assert client.protocol.told == ["pump", b"one", b"two"]
+    assert client.link.name == "pump"
+    client.say(wire.Data(b"three"))
+    assert client.protocol.told[-1] == b"three"
+    client.transport.lose()
 
 
 def test_admittedAndForgotten() -> None:
@@ -280,75 +281,75 @@ def test_admittedAndForgotten() -> None:
         decisions.append(Deferred())
         return decisions[-1]
 
-    place = Place(admit=admit)
-    ghost, guest = place.arrives("pump"), place.arrives("pump")
-    assert len(admissions(ghost)) == len(admissions(guest)) == 1
+    harness = ServerHarness(admit=admit)
+    ghost, client = harness.arrives("pump"), harness.arrives("pump")
+    assert len(admissions(ghost)) == len(admissions(client)) == 1
     for decision in decisions:
         decision.callback(None)
     assert admissions(ghost) == []
-    assert len(admissions(guest)) == 1
+    assert len(admissions(client)) == 1
     ghost.transport.lose()
-    place.clock.advance(0)
-    assert place.server.named("pump") is guest.link
-    assert admissions(guest) == []
-    assert kept(place.server) == {"peers": {2: guest.link}, "claims": {"pump": guest.link}}
-    guest.transport.lose()
-    assert kept(place.server) == {}
+    harness.clock.advance(0)
+    assert harness.server.named("pump") is client.link
+    assert admissions(client) == []
+    assert kept(harness.server) == {"peers": {2: client.link}, "_last": {"pump": client.link}}
+    client.transport.lose()
+    assert kept(harness.server) == {}
 
 
 def test_helloIsThereWhenConnected() -> None:
     """
     The C{connected} hook can read the peer's hello, and find the link by its name.
     """
-    place = Place()
+    harness = ServerHarness()
     seen: list[Any] = []
 
     def look() -> None:
-        [link] = place.server.peers.values()
-        seen.extend([link.protocol.hello.name, place.server.named("pump") is link])
+        [link] = harness.server.peers.values()
+        seen.extend([link.protocol.hello.name, harness.server.named("pump") is link])
 
-    place.hooks.then["connected"] = look
-    place.arrives("pump").transport.lose()
+    harness.hooks.then["connected"] = look
+    harness.arrives("pump").transport.lose()
     assert seen == ["pump", True]
 
 
-def test_noHello(events: list[LogEvent]) -> None:
+def test_noHelloWithinItsTimeout(events: list[LogEvent]) -> None:
     """
     A peer that says no hello within C{helloTimeout} is ended with C{ProtocolViolation}, though it
     speaks: byte by byte, or with pings.  C{connected} was never called, and of those that end so
     within a minute the log has one event.
     """
-    place = Place(serverLimits=ServerLimits(helloTimeout=5))
-    slow, pinging = place.arrives(), place.arrives()
+    harness = ServerHarness(serverLimits=ServerLimits(helloTimeout=5))
+    slow, pinging = harness.arrives(), harness.arrives()
     hello = wire.encode(wire.Hello("slow"))
     for index in range(4):
         slow.transport.deliver(hello[index : index + 1])
         pinging.say(wire.Ping(index))
-        place.passes(1.125)
+        harness.passes(1.125)
     assert slow.transport.open and pinging.transport.open
-    place.passes(1)
+    harness.passes(1)
     assert not slow.transport.open and not pinging.transport.open
-    assert place.hooks.names == ["disconnected"] * 2
-    assert {type(cause) for cause in place.hooks.told("disconnected")} == {ProtocolViolation}
+    assert harness.hooks.names == ["disconnected"] * 2
+    assert {type(cause) for cause in harness.hooks.told("disconnected")} == {ProtocolViolation}
     assert reasons(events, "disconnected") == ["no hello within 5 s"]
     assert len(pinging.heard(wire.Pong)) == 4
-    assert place.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
-def test_helloInTime() -> None:
+def test_helloInTimeIsReadFirst() -> None:
     """
-    One who says hello in time is not ended later for it; and one who has said it while this process
-    was away is read first.
+    A peer that says hello in time is not ended later because of it; a hello that came while this
+    process was stopped is read first.
     """
-    place = Place(serverLimits=ServerLimits(helloTimeout=5))
-    guest = place.arrives("pump")
-    late = place.arrives()
-    place.clock.advance(300)
+    harness = ServerHarness(serverLimits=ServerLimits(helloTimeout=5))
+    client = harness.arrives("pump")
+    late = harness.arrives()
+    harness.clock.advance(300)
     late.say(wire.Hello("late"))
-    guest.say(wire.Pong(1))
-    place.clock.advance(0)
-    assert {link.name for link in place.server.peers.values()} == {"pump", "late"}
-    guest.transport.lose()
+    client.say(wire.Pong(1))
+    harness.clock.advance(0)
+    assert {link.name for link in harness.server.peers.values()} == {"pump", "late"}
+    client.transport.lose()
     late.transport.lose()
 
 
@@ -356,34 +357,34 @@ def test_secondHelloBeforeADecision() -> None:
     """
     A peer that says hello again while it is decided on has broken the protocol.
     """
-    place = Place(admit=lambda *facts: Deferred())
-    guest = place.arrives("pump")
-    guest.say(wire.Hello("pump"))
-    place.clock.advance(0)
-    assert type(place.hooks.told("disconnected")[0]) is ProtocolViolation
+    harness = ServerHarness(admit=lambda *facts: Deferred())
+    client = harness.arrives("pump")
+    client.say(wire.Hello("pump"))
+    harness.clock.advance(0)
+    assert type(harness.hooks.told("disconnected")[0]) is ProtocolViolation
 
 
 # How many.
 
 
-def test_peers(events: list[LogEvent]) -> None:
+def test_peersLimitRefusesOneMore(events: list[LogEvent]) -> None:
     """
     One more than C{peers} is refused, and told so; the others stay, and when one has left there is
     room again.
     """
-    place = Place(serverLimits=ServerLimits(peers=2))
-    first, second = place.arrives("a"), place.arrives("b")
-    third = place.arrives("c")
-    place.clock.advance(0)
-    assert third.parting is GoodbyeCode.REFUSED
+    harness = ServerHarness(serverLimits=ServerLimits(peers=2))
+    first, second = harness.arrives("a"), harness.arrives("b")
+    third = harness.arrives("c")
+    harness.clock.advance(0)
+    assert third.goodbyeCode is GoodbyeCode.REFUSED
     assert not third.transport.open
-    assert place.hooks.names == ["connected", "connected", "refused"]
+    assert harness.hooks.names == ["connected", "connected", "refused"]
     [reason] = reasons(events, "refused")
     assert reason == "refused: 2 peers are connected, and no more than 2 may be"
-    assert set(place.server.peers) == {1, 2}
+    assert set(harness.server.peers) == {1, 2}
     first.transport.lose()
-    fourth = place.arrives("d")
-    assert place.server.named("d") is fourth.link
+    fourth = harness.arrives("d")
+    assert harness.server.named("d") is fourth.link
     second.transport.lose()
     fourth.transport.lose()
 
@@ -392,19 +393,19 @@ def test_peersPerAddress(events: list[LogEvent]) -> None:
     """
     The same for those from one address; others are welcome.
     """
-    place = Place(serverLimits=ServerLimits(peersPerAddress=2))
-    guests = [place.arrives(name) for name in ("a", "b", "c")]
-    guests.append(place.arrives("d", host="192.0.2.2"))
-    place.clock.advance(0)
-    assert [guest.transport.open for guest in guests] == [True, True, False, True]
+    harness = ServerHarness(serverLimits=ServerLimits(peersPerAddress=2))
+    clients = [harness.arrives(name) for name in ("a", "b", "c")]
+    clients.append(harness.arrives("d", host="192.0.2.2"))
+    harness.clock.advance(0)
+    assert [client.transport.open for client in clients] == [True, True, False, True]
     [reason] = reasons(events, "refused")
     assert reason == "refused: 2 peers are connected from 192.0.2.1, and no more than 2 may be"
-    guests[0].transport.lose()
-    guests.append(place.arrives("e"))
-    assert guests[-1].transport.open
-    for guest in guests:
-        guest.transport.lose()
-    assert kept(place.server) == {}
+    clients[0].transport.lose()
+    clients.append(harness.arrives("e"))
+    assert clients[-1].transport.open
+    for client in clients:
+        client.transport.lose()
+    assert kept(harness.server) == {}
 
 
 @pytest.mark.parametrize("name", ["friend", "foe", None])
@@ -414,38 +415,40 @@ def test_leavesRoomAtItsAddress(name: str | None) -> None:
     longer counted where it came from; nor is one for whom there was no room.
     """
     limits = ServerLimits(peersPerAddress=2)
-    place = Place(serverLimits=limits, admit=lambda address, shown, hello: hello.name != "foe")
+    harness = ServerHarness(
+        serverLimits=limits, admit=lambda address, shown, hello: hello.name != "foe"
+    )
     for _ in range(3):
-        guests = [place.arrives("other"), place.arrives(name), place.arrives("one more")]
-        assert guests[0].transport.open
-        assert guests[2].parting is GoodbyeCode.REFUSED
-        for guest in guests:
-            guest.transport.lose()
-        place.clock.advance(0)
-        assert kept(place.server) == {}
+        clients = [harness.arrives("other"), harness.arrives(name), harness.arrives("one more")]
+        assert clients[0].transport.open
+        assert clients[2].goodbyeCode is GoodbyeCode.REFUSED
+        for client in clients:
+            client.transport.lose()
+        harness.clock.advance(0)
+        assert kept(harness.server) == {}
 
 
-def test_crowd(events: list[LogEvent]) -> None:
+def test_fewAreToldWhyTheRestIsRejected(events: list[LogEvent]) -> None:
     """
-    Of those for whom there is no room only some at a time are told why; the rest is cut off, which
-    is one event of the log in a second, however many they are.
+    Of the peers for which there is no room only some at a time are told why.  The rest is rejected,
+    which is one event of the log in a second, however many they are.
     """
-    place = Place(serverLimits=ServerLimits(peers=1, helloTimeout=5))
-    place.arrives("in")
-    silent = [place.arrives() for _ in range(32)]
+    harness = ServerHarness(serverLimits=ServerLimits(peers=1, helloTimeout=5))
+    harness.arrives("in")
+    silent = [harness.arrives() for _ in range(32)]
     for _ in range(100):
-        protocol: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
-        transport = FakeTransport(place.clock, protocol)
+        protocol: Any = harness.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+        transport = FakeTransport(harness.clock, protocol)
         protocol.makeConnection(transport)
         assert transport.aborting
     assert len(reasons(events, "refused")) == 1
-    assert all(guest.transport.open for guest in silent)
-    place.passes(6)
-    assert not any(guest.transport.open for guest in silent)
-    place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
-    place.server.peers[1].abort(ClosedHere())
-    place.clock.advance(0)
-    assert len(place.server._roll.overLimit) == 1
+    assert all(client.transport.open for client in silent)
+    harness.passes(6)
+    assert not any(client.transport.open for client in silent)
+    harness.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    harness.server.peers[1].abort(ClosedHere())
+    harness.clock.advance(0)
+    assert len(harness.server._registry.overLimit) == 1
 
 
 def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
@@ -454,34 +457,34 @@ def test_ghostIsAskedBeforeThereIsNoRoom() -> None:
     elsewhere, and takes its ghost's place; a peer of another name is refused.
     """
     for limits in (ServerLimits(peers=2), ServerLimits(peersPerAddress=2)):
-        place = Place(serverLimits=limits)
-        ghost, other = place.arrives("pump"), place.arrives("valve")
-        place.passes(3)
-        guest = place.arrives("pump")
+        harness = ServerHarness(serverLimits=limits)
+        ghost, other = harness.arrives("pump"), harness.arrives("valve")
+        harness.passes(3)
+        client = harness.arrives("pump")
         assert len(ghost.heard(wire.Ping)) == 1
-        assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
+        assert harness.arrives("lamp").goodbyeCode is GoodbyeCode.REFUSED
         for _ in range(16):
-            place.passes(1)
+            harness.passes(1)
             other.say(wire.Data(b"here"))
-        assert place.server.named("pump") is guest.link
-        assert set(place.server.peers) == {2, 3}
-        assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
-        guest.transport.lose()
+        assert harness.server.named("pump") is client.link
+        assert set(harness.server.peers) == {2, 3}
+        assert harness.arrives("lamp").goodbyeCode is GoodbyeCode.REFUSED
+        client.transport.lose()
         other.transport.lose()
-        place.passes(0.125)
-        assert kept(place.server) == {}
+        harness.passes(0.125)
+        assert kept(harness.server) == {}
 
 
 def test_livePeerOfAFullServerKeepsItsName() -> None:
     """
     Where the holder of the name lives, the newcomer is refused.
     """
-    place = Place(serverLimits=ServerLimits(peers=1))
-    peer = place.arrives("pump")
-    impostor = place.arrives("pump")
+    harness = ServerHarness(serverLimits=ServerLimits(peers=1))
+    peer = harness.arrives("pump")
+    impostor = harness.arrives("pump")
     peer.answer()
-    assert impostor.parting is GoodbyeCode.NAME_IN_USE
-    assert place.server.peers == {1: peer.link}
+    assert impostor.goodbyeCode is GoodbyeCode.NAME_IN_USE
+    assert harness.server.peers == {1: peer.link}
     peer.transport.lose()
 
 
@@ -489,32 +492,32 @@ def test_placeOfAGhostIsTakenAtOnce() -> None:
     """
     No other peer can take the place of a ghost while its cleanups run.
     """
-    place = Place(serverLimits=ServerLimits(peers=1))
-    ghost = place.arrives("pump")
+    harness = ServerHarness(serverLimits=ServerLimits(peers=1))
+    ghost = harness.arrives("pump")
     cleaning: Deferred[None] = Deferred()
     ghost.link.addCleanup(lambda: cleaning)
-    guest = place.arrives("pump")
+    client = harness.arrives("pump")
     ghost.transport.lose()
-    assert place.arrives("lamp").parting is GoodbyeCode.REFUSED
+    assert harness.arrives("lamp").goodbyeCode is GoodbyeCode.REFUSED
     cleaning.callback(None)
-    place.passes(0.125)
-    assert place.server.named("pump") is guest.link
-    assert len(place.server.peers) == 1
-    guest.transport.lose()
+    harness.passes(0.125)
+    assert harness.server.named("pump") is client.link
+    assert len(harness.server.peers) == 1
+    client.transport.lose()
 
 
 def test_ghostElsewhereMakesNoRoomHere() -> None:
     """
     A ghost at another address makes no room at the newcomer's, which is full.
     """
-    place = Place(serverLimits=ServerLimits(peersPerAddress=1))
-    ghost = place.arrives("pump", host="192.0.2.2")
-    other = place.arrives("valve")
-    assert place.arrives("pump").parting is GoodbyeCode.REFUSED
+    harness = ServerHarness(serverLimits=ServerLimits(peersPerAddress=1))
+    ghost = harness.arrives("pump", host="192.0.2.2")
+    other = harness.arrives("valve")
+    assert harness.arrives("pump").goodbyeCode is GoodbyeCode.REFUSED
     assert ghost.heard(wire.Ping) == []
     ghost.transport.lose()
     other.transport.lose()
-    place.clock.advance(0)
+    harness.clock.advance(0)
 
 
 def test_roomAtTheHelloCounts() -> None:
@@ -522,12 +525,12 @@ def test_roomAtTheHelloCounts() -> None:
     A peer that connects to a full server is let in if there is room by the time of its hello, as
     where it closes its old connection in between.
     """
-    place = Place(serverLimits=ServerLimits(peers=1))
-    old, new = place.arrives("pump"), place.arrives()
+    harness = ServerHarness(serverLimits=ServerLimits(peers=1))
+    old, new = harness.arrives("pump"), harness.arrives()
     old.transport.lose()
-    place.clock.advance(0)
+    harness.clock.advance(0)
     new.say(wire.Hello("pump"))
-    assert place.server.named("pump") is new.link
+    assert harness.server.named("pump") is new.link
     new.transport.lose()
 
 
@@ -535,38 +538,38 @@ def test_noMoreThanSomeWaitForTheirGhosts() -> None:
     """
     On a full server no more than 32 newcomers at a time wait for their ghosts; the rest is cut off.
     """
-    place = Place(serverLimits=ServerLimits(peers=40))
+    harness = ServerHarness(serverLimits=ServerLimits(peers=40))
     for number in range(40):
-        place.arrives(f"pump-{number}")
-    guests = [place.arrives(f"pump-{number}") for number in range(32)]
-    protocol: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
-    transport = FakeTransport(place.clock, protocol)
+        harness.arrives(f"pump-{number}")
+    clients = [harness.arrives(f"pump-{number}") for number in range(32)]
+    protocol: Any = harness.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+    transport = FakeTransport(harness.clock, protocol)
     protocol.makeConnection(transport)
     assert transport.aborting
-    assert all(guest.transport.open for guest in guests)
-    place.passes(15.25)
-    assert [place.server.named(guest.link.name) for guest in guests] == [
-        guest.link for guest in guests
+    assert all(client.transport.open for client in clients)
+    harness.passes(15.25)
+    assert [harness.server.named(client.link.name) for client in clients] == [
+        client.link for client in clients
     ]
-    place.server.close()
-    place.clock.advance(0)
+    harness.server.close()
+    harness.clock.advance(0)
 
 
 # Strangers.
 
 
-def test_strangers(events: list[LogEvent]) -> None:
+def test_strangersAreCountedAndRarelyLogged(events: list[LogEvent]) -> None:
     """
     Strangers that leave before their hello are counted.  The hooks hear of each, and the log has
     one event in a minute of all that end alike, at level info where they have only left.
     """
-    place = Place()
+    harness = ServerHarness()
     ends = [PeerClosed(), PeerReset(), HandshakeFailed()]
     for number in range(90):
-        place.arrives().transport.lose(ends[number % 3])
-        place.passes(1)
-    assert place.server.strangers == 90
-    assert place.hooks.names == ["disconnected"] * 90
+        harness.arrives().transport.lose(ends[number % 3])
+        harness.passes(1)
+    assert harness.server.strangers == 90
+    assert harness.hooks.names == ["disconnected"] * 90
     told = [(event["cause"], event["log_level"].name, event["others"]) for event in events]
     assert told == [
         ("PeerClosed", "info", 0),
@@ -578,57 +581,57 @@ def test_strangers(events: list[LogEvent]) -> None:
     ]
 
 
-def test_lastStrangers(events: list[LogEvent]) -> None:
+def test_lastStrangersAreLoggedInTheEnd(events: list[LogEvent]) -> None:
     """
     The last strangers of a minute are told when it is over, by a timer that the stop of the last
     port cancels; what is left then is told at once.
     """
-    place = Place()
-    place.server.doStart()
-    place.server.doStart()
+    harness = ServerHarness()
+    harness.server.doStart()
+    harness.server.doStart()
     for _ in range(5):
-        place.arrives().transport.lose(PeerClosed())
-    place.arrives().transport.lose(PeerReset())
-    place.passes(59)
-    place.arrives().transport.lose(PeerReset())
+        harness.arrives().transport.lose(PeerClosed())
+    harness.arrives().transport.lose(PeerReset())
+    harness.passes(59)
+    harness.arrives().transport.lose(PeerReset())
     assert [event["others"] for event in events] == [0, 0]
-    place.passes(1.1)
+    harness.passes(1.1)
     assert [(event["cause"], event["others"]) for event in events[2:]] == [
         ("PeerClosed", 3),
         ("PeerReset", 0),
     ]
-    place.passes(120)
+    harness.passes(120)
     assert len(events) == 4
-    place.arrives().transport.lose(PeerClosed())
+    harness.arrives().transport.lose(PeerClosed())
     for _ in range(2):
-        place.arrives().transport.lose(PeerClosed())
-    place.server.doStop()
+        harness.arrives().transport.lose(PeerClosed())
+    harness.server.doStop()
     assert [event["others"] for event in events[4:]] == [0]
-    place.server.doStop()
+    harness.server.doStop()
     assert [event["others"] for event in events[4:]] == [0, 1]
-    assert place.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
     for _ in range(2):
-        place.arrives().transport.lose(PeerClosed())
-    assert place.clock.getDelayedCalls() == []
+        harness.arrives().transport.lose(PeerClosed())
+    assert harness.clock.getDelayedCalls() == []
 
 
-def test_lastCutOffs(events: list[LogEvent]) -> None:
+def test_lastRejectedAreLoggedAtTheStop(events: list[LogEvent]) -> None:
     """
-    So are the last peers that were cut off, because a draining server takes no more.
+    So are the last peers that were rejected because the server drains.
     """
-    place = Place()
-    place.server.doStart()
-    place.server.drain()
+    harness = ServerHarness()
+    harness.server.doStart()
+    harness.server.drain()
     for _ in range(3):
-        place.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
+        harness.server.buildProtocol(IPv4Address("TCP", "192.0.2.9", 1))
     assert [event["others"] for event in events] == [0]
-    place.passes(1.1)
+    harness.passes(1.1)
     assert [(event["event"], event["others"]) for event in events] == [
         ("refused", 0),
         ("refused", 1),
     ]
-    place.server.doStop()
-    assert place.clock.getDelayedCalls() == []
+    harness.server.doStop()
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_knownPeersAreNoStrangers(events: list[LogEvent]) -> None:
@@ -636,10 +639,12 @@ def test_knownPeersAreNoStrangers(events: list[LogEvent]) -> None:
     The end of a peer that has said hello is logged each time, admitted or not.
     """
     deciding: Deferred[None] = Deferred()
-    place = Place(admit=lambda address, shown, hello: deciding if hello.name == "late" else None)
+    harness = ServerHarness(
+        admit=lambda address, shown, hello: deciding if hello.name == "late" else None
+    )
     for name in ("pump", "late") * 3:
-        place.arrives(name).transport.lose()
-    assert place.server.strangers == 0
+        harness.arrives(name).transport.lose()
+    assert harness.server.strangers == 0
     assert len(reasons(events, "disconnected")) == 6
 
 
@@ -653,7 +658,7 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize(("address", "network"), ADDRESSES.values(), ids=ADDRESSES)
-def test_networkOf(address: Any, network: str | None) -> None:
+def test_networkOfAnAddress(address: Any, network: str | None) -> None:
     """
     An IPv6 host can choose among the addresses of its network, so they count as one.
     """
@@ -663,18 +668,18 @@ def test_networkOf(address: Any, network: str | None) -> None:
 # Who decides.
 
 
-def test_admitSees() -> None:
+def test_admitGetsAddressCertificateAndHello() -> None:
     """
     C{admit} is told the address, the certificate and the hello.
     """
     told: list[Any] = []
-    place = Place(admit=lambda *facts: told.append(facts))
+    harness = ServerHarness(admit=lambda *facts: told.append(facts))
     [certificate, _, _] = certificates()
-    guest = place.arrives("pump", certificate=certificate)
+    client = harness.arrives("pump", certificate=certificate)
     [(address, shown, hello)] = told
     assert (address.host, shown, hello.name) == ("192.0.2.1", certificate, "pump")
-    assert guest.link.generation in place.server.peers
-    guest.transport.lose()
+    assert client.link.generation in harness.server.peers
+    client.transport.lose()
 
 
 async def coroutine(answer: object) -> object:
@@ -704,52 +709,52 @@ def later(answer: object) -> Deferred[Any]:
         ("unknown", "unknown"),
     ],
 )
-def test_admitAnswers(
+def test_answersOfAdmit(
     answer: object, reason: str | None, how: Callable[[object], object], events: list[LogEvent]
 ) -> None:
     """
     A plain value, a Deferred or a coroutine: C{None} and C{True} admit; C{False} and a reason
     refuse, and the peer is told that, and the log.
     """
-    place = Place(admit=lambda *facts: how(answer))
-    guest = place.arrives("pump")
-    guest.say(wire.Data(b"now"))
-    place.clock.advance(0)
+    harness = ServerHarness(admit=lambda *facts: how(answer))
+    client = harness.arrives("pump")
+    client.say(wire.Data(b"now"))
+    harness.clock.advance(0)
     if reason is None:
-        assert guest.protocol.told == ["pump", b"now"]
-        guest.transport.lose()
+        assert client.protocol.told == ["pump", b"now"]
+        client.transport.lose()
         return
-    assert place.hooks.names == ["refused"]
-    assert guest.protocol.told == []
-    [goodbye] = guest.heard(wire.Goodbye)
+    assert harness.hooks.names == ["refused"]
+    assert client.protocol.told == []
+    [goodbye] = client.heard(wire.Goodbye)
     assert (goodbye.reason, goodbye.code) == (reason, GoodbyeCode.REFUSED)
     assert reasons(events, "refused") == [f"refused: {reason}"]
-    assert not guest.transport.open
+    assert not client.transport.open
 
 
 @pytest.mark.parametrize("fault", [lambda *facts: 1 / 0, lambda *facts: 17])
-def test_admitFails(fault: Callable[..., object], loggedErrors: LoggedErrors) -> None:
+def test_failingAdmitRefuses(fault: Callable[..., object], loggedErrors: LoggedErrors) -> None:
     """
-    If C{admit} raises, or returns what is no answer, the peer is refused: a door that fails stays
-    shut.  What was raised is logged and not told.
+    If C{admit} raises, or returns what is no answer, the peer is refused.  The error is logged, and
+    the peer is not told.
     """
-    place = Place(admit=fault)
-    guest = place.arrives("pump")
-    place.clock.advance(0)
-    assert not guest.transport.open
-    assert [goodbye.reason for goodbye in guest.heard(wire.Goodbye)] == ["not admitted"]
+    harness = ServerHarness(admit=fault)
+    client = harness.arrives("pump")
+    harness.clock.advance(0)
+    assert not client.transport.open
+    assert [goodbye.reason for goodbye in client.heard(wire.Goodbye)] == ["not admitted"]
     assert len(loggedErrors.flush(ZeroDivisionError, TypeError)) == 1
 
 
-def test_longReason() -> None:
+def test_longReasonIsTruncatedBetweenLetters() -> None:
     """
-    A reason that a goodbye can not hold is cut, and not in the middle of a letter.
+    A reason that is too long for a goodbye is cut, and not in the middle of a letter.
     """
-    place = Place(admit=lambda *facts: "ü" * 600 + "\ud800")
-    guest = place.arrives("pump")
-    [goodbye] = guest.heard(wire.Goodbye)
+    harness = ServerHarness(admit=lambda *facts: "ü" * 600 + "\ud800")
+    client = harness.arrives("pump")
+    [goodbye] = client.heard(wire.Goodbye)
     assert goodbye.reason == "ü" * 512
-    place.clock.advance(0)
+    harness.clock.advance(0)
 
 
 def test_nothingIsDeliveredBeforeADecision() -> None:
@@ -758,19 +763,19 @@ def test_nothingIsDeliveredBeforeADecision() -> None:
     C{maxHeld} and what has come already; and all is delivered once it is admitted.
     """
     decision: Deferred[Any] = Deferred()
-    place = Place(admit=lambda *facts: decision, serverLimits=ServerLimits(maxHeld=1000))
-    guest = place.arrives("pump")
-    guest.say(wire.Data(b"a" * 400), wire.Ping(7))
-    assert guest.heard(wire.Pong) == [wire.Pong(7)]
-    assert not guest.transport.paused
-    guest.say(wire.Data(b"b" * 600))
-    assert guest.transport.paused
-    assert guest.protocol.told == []
-    assert place.server.peers == {}
+    harness = ServerHarness(admit=lambda *facts: decision, serverLimits=ServerLimits(maxHeld=1000))
+    client = harness.arrives("pump")
+    client.say(wire.Data(b"a" * 400), wire.Ping(7))
+    assert client.heard(wire.Pong) == [wire.Pong(7)]
+    assert not client.transport.paused
+    client.say(wire.Data(b"b" * 600))
+    assert client.transport.paused
+    assert client.protocol.told == []
+    assert harness.server.peers == {}
     decision.callback(None)
-    assert guest.protocol.told == ["pump", b"a" * 400, b"b" * 600]
-    assert not guest.transport.paused
-    guest.transport.lose()
+    assert client.protocol.told == ["pump", b"a" * 400, b"b" * 600]
+    assert not client.transport.paused
+    client.transport.lose()
 
 
 def test_heldPeerHearsFromUs() -> None:
@@ -780,40 +785,42 @@ def test_heldPeerHearsFromUs() -> None:
     """
     decision: Deferred[Any] = Deferred()
     serverLimits = ServerLimits(maxHeld=1000, admissionTimeout=60)
-    place = Place(admit=lambda *facts: decision, serverLimits=serverLimits)
-    guest = place.arrives()
-    guest.say(wire.Hello("pump", needs=8), wire.Data(b"a" * 2000))
-    assert guest.transport.paused
-    guest.transport.clear()
+    harness = ServerHarness(admit=lambda *facts: decision, serverLimits=serverLimits)
+    client = harness.arrives()
+    client.say(wire.Hello("pump", needs=8), wire.Data(b"a" * 2000))
+    assert client.transport.paused
+    client.transport.clear()
     spoke = 0
     for second in range(1, 41):
-        place.passes(1)
-        if guest.heard(wire.Pong | wire.Ping):
+        harness.passes(1)
+        if client.heard(wire.Pong | wire.Ping):
             spoke = second
-            guest.transport.clear()
+            client.transport.clear()
         assert second - spoke <= 6
     decision.callback(None)
-    assert guest.protocol.told == ["pump", b"a" * 2000]
-    guest.transport.lose()
+    assert client.protocol.told == ["pump", b"a" * 2000]
+    client.transport.lose()
 
 
-def test_noDecision(events: list[LogEvent]) -> None:
+def test_noDecisionWithinItsTimeout(events: list[LogEvent]) -> None:
     """
-    A peer on which nobody decides is refused after C{admissionTimeout}; the decision is cancelled,
-    and one that comes all the same changes nothing.
+    A peer is refused if there is no decision within C{admissionTimeout}; the decision is cancelled,
+    and a result that comes later changes nothing.
     """
     decision: Deferred[Any] = Deferred()
-    place = Place(admit=lambda *facts: decision, serverLimits=ServerLimits(admissionTimeout=3))
-    guest = place.arrives("pump")
-    place.passes(2.875)
-    assert guest.transport.open
-    place.passes(0.5)
-    assert not guest.transport.open
-    assert guest.parting is GoodbyeCode.REFUSED
+    harness = ServerHarness(
+        admit=lambda *facts: decision, serverLimits=ServerLimits(admissionTimeout=3)
+    )
+    client = harness.arrives("pump")
+    harness.passes(2.875)
+    assert client.transport.open
+    harness.passes(0.5)
+    assert not client.transport.open
+    assert client.goodbyeCode is GoodbyeCode.REFUSED
     assert reasons(events, "refused") == ["refused: no decision within 3 s"]
     assert decision.called
     decision.callback(None)
-    assert place.hooks.names == ["refused"]
+    assert harness.hooks.names == ["refused"]
 
 
 def test_leftBeforeADecision() -> None:
@@ -822,39 +829,39 @@ def test_leftBeforeADecision() -> None:
     is not called.
     """
     cancelled: list[Any] = []
-    place = Place(admit=lambda *facts: Deferred(cancelled.append))
-    guest = place.arrives("pump")
-    guest.transport.lose()
+    harness = ServerHarness(admit=lambda *facts: Deferred(cancelled.append))
+    client = harness.arrives("pump")
+    client.transport.lose()
     assert len(cancelled) == 1
-    assert place.hooks.names == ["disconnected"]
-    assert place.server.claims == {}
-    assert place.clock.getDelayedCalls() == []
+    assert harness.hooks.names == ["disconnected"]
+    assert harness.server._names._last == {}
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_refusedIsNotDelivered() -> None:
     """
     Nothing that a refused peer still says reaches the user.
     """
-    place = Place(admit=lambda *facts: "no")
-    guest = place.arrives()
-    guest.say(wire.Hello("pump"), wire.Data(b"one"))
-    guest.say(wire.Data(b"two"), wire.Data(b"three"))
-    assert guest.protocol.told == []
-    place.clock.advance(0)
+    harness = ServerHarness(admit=lambda *facts: "no")
+    client = harness.arrives()
+    client.say(wire.Hello("pump"), wire.Data(b"one"))
+    client.say(wire.Data(b"two"), wire.Data(b"three"))
+    assert client.protocol.told == []
+    harness.clock.advance(0)
 
 
 def test_cleanupsOfARefusedLink() -> None:
     """
     What was to be cleaned up of a refused link is cleaned up, once.
     """
-    place = Place(admit=lambda *facts: "no")
-    guest = place.arrives()
+    harness = ServerHarness(admit=lambda *facts: "no")
+    client = harness.arrives()
     ran: list[str] = []
-    guest.link.addCleanup(ran.append, "cleaned up")
-    guest.say(wire.Hello("pump"))
-    place.clock.advance(0)
+    client.link.addCleanup(ran.append, "cleaned up")
+    client.say(wire.Hello("pump"))
+    harness.clock.advance(0)
     assert ran == ["cleaned up"]
-    assert place.hooks.names == ["refused"]
+    assert harness.hooks.names == ["refused"]
 
 
 def test_userCodeFailsOnWhatWasHeld(loggedErrors: LoggedErrors) -> None:
@@ -867,12 +874,12 @@ def test_userCodeFailsOnWhatWasHeld(loggedErrors: LoggedErrors) -> None:
             raise LookupError("no such thing")
 
     decision: Deferred[Any] = Deferred()
-    place = Place(Factory.forProtocol(Raising), admit=lambda *facts: decision)
-    guest = place.arrives()
-    guest.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
+    harness = ServerHarness(Factory.forProtocol(Raising), admit=lambda *facts: decision)
+    client = harness.arrives()
+    client.say(wire.Hello("pump"), wire.Data(b"one"), wire.Data(b"two"))
     decision.callback(None)
-    place.clock.advance(0)
-    [cause] = place.hooks.told("disconnected")
+    harness.clock.advance(0)
+    [cause] = harness.hooks.told("disconnected")
     assert "LookupError" in str(cause)
     assert len(loggedErrors.flush(LookupError)) == 1
 
@@ -919,35 +926,35 @@ def factory(request: pytest.FixtureRequest) -> Any:
     return Factory.forProtocol(Lines) if request.param == "mixed in" else KeptFactory()
 
 
-def test_withoutAHello(factory: Any) -> None:
+def test_protocolWithoutAHelloIsAdmittedAtOnce(factory: Any) -> None:
     """
-    A peer of a protocol that knows no hello is admitted as soon as it is connected.
+    A peer of a protocol without a hello is admitted as soon as it is connected.
     """
-    place = Place(factory)
-    guest = place.arrives()
-    assert place.hooks.events == [("connected", guest.link)]
-    guest.transport.deliver(b"one\r\n")
-    assert linesOf(guest.link.protocol) == [b"one"]
-    guest.transport.lose()
+    harness = ServerHarness(factory)
+    client = harness.arrives()
+    assert harness.hooks.events == [("connected", client.link)]
+    client.transport.deliver(b"one\r\n")
+    assert linesOf(client.link.protocol) == [b"one"]
+    client.transport.lose()
 
 
 def test_forgottenWithoutAHello(factory: Any) -> None:
     """
     Of its way in, too, nothing is left, whether it was decided on or not.
     """
-    place = Place(factory)
-    guest = place.arrives()
-    assert admissions(guest) == []
-    assert kept(place.server) == {"peers": {1: guest.link}}
+    harness = ServerHarness(factory)
+    client = harness.arrives()
+    assert admissions(client) == []
+    assert kept(harness.server) == {"peers": {1: client.link}}
     decision: Deferred[Any] = Deferred()
-    place.server.admit = lambda *facts: decision
-    other = place.arrives()
+    harness.server.admit = lambda *facts: decision
+    other = harness.arrives()
     assert len(admissions(other)) == 1
     decision.callback(None)
     assert admissions(other) == []
-    for one in (guest, other):
+    for one in (client, other):
         one.transport.lose()
-    assert kept(place.server) == {}
+    assert kept(harness.server) == {}
 
 
 def test_decidedWithoutAHello(factory: Any) -> None:
@@ -962,45 +969,45 @@ def test_decidedWithoutAHello(factory: Any) -> None:
         told.append(facts)
         return decision
 
-    place = Place(factory, admit=admit, serverLimits=ServerLimits(maxHeld=100))
-    guest = place.arrives()
-    assert told == [(guest.transport.peerAddr, None, None)]
-    guest.transport.deliver(b"one\r\ntw")
-    guest.transport.deliver(b"o\r\n" + b"x" * 100 + b"\r\n")
-    assert guest.transport.paused
-    assert linesOf(guest.link.protocol) == []
-    assert guest.link.silence == 0
+    harness = ServerHarness(factory, admit=admit, serverLimits=ServerLimits(maxHeld=100))
+    client = harness.arrives()
+    assert told == [(client.transport.peerAddr, None, None)]
+    client.transport.deliver(b"one\r\ntw")
+    client.transport.deliver(b"o\r\n" + b"x" * 100 + b"\r\n")
+    assert client.transport.paused
+    assert linesOf(client.link.protocol) == []
+    assert client.link.silence == 0
     decision.callback(None)
-    assert linesOf(guest.link.protocol) == [b"one", b"two", b"x" * 100]
-    assert not guest.transport.paused
-    guest.transport.deliver(b"three\r\n")
-    assert linesOf(guest.link.protocol)[-1] == b"three"
-    guest.transport.lose()
+    assert linesOf(client.link.protocol) == [b"one", b"two", b"x" * 100]
+    assert not client.transport.paused
+    client.transport.deliver(b"three\r\n")
+    assert linesOf(client.link.protocol)[-1] == b"three"
+    client.transport.lose()
 
 
 def test_refusedWithoutAHello(factory: Any) -> None:
     """
     One that is refused is closed, and nothing that it says is delivered.
     """
-    place = Place(factory, admit=lambda *facts: "no")
-    guest = place.arrives()
-    protocol = guest.link.protocol
-    guest.transport.deliver(b"one\r\n")
-    place.clock.advance(0)
-    assert not guest.transport.open
+    harness = ServerHarness(factory, admit=lambda *facts: "no")
+    client = harness.arrives()
+    protocol = client.link.protocol
+    client.transport.deliver(b"one\r\n")
+    harness.clock.advance(0)
+    assert not client.transport.open
     assert linesOf(protocol) == []
-    assert place.hooks.names == ["refused"]
+    assert harness.hooks.names == ["refused"]
 
 
 def test_noRoomWithoutAHello(factory: Any) -> None:
     """
-    One for whom there is no room is closed at once.
+    A peer for which there is no room is closed at once.
     """
-    place = Place(factory, serverLimits=ServerLimits(peers=1))
-    first, second = place.arrives(), place.arrives()
-    place.clock.advance(0)
+    harness = ServerHarness(factory, serverLimits=ServerLimits(peers=1))
+    first, second = harness.arrives(), harness.arrives()
+    harness.clock.advance(0)
     assert first.transport.open and not second.transport.open
-    assert place.hooks.names == ["connected", "refused"]
+    assert harness.hooks.names == ["connected", "refused"]
     first.transport.lose()
 
 
@@ -1013,48 +1020,48 @@ def test_ghostIsReplaced(events: list[LogEvent]) -> None:
     when it has said nothing for its C{timeout} it is aborted, its cleanups finish, and then the new
     one is connected and has the name.
     """
-    place = Place()
-    ghost = place.arrives("pump")
-    place.passes(5)
+    harness = ServerHarness()
+    ghost = harness.arrives("pump")
+    harness.passes(5)
     cleaning: Deferred[None] = Deferred()
     ghost.link.addCleanup(lambda: cleaning)
     pings = len(ghost.heard(wire.Ping))
-    guest = place.arrives("pump")
+    client = harness.arrives("pump")
     assert len(ghost.heard(wire.Ping)) == pings + 1
-    place.passes(14.875)
+    harness.passes(14.875)
     assert ghost.transport.open
-    assert place.server.named("pump") is ghost.link
-    place.passes(0.25)
+    assert harness.server.named("pump") is ghost.link
+    harness.passes(0.25)
     assert not ghost.transport.open
-    assert isinstance(place.hooks.told("disconnected")[0], PeerSilent)
+    assert isinstance(harness.hooks.told("disconnected")[0], PeerSilent)
     assert "newcomer" in reasons(events, "disconnected")[0]
-    assert place.server.peers == {}
-    assert place.server.named("pump") is None
+    assert harness.server.peers == {}
+    assert harness.server.named("pump") is None
     cleaning.callback(None)
-    place.clock.advance(0)
-    assert place.server.named("pump") is guest.link
-    assert place.hooks.told("connected") == [ghost.link, guest.link]
-    assert place.server.peers == {2: guest.link}
-    guest.transport.lose()
+    harness.clock.advance(0)
+    assert harness.server.named("pump") is client.link
+    assert harness.hooks.told("connected") == [ghost.link, client.link]
+    assert harness.server.peers == {2: client.link}
+    client.transport.lose()
 
 
 def test_livePeerKeepsItsName(events: list[LogEvent]) -> None:
     """
-    Nobody takes a live peer's place: it answers the ping, and the newcomer is refused, and told
-    that the name is in use; the old link goes on as if nothing had been.
+    A live peer keeps its name: it answers the ping, and the newcomer is refused, and told that the
+    name is in use; the old link is not affected.
     """
-    place = Place()
-    peer = place.arrives("pump")
-    place.passes(5)
-    impostor = place.arrives("pump")
-    place.passes(0.125)
+    harness = ServerHarness()
+    peer = harness.arrives("pump")
+    harness.passes(5)
+    impostor = harness.arrives("pump")
+    harness.passes(0.125)
     peer.answer()
-    place.clock.advance(0)
-    assert impostor.parting is GoodbyeCode.NAME_IN_USE
+    harness.clock.advance(0)
+    assert impostor.goodbyeCode is GoodbyeCode.NAME_IN_USE
     assert not impostor.transport.open
-    assert place.server.peers == {1: peer.link}
-    assert place.server.named("pump") is peer.link
-    assert place.hooks.names == ["connected", "refused"]
+    assert harness.server.peers == {1: peer.link}
+    assert harness.server.named("pump") is peer.link
+    assert harness.hooks.names == ["connected", "refused"]
     assert reasons(events, "refused") == [
         "refused: the name 'pump' is in use by generation 1, which answers"
     ]
@@ -1066,27 +1073,27 @@ def test_anyByteOfALivePeerCounts() -> None:
     """
     Any byte of the old link's peer is life, a message or half of a frame.
     """
-    place = Place()
-    peer = place.arrives("pump")
-    impostor = place.arrives("pump")
+    harness = ServerHarness()
+    peer = harness.arrives("pump")
+    impostor = harness.arrives("pump")
     peer.transport.deliver(wire.encode(wire.Data(b"..."))[:3])
-    assert impostor.parting is GoodbyeCode.NAME_IN_USE
+    assert impostor.goodbyeCode is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
-    place.clock.advance(0)
+    harness.clock.advance(0)
 
 
 def test_impostorsAreCheap() -> None:
     """
-    However often somebody comes with its name, a live peer is pinged no more than once a second for
-    that.
+    However often newcomers claim its name, a live peer is pinged for that no more than once a
+    second.
     """
-    place = Place()
-    peer = place.arrives("pump")
+    harness = ServerHarness()
+    peer = harness.arrives("pump")
     for _ in range(20):
-        impostor = place.arrives("pump")
+        impostor = harness.arrives("pump")
         if impostor.transport.open:
             peer.answer()
-        place.clock.advance(0)
+        harness.clock.advance(0)
         assert not impostor.transport.open
     assert len(peer.heard(wire.Ping)) == 1
     peer.transport.lose()
@@ -1097,19 +1104,19 @@ def test_silentPeerIsNotAskedTwice() -> None:
     Where a ping is unanswered already, no other is sent, and the verdict comes within the timeout
     from there (promises 2 and 3).
     """
-    place = Place()
-    ghost = place.arrives("pump")
+    harness = ServerHarness()
+    ghost = harness.arrives("pump")
     while not ghost.heard(wire.Ping):
-        place.passes(0.125)
-    place.passes(1)
-    claimedAt = place.clock.seconds()
-    guest = place.arrives("pump")
+        harness.passes(0.125)
+    harness.passes(1)
+    claimedAt = harness.clock.seconds()
+    client = harness.arrives("pump")
     assert len(ghost.heard(wire.Ping)) == 1
     assert ghost.link.detector.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
     ghost.transport.lose()
-    place.clock.advance(0)
-    assert place.server.named("pump") is guest.link
-    guest.transport.lose()
+    harness.clock.advance(0)
+    assert harness.server.named("pump") is client.link
+    client.transport.lose()
 
 
 @pytest.mark.parametrize("interval", [20.0, 60.0])
@@ -1119,64 +1126,64 @@ def test_ghostHasItsTimeoutAtMost(silence: float, interval: float) -> None:
     However long a ghost has been silent, pinged, suspected or neither, a newcomer has its name
     within the timeout.
     """
-    place = Place(heartbeat=Heartbeat(interval=interval, timeout=15.0))
-    ghost = place.arrives("pump")
-    place.passes(silence)
-    guest = place.arrives("pump")
-    place.passes(15.125)
-    assert place.server.named("pump") is guest.link
+    harness = ServerHarness(heartbeat=Heartbeat(interval=interval, timeout=15.0))
+    ghost = harness.arrives("pump")
+    harness.passes(silence)
+    client = harness.arrives("pump")
+    harness.passes(15.125)
+    assert harness.server.named("pump") is client.link
     assert not ghost.transport.open
-    guest.transport.lose()
+    client.transport.lose()
 
 
 def test_goodbyeIsNoAnswer() -> None:
     """
     A device that opens its new connection before it says goodbye on its old one is let in.
     """
-    place = Place()
-    ghost = place.arrives("pump")
-    place.passes(5)
-    guest = place.arrives("pump")
+    harness = ServerHarness()
+    ghost = harness.arrives("pump")
+    harness.passes(5)
+    client = harness.arrives("pump")
     ghost.say(wire.Goodbye("reconnecting"))
-    place.passes(0.25)
-    assert place.server.named("pump") is guest.link
-    assert place.hooks.names == ["connected", "disconnected", "connected"]
-    guest.transport.lose()
+    harness.passes(0.25)
+    assert harness.server.named("pump") is client.link
+    assert harness.hooks.names == ["connected", "disconnected", "connected"]
+    client.transport.lose()
 
 
 def test_goodbyeOfASuspectedPeer() -> None:
     """
     A suspected peer that says goodbye has not recovered.
     """
-    place = Place()
-    guest = place.arrives("pump")
-    while "suspected" not in place.hooks.names:
-        place.passes(0.125)
-    guest.say(wire.Goodbye("leaving"))
-    place.passes(0.25)
-    assert place.hooks.names == ["connected", "suspected", "disconnected"]
+    harness = ServerHarness()
+    client = harness.arrives("pump")
+    while "suspected" not in harness.hooks.names:
+        harness.passes(0.125)
+    client.say(wire.Goodbye("leaving"))
+    harness.passes(0.25)
+    assert harness.hooks.names == ["connected", "suspected", "disconnected"]
 
 
 def test_sameCertificateTakesOverAtOnce(events: list[LogEvent]) -> None:
     """
     With the same TLS identity, that is the same public key, renewed certificate or not, a peer
-    takes its name over at once; the old link ends with C{ClosedHere}, and nobody was pinged.
+    takes its name over at once; the old link ends with C{ClosedHere}, and no peer was pinged.
     """
     one, renewed, _ = certificates()
-    place = Place()
-    ghost = place.arrives("pump", certificate=one)
-    guest = place.arrives("pump", certificate=renewed)
-    place.clock.advance(0)
-    place.clock.advance(0)
+    harness = ServerHarness()
+    ghost = harness.arrives("pump", certificate=one)
+    client = harness.arrives("pump", certificate=renewed)
+    harness.clock.advance(0)
+    harness.clock.advance(0)
     assert not ghost.transport.open
     assert ghost.heard(wire.Ping) == []
-    assert place.server.named("pump") is guest.link
-    assert place.hooks.names == ["connected", "disconnected", "connected"]
-    assert type(place.hooks.told("disconnected")[0]) is ClosedHere
+    assert harness.server.named("pump") is client.link
+    assert harness.hooks.names == ["connected", "disconnected", "connected"]
+    assert type(harness.hooks.told("disconnected")[0]) is ClosedHere
     assert reasons(events, "disconnected") == [
         "replaced by generation 2, with the same certificate"
     ]
-    guest.transport.lose()
+    client.transport.lose()
 
 
 @pytest.mark.parametrize("shown", [(0, 2), (0, None), (None, 0)])
@@ -1185,14 +1192,14 @@ def test_otherCertificateDoesNot(shown: tuple[int | None, int | None]) -> None:
     With another TLS identity, or without one on either side, the old link is asked.
     """
     ours, theirs = (None if index is None else certificates()[index] for index in shown)
-    place = Place()
-    peer = place.arrives("pump", certificate=ours)
-    impostor = place.arrives("pump", certificate=theirs)
+    harness = ServerHarness()
+    peer = harness.arrives("pump", certificate=ours)
+    impostor = harness.arrives("pump", certificate=theirs)
     assert len(peer.heard(wire.Ping)) == 1
     peer.answer()
-    assert impostor.parting is GoodbyeCode.NAME_IN_USE
+    assert impostor.goodbyeCode is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
-    place.clock.advance(0)
+    harness.clock.advance(0)
 
 
 def test_lateEventsOfTheOldGeneration() -> None:
@@ -1200,44 +1207,44 @@ def test_lateEventsOfTheOldGeneration() -> None:
     What the old link still says or does, once it is replaced, changes nothing of the new one.
     """
     one, renewed, _ = certificates()
-    place = Place()
-    ghost = place.arrives("pump", certificate=one)
+    harness = ServerHarness()
+    ghost = harness.arrives("pump", certificate=one)
     transport = ghost.transport
-    guest = place.arrives("pump", certificate=renewed)
-    place.passes(0.25)
-    before = list(place.hooks.events)
+    client = harness.arrives("pump", certificate=renewed)
+    harness.passes(0.25)
+    before = list(harness.hooks.events)
     ghost.protocol.connectionLost(None)
     ghost.link.abort(ClosedHere())
     ghost.link.close()
     transport.lose()
-    place.passes(0.25)
-    assert place.server.named("pump") is guest.link
-    assert place.server.peers == {2: guest.link}
-    assert place.hooks.events == before
-    guest.transport.lose()
-    assert place.server.claims == {}
+    harness.passes(0.25)
+    assert harness.server.named("pump") is client.link
+    assert harness.server.peers == {2: client.link}
+    assert harness.hooks.events == before
+    client.transport.lose()
+    assert harness.server._names._last == {}
 
 
 def test_manyOfOneName() -> None:
     """
-    Where many come with the name of a ghost at once, one of them gets it, and the others are told
-    that it is in use.
+    If many newcomers come with the name of a ghost at once, one of them gets it, and the others are
+    told that it is in use.
     """
-    place = Place()
-    ghost = place.arrives("pump")
-    guests = [place.arrives("pump") for _ in range(300)]
+    harness = ServerHarness()
+    ghost = harness.arrives("pump")
+    clients = [harness.arrives("pump") for _ in range(300)]
     for _ in range(160):
-        place.passes(0.125)
-        for guest in guests:
-            if guest.transport.open and guest.heard(wire.Ping):
-                guest.answer()
+        harness.passes(0.125)
+        for client in clients:
+            if client.transport.open and client.heard(wire.Ping):
+                client.answer()
     assert not ghost.transport.open
-    [holder] = [guest for guest in guests if guest.transport.open]
-    assert place.server.named("pump") is holder.link
-    others = [guest.parting for guest in guests if guest is not holder]
+    [holder] = [client for client in clients if client.transport.open]
+    assert harness.server.named("pump") is holder.link
+    others = [client.goodbyeCode for client in clients if client is not holder]
     assert set(others) == {GoodbyeCode.NAME_IN_USE}
     holder.transport.lose()
-    assert place.server.claims == {}
+    assert harness.server._names._last == {}
 
 
 def test_newcomerLeavesWhileTheGhostIsAsked() -> None:
@@ -1245,15 +1252,15 @@ def test_newcomerLeavesWhileTheGhostIsAsked() -> None:
     A newcomer that leaves before the name is settled leaves nothing behind, and the next one in the
     row takes its place.
     """
-    place = Place()
-    place.arrives("pump")
-    first = place.arrives("pump")
-    second = place.arrives("pump")
+    harness = ServerHarness()
+    harness.arrives("pump")
+    first = harness.arrives("pump")
+    second = harness.arrives("pump")
     first.transport.lose()
-    place.passes(16)
-    assert place.server.named("pump") is second.link
+    harness.passes(16)
+    assert harness.server.named("pump") is second.link
     second.transport.lose()
-    assert place.server.claims == {}
+    assert harness.server._names._last == {}
 
 
 def test_nameNotFreeInTime(events: list[LogEvent]) -> None:
@@ -1261,11 +1268,11 @@ def test_nameNotFreeInTime(events: list[LogEvent]) -> None:
     Where the old link can not be proven dead within C{admissionTimeout}, the newcomer is told that
     the name is in use.
     """
-    place = Place(serverLimits=ServerLimits(admissionTimeout=4))
-    ghost = place.arrives("pump")
-    guest = place.arrives("pump")
-    place.passes(4.5)
-    assert guest.parting is GoodbyeCode.NAME_IN_USE
+    harness = ServerHarness(serverLimits=ServerLimits(admissionTimeout=4))
+    ghost = harness.arrives("pump")
+    client = harness.arrives("pump")
+    harness.passes(4.5)
+    assert client.goodbyeCode is GoodbyeCode.NAME_IN_USE
     assert ghost.transport.open
     assert "did not become free within 4 s" in reasons(events, "refused")[0]
     ghost.transport.lose()
@@ -1276,43 +1283,43 @@ def test_ghostOfAPassivePeer() -> None:
     Also where peers are to speak by themselves and are not pinged otherwise, the old link is pinged
     for a newcomer: a live one answers, and a dead one is found when its bound is over.
     """
-    place = Place(heartbeat=Heartbeat(interval=None, timeout=8.0))
-    peer = place.arrives("pump")
-    impostor = place.arrives("pump")
+    harness = ServerHarness(heartbeat=Heartbeat(interval=None, timeout=8.0))
+    peer = harness.arrives("pump")
+    impostor = harness.arrives("pump")
     peer.answer()
-    assert impostor.parting is GoodbyeCode.NAME_IN_USE
-    place.passes(2)
-    guest = place.arrives("pump")
-    place.passes(5.875)
+    assert impostor.goodbyeCode is GoodbyeCode.NAME_IN_USE
+    harness.passes(2)
+    client = harness.arrives("pump")
+    harness.passes(5.875)
     assert peer.transport.open
-    place.passes(0.5)
+    harness.passes(0.5)
     assert not peer.transport.open
-    assert place.server.named("pump") is guest.link
-    guest.transport.lose()
+    assert harness.server.named("pump") is client.link
+    client.transport.lose()
 
 
 def test_silenceProvesNothing() -> None:
     """
     Without a heartbeat nothing proves an old link dead, so it keeps its name.
     """
-    place = Place(heartbeat=None)
-    peer = place.arrives("pump")
-    guest = place.arrives("pump")
-    assert guest.parting is GoodbyeCode.NAME_IN_USE
+    harness = ServerHarness(heartbeat=None)
+    peer = harness.arrives("pump")
+    client = harness.arrives("pump")
+    assert client.goodbyeCode is GoodbyeCode.NAME_IN_USE
     peer.transport.lose()
-    place.clock.advance(0)
+    harness.clock.advance(0)
 
 
-def test_namelessPeers() -> None:
+def test_namelessPeersNeverConflict() -> None:
     """
-    Peers without a name are never in each other's way.
+    Peers without a name are never in conflict with each other.
     """
-    place = Place()
-    guests = [place.arrives("") for _ in range(3)]
-    assert len(place.server.peers) == 3
-    assert place.server.named("") is None
-    for guest in guests:
-        guest.transport.lose()
+    harness = ServerHarness()
+    clients = [harness.arrives("") for _ in range(3)]
+    assert len(harness.server.peers) == 3
+    assert harness.server.named("") is None
+    for client in clients:
+        client.transport.lose()
 
 
 # Pings, messages, buffers.
@@ -1323,17 +1330,17 @@ def test_tooManyPings(events: list[LogEvent]) -> None:
     A peer that goes on pinging at more than C{pingsPerSecond} is told goodbye with "too many
     pings", and its link ends with C{ProtocolViolation}.
     """
-    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
-    guest, sent = place.arrives("pump"), 0
-    while guest.parting is None:
-        guest.say(*[wire.Ping(1)] * 2)
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
+    client, sent = harness.arrives("pump"), 0
+    while client.goodbyeCode is None:
+        client.say(*[wire.Ping(1)] * 2)
         sent += 2
-        place.passes(0.125)
+        harness.passes(0.125)
     # Three seconds' worth, and ten for each second; sixteen came in each.
     assert sent == pytest.approx(30 * 16 / 6, abs=2)
-    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
-    assert guest.transport.value().endswith(b"too many pings")
-    [cause] = place.hooks.told("disconnected")
+    assert client.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    assert client.transport.value().endswith(b"too many pings")
+    [cause] = harness.hooks.told("disconnected")
     assert type(cause) is ProtocolViolation
     assert "more than 10 pings in a second" in str(cause)
 
@@ -1344,47 +1351,47 @@ def test_floodOfPings(quiet: float, most: int) -> None:
     A flood ends after three seconds' worth of pings, and one more for each second in which the peer
     sent none, up to two minutes'.
     """
-    place = Place(serverLimits=ServerLimits(pingsPerSecond=10), heartbeat=None)
-    guest = place.arrives("pump")
-    place.clock.advance(quiet)
-    guest.say(*[wire.Ping(1)] * 2000)
-    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
-    assert len(guest.heard(wire.Pong)) == most
-    place.clock.advance(0)
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10), heartbeat=None)
+    client = harness.arrives("pump")
+    harness.clock.advance(quiet)
+    client.say(*[wire.Ping(1)] * 2000)
+    assert client.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    assert len(client.heard(wire.Pong)) == most
+    harness.clock.advance(0)
 
 
 def test_pingsAreForgottenWithTheLink() -> None:
     """
     The count is forgotten with its link; a peer that never pings is not counted.
     """
-    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
-    guest, quiet = place.arrives("pump"), place.arrives("valve")
-    place.passes(5)
-    assert set(kept(place.server)) == {"peers", "claims"}
-    guest.say(*[wire.Ping(1)] * 10)
-    assert set(kept(place.server)) == {"peers", "claims", "_bucketsEmptyAt"}
-    guest.transport.lose()
-    assert set(kept(place.server)) == {"peers", "claims"}
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
+    client, quiet = harness.arrives("pump"), harness.arrives("valve")
+    harness.passes(5)
+    assert set(kept(harness.server)) == {"peers", "_last"}
+    client.say(*[wire.Ping(1)] * 10)
+    assert set(kept(harness.server)) == {"peers", "_last", "_bucketsEmptyAt"}
+    client.transport.lose()
+    assert set(kept(harness.server)) == {"peers", "_last"}
     quiet.transport.lose()
-    assert kept(place.server) == {}
+    assert kept(harness.server) == {}
 
 
 def test_pingsBeforeTheHello() -> None:
     """
     They are counted, too, and the count goes on when the peer is admitted.
     """
-    place = Place(serverLimits=ServerLimits(pingsPerSecond=10))
-    flood, guest = place.arrives(), place.arrives()
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
+    flood, client = harness.arrives(), harness.arrives()
     flood.say(*[wire.Ping(1)] * 31)
-    assert flood.parting is GoodbyeCode.TOO_MANY_PINGS
-    guest.say(*[wire.Ping(1)] * 20)
-    guest.say(wire.Hello("pump"), *[wire.Ping(1)] * 10)
-    assert place.server.named("pump") is guest.link
-    assert guest.parting is None
-    guest.say(wire.Ping(1))
-    assert guest.parting is GoodbyeCode.TOO_MANY_PINGS
-    place.clock.advance(0)
-    assert kept(place.server) == {}
+    assert flood.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    client.say(*[wire.Ping(1)] * 20)
+    client.say(wire.Hello("pump"), *[wire.Ping(1)] * 10)
+    assert harness.server.named("pump") is client.link
+    assert client.goodbyeCode is None
+    client.say(wire.Ping(1))
+    assert client.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    harness.clock.advance(0)
+    assert kept(harness.server) == {}
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0, 60.0, 300.0])
@@ -1394,16 +1401,16 @@ def test_pingsThatPiledUp(perSecond: int, delay: float) -> None:
     Pings that arrive all at once, because this process did not run, did not read, or the network
     held them back, are no offence, again and again (promise 7).
     """
-    place = Place(heartbeat=None)
-    guest = place.arrives("pump")
+    harness = ServerHarness(heartbeat=None)
+    client = harness.arrives("pump")
     for _ in range(3):
         for _ in range(30):
-            place.clock.advance(1.0)
-            guest.say(*[wire.Ping(1)] * perSecond)
-        place.clock.advance(delay)
-        guest.say(*[wire.Ping(1)] * round(perSecond * delay))
-        assert guest.transport.open
-    guest.transport.lose()
+            harness.clock.advance(1.0)
+            client.say(*[wire.Ping(1)] * perSecond)
+        harness.clock.advance(delay)
+        client.say(*[wire.Ping(1)] * round(perSecond * delay))
+        assert client.transport.open
+    client.transport.lose()
 
 
 @given(
@@ -1431,40 +1438,40 @@ def test_rateThatIsKeptNeverPassesTheLimit(
                 arrived += 1
 
 
-def test_maxMessage(events: list[LogEvent]) -> None:
+def test_messageOverMaxMessageEndsTheLink(events: list[LogEvent]) -> None:
     """
     A message longer than C{maxMessage} ends its link, as soon as its length is known, with
     C{ProtocolViolation}.  The protocol's own limit holds where that is lower.
     """
-    place = Place(serverLimits=ServerLimits(maxMessage=10))
-    guest = place.arrives("pump")
-    guest.say(wire.Data(bytes(10)))
-    guest.transport.deliver(wire.encode(wire.Data(bytes(11)))[: wire.HEADER_SIZE])
-    place.clock.advance(0)
-    assert guest.protocol.told == ["pump", bytes(10)]
-    assert type(place.hooks.told("disconnected")[0]) is ProtocolViolation
+    harness = ServerHarness(serverLimits=ServerLimits(maxMessage=10))
+    client = harness.arrives("pump")
+    client.say(wire.Data(bytes(10)))
+    client.transport.deliver(wire.encode(wire.Data(bytes(11)))[: wire.HEADER_SIZE])
+    harness.clock.advance(0)
+    assert client.protocol.told == ["pump", bytes(10)]
+    assert type(harness.hooks.told("disconnected")[0]) is ProtocolViolation
     assert "a body of 11 bytes: at most 10" in reasons(events, "disconnected")[0]
 
     class Strict(Listener):
         maxMessage = 5
 
-    place = Place(Factory.forProtocol(Strict), serverLimits=ServerLimits(maxMessage=10))
-    guest = place.arrives("pump")
-    assert guest.protocol.maxMessage == 5
-    guest.transport.lose()
+    harness = ServerHarness(Factory.forProtocol(Strict), serverLimits=ServerLimits(maxMessage=10))
+    client = harness.arrives("pump")
+    assert client.protocol.maxMessage == 5
+    client.transport.lose()
 
 
-def test_off() -> None:
+def test_serverLimitsNoneLimitsNothing() -> None:
     """
     With C{serverLimits=None} nothing is limited: no hello, no decision, and pings without end.
     """
-    place = Place(serverLimits=None, admit=lambda *facts: Deferred(), heartbeat=None)
-    silent, undecided = place.arrives(), place.arrives("pump")
+    harness = ServerHarness(serverLimits=None, admit=lambda *facts: Deferred(), heartbeat=None)
+    silent, undecided = harness.arrives(), harness.arrives("pump")
     undecided.say(*[wire.Data(bytes(1000))] * 200, *[wire.Ping(1)] * 1000)
-    place.clock.advance(1e6)
+    harness.clock.advance(1e6)
     assert silent.transport.open and undecided.transport.open
     assert not undecided.transport.paused
-    assert place.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
     silent.transport.lose()
     undecided.transport.lose()
 
@@ -1472,42 +1479,42 @@ def test_off() -> None:
 # Draining.
 
 
-def drained(place: Place, **how: Any) -> list[Any]:
+def drained(harness: ServerHarness, **how: Any) -> list[Any]:
     """
     Drain it, and note when that is done.
     """
     done: list[Any] = []
-    place.server.drain(**how).addCallback(done.append)
+    harness.server.drain(**how).addCallback(done.append)
     return done
 
 
-def test_drain() -> None:
+def test_drainTellsAllAndClosesTheRest() -> None:
     """
-    All are told goodbye, and when to come back; what they still say is delivered; those who do not
-    go by themselves are closed after the grace, and who was not yet admitted at once; it fires when
-    all are gone; nobody is admitted.
+    All are told goodbye, and when to come back; what they still say is delivered.  Those that do
+    not leave are closed after the grace, and those that were not admitted yet at once.  It fires
+    when all are gone; no further peer is admitted.
     """
-    place = Place()
-    leaving, staying, arriving = place.arrives("a"), place.arrives("b"), place.arrives()
-    done = drained(place, retryAfter=2, spread=30, grace=1)
-    for guest in (leaving, staying, arriving):
-        assert guest.heard(wire.Goodbye) == [wire.Goodbye("closing", 2, 30)]
+    harness = ServerHarness()
+    leaving, staying, arriving = harness.arrives("a"), harness.arrives("b"), harness.arrives()
+    done = drained(harness, retryAfter=2, spread=30, grace=1)
+    for client in (leaving, staying, arriving):
+        assert client.heard(wire.Goodbye) == [wire.Goodbye("closing", 2, 30)]
     staying.say(wire.Data(b"last words"))
     assert staying.protocol.told == ["b", b"last words"]
     leaving.transport.lose()
-    late: Any = place.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
-    transport = FakeTransport(place.clock, late)
+    late: Any = harness.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+    transport = FakeTransport(harness.clock, late)
     late.makeConnection(transport)
     assert transport.aborting
-    place.passes(0.875)
+    harness.passes(0.875)
     assert staying.transport.open and not arriving.transport.open
     assert done == []
-    place.passes(0.25)
+    harness.passes(0.25)
     assert not staying.transport.open
     assert len(done) == 1
-    assert {type(cause) for cause in place.hooks.told("disconnected")} == {ClosedHere}
+    assert {type(cause) for cause in harness.hooks.told("disconnected")} == {ClosedHere}
     assert len(staying.heard(wire.Goodbye)) == 1
-    assert place.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("how", ["drain", "close", "goodbye"])
@@ -1516,53 +1523,53 @@ def test_closingNewcomerGetsNoName(how: str, loggedErrors: LoggedErrors) -> None
     A newcomer that has to wait for a name, and whose link begins to close meanwhile, is not
     connected when the name becomes free.
     """
-    place = Place(limits=Limits(closeTimeout=4))
-    holder, newcomer = place.arrives("a"), place.arrives("a")
-    for guest in (holder, newcomer):
-        guest.transport.stuck = True
+    harness = ServerHarness(limits=Limits(closeTimeout=4))
+    holder, newcomer = harness.arrives("a"), harness.arrives("a")
+    for client in (holder, newcomer):
+        client.transport.stuck = True
     if how == "goodbye":
         newcomer.say(wire.Goodbye("never mind"))
     else:
-        getattr(place.server, how)()
-    place.clock.advance(0)
+        getattr(harness.server, how)()
+    harness.clock.advance(0)
     holder.transport.stuck = False
     holder.transport.lose()
     for _ in range(3):
-        place.clock.advance(0)
-    assert len(place.hooks.told("connected")) == 1
+        harness.clock.advance(0)
+    assert len(harness.hooks.told("connected")) == 1
     assert loggedErrors.flush() == []
-    place.passes(5)
-    assert kept(place.server) == {}
+    harness.passes(5)
+    assert kept(harness.server) == {}
 
 
 def test_closedInTheOrderOfArrival() -> None:
     """
     Whether it is admitted or not, who came first is closed first.
     """
-    place = Place()
-    guests = [place.arrives(name) for name in ("a", None, "b", None)]
+    harness = ServerHarness()
+    clients = [harness.arrives(name) for name in ("a", None, "b", None)]
     ended: list[int] = []
-    for guest in guests:
-        guest.link.addCleanup(ended.append, guest.link.generation)
-    place.server.close()
-    place.clock.advance(0)
+    for client in clients:
+        client.link.addCleanup(ended.append, client.link.generation)
+    harness.server.close()
+    harness.clock.advance(0)
     assert ended == [1, 2, 3, 4]
-    assert kept(place.server) == {}
+    assert kept(harness.server) == {}
 
 
 def test_drainEndsAsSoonAsAllAreGone() -> None:
     """
-    Where all go by themselves, nobody waits for the grace to be over; and without anybody it fires
-    at once, as often as it is asked.
+    If all peers leave by themselves, the rest of the grace is not waited for.  Without peers the
+    Deferred fires at once, at each call.
     """
-    place = Place()
-    guests = [place.arrives(name) for name in "abc"]
-    done = drained(place)
-    for guest in guests:
-        guest.transport.lose()
+    harness = ServerHarness()
+    clients = [harness.arrives(name) for name in "abc"]
+    done = drained(harness)
+    for client in clients:
+        client.transport.lose()
     assert len(done) == 1
-    assert place.clock.getDelayedCalls() == []
-    assert len(drained(place)) == 1
+    assert harness.clock.getDelayedCalls() == []
+    assert len(drained(harness)) == 1
 
 
 def test_drainIsBounded() -> None:
@@ -1570,27 +1577,27 @@ def test_drainIsBounded() -> None:
     Peers that take no byte, so that no polite close comes to an end, do not hold it up: it fires
     within C{closeTimeout}, the grace included (promise 9).
     """
-    place = Place(limits=Limits(closeTimeout=4))
-    stuck = place.arrives("a")
+    harness = ServerHarness(limits=Limits(closeTimeout=4))
+    stuck = harness.arrives("a")
     stuck.transport.stuck = True
-    done = drained(place, grace=60)
-    place.passes(3.875)
+    done = drained(harness, grace=60)
+    harness.passes(3.875)
     assert done == []
-    place.passes(0.375)
+    harness.passes(0.375)
     assert len(done) == 1
-    assert place.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_drainWaitsForCleanups() -> None:
     """
     It fires when all cleanups have run.
     """
-    place = Place()
+    harness = ServerHarness()
     cleaning: Deferred[None] = Deferred()
-    guest = place.arrives("a")
-    guest.link.addCleanup(lambda: cleaning)
-    done = drained(place)
-    guest.transport.lose()
+    client = harness.arrives("a")
+    client.link.addCleanup(lambda: cleaning)
+    done = drained(harness)
+    client.transport.lose()
     assert done == []
     cleaning.callback(None)
     assert len(done) == 1
@@ -1605,52 +1612,52 @@ def test_drainWaitsForCleanups() -> None:
         ({"reason": "x" * 2000}, "reason is 2000"),
     ],
 )
-def test_drainChecks(how: dict[str, Any], names: str) -> None:
+def test_drainChecksItsArguments(how: dict[str, Any], names: str) -> None:
     """
     A wrong value is one sentence, and nothing has begun.
     """
-    place = Place()
-    guest = place.arrives("a")
+    harness = ServerHarness()
+    client = harness.arrives("a")
     with pytest.raises(ValueError, match=names):
-        place.server.drain(**how)
-    assert place.arrives("b").link.generation in place.server.peers
-    guest.transport.lose()
-    place.server.peers[2].protocol.transport.lose()
+        harness.server.drain(**how)
+    assert harness.arrives("b").link.generation in harness.server.peers
+    client.transport.lose()
+    harness.server.peers[2].protocol.transport.lose()
 
 
 def test_drainWithoutAGoodbye() -> None:
     """
     Peers of a protocol that has no goodbye are closed at once.
     """
-    place = Place(KeptFactory())
-    guest = place.arrives()
-    done = drained(place, grace=2)
-    place.clock.advance(0)
-    assert not guest.transport.open
+    harness = ServerHarness(KeptFactory())
+    client = harness.arrives()
+    done = drained(harness, grace=2)
+    harness.clock.advance(0)
+    assert not client.transport.open
     assert len(done) == 1
 
 
-def test_listeningAgain() -> None:
+def test_drainedServerListensAgain() -> None:
     """
     A factory that listens again after it was drained admits again.
     """
-    place = Place()
-    drained(place)
-    place.server.doStart()
-    guest = place.arrives("a")
-    assert place.server.named("a") is guest.link
-    guest.transport.lose()
-    place.server.doStop()
+    harness = ServerHarness()
+    drained(harness)
+    harness.server.doStart()
+    client = harness.arrives("a")
+    assert harness.server.named("a") is client.link
+    client.transport.lose()
+    harness.server.doStop()
 
 
 def test_lostPeerIsNotRefused() -> None:
     """
     A peer that was admitted and goes is C{disconnected}; C{refused} is for those who were not.
     """
-    place = Place()
-    place.arrives("a").transport.lose()
-    assert place.hooks.names == ["connected", "disconnected"]
-    assert type(place.hooks.told("disconnected")[0]) is PeerClosed
+    harness = ServerHarness()
+    harness.arrives("a").transport.lose()
+    assert harness.hooks.names == ["connected", "disconnected"]
+    assert type(harness.hooks.told("disconnected")[0]) is PeerClosed
 
 
 @pytest.mark.parametrize("when", ["init", "connectionMade"])

@@ -90,7 +90,7 @@ class MixedLine(HeartbeatMixin, Line):
         self.sendLine(b"ping")
 
 
-class Site:
+class ServerHarness:
     """
     A server behind a balancer, in virtual time.
     """
@@ -107,7 +107,7 @@ class Site:
 
     def connects(self, *chunks: bytes, directly: bool = False) -> FakeTransport:
         """
-        The balancer connects, and sends these; or somebody does who goes past it.
+        The balancer connects, and sends these chunks; or a peer does that goes past it.
         """
         factory: Any = self.server if directly else self.outside
         protocol = factory.buildProtocol(BALANCER)
@@ -144,12 +144,14 @@ def test_connectedWithItsAddress(protocol: type[Any], said: bytes, events: list[
     for C{admit}, the hooks and the log.
     """
     asked: list[Any] = []
-    site = Site(protocol, admit=lambda address, certificate, hello: asked.append(address))
-    transport = site.connects(said[:20])
-    assert (asked, site.hooks.names) == ([], [])
+    harness = ServerHarness(
+        protocol, admit=lambda address, certificate, hello: asked.append(address)
+    )
+    transport = harness.connects(said[:20])
+    assert (asked, harness.hooks.names) == ([], [])
     transport.deliver(said[20:])
     assert asked == [IPv4Address("TCP", "192.0.2.7", 4000)]
-    [link] = site.hooks.told("connected")
+    [link] = harness.hooks.told("connected")
     assert link.peer.host == "192.0.2.7"
     transport.deliver(b"hello\r\n")
     assert link.protocol.lines == [b"hello"]
@@ -161,21 +163,25 @@ def test_headerAndBytesInOneChunk() -> None:
     """
     What follows the header in its chunk is delivered after C{connected}.
     """
-    site = Site()
-    site.hooks.then["connected"] = lambda: lines.append(site.server.peers[1].protocol.lines[:])
+    harness = ServerHarness()
+    harness.hooks.then["connected"] = lambda: lines.append(
+        harness.server.peers[1].protocol.lines[:]
+    )
     lines: list[Any] = []
-    site.connects(header() + b"hello\r\n").lose()
+    harness.connects(header() + b"hello\r\n").lose()
     assert lines == [[]]
-    assert site.hooks.told("connected")[0].protocol.lines == [b"hello"]
+    assert harness.hooks.told("connected")[0].protocol.lines == [b"hello"]
 
 
 def test_refusedByItsAddress() -> None:
     """
     C{admit} can refuse a client by its address, and nothing that it says is delivered.
     """
-    site = Site(admit=lambda address, certificate, hello: address.host != "203.0.113.66")
-    transport = site.connects(header("203.0.113.66") + b"let me in\r\n")
-    assert site.hooks.names == ["refused"]
+    harness = ServerHarness(
+        admit=lambda address, certificate, hello: address.host != "203.0.113.66"
+    )
+    transport = harness.connects(header("203.0.113.66") + b"let me in\r\n")
+    assert harness.hooks.names == ["refused"]
     assert not transport.open
 
 
@@ -186,18 +192,18 @@ def test_healthCheckIsNoPeer(protocol: Any, said: bytes, events: list[LogEvent])
     A connection without a complete header, or with LOCAL, is never C{connected}; many of them are
     counted, and are one event of the log in a minute.
     """
-    site = Site(protocol)
+    harness = ServerHarness(protocol)
     for _ in range(30):
-        site.connects(*[said] if said else []).lose()
-        assert site.server.peers == {}
-        site.clock.advance(2.0)
-    assert "connected" not in site.hooks.names
-    assert {type(cause) for cause in site.hooks.told("disconnected")} == {PeerClosed}
-    assert site.server.strangers == 30
+        harness.connects(*[said] if said else []).lose()
+        assert harness.server.peers == {}
+        harness.clock.advance(2.0)
+    assert "connected" not in harness.hooks.names
+    assert {type(cause) for cause in harness.hooks.told("disconnected")} == {PeerClosed}
+    assert harness.server.strangers == 30
     [event] = events
     assert (event["event"], event["log_level"].name, event["others"]) == ("disconnected", "info", 0)
-    site.clock.advance(2.0)
-    site.connects().lose()
+    harness.clock.advance(2.0)
+    harness.connects().lose()
     assert events[1]["others"] == 29
 
 
@@ -206,12 +212,12 @@ def test_healthCheckIsServed() -> None:
     The bytes of a health check reach the protocol, so that the balancer can check more than the
     port; it needs no room.
     """
-    site = Site(serverLimits=ServerLimits(peers=1))
-    site.connects(header())
-    transport = site.connects(LOCAL + b"HELO\r\n")
-    [link] = [link for link in site.server._roll.links if link.isHealthCheck]
+    harness = ServerHarness(serverLimits=ServerLimits(peers=1))
+    harness.connects(header())
+    transport = harness.connects(LOCAL + b"HELO\r\n")
+    [link] = [link for link in harness.server._registry.links if link.isHealthCheck]
     assert link.protocol.lines == [b"HELO"]
-    assert site.hooks.names == ["connected"]
+    assert harness.hooks.names == ["connected"]
     transport.lose()
 
 
@@ -220,9 +226,9 @@ def test_unknownAddressIsTheBalancers(said: bytes) -> None:
     """
     A header without an address leaves the connection's own, and its peer is one.
     """
-    site = Site()
-    transport = site.connects(said)
-    [link] = site.hooks.told("connected")
+    harness = ServerHarness()
+    transport = harness.connects(said)
+    [link] = harness.hooks.told("connected")
     assert link.peer == BALANCER
     transport.lose()
 
@@ -231,12 +237,12 @@ def test_noHeaderInTime() -> None:
     """
     A header that does not come is waited for as a TLS handshake is.
     """
-    site = Site(limits=Limits(connectTimeout=5))
-    transport = site.connects()
-    site.clock.advance(5)
-    site.clock.advance(0)
+    harness = ServerHarness(limits=Limits(connectTimeout=5))
+    transport = harness.connects()
+    harness.clock.advance(5)
+    harness.clock.advance(0)
     assert not transport.open
-    [cause] = site.hooks.told("disconnected")
+    [cause] = harness.hooks.told("disconnected")
     assert type(cause) is HandshakeFailed
     assert "load balancer" in str(cause)
 
@@ -247,51 +253,52 @@ def test_countedByItsAddress(protocol: Any) -> None:
     C{peersPerAddress} counts the peers' own addresses, from the first burst on, and never the
     balancer's.
     """
-    site = Site(protocol, serverLimits=ServerLimits(peersPerAddress=1), heartbeat=None)
-    transports = [site.connects() for _ in range(100)]
+    harness = ServerHarness(protocol, serverLimits=ServerLimits(peersPerAddress=1), heartbeat=None)
+    transports = [harness.connects() for _ in range(100)]
     for number, transport in enumerate(transports):
         hello = b"" if protocol else wire.encode(wire.Hello())
         transport.deliver(header(f"192.0.2.{number}") + hello)
-        site.clock.advance(0)
-    assert len(site.server.peers) == 100
-    site.connects(header("192.0.2.5") + hello)
-    site.clock.advance(0)
-    [cause] = site.hooks.told("refused")
+        harness.clock.advance(0)
+    assert len(harness.server.peers) == 100
+    harness.connects(header("192.0.2.5") + hello)
+    harness.clock.advance(0)
+    [cause] = harness.hooks.told("refused")
     assert "1 peers are connected from 192.0.2.5" in str(cause)
     transports[5].lose()
-    site.connects(header("192.0.2.5") + hello)
-    assert len(site.server.peers) == 100
+    harness.connects(header("192.0.2.5") + hello)
+    assert len(harness.server.peers) == 100
 
 
 def test_manyOfOneAddressAreCutOff(events: list[LogEvent]) -> None:
     """
-    Of those behind a balancer for whom there is no room no more than elsewhere are kept.
+    Of the peers behind a balancer for which there is no room, no more are kept than without one.
     """
-    site = Site(None, serverLimits=ServerLimits(peersPerAddress=1))
-    transports = [site.connects(header()) for _ in range(100)]
+    harness = ServerHarness(None, serverLimits=ServerLimits(peersPerAddress=1))
+    transports = [harness.connects(header()) for _ in range(100)]
     assert sum(transport.open for transport in transports) == 1 + 32
     assert len([event for event in events if event["event"] == "refused"]) == 1
     for transport in transports:
         transport.lose()
-    tables = site.server._roll
-    assert not (tables.pending or tables.overLimit or tables._there or tables._networks)
+    tables = harness.server._registry
+    assert not (tables.pending or tables.overLimit or tables._connectedFrom or tables._networks)
 
 
-def test_pastTheBalancer() -> None:
+def test_connectionPastTheBalancer() -> None:
     """
-    A factory that listens beside the balancer, too, counts who comes that way by its own address.
+    A factory that also listens beside the balancer counts a peer that comes that way by its own
+    address.
     """
-    site = Site(serverLimits=ServerLimits(peersPerAddress=1))
-    site.connects(header())
-    site.connects(directly=True)
-    assert len(site.server.peers) == 2
-    site.connects(directly=True)
-    assert site.hooks.names == ["connected", "connected", "refused"]
+    harness = ServerHarness(serverLimits=ServerLimits(peersPerAddress=1))
+    harness.connects(header())
+    harness.connects(directly=True)
+    assert len(harness.server.peers) == 2
+    harness.connects(directly=True)
+    assert harness.hooks.names == ["connected", "connected", "refused"]
 
 
-def test_anyFactory() -> None:
+def test_wrappedFactoryThatIsNoServer() -> None:
     """
-    So it is for a factory that is wrapped and no server.
+    The same holds for a wrapped factory that is no server.
     """
     clock, hooks = Clock(), Recorder()
     factory = HeartbeatFactory(Factory.forProtocol(Line), hooks=hooks, clock=clock, keepAlive=None)
@@ -308,9 +315,9 @@ def test_anyFactory() -> None:
     "where", ["haproxy:tcp:0", "keepalive:haproxy:tcp:0", "haproxy:ssl:0:privateKey={0.pem}"]
 )
 @pytest_twisted.ensureDeferred
-async def test_listens(where: str, plain: Loopback, tmp_path: Any) -> None:
+async def test_listensByEndpointStrings(where: str, plain: Loopback, tmp_path: Any) -> None:
     """
-    By endpoint strings, over real sockets, and inside of TLS.
+    The header is read on ports of endpoint strings, over real sockets, and inside of TLS.
     """
     from twisted.internet import reactor
 
@@ -433,17 +440,17 @@ def test_usualFormOfAnAddress(host: str, expected: Any, events: list[LogEvent]) 
     written in one way; the user's protocol sees what the transport says.
     """
     asked: list[Any] = []
-    site = Site(
+    harness = ServerHarness(
         admit=lambda address, certificate, hello: asked.append(address),
         serverLimits=ServerLimits(peersPerAddress=5),
     )
     address = IPv6Address("TCP", host, 1)
-    protocol: Any = site.server.buildProtocol(address)
-    transport = FakeTransport(site.clock, protocol)
+    protocol: Any = harness.server.buildProtocol(address)
+    transport = FakeTransport(harness.clock, protocol)
     transport.peerAddr = address  # type: ignore[assignment]
     protocol.makeConnection(transport)
     assert asked == [expected]
-    [link] = site.hooks.told("connected")
+    [link] = harness.hooks.told("connected")
     assert link.peer == expected
     assert events[0]["peer"] == f"{expected.host}:1"
     assert link.protocol.transport.getPeer() is address

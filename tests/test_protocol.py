@@ -656,7 +656,7 @@ async def test_pingFlood(loopback: Loopback) -> None:
     most = 0
     while not ended.called:
         await wait(0.01)
-        most = max([most, *(link.bytesBuffered for link in server._roll.links)])
+        most = max([most, *(link.bytesBuffered for link in server._registry.links)])
     assert type(await ended) is SendStalled
     assert 48 * 1024 < most < 128 * 1024
     await within(client.stopService())

@@ -26,9 +26,9 @@ STEP = 1 / 128
 HEARTBEAT = Heartbeat(interval=1.0, timeout=0.75)
 
 
-class Crowd(LinkHooks):
+class Fleet(LinkHooks):
     """
-    A server and its peers, who answer at once until they are cut.
+    A server and its peers, which answer at once until they are cut.
 
     @ivar pinged: how many pings came in each turn.
     @ivar deaths: when each link ended, by generation.
@@ -40,8 +40,8 @@ class Crowd(LinkHooks):
             hooks=self, heartbeat=HEARTBEAT, keepAlive=None, clock=self.clock
         )
         self.pinged: list[int] = [0]
-        self.asked: list[Pole] = []
-        self.aborted: list[Pole] = []
+        self.asked: list[FakePeer] = []
+        self.aborted: list[FakePeer] = []
         self.hooks: Counter[tuple[str, int]] = Counter()
         self.deaths: dict[int, tuple[float, Cause]] = {}
 
@@ -65,30 +65,30 @@ class Crowd(LinkHooks):
         """
         return Counter({g: count for (hook, g), count in self.hooks.items() if hook == name})
 
-    def arrive(self, names: list[str]) -> list[Pole]:
+    def arrive(self, names: list[str]) -> list[FakePeer]:
         """
         Peers connect, and say hello, in one instant.
         """
-        return [Pole(self, name) for name in names]
+        return [FakePeer(self, name) for name in names]
 
     def passes(self, seconds: float) -> None:
         """
-        Time passes, turn by turn; in each, what was asked is answered, and what was aborted ends.
+        Let time pass, turn by turn.  In each turn pinged peers answer, and aborted connections end.
         """
         for _ in range(round(seconds / STEP)):
             self.pinged.append(0)
             self.clock.advance(STEP)
             asked, self.asked = self.asked, []
-            for pole in asked:
-                pole.answer()
+            for peer in asked:
+                peer.answer()
             aborted, self.aborted = self.aborted, []
-            for pole in aborted:
-                pole.lose()
+            for peer in aborted:
+                peer.lose()
 
 
-class Pole:
+class FakePeer:
     """
-    A transport, and the peer at its other end.  The least that a link needs, for there are many.
+    A transport, and the peer at its other end: no more than a link needs, because there are many.
 
     @ivar cut: since when nothing passes; L{None} as long as all does.
     """
@@ -97,19 +97,19 @@ class Pole:
     cut = False
     token = b""
 
-    def __init__(self, crowd: Crowd, name: str) -> None:
-        self._crowd = crowd
+    def __init__(self, fleet: Fleet, name: str) -> None:
+        self._fleet = fleet
         self.lost = False
-        self.protocol: Any = crowd.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+        self.protocol: Any = fleet.server.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
         self.protocol.makeConnection(self)
         self.protocol.dataReceived(wire.encode(wire.Hello(name)))
 
     def write(self, data: bytes) -> None:
         if data[1] == wire.FrameType.PING:
-            self._crowd.pinged[-1] += 1
+            self._fleet.pinged[-1] += 1
             self.token = data[4:8]
             if not self.cut:
-                self._crowd.asked.append(self)
+                self._fleet.asked.append(self)
 
     def answer(self) -> None:
         if not self.cut:
@@ -119,7 +119,7 @@ class Pole:
         self.abortConnection()
 
     def abortConnection(self) -> None:
-        self._crowd.aborted.append(self)
+        self._fleet.aborted.append(self)
 
     def lose(self) -> None:
         if not self.lost:
@@ -135,67 +135,67 @@ def test_cutAtOnce(share: int) -> None:
     """
     Of thousands of peers a tenth, or half, falls silent in one instant: each verdict comes on the
     bound, and no later than 50 ms after it; the hooks and the cleanups of each run once; the others
-    are not touched; and those who come back in one instant have their names at once.
+    are not affected; and peers that come back in one instant have their names at once.
     """
-    crowd = Crowd()
+    fleet = Fleet()
     names = [f"device-{number}" for number in range(PEERS)]
-    poles = crowd.arrive(names)
-    crowd.passes(3.0)
-    assert crowd.told("suspected") == {}
-    cut = poles[::share]
-    for pole in cut:
-        pole.cut = True
-    heardAt = {pole.protocol.link.generation: pole.protocol.link.detector.heardAt for pole in cut}
-    crowd.passes(HEARTBEAT.bound + 0.25)
-    assert set(crowd.deaths) == set(heardAt)
-    late = [at - heardAt[g] - HEARTBEAT.bound for g, (at, _) in crowd.deaths.items()]
+    peers = fleet.arrive(names)
+    fleet.passes(3.0)
+    assert fleet.told("suspected") == {}
+    cut = peers[::share]
+    for peer in cut:
+        peer.cut = True
+    heardAt = {peer.protocol.link.generation: peer.protocol.link.detector.heardAt for peer in cut}
+    fleet.passes(HEARTBEAT.bound + 0.25)
+    assert set(fleet.deaths) == set(heardAt)
+    late = [at - heardAt[g] - HEARTBEAT.bound for g, (at, _) in fleet.deaths.items()]
     assert min(late) > -0.05 * HEARTBEAT.bound
     assert max(late) <= 0.05
-    assert {type(cause) for _, cause in crowd.deaths.values()} == {PeerSilent}
+    assert {type(cause) for _, cause in fleet.deaths.values()} == {PeerSilent}
     dead = dict.fromkeys(heardAt, 1)
     for name in ("suspected", "disconnected", "cleanup"):
-        assert crowd.told(name) == dead
-    assert set(crowd.told("connected").values()) == {1}
-    assert len(crowd.server.peers) == PEERS - len(cut)
-    back = crowd.arrive(names[::share])
-    for pole, name in zip(back, names[::share], strict=True):
-        assert crowd.server.named(name) is pole.protocol.link
-    crowd.passes(2.0)
-    assert len(crowd.server.peers) == PEERS
-    assert set(crowd.deaths) == set(heardAt)
+        assert fleet.told(name) == dead
+    assert set(fleet.told("connected").values()) == {1}
+    assert len(fleet.server.peers) == PEERS - len(cut)
+    back = fleet.arrive(names[::share])
+    for peer, name in zip(back, names[::share], strict=True):
+        assert fleet.server.named(name) is peer.protocol.link
+    fleet.passes(2.0)
+    assert len(fleet.server.peers) == PEERS
+    assert set(fleet.deaths) == set(heardAt)
 
 
 def test_ghostsOfAMassReconnect() -> None:
     """
-    A thousand peers that come back in one instant before anybody knows that their old links are
-    dead: all have their names again when those have not answered within the timeout, and each old
-    link ends once.
+    A thousand peers come back in one instant before their old links are known dead: all have their
+    names again when the old links have not answered within the timeout, and each old link ends
+    once.
     """
-    crowd = Crowd()
+    fleet = Fleet()
     names = [f"device-{number}" for number in range(1000)]
-    ghosts = crowd.arrive(names)
-    crowd.passes(2.0)
-    for pole in ghosts:
-        pole.cut = True
-    back = crowd.arrive(names)
-    crowd.passes(HEARTBEAT.timeout + 0.5)
-    assert len(crowd.deaths) == 1000
-    for pole, name in zip(back, names, strict=True):
-        assert crowd.server.named(name) is pole.protocol.link
-    assert set(crowd.told("disconnected").values()) == {1}
-    assert set(crowd.told("connected").values()) == {1}
+    ghosts = fleet.arrive(names)
+    fleet.passes(2.0)
+    for peer in ghosts:
+        peer.cut = True
+    back = fleet.arrive(names)
+    fleet.passes(HEARTBEAT.timeout + 0.5)
+    assert len(fleet.deaths) == 1000
+    for peer, name in zip(back, names, strict=True):
+        assert fleet.server.named(name) is peer.protocol.link
+    assert set(fleet.told("disconnected").values()) == {1}
+    assert set(fleet.told("connected").values()) == {1}
 
 
-def busiest(crowd: Crowd, seconds: float, width: float = 0.0625) -> float:
+def busiest(fleet: Fleet, seconds: float, width: float = 0.0625) -> float:
     """
-    Let time pass, and see.
+    Let time pass, and count the pings.
 
     @return: the pings in the busiest window of that width, as a multiple of its share.
     """
-    crowd.pinged = [0]
-    crowd.passes(seconds)
+    fleet.pinged = [0]
+    fleet.passes(seconds)
     size = round(width / STEP)
-    turns = crowd.pinged[1:]
+    turns = fleet.pinged[1:]
     windows = [sum(turns[i : i + size]) for i in range(len(turns) - size + 1)]
     return max(windows) / (PEERS * width / HEARTBEAT.interval)  # type: ignore[operator]
 
@@ -203,14 +203,14 @@ def busiest(crowd: Crowd, seconds: float, width: float = 0.0625) -> float:
 def test_pingsAreSpread() -> None:
     """
     Thousands that came in one instant are not pinged in lock-step: no sixteenth of the interval has
-    half as many again as its share, at first and later.  That all of them speak in one instant, as
-    after a broadcast, puts no more than four shares together, for one interval and all later ones.
+    half as many again as its share, at first and later.  If all of them speak in one instant, as
+    after a broadcast, that puts no more than four shares together, in the next interval and later.
     """
-    crowd = Crowd()
-    poles = crowd.arrive([f"device-{number}" for number in range(PEERS)])
-    assert busiest(crowd, 1.0) < 1.5
-    assert busiest(crowd, 3.0) < 1.5
-    for pole in poles:
-        pole.protocol.dataReceived(wire.encode(wire.Data(b"here")))
-    assert busiest(crowd, 3.0) < 5.0
-    assert crowd.deaths == {}
+    fleet = Fleet()
+    peers = fleet.arrive([f"device-{number}" for number in range(PEERS)])
+    assert busiest(fleet, 1.0) < 1.5
+    assert busiest(fleet, 3.0) < 1.5
+    for peer in peers:
+        peer.protocol.dataReceived(wire.encode(wire.Data(b"here")))
+    assert busiest(fleet, 3.0) < 5.0
+    assert fleet.deaths == {}

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatServerFactory}: many peers, each watched for itself.
+L{HeartbeatServerFactory} on real sockets: many peers, each watched independently.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .loopback import NAME, QUICK, Loopback, Peers, authority, wait, within
 
 class Greeter(Kept):
     """
-    Says hello, and nothing more.
+    A client that says hello, and nothing more.
     """
 
     def connectionMade(self) -> None:
@@ -58,7 +58,7 @@ def talker() -> Factory:
 
 
 @pytest_twisted.ensureDeferred
-async def test_peers(loopback: Loopback) -> None:
+async def test_peersHoldsTheLinksThatAreUp(loopback: Loopback) -> None:
     """
     C{peers} holds the links that are up, by generation, from C{connected} to C{disconnected}.
     """
@@ -136,7 +136,7 @@ async def test_silentClientIsFound(loopback: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_close(loopback: Loopback) -> None:
+async def test_closeSaysGoodbyeToAll(loopback: Loopback) -> None:
     """
     C{close} says goodbye to all, and fires when all are gone and cleaned up.
     """
@@ -215,7 +215,7 @@ async def test_closeDuringHandshake(secured: Loopback) -> None:
 @pytest_twisted.ensureDeferred
 async def test_wrappedFactoryUnchanged(plain: Loopback) -> None:
     """
-    Any factory can be watched; its protocols are built as ever, and told of their end.
+    Any factory can be watched; it builds its protocols itself, and they are told of their end.
     """
     hooks = Recorder()
     factory: Any = KeptFactory()
@@ -252,7 +252,7 @@ def named(name: str) -> Factory:
 async def test_sameCertificate(secured: Loopback) -> None:
     """
     A peer that comes back with its TLS certificate, before its old link is known dead, has its name
-    at once; what the old connection still has to say is nobody's.
+    at once; what the old connection still says is dropped.
     """
     from twisted.internet import reactor
 
@@ -322,7 +322,7 @@ async def opensBeforeItCloses(place: Loopback, server: Any, hooks: Recorder, way
         if number == 1:
             await within(connected)
     connected = hooks.next("connected")
-    while server.claims["greeter"].generation == 1:
+    while server._names._last["greeter"].generation == 1:
         await wait(0.01)
     devices[0].transport.loseConnection()
     link = await within(connected)
@@ -382,10 +382,9 @@ async def test_refusedHearsWhy(loopback: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_cutOff(loopback: Loopback) -> None:
+async def test_drainingServerRejectsBeforeTLS(loopback: Loopback) -> None:
     """
-    A connection that is not even told why is cut off at once; where it is to be TLS, before any
-    handshake.
+    A draining server rejects a new connection at once, over TLS before any handshake.
     """
     from twisted.internet import reactor
 
@@ -397,7 +396,7 @@ async def test_cutOff(loopback: Loopback) -> None:
     loopback.service(way, clients, retryPolicy=lambda attempt: 60.0)
     client = await within(clients.accepted.get())
     await within(client.lost)
-    assert server._roll.links == []
+    assert server._registry.links == []
 
 
 @pytest_twisted.ensureDeferred

@@ -2,13 +2,20 @@
 # See LICENSE for details.
 
 """
-What user code raises, and warnings that could repeat without end, on their way to the log.
+The package's logger, calls of user code, and limits on events that could repeat without end.
 
 User code (hooks, pings, cleanups, cancellers, protocols, observers of the log) may raise anything,
 also C{SystemExit} and the other exceptions that are no C{Exception}.  Twisted's reactor and its
 Deferreds log all of them and go on, and so does this package: each call of user code is inside of
 L{guarded}, of C{maybeDeferred}, or of an C{except BaseException} that logs the failure.  Otherwise
-what one link's code raises would end the watching of all others.
+an exception in the code of one link would end the watching of all others.
+
+What a peer says reaches the log in names, addresses and exceptions.  L{SafeLogger} escapes control
+and bidirectional characters in all of them, so that a peer cannot forge events.
+
+A peer, or a machine that is short of something, can cause one event thousands of times a second.
+L{LogRateLimit} and L{Shortage} let the first one into the log, count the others, and tell their
+number later.
 """
 
 from __future__ import annotations
@@ -24,38 +31,38 @@ from twisted.python.reflect import safe_str
 from .core.text import printable, textOf
 
 WARNING_INTERVAL = 60.0
-"""Seconds between two warnings about one shortage of the machine's."""
+"""Seconds between two warnings of one L{Shortage}."""
 
 STRANGER_INTERVAL = 60.0
-"""Seconds between two events of the log about strangers that ended alike."""
+"""Seconds between two events of the log about strangers that ended for the same cause."""
 
 
 class _EscapedFailure(Failure):
     """
-    A failure as the log writes it: what an exception says may be what a peer has said.
+    A failure whose traceback is escaped: the text of an exception may hold a peer's words.
     """
 
     @classmethod
     def of(cls, failure: Failure) -> _EscapedFailure:
         """
-        The same failure, so that it can still be asked what it is.
+        Return a copy of a failure.  Observers can still ask for its type and its value.
         """
         escaped = cls.__new__(cls)
         escaped.__dict__.update(failure.__dict__)
         return escaped
 
     def getTraceback(self, *arguments: Any, **keywords: Any) -> str:
-        written = super().getTraceback(*arguments, **keywords)
-        said = safe_str(self.value)
-        if "\n" in said:
-            # Its lines could pass for events of their own.
-            written = written.replace(said, printable(said))
-        return "".join(f"{printable(line)}\n" for line in written.split("\n")[:-1])
+        traceback = super().getTraceback(*arguments, **keywords)
+        text = safe_str(self.value)
+        if "\n" in text:
+            # As lines of their own they could be taken for events.
+            traceback = traceback.replace(text, printable(text))
+        return "".join(f"{printable(line)}\n" for line in traceback.split("\n")[:-1])
 
 
 def _printableField(value: object) -> object:
     """
-    A field of an event: itself, unless it would be written with characters that are not printable.
+    Return a field of an event unchanged, or as escaped text if its text is not printable.
     """
     text = textOf(value)
     return value if text.isprintable() else printable(text)
@@ -63,8 +70,10 @@ def _printableField(value: object) -> object:
 
 class SafeLogger(Logger):
     """
-    A logger that never raises, and escapes what it writes.  Twisted's lets pass what an
-    observer raises that is no C{Exception}, and that would end the work of the caller.
+    A logger that never raises, and escapes what it writes.
+
+    Twisted's logger handles an C{Exception} of an observer.  Any other exception, such as
+    C{SystemExit}, it passes to its caller, whose work would end there.
     """
 
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
@@ -80,11 +89,11 @@ def guarded(
     log: Logger, words: str, call: Callable[..., object], *arguments: object, **fields: Any
 ) -> BaseException | None:
     """
-    Call user code, and log whatever it raises.
+    Call user code, and log what it raises.
 
     @param words: the format of the log's event.
     @param fields: the event's fields.
-    @return: what was raised.
+    @return: the exception; L{None} without one.
     """
     try:
         call(*arguments)
@@ -96,10 +105,11 @@ def guarded(
 
 class Shortage:
     """
-    Warns that the machine is short of something: at once, then once in L{WARNING_INTERVAL}.
+    A warning that the machine is short of something, such as file descriptors: at once, then once
+    in L{WARNING_INTERVAL}.
 
-    Thousands of links meet one shortage once in each interval, and a line for each would flood the
-    log for as long as it lasts.
+    Thousands of links meet the same shortage in each interval.  A warning for each would flood the
+    log for as long as the shortage lasts.
     """
 
     def __init__(self, log: Logger, words: str, seconds: Callable[[], float]) -> None:
@@ -115,7 +125,7 @@ class Shortage:
 
     def met(self, error: Exception) -> None:
         """
-        The machine was short of it.
+        Warn, or count a warning that is left out.
         """
         now = self._seconds()
         if self._warnedAt is not None and now < self._warnedAt + WARNING_INTERVAL:
@@ -128,111 +138,113 @@ class Shortage:
 
 class _Wheel(Protocol):
     """
-    The pulse of the links, see L{TimerWheel<twisted_heartbeat.timing.wheel.TimerWheel>}.
+    What a limit needs of L{TimerWheel<twisted_heartbeat.timing.wheel.TimerWheel>}, which is above
+    this module.
     """
 
-    def schedule(self, one: Any, when: float) -> None:
-        """Call C{one.beat} then."""
+    def schedule(self, timer: Any, when: float, /) -> None:
+        """Call C{timer.onTimer} at that time."""
 
-    def discard(self, one: Any) -> None:
-        """Do not call it any more."""
+    def discard(self, timer: Any, /) -> None:
+        """Cancel it."""
 
 
-class _LeftOut:
+class _Suppressed:
     """
-    Events of one kind that were left out.
+    Events of one kind that were suppressed.
 
-    @ivar since: when one of the kind was last logged, in seconds.
-    @ivar count: how many have been left out since then.
-    @ivar log: logs the last of them, if that is not left to the next event; else L{None}.
+    @ivar since: when an event of the kind was last logged, in seconds.
+    @ivar count: the number of events that were suppressed since then.
+    @ivar logLast: logs the last of them; L{None} if the next event of the kind tells their number.
     """
 
-    __slots__ = ("count", "log", "since")
+    __slots__ = ("count", "logLast", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.count = 0
-        self.log: Callable[[int], object] | None = None
+        self.logLast: Callable[[int], object] | None = None
 
     def tell(self) -> None:
         """
-        Log the last event in place of all that were left out.
+        Log the last event, with the number of the others.
         """
-        log, others = self.log, self.count - 1
-        if log is not None:
-            self.count, self.log = 0, None
-            log(others)
+        logLast, others = self.logLast, self.count - 1
+        if logLast is not None:
+            self.count, self.logLast = 0, None
+            logLast(others)
 
 
 class LogRateLimit:
     """
-    Lets one event of a kind into the log in an interval.
+    A limit of one event of each kind per interval.
 
-    The others are left out and counted.  When the interval is over, the last of them is logged with
-    their number, if the limit is in use; otherwise the next event of the kind tells the number.  A
-    limit is in use from L{start} to L{stop}, so that no timer outlives the listening.
+    The first event of a kind is logged at once.  Events that follow within the interval are
+    suppressed and counted.  What happens then depends on whether the limit is in use, which it is
+    from L{start} to L{stop}:
+
+     - in use, a timer logs the last event at the end of the interval, with the number of the
+       others;
+     - otherwise the next event of the kind tells their number.  A timer would outlive the port.
 
     @ivar interval: seconds.
-    @ivar slot: the mark of the pulse.
+    @ivar slot: belongs to the timer wheel.
     """
 
-    __slots__ = ("_kinds", "_pulse", "_users", "interval", "slot")
+    __slots__ = ("_kinds", "_users", "_wheel", "interval", "slot")
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
         self.slot: Any = None
-        self._kinds: dict[object, _LeftOut] = {}
-        self._pulse: _Wheel | None = None
+        self._kinds: dict[object, _Suppressed] = {}
+        self._wheel: _Wheel | None = None
         self._users = 0
 
     def start(self) -> None:
         """
-        A port begins to listen.
+        Note that a port begins to listen.
         """
         self._users += 1
 
     def stop(self) -> None:
         """
-        A port has stopped.  With the last one, the limit logs what was left out, and cancels its
+        Note that a port has stopped.  After the last port, log what was suppressed, and cancel the
         timer.
         """
         self._users = max(0, self._users - 1)
         if not self._users:
             for kind in self._kinds.values():
                 kind.tell()
-            if self._pulse is not None:
-                self._pulse.discard(self)
+            if self._wheel is not None:
+                self._wheel.discard(self)
 
-    def log(self, kind: object, now: float, pulse: _Wheel, log: Callable[[int], object]) -> None:
+    def log(self, kind: object, now: float, wheel: _Wheel, log: Callable[[int], object]) -> None:
         """
-        Log an event, unless one of its kind was logged less than an interval ago.
+        Log an event, unless an event of its kind was logged less than an interval ago.
 
-        @param kind: of which there may be a few.
-        @param log: logs the event.  It takes the number of events of the kind that were left out
+        @param kind: each kind is kept, so that there must not be many.
+        @param log: logs the event.  It takes the number of events of the kind that were suppressed
             since the last one that was logged.
         """
         found = self._kinds.get(kind)
         if found is None or now >= found.since + self.interval:
-            self._kinds[kind] = _LeftOut(now)
+            self._kinds[kind] = _Suppressed(now)
             log(0 if found is None else found.count)
             return
         found.count += 1
         if not self._users:
-            # The event would be kept, and with it the link, until another of its kind comes.
+            # The event holds its link, and nothing would ever let go of it.
             return
-        found.log = log
+        found.logLast = log
         due = found.since + self.interval
         if self.slot is None or due < self.slot.latest:
-            self._pulse = pulse
-            pulse.schedule(self, due)
+            self._wheel = wheel
+            wheel.schedule(self, due)
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
         for kind in self._kinds.values():
-            if kind.log is not None and now >= kind.since + self.interval:
+            if kind.logLast is not None and now >= kind.since + self.interval:
                 kind.since = now
                 kind.tell()
-        left = [kind.since for kind in self._kinds.values() if kind.log is not None]
-        return min(left) + self.interval if left else None
+        waiting = [kind.since for kind in self._kinds.values() if kind.logLast is not None]
+        return min(waiting) + self.interval if waiting else None

@@ -2,5 +2,5 @@
 # See LICENSE for details.
 
 """
-The side that accepts: admission, names, limits and drain.
+The accepting side: admission, names, limits and drain.
 """

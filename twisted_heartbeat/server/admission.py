@@ -2,7 +2,28 @@
 # See LICENSE for details.
 
 """
-L{Admission}: a peer's way into a server, from its connection to admitted or refused.
+L{Admission}: the way of one newcomer into a server, from its connection to admitted or refused.
+
+States:
+
+ 1. C{arriving}: the connection is made, and its TLS handshake or its load balancer's header is to
+    come.
+ 2. C{greeting}: the peer has to say hello, within C{helloTimeout}.  Protocols without a hello skip
+    this state.
+ 3. C{deciding}: C{admit} decides, within C{admissionTimeout}.
+ 4. C{claiming}: the name has to become free, within what is left of that time.  See L{NameQueue}.
+ 5. C{admitted}; or C{visiting} for the health check of a load balancer, which is no peer.
+
+Other ends are C{refused}: the peer is told why, and its link closes politely; C{rejected}: there is
+no room even for that; and C{over}: the link has ended.
+
+Until the end, the admission owns the link, and holds back what the peer says
+(L{HeldInput}).  For that it covers one method of the protocol: C{frameReceived} of the built-in
+protocol, so that pings are still answered, or C{dataReceived} of any other.  An admitted link is
+owned by the L{PeerRegistry}, and its admission is garbage.
+
+A full server lets a newcomer say hello all the same, because its name may be that of a ghost whose
+end makes room.
 """
 
 from __future__ import annotations
@@ -21,15 +42,14 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
 from ..timing.wheel import timerWheelFor
-from ..transport.tls import publicKeyOf
-from .heldinput import Held
+from .heldinput import HeldInput
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..core.settings import ServerLimits
-    from ..link.config import LinkConfig
     from ..link.link import Link
     from ..timing.wheel import Slot
+    from .names import NameQueue
     from .registry import PeerRegistry
 
 _log = SafeLogger()
@@ -40,45 +60,37 @@ Admit = Callable[[Any, Any, wire.Hello | None], object]
 
 _NOT_ADMITTED = "not admitted"
 
-_STRANGERS = ("arriving", "greeting", "visiting")
+_STRANGER_STATES = ("arriving", "greeting", "visiting")
 """States of a link whose peer has not said hello yet, or is a health check."""
 
 
 class AdmissionPolicy(Protocol):
     """
-    Where a peer is admitted.
+    The server that a newcomer wants to enter.
 
-    @ivar serverLimits: what a peer may take.
-    @ivar admit: who decides; L{None} if all are welcome.
+    @ivar admit: decides on a newcomer; L{None} to admit all.
     """
 
     serverLimits: ServerLimits
     admit: Admit | None
 
-    @property
-    def terms(self) -> LinkConfig:
-        """What its links have in common."""
-
 
 class Admission:
     """
-    One peer's way in.  It owns the peer's link until that is admitted, and is then forgotten.
+    The way of one newcomer into a server.  It owns the newcomer's link until that is admitted.
 
-    First the hello, if the protocol has one; then whoever decides; then the name, which each of
-    those who want it settles with the one ahead.
-
-    @ivar state: C{"arriving"}, C{"greeting"}, C{"deciding"}, C{"claiming"}, C{"admitted"},
-        C{"visiting"}, as a load balancer's health check does, C{"refused"}, C{"cut off"} or
-        C{"over"}.
+    @ivar link: assigned right after the admission is made, because a link is made with its owner.
+    @ivar state: see the module.
     """
 
     __slots__ = (
         "_cover",
         "_deciding",
-        "_held",
+        "_input",
         "_lastLook",
         "_limit",
-        "_roll",
+        "_names",
+        "_registry",
         "_server",
         "link",
         "slot",
@@ -86,218 +98,114 @@ class Admission:
     )
 
     link: Link
-    """Assigned by whoever makes it, for a link is made with its owner."""
 
-    def __init__(self, server: AdmissionPolicy, roll: PeerRegistry) -> None:
+    def __init__(self, server: AdmissionPolicy, registry: PeerRegistry, names: NameQueue) -> None:
         """
-        @param roll: where it is, and who owns its link once it is admitted.
+        @param registry: counts the link, and owns it once it is admitted.
         """
         self._server = server
-        self._roll = roll
+        self._registry = registry
+        self._names = names
         self._deciding: Deferred[Any] | None = None
-        self._held: Held | None = None
+        self._input: HeldInput | None = None
         self._cover: MethodCover | None = None
         self._limit = 0.0
         self._lastLook = False
         self.slot: Slot | None = None
         self.state = "arriving"
 
-    # What the link tells its owner.
+    # What the link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        self._held = Held(link, self._server.serverLimits.maxHeld)
-        if self._roll.proxied:
-            self._roll.headerReceived(link)
-            full = self._full
-            if full and self._roll.crowded(link):
-                self._cutOff(full)
+        self._input = HeldInput(link, self._server.serverLimits.maxHeld)
+        if self._registry.proxied:
+            self._registry.headerReceived(link)
+            reason = self._reserve()
+            if reason and self._registry.isOverfull:
+                self._reject(reason)
                 return
         if isinstance(link.protocol, HeartbeatProtocol):
-            # For as long as it takes: later it costs nothing.
-            if self._hold(link.protocol, "frameReceived", self._heldFrameReceived):
+            if self._coverMethod(link.protocol, "frameReceived", self._holdFrame):
                 self._wait("greeting", self._server.serverLimits.helloTimeout)
-        elif full := self._full:
-            self._refuse(full)
+        elif reason := self._reserve():
+            self._refuse(reason)
         else:
             self._decide(None)
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        isStranger = self.state in _STRANGERS
-        isCutOff = self.state == "cut off"
+        isStranger = self.state in _STRANGER_STATES
+        isRejected = self.state == "rejected"
         self._enter("over")
-        self._roll.forget(link)
-        self._roll.leaveRow(link)
+        self._registry.forget(link)
+        self._names.leave(link)
         if isStranger:
-            self._roll.strangerLeft(link)
-        elif isCutOff:
-            link.cleanUp(self._roll.cutOffs)
+            self._registry.strangerLeft(link)
+        elif isRejected:
+            link.cleanUp(self._registry.refusalLog)
         else:
             link.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        self._roll.linkClosing(link)
+        self._registry.linkClosing(link)
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        self._roll.pingLimitReached(link)
+        self._registry.pingLimitReached(link)
 
-    # What comes before it is admitted.
+    # What the peer says before it is admitted.
 
-    def _heldFrameReceived(self, frame: wire.Frame) -> None:
+    def _holdFrame(self, frame: wire.Frame) -> None:
         """
-        In place of the protocol's C{frameReceived}.
+        Hold back a frame for the user's code; pings, pongs and goodbyes reach the protocol.
         """
-        if self._held is None:
+        if self._input is None:
             return
         if isinstance(frame, wire.Hello):
             if self.state != "greeting":
                 raise ProtocolViolation("the peer says hello again, and is not yet admitted")
-            self._held.keep(frame, len(frame.name))
-            self._helloHeard(frame)
+            self._input.keep(frame, len(frame.name))
+            self._helloReceived(frame)
         elif isinstance(frame, wire.Data | wire.End):
-            self._held.keep(frame, len(getattr(frame, "message", b"")))
+            self._input.keep(frame, len(getattr(frame, "message", b"")))
         else:
             type(self.link.protocol).frameReceived(self.link.protocol, frame)
 
-    def _heldDataReceived(self, data: bytes) -> None:
+    def _holdBytes(self, data: bytes) -> None:
         """
-        In place of C{dataReceived}, where there are no frames.
+        Hold back bytes for a protocol without a hello.  They prove that the peer lives.
         """
         self.link.dataReceived()
-        if self._held is not None:
-            self._held.keep(data, len(data))
+        if self._input is not None:
+            self._input.keep(data, len(data))
         if not self.link.observesReads:
             self.link.dataDelivered()
 
     def _holdInput(self) -> bool:
         """
-        @return: whether what the peer says is held back.
+        Hold back the bytes from now on, unless frames are held back already.
+
+        @return: L{False} if that is impossible, so that the link has been aborted.
         """
-        return self._cover is not None or self._hold(
-            self.link.outerProtocol, "dataReceived", self._heldDataReceived
+        return self._cover is not None or self._coverMethod(
+            self.link.outerProtocol, "dataReceived", self._holdBytes
         )
 
-    def _hold(self, one: object, name: str, hear: Callable[[Any], None]) -> bool:
-        cover = self._cover = MethodCover(one, name, hear)
+    def _coverMethod(self, one: object, name: str, hold: Callable[[Any], None]) -> bool:
+        # Covered for the time of the admission only: a link that is admitted pays nothing for it.
+        cover = self._cover = MethodCover(one, name, hold)
         if not cover.laid:
             words = f"what it says can not be held back: {name} of {one!r} can not be replaced"
             _log.error("{link} can not be admitted: {words}", link=self.link, words=words)
             self.link.abort(ClosedHere(words))
         return cover.laid
 
-    def _release(self) -> None:
+    def _releaseInput(self) -> None:
+        held, self._input = self._input, None
         cover, self._cover = self._cover, None
         if cover is not None:
             cover.lift()
-
-    def _helloHeard(self, hello: wire.Hello) -> None:
-        self.link.name = hello.name
-        # It may wait here for longer than it waits for a word.
-        self.link.protocol._speakFor(hello)
-        full = self._full
-        if full and not self._roll.mayReplace(self.link):
-            self._refuse(full)
-        else:
-            self._decide(hello)
-
-    # Whether it may come in.
-
-    def _decide(self, hello: wire.Hello | None) -> None:
-        self._wait("deciding", self._server.serverLimits.admissionTimeout)
-        admit = self._server.admit
-        if admit is None:
-            self._claim()
-            return
-        link = self.link
-        if hello is None and not self._holdInput():
-            return
-        deciding = self._deciding = maybeDeferred(admit, link.peer, link.certificate, hello)
-        deciding.addCallback(self._decided).addErrback(self._undecided)
-
-    def _decided(self, answer: object) -> None:
-        if not self._waits("deciding"):
-            return
-        self._deciding = None
-        if answer is None or answer is True:
-            self._claim()
-        elif answer is False or isinstance(answer, str):
-            self._refuse(answer or _NOT_ADMITTED)
-        else:
-            raise TypeError(f"admit returned {answer!r}: it must be None, a bool or a str")
-
-    def _undecided(self, failure: Failure) -> None:
-        if self.state != "deciding":
-            if not failure.check(CancelledError):
-                _log.failure("admit failed, and too late to matter", failure)
-            return
-        self._deciding = None
-        _log.failure("admit failed, so {link} is refused", failure, link=self.link)
-        self._refuse(_NOT_ADMITTED)
-
-    # Whether its name is free.
-
-    def _claim(self) -> None:
-        if self.link.isHealthCheck:
-            self._admit()
-            return
-        self.state = "claiming"
-        self._roll.claim(self)
-        self.settle()
-
-    def settle(self) -> None:
-        """
-        Settle it with the one ahead, who may be the same peer's ghost.
-        """
-        if not self._waits("claiming"):
-            return
-        ahead = self._roll.ahead.get(self.link.generation)
-        if ahead is None:
-            self._admit()
-        elif ahead.isUp:
-            if _sameCertificateKey(ahead, self.link):
-                words = f"replaced by generation {self.link.generation}, with the same certificate"
-                ahead.abort(ClosedHere(words))
-            else:
-                ahead.probe().addCallback(self._settled, ahead)
-        else:
-            ahead.release()
-
-    def _settled(self, lives: bool, ahead: Link) -> None:
-        isAhead = self._roll.ahead.get(self.link.generation) is ahead
-        if lives and self._waits("claiming") and isAhead:
-            words = f"the name {ahead.name!r} is in use by generation {ahead.generation}"
-            self._refuse(f"{words}, which answers", GoodbyeCode.NAME_IN_USE)
-
-    # In, or not.
-
-    def _admit(self) -> None:
-        if full := self._full:
-            self._refuse(full)
-            return
-        if self.link.isHealthCheck:
-            # Its bytes reach the protocol, but it counts as no peer.
-            self._enter("visiting")
-        else:
-            self._enter("admitted")
-            self._roll.admit(self.link)
-        held, self._held = self._held, None
-        self._release()
         if held is not None:
             held.release(self._deliver)
 
@@ -310,46 +218,123 @@ class Admission:
         except ProtocolViolation as violation:
             self.link.abort(violation)
         except BaseException as error:
-            # As the reactor does with what a protocol raises.
+            # The reactor would close the connection, too.
             _log.failure("The protocol of {link} failed", link=self.link)
             cause = ClosedHere(f"the protocol raised {describeError(error)}")
             cause.__cause__ = error
             self.link.abort(cause)
 
-    def _refuse(self, why: str, code: GoodbyeCode = GoodbyeCode.REFUSED) -> None:
+    def _helloReceived(self, hello: wire.Hello) -> None:
+        self.link.name = hello.name
+        # The wait may be longer than the peer's bound, and the peer is not read meanwhile.
+        self.link.protocol._speakFor(hello)
+        reason = self._reserve()
+        if reason and not self._registry.mayReplaceHolder(self.link):
+            self._refuse(reason)
+        else:
+            self._decide(hello)
+
+    # The decision.
+
+    def _decide(self, hello: wire.Hello | None) -> None:
+        self._wait("deciding", self._server.serverLimits.admissionTimeout)
+        admit = self._server.admit
+        if admit is None:
+            self._claimName()
+            return
+        link = self.link
+        if hello is None and not self._holdInput():
+            return
+        deciding = self._deciding = maybeDeferred(admit, link.peer, link.certificate, hello)
+        deciding.addCallback(self._decided).addErrback(self._decisionFailed)
+
+    def _decided(self, answer: object) -> None:
+        if not self._isIn("deciding"):
+            return
+        self._deciding = None
+        if answer is None or answer is True:
+            self._claimName()
+        elif answer is False or isinstance(answer, str):
+            self._refuse(answer or _NOT_ADMITTED)
+        else:
+            raise TypeError(f"admit returned {answer!r}: it must be None, a bool or a str")
+
+    def _decisionFailed(self, failure: Failure) -> None:
+        if self.state != "deciding":
+            if not failure.check(CancelledError):
+                _log.failure("admit failed, and too late to matter", failure)
+            return
+        self._deciding = None
+        _log.failure("admit failed, so {link} is refused", failure, link=self.link)
+        self._refuse(_NOT_ADMITTED)
+
+    # The name.  L{NameQueue} grants it, or says that it is in use, see L{NameClaimant}.
+
+    def _claimName(self) -> None:
+        if self.link.isHealthCheck:
+            self._admit()
+            return
+        self.state = "claiming"
+        self._names.claim(self)
+
+    @property
+    def awaitsName(self) -> bool:
+        return self._isIn("claiming")
+
+    def nameGranted(self) -> None:
+        self._admit()
+
+    def nameInUse(self, holder: Link) -> None:
+        words = f"the name {holder.name!r} is in use by generation {holder.generation}"
+        self._refuse(f"{words}, which answers", GoodbyeCode.NAME_IN_USE)
+
+    # The end.
+
+    def _admit(self) -> None:
+        if reason := self._reserve():
+            self._refuse(reason)
+            return
+        if self.link.isHealthCheck:
+            # Its bytes reach the protocol, but it counts as no peer.
+            self._enter("visiting")
+        else:
+            self._enter("admitted")
+            self._registry.admit(self.link)
+        self._releaseInput()
+
+    def _refuse(self, reason: str, code: GoodbyeCode = GoodbyeCode.REFUSED) -> None:
         link = self.link
         self._enter("refused")
-        self._roll.leaveRow(link)
-        self._held = None
+        self._names.leave(link)
+        self._input = None
         if not isinstance(link.protocol, HeartbeatProtocol):
-            # Over TLS what it has said already would still be delivered.
+            # TLS still delivers the bytes that it has decrypted already.
             self._holdInput()
         if link.isUp:
-            link.markRefused(ClosedHere(f"refused: {why}"))
-            sayGoodbye(link, wire.Goodbye(_truncateUtf8(why), code=code))
-            link.close(lingers=self._roll.refuse(link))
+            link.markRefused(ClosedHere(f"refused: {reason}"))
+            words = _truncateUtf8(reason, wire.MAX_REASON)
+            self._registry.refuse(link, wire.Goodbye(words, code=code))
 
-    def _cutOff(self, why: str) -> None:
-        cause = ClosedHere(f"refused: {why}")
-        self._enter("cut off")
+    def _reject(self, reason: str) -> None:
+        cause = ClosedHere(f"refused: {reason}")
+        self._enter("rejected")
         self.link.markRefused(cause)
         self.link.abort(cause)
 
-    @property
-    def _full(self) -> str:
+    def _reserve(self) -> str:
         """
-        Why there is no room for it; a health check needs none.
-        """
-        return "" if self.link.isHealthCheck else self._roll.seat(self.link)
+        Reserve a place for the link, unless it has one.  A health check needs none.
 
-    # How long it may take.
+        @return: why there is none; an empty string if there is.
+        """
+        return "" if self.link.isHealthCheck else self._registry.reserve(self.link)
+
+    # The time limits.
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
         if not self._lastLook:
-            # What has come meanwhile is read first; time in which nobody read is not the peer's.
+            # What the peer has sent before the deadline may still be unread, because this process
+            # was late.  The reactor reads it before the second visit.
             self._lastLook = True
             return now + min(lateness, self._limit)
         if self.state == "greeting":
@@ -368,9 +353,9 @@ class Admission:
             self._lastLook = False
             timerWheelFor(self.link.clock).schedule(self, self.link.seconds() + limit)
 
-    def _waits(self, state: str) -> bool:
+    def _isIn(self, state: str) -> bool:
         """
-        Whether it is in this state, and its link has not begun to close, by a drain for example.
+        Whether this is the state, and the link has not begun to close, by a drain for example.
         """
         return self.state == state and self.link.isUp
 
@@ -383,28 +368,8 @@ class Admission:
             cancel(deciding)
 
 
-def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:
+def _truncateUtf8(words: str, maxSize: int) -> str:
     """
-    @return: whether the peer's protocol has such a thing.
+    Return the longest beginning of a text that fits into C{maxSize} bytes.
     """
-    if not isinstance(link.protocol, HeartbeatProtocol):
-        return False
-    link.protocol.sayGoodbye(goodbye)
-    return True
-
-
-def _sameCertificateKey(one: Link, other: Link) -> bool:
-    """
-    Whether both peers have proven to have the same private key.
-    """
-    ours, theirs = one.certificate, other.certificate
-    if ours is None or theirs is None:
-        return False
-    return publicKeyOf(ours) == publicKeyOf(theirs)
-
-
-def _truncateUtf8(words: str) -> str:
-    """
-    As much of it as a goodbye can hold.
-    """
-    return words.encode("utf-8", "replace")[: wire.MAX_REASON].decode("utf-8", "ignore")
+    return words.encode("utf-8", "replace")[:maxSize].decode("utf-8", "ignore")

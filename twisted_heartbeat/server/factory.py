@@ -2,7 +2,16 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatServerFactory}: watches many peers.
+L{HeartbeatServerFactory}: a server that watches its peers, and drains.
+
+ - L{Admission} is a newcomer's way in: hello, decision, name.
+ - L{PeerRegistry} counts the links, and owns those that are admitted.
+ - L{NameQueue} decides who holds a name.
+
+When the server is full, up to L{MAX_POLITE_REFUSALS} newcomers are told why they are refused, which
+takes a connection each until they have read it.  Further connections are I{rejected}: aborted at
+once, over TLS before any handshake, with one event of the log a second.  So are all connections
+while the server drains.
 """
 
 from __future__ import annotations
@@ -25,9 +34,10 @@ from ..protocol.wrapper import HeartbeatFactory, attachLink
 from ..timing.deadline import cancelCalls
 from ..timing.wheel import timerWheelFor
 from ..transport.layers import abort
-from .admission import Admission, sayGoodbye
+from .admission import Admission
+from .names import NameQueue
 from .networks import networkOf
-from .registry import MAX_POLITE_REFUSALS, PeerRegistry
+from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -36,24 +46,24 @@ if TYPE_CHECKING:
 
 class RejectedConnection(Protocol):
     """
-    For who is not even told why.
+    The protocol of a connection that is aborted at once.
     """
 
     def connectionMade(self) -> None:
-        # Not by returning no protocol: over TLS Twisted does not check for that.
+        # A factory could return no protocol instead, but Twisted's TLS fails on L{None}.
         abort(self.transport)
 
 
 class HeartbeatServerFactory(HeartbeatFactory):
     """
-    Watches whoever connects, and is admitted.
+    A factory that watches the peers that connect to it.
 
-    A peer of the built-in protocol is admitted once it has said hello, C{admit} has not said no,
-    and its name is free; any other as soon as it is connected, TLS handshake included, unless
-    C{admit} says no.  Then it is one of the L{peers}, the hook C{connected} is called, and what it
-    has said meanwhile is delivered.
+    A peer of the built-in protocol is admitted once it has said hello, C{admit} has agreed, and its
+    name is free.  A peer of any other protocol is admitted once it is connected, TLS handshake
+    included, and C{admit} has agreed.  It is then one of the L{peers}, the hook C{connected} is
+    called, and what the peer has said meanwhile is delivered.
 
-    @ivar peers: the links that it watches, by generation.
+    @ivar peers: the links of the admitted peers, by generation.
     """
 
     def __init__(
@@ -65,73 +75,66 @@ class HeartbeatServerFactory(HeartbeatFactory):
         **settings: Any,
     ) -> None:
         """
-        @param wrappedFactory: makes the protocols; those of the built-in protocol if L{None}.
+        @param wrappedFactory: makes the protocols; L{HeartbeatProtocol}s if L{None}.
         @param serverLimits: L{None} for none.
         @param admit: takes a peer's address, its TLS certificate (C{OpenSSL.crypto.X509}, L{None}
-            without one) and its L{hello<wire.Hello>} (L{None} from a protocol that has none), and
-            says whether it may come in: L{None} or L{True} if it may, L{False} or the reason, a
-            C{str}, if not; or a Deferred or a coroutine of that.  If it fails, the peer is refused.
+            without one) and its L{hello<wire.Hello>} (L{None} from a protocol that has none).
+            Returns L{None} or L{True} to admit the peer; L{False} or the reason, a C{str}, to
+            refuse it; or a Deferred or a coroutine of that.  If it fails, the peer is refused.
         @param settings: as for L{HeartbeatFactory}.
         """
         super().__init__(wrappedFactory or Factory.forProtocol(HeartbeatProtocol), **settings)
         self._settings["phase"] = random.random
         self.serverLimits = serverLimits or ServerLimits.off()
         self.admit = admit
-        self._roll = PeerRegistry(self)
-        self._settings["proxied"] = self._roll.awaitHeader
-        self.claims = self._roll.claims
-        self.peers = self._roll.peers
+        self._names = NameQueue()
+        self._registry = PeerRegistry(lambda: self.serverLimits, self._names)
+        self._settings["proxied"] = self._registry.awaitHeader
+        self.peers = self._registry.peers
         self._draining = False
 
     def named(self, name: str) -> Link | None:
         """
-        The link to the peer that calls itself so.
+        Return the link to the peer of a name.
 
-        @return: one of the L{peers}; L{None} if there is none of that name.
+        @return: one of the L{peers}; L{None} if none of them has that name.
         """
-        return self._roll.named(name)
+        link = self._names.holder(name)
+        return link if link is not None and link.isUp and link.generation in self.peers else None
 
     @property
     def strangers(self) -> int:
         """
-        How many connections have ended before a hello, or without ever being a peer's: port scans,
-        and the health checks of load balancers.
+        The number of connections that ended before a hello, or that never were a peer's: port
+        scans, and the health checks of load balancers.
         """
-        return self._roll.strangers
+        return self._registry.strangers
 
     def doStart(self) -> None:
-        """
-        See C{IProtocolFactory}.  Whoever listens again is no longer draining.
-        """
+        # A server that listens again is no longer draining.
         self._draining = False
-        self._roll.cutOffs.start()
+        self._registry.refusalLog.start()
         super().doStart()
 
     def doStop(self) -> None:
-        """
-        See C{IProtocolFactory}.
-        """
-        self._roll.cutOffs.stop()
+        self._registry.refusalLog.stop()
         super().doStop()
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
-        """
-        See C{IProtocolFactory}.
-        """
-        counted = self.serverLimits.peersPerAddress is not None and not self._roll.proxied
+        counted = self.serverLimits.peersPerAddress is not None and not self._registry.proxied
         network = networkOf(addr) if counted else None
-        full = self._roll.full(network)
-        if self._draining or (full and len(self._roll.overLimit) >= MAX_POLITE_REFUSALS):
-            return self._cutOff(addr, full or "the server is closing")
+        reason = self._registry.refusalReason(network)
+        if self._draining or (reason and len(self._registry.overLimit) >= MAX_POLITE_REFUSALS):
+            return self._reject(addr, reason or "the server is closing")
         protocol: Any = self.wrappedFactory.buildProtocol(addr)
         if protocol is None:
             return None
-        admission = Admission(self, self._roll)
+        admission = Admission(self, self._registry, self._names)
         linked, link = attachLink(protocol, self.terms, admission)
         admission.link = link
         self._limitMessages(link.protocol)
-        # Known from here, so that a link whose handshake hangs is closed with the others.
-        self._roll.add(link, network, crowds=bool(full))
+        # Added before its handshake: if that hangs, close() and drain() still end the link.
+        self._registry.add(link, network, overLimit=bool(reason))
         return linked  # type: ignore[no-any-return]
 
     def close(self) -> Deferred[Any]:
@@ -152,48 +155,46 @@ class HeartbeatServerFactory(HeartbeatFactory):
         reason: str = "closing",
     ) -> Deferred[Any]:
         """
-        Close all links so that nobody is surprised: admit nobody any more, say goodbye to all, wait
-        for them to go, and then close the rest.  To stop its ports, before, is the caller's part.
+        Admit no further peer, say goodbye to all, wait until they have left, and close the links
+        that are left.  The caller stops the ports, before this call.
 
         @param retryAfter: seconds after which the peers are welcome again.
-        @param spread: seconds, from then on, over which they are to spread.
-        @param grace: seconds to wait for them; at most half of C{Limits.closeTimeout}.
-        @return: fires when all are gone and cleaned up, as that of L{close}.
+        @param spread: seconds, from then on, over which the peers spread their attempts.
+        @param grace: seconds to wait for the peers; at most half of C{Limits.closeTimeout}.
+        @param reason: what the peers are told.
+        @return: fires when all links are gone and cleaned up, see L{close}.
         @raise ValueError: if a value is negative, not finite or too long; then nothing is done.
         """
         goodbye = wire.Goodbye(reason, retryAfter, spread)
         wire.encode(goodbye)
         limit = self.terms.limits.closeTimeout
-        patience = grace if limit is None else min(grace, limit / 2)
-        if not 0 <= patience < inf:
+        wait = grace if limit is None else min(grace, limit / 2)
+        if not 0 <= wait < inf:
             raise ValueError(f"grace is {grace!r}: it must be 0 seconds or more, and finite")
         self._draining = True
         links = self._established()
         for link in links:
             told = link.isUp and sayGoodbye(link, goodbye)
-            if not (told and patience and link.generation in self.peers):
+            if not (told and wait and link.generation in self.peers):
                 link.close()
         gone = DeferredList([link.whenGone() for link in links])
         if not gone.called:
-            left = None if limit is None else limit - patience
-            call = self.terms.clock.callLater(patience, _closeAll, links, left)
+            left = None if limit is None else limit - wait
+            call = self.terms.clock.callLater(wait, _closeAll, links, left)
             gone.addCallback(lambda _: cancelCalls(call))
         return gone
 
     def _established(self) -> list[Link]:
-        return [link for link in self._roll.links if link.state != "new"]
+        return [link for link in self._registry.links if link.state != "new"]
 
-    def _cutOff(self, addr: Any, why: str) -> RejectedConnection:
-        """
-        Not each is told of in the log: they may be many, and come again and again.
-        """
+    def _reject(self, addr: Any, reason: str) -> RejectedConnection:
         clock = self.terms.clock
 
         def announce(others: int) -> None:
-            cause, peer = ClosedHere(f"refused: {why}"), peerName(addr)
+            cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
             self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
-        self._roll.cutOffs.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
+        self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
         return RejectedConnection()
 
     def _limitMessages(self, protocol: Any) -> None:

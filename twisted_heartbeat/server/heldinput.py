@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Held}: what a peer has said before it was admitted.
+L{HeldInput}: what a peer has said before it was admitted.
 """
 
 from __future__ import annotations
@@ -15,40 +15,44 @@ if TYPE_CHECKING:
 
 
 _OVERHEAD = 64
-"""Bytes that anything takes which is kept, beside its own."""
+"""Bytes that an object takes besides its data: a flood of empty messages is no free memory."""
 
 
-class Held:
+class HeldInput:
     """
-    What a peer has said before it is admitted.
+    What a peer has said before it was admitted, in order: frames, or chunks of bytes.
+
+    When it is more than the limit, the link stops to read until the input is delivered.
     """
 
-    __slots__ = ("_link", "_most", "_paused", "_pieces", "_size")
+    __slots__ = ("_link", "_maxSize", "_paused", "_pieces", "_size")
 
-    def __init__(self, link: Link, most: int | None) -> None:
+    def __init__(self, link: Link, maxSize: int | None) -> None:
         """
-        @param most: bytes, after which no more is read; L{None} for any number.
+        @param maxSize: bytes, after which no more is read; L{None} for any number.
         """
         self._link = link
-        self._most = most
-        # No deque: that has room for 64 from the first one on, and many may come at once.
+        self._maxSize = maxSize
+        # An empty deque has room for 64 pieces, and thousands of peers may come at once.
         self._pieces: list[Any] = []
         self._size = 0
         self._paused = False
 
     def keep(self, piece: Any, size: int) -> None:
         """
-        Keep one more.
+        Keep a frame or a chunk.
+
+        @param size: the bytes of its data.
         """
         self._pieces.append(piece)
         self._size += size + _OVERHEAD
-        if self._most is not None and self._size > self._most and not self._paused:
+        if self._maxSize is not None and self._size > self._maxSize and not self._paused:
             self._paused = True
             self._link.pause()
 
     def release(self, deliver: Callable[[Any], None]) -> None:
         """
-        Deliver all, in order, and read on.
+        Deliver all pieces in order, and read again.  Stop when the link is up no longer.
         """
         while self._pieces and self._link.isUp:
             deliver(self._pieces.pop(0))

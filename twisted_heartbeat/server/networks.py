@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{networkOf}: the network that a limit per address counts by.
+L{networkOf}: the network by which C{peersPerAddress} counts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from ..link.config import plainAddress
 
 def networkOf(address: Any) -> str | None:
     """
-    Whose a peer's address is: one IPv4 address, or one IPv6 network of 64 bits, which is what one
-    host has to choose its address from (RFC 4291, 2.5.4).
+    Return the network of a peer: its IPv4 address, or the first 64 bits of its IPv6 address.  An
+    IPv6 host can choose any address of its /64 (RFC 4291, 2.5.4), so that a limit per address would
+    not limit it.
 
     @return: L{None} for an address that has no host, such as a UNIX socket's.
     """
@@ -26,6 +27,6 @@ def networkOf(address: Any) -> str | None:
     try:
         number = int(IPv6Address(host.partition("%")[0]))
     except ValueError:
-        # A load balancer's header may hold anything.
+        # The host of a load balancer's header need not be an address.
         return host
     return f"{IPv6Address(number >> 64 << 64)}/64"

@@ -2,115 +2,132 @@
 # See LICENSE for details.
 
 """
-L{PeerRegistry}: who is in a server, and who is on the way in.
+L{PeerRegistry}: the links of a server, and how many of them there may be.
+
+Each link is in a table, by generation:
+
+ - C{pending}: counted, and not yet admitted;
+ - C{peers}: counted, and admitted;
+ - C{overLimit}: not counted, because there was no room or because it is refused;
+ - C{closing}: not counted any more, because it has begun to close.
+
+A new link begins in C{pending}, or in C{overLimit} if the server is full.  From there it moves to
+C{pending} if there is room when its peer has said hello.  A link that begins to close leaves the
+counted tables in the reactor's next turn, and every table when it has ended.
+
+A link that is counted may have a newcomer of the same name behind it, see L{NameQueue}.  When it is
+counted no longer, its place goes to that newcomer at once; otherwise other newcomers could take the
+place while its cleanups run.
+
+A server may have tens of thousands of links.  What only some links have is therefore kept in
+dictionaries, and not on the link: a network, where networks are limited, and a count of pings,
+where the peer sends pings.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
 from ..logs import LogRateLimit
+from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.wheel import timerWheelFor
-from .admission import sayGoodbye
 from .networks import networkOf
 from .ratelimit import PingRateLimit
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
+    from ..core.settings import ServerLimits
     from ..link.link import Link
-    from .admission import Admission, AdmissionPolicy
+    from .names import NameQueue
 
 
 MAX_POLITE_REFUSALS = 32
 """
-Peers for which there is no room that are kept at a time, until they have read why, or until the
-holder of their name has ended.  Others beside them are cut off.
+Links over the limit whose connections are kept open at a time, until the peer has read why it is
+refused, or until the holder of its name has ended.  Further ones are closed at once.
 """
 
-CUT_OFF_INTERVAL = 1.0
-"""Seconds between two events of the log about peers that were cut off."""
+REFUSAL_LOG_INTERVAL = 1.0
+"""Seconds between two events of the log about connections that were closed at once."""
 
 
 class PeerRegistry:
     """
-    Who is in a server, and who is on the way in.  It owns the links of those who are in.
+    The links of a server, and the owner of those that are admitted.
 
-    They may be many, so what only some have is kept in tables, by generation: a place in a row, a
-    count of their pings, where they are.
-
-    Those who want one name stand in a row, of which the first alone may be in.
-
-    @ivar peers: the links of those who are in, by generation.
-    @ivar pending: the links of those who are counted, and not yet in.
-    @ivar overLimit: the links that are refused, that were pinging too often, or for which there is
-        no room, until they are gone.
-        They are not counted.
-    @ivar closing: the other links that are closing: they count for no limit, and have no name.
-    @ivar proxied: whether links have come by way of a load balancer, so that where a peer is can be
-        told no sooner than its link is ready.
-    @ivar strangers: how many have left before their hello, or without ever being a peer.
-    @ivar cutOffs: limits the events about peers that are cut off.
-    @ivar claims: the last of those who want a name, by name.
-    @ivar ahead: the one right ahead in the row, by generation.
+    @ivar peers: the admitted links, by generation.
+    @ivar pending: the links that are counted and not yet admitted.
+    @ivar overLimit: the links for which there is no room, that are refused, or that pinged too
+        often.
+    @ivar closing: the other links that are closing.
+    @ivar proxied: whether links have come through a load balancer.  The address of a new connection
+        may then be the load balancer's, so that a link is counted by its network only once it is
+        ready.
+    @ivar strangers: the number of links that ended before their peer said hello, or that never were
+        a peer's.
+    @ivar refusalLog: limits the events about connections that are closed at once.
     """
 
-    def __init__(self, server: AdmissionPolicy) -> None:
-        self._server = server
+    def __init__(self, limits: Callable[[], ServerLimits], names: NameQueue) -> None:
+        """
+        @param limits: returns the limits that hold at this time.
+        """
+        self._limits = limits
+        self._names = names
         self.peers: dict[int, Link] = {}
         self.pending: dict[int, Link] = {}
         self.overLimit: dict[int, Link] = {}
         self.closing: dict[int, Link] = {}
-        self.claims: dict[str, Link] = {}
-        self.ahead: dict[int, Link] = {}
         self.proxied = False
         self.strangers = 0
-        self.cutOffs = LogRateLimit(CUT_OFF_INTERVAL)
-        self._behind: dict[int, Admission] = {}
+        self.refusalLog = LogRateLimit(REFUSAL_LOG_INTERVAL)
         self._networks: dict[int, str] = {}
-        self._there: Counter[str] = Counter()
+        self._connectedFrom: Counter[str] = Counter()
         self._bucketsEmptyAt: dict[int, float] = {}
         self._newlyClosing: list[Link] = []
 
-    # Who is there.
+    # The tables.
 
-    def add(self, link: Link, network: str | None, *, crowds: bool) -> None:
+    def add(self, link: Link, network: str | None, *, overLimit: bool) -> None:
         """
-        One more is on the way in.
+        Add a new link.
 
-        @param network: where the peer is, if those who are there are counted.
-        @param crowds: whether there is no room for it.
+        @param network: the peer's, where the peers of a network are counted.
+        @param overLimit: whether there is no room for the link.
         """
-        if crowds:
+        if overLimit:
             self.overLimit[link.generation] = link
         else:
             self._count(link, network)
 
     def admit(self, link: Link) -> None:
         """
-        It is in, and its way in is behind it.
+        Move a link from the pending to the admitted ones, take over its ownership, and announce it
+        as connected.
         """
         self.peers[link.generation] = self.pending.pop(link.generation)
         if not self.pending:
-            # An empty dictionary keeps its room, and a crowd needs much.
+            # An emptied dictionary keeps the size that thousands of newcomers gave it.
             self.pending.clear()
         link.owner = self
         link.announceConnected()
 
-    def refuse(self, link: Link) -> bool:
+    def refuse(self, link: Link, goodbye: wire.Goodbye) -> None:
         """
-        Count a link among the refused.
-
-        @return: whether its connection can be kept open until the peer has read why.
+        Say goodbye, and close a link.  Unless too many are over the limit, its connection stays
+        open until the peer has read the goodbye.
         """
+        sayGoodbye(link, goodbye)
         self.overLimit[link.generation] = link
-        return len(self.overLimit) <= MAX_POLITE_REFUSALS
+        link.close(lingers=not self.isOverfull)
 
     def forget(self, link: Link) -> None:
         """
-        It is gone, and only its place in the row is left.
+        Remove a link that has ended.
         """
         generation = link.generation
         self._uncount(link)
@@ -120,63 +137,90 @@ class PeerRegistry:
 
     def strangerLeft(self, link: Link) -> None:
         """
-        Count a link that has ended before its peer was known, and clean up after it.
+        Count and clean up a link that has ended before its peer was known.
         """
         self.strangers += 1
         link.cleanUpStranger()
 
-    # How many there may be.
-
-    def full(self, network: str | None, without: Link | None = None) -> str:
+    @property
+    def links(self) -> list[Link]:
         """
-        Why there is no room for one more.
-
-        @param network: where it is.
-        @param without: a link that is to be thought away.
+        All links, the oldest first.
         """
-        limits, here, there = self._server.serverLimits, self.here, self.there(network)
+        links = self.peers | self.pending | self.overLimit | self.closing
+        return [links[generation] for generation in sorted(links)]
+
+    # The limits.
+
+    @property
+    def connected(self) -> int:
+        """
+        The number of links that are counted.
+        """
+        return len(self.peers) + len(self.pending)
+
+    def connectedFrom(self, network: str | None) -> int:
+        """
+        Return how many links are counted in a network.
+        """
+        return 0 if network is None else self._connectedFrom[network]
+
+    def refusalReason(self, network: str | None, without: Link | None = None) -> str:
+        """
+        Return why there is no room for one more link; an empty string if there is room.
+
+        @param network: the new link's.
+        @param without: a link that is not to be counted.
+        """
+        limits = self._limits()
+        connected, connectedFrom = self.connected, self.connectedFrom(network)
         if without is not None and self._isCounted(without):
-            here -= 1
-            there -= network is not None and self._networks.get(without.generation) == network
-        if limits.peers is not None and here >= limits.peers:
-            return f"{here} peers are connected, and no more than {limits.peers} may be"
-        if limits.peersPerAddress is not None and there >= limits.peersPerAddress:
-            most = limits.peersPerAddress
-            return f"{there} peers are connected from {network}, and no more than {most} may be"
+            connected -= 1
+            isNear = network is not None and self._networks.get(without.generation) == network
+            connectedFrom -= isNear
+        if limits.peers is not None and connected >= limits.peers:
+            return f"{connected} peers are connected, and no more than {limits.peers} may be"
+        most = limits.peersPerAddress
+        if most is not None and connectedFrom >= most:
+            words = f"{connectedFrom} peers are connected from {network}"
+            return f"{words}, and no more than {most} may be"
         return ""
 
-    def seat(self, link: Link) -> str:
+    def reserve(self, link: Link) -> str:
         """
-        Count a link for which there was no room, if there is room by now.
+        Count a link that was over the limit, if there is room now.
 
-        @return: why there is still none.
+        @return: why there is no room; an empty string if the link is counted.
         """
         if link.generation not in self.overLimit:
             return ""
         network = self._networkOf(link)
-        full = self.full(network)
-        if not full:
+        reason = self.refusalReason(network)
+        if not reason:
             del self.overLimit[link.generation]
             self._count(link, network)
-        return full
+        return reason
 
-    def crowded(self, link: Link) -> bool:
+    def mayReplaceHolder(self, link: Link) -> bool:
         """
-        Whether it is one of too many for which there is no room.
+        Whether there would be room for a link without the holder of its name, which may be the
+        ghost of the same peer.
         """
-        return link.generation in self.overLimit and len(self.overLimit) > MAX_POLITE_REFUSALS
+        holder = self._names.holder(link.name) if link.name else None
+        return holder is not None and not self.refusalReason(self._networkOf(link), holder)
 
-    def mayReplace(self, link: Link) -> bool:
+    @property
+    def isOverfull(self) -> bool:
         """
-        Whether there would be room for a link if the holder of its name, which may be the same
-        peer's ghost, were gone.
+        Whether more links are over the limit than may be told why.
         """
-        holder = self._firstIn(link.name) if link.name else None
-        return holder is not None and not self.full(self._networkOf(link), holder)
+        return len(self.overLimit) > MAX_POLITE_REFUSALS
+
+    # The load balancer's header.
 
     def awaitHeader(self, link: Link) -> None:
         """
-        Do not count a link at the address of its load balancer.
+        Do not count a link in the network of its load balancer.
         """
         self.proxied = True
         if self._isCounted(link):
@@ -185,14 +229,14 @@ class PeerRegistry:
 
     def headerReceived(self, link: Link) -> None:
         """
-        Count a link at its peer's own address, if there is room.
+        Count a link in its peer's own network, if there is room.
         """
         self._uncount(link)
         self.overLimit[link.generation] = link
-        self.seat(link)
+        self.reserve(link)
 
     def _networkOf(self, link: Link) -> str | None:
-        counts = self._server.serverLimits.peersPerAddress is not None
+        counts = self._limits().peersPerAddress is not None
         return networkOf(link.peer) if counts and not link.isHealthCheck else None
 
     def _isCounted(self, link: Link) -> bool:
@@ -202,7 +246,7 @@ class PeerRegistry:
         self.pending[link.generation] = link
         if network is not None:
             self._networks[link.generation] = network
-            self._there[network] += 1
+            self._connectedFrom[network] += 1
 
     def _uncount(self, link: Link) -> None:
         generation = link.generation
@@ -212,140 +256,46 @@ class PeerRegistry:
         self.pending.pop(generation, None)
         network = self._networks.pop(generation, None)
         if network is not None:
-            self._there[network] -= 1
-            if not self._there[network]:
-                del self._there[network]
-        heir = self._behind.get(generation)
-        if heir is not None:
-            # At once, because its place could otherwise be gone before its cleanups have finished.
-            self.seat(heir.link)
+            self._connectedFrom[network] -= 1
+            if not self._connectedFrom[network]:
+                del self._connectedFrom[network]
+        successor = self._names.next(link)
+        if successor is not None:
+            self.reserve(successor)
 
-    @property
-    def links(self) -> list[Link]:
-        """
-        All of them, the first that came first.
-        """
-        links = self.peers | self.pending | self.overLimit | self.closing
-        return [links[generation] for generation in sorted(links)]
-
-    @property
-    def here(self) -> int:
-        """
-        How many there are, without those that are refused or closing.
-        """
-        return len(self.peers) + len(self.pending)
-
-    def there(self, network: str | None) -> int:
-        """
-        How many of them are in a network.
-        """
-        return 0 if network is None else self._there[network]
-
-    # Whose a name is.
-
-    def named(self, name: str) -> Link | None:
-        """
-        Who is in, and has that name.
-        """
-        link = self._firstIn(name)
-        return link if link is not None and link.isUp and link.generation in self.peers else None
-
-    def _firstIn(self, name: str) -> Link | None:
-        """
-        The first in the row of those who want a name.
-        """
-        link = self.claims.get(name)
-        while link is not None and link.generation in self.ahead:
-            link = self.ahead[link.generation]
-        return link
-
-    def claim(self, claimant: Admission) -> None:
-        """
-        One more wants its name, if it has one.
-        """
-        link = claimant.link
-        if link.name:
-            ahead = self.claims.get(link.name)
-            if ahead is not None:
-                self._stand(claimant, ahead)
-            self.claims[link.name] = link
-
-    def leaveRow(self, link: Link) -> None:
-        """
-        It wants its name no more.
-        """
-        ahead = self.ahead.pop(link.generation, None)
-        behind = self._behind.pop(link.generation, None)
-        if ahead is not None:
-            del self._behind[ahead.generation]
-        if behind is not None:
-            del self.ahead[behind.link.generation]
-            if ahead is not None:
-                self._stand(behind, ahead)
-            # Not from here: those who stand in one row may be many.
-            timerWheelFor(self._server.terms.clock).callSoon(behind.settle)
-        elif ahead is not None:
-            self.claims[link.name] = ahead
-        elif self.claims.get(link.name) is link:
-            del self.claims[link.name]
-
-    def _stand(self, claimant: Admission, ahead: Link) -> None:
-        self.ahead[claimant.link.generation] = ahead
-        self._behind[ahead.generation] = claimant
-
-    # What the links of those who are in tell their owner.
+    # What an admitted link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+        pass
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self.forget(link)
         link.cleanUp()
         if link.name:
-            # Whoever is to have its name has to wait for its cleanups.
-            link.whenGone().addCallback(lambda _: self.leaveRow(link))
+            # Sooner, the next holder of the name would be connected during these cleanups.
+            link.whenGone().addCallback(lambda _: self._names.leave(link))
 
     def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        # Not from here: the caller may be going through the peers.
+        # Not from here: the caller may be iterating over the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
-            timerWheelFor(self._server.terms.clock).callSoon(self._uncountClosing)
+            timerWheelFor(link.clock).callSoon(self._uncountClosing)
 
     def _uncountClosing(self) -> None:
-        """
-        Count the links that have begun to close no more, and have each that is next for one of
-        their names wait for the cleanups only.
-        """
         links, self._newlyClosing = self._newlyClosing, []
         for link in links:
-            generation = link.generation
             if link.state == "closing":
                 self._uncount(link)
-                if generation not in self.overLimit:
-                    self.closing[generation] = link
-            behind = self._behind.get(generation)
-            if behind is not None:
-                timerWheelFor(link.clock).callSoon(behind.settle)
+                if link.generation not in self.overLimit:
+                    self.closing[link.generation] = link
+            self._names.linkClosing(link)
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.  The first comes here, too:
-        those who never ping are not counted.
-        """
-        most = self._server.serverLimits.pingsPerSecond
+        # A link's first ping comes here, too, so that a peer that never pings has no bucket.
+        most = self._limits().pingsPerSecond
         if most is None:
             link.pingsLeft = -1
             return
@@ -353,10 +303,21 @@ class PeerRegistry:
         emptyAt = self._bucketsEmptyAt.get(link.generation, now - link.age - limit.BURST)
         granted, self._bucketsEmptyAt[link.generation] = limit.grant(emptyAt, now)
         if granted:
-            # This one is the first of them.
+            # This ping is the first of those.
             link.pingsLeft = granted - 1
             return
         words = f"the peer sent more than {most} pings in a second, and has none saved"
         link.recordCause(ProtocolViolation(words))
-        sayGoodbye(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
-        link.close(lingers=self.refuse(link))
+        self.refuse(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
+
+
+def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:
+    """
+    Send a goodbye to a link's peer, if its protocol is the built-in one.
+
+    @return: whether it is.
+    """
+    if not isinstance(link.protocol, HeartbeatProtocol):
+        return False
+    link.protocol.sayGoodbye(goodbye)
+    return True
