@@ -66,9 +66,9 @@ async def keptAndFound(service: Any, proxy: FaultProxy) -> None:
             await within(service.whenConnected(), AMPLE)
             link = service.link
             await wait(1.5 * BOUND)
-            if link.usable:
+            if link.isUp:
                 break
-        assert link.usable
+        assert link.isUp
         proxy.inject(BlackHole(), connections="existing")
         assert isinstance(await within(link.whenGone(), AMPLE), PeerSilent)
         await within(service.whenConnected(), AMPLE)
