@@ -928,7 +928,7 @@ def test_nameThatIsNoText(value: Any) -> None:
     scene.start()
     scene.connected()
     assert scene.factory.link is not None
-    assert scene.factory._heartbeatConnectors.terms.name == "Mine"
+    assert scene.factory._heartbeatConnectors.config.name == "Mine"
     end(scene)
 
 

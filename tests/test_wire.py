@@ -206,7 +206,7 @@ def test_shortWay(data: bytes, kind: type[FrameReader]) -> None:
     for anything else it takes nothing.
     """
     short, long = kind(), kind()
-    frame = short.whole(data)
+    frame = short.readSingleFrame(data)
     if frame is None:
         assert outcomeOf(data, len(data) or 1, short) == outcomeOf(data, len(data) or 1, long)
     else:
@@ -221,17 +221,17 @@ def test_everyHeartbeatTakesTheShortWay(kind: type[FrameReader]) -> None:
     is left to be complained of.
     """
     reader = kind(1000)
-    assert reader.whole(encodePing(7, 3.5)) == Ping(7, 3.5)
+    assert reader.readSingleFrame(encodePing(7, 3.5)) == Ping(7, 3.5)
     assert list(reader.receive(encode(Hello()))) == [Hello()]
-    assert reader.whole(encodePong(9)) == Pong(9)
-    assert reader.whole(encode(Data(b"abc"))) == Data(b"abc")
+    assert reader.readSingleFrame(encodePong(9)) == Pong(9)
+    assert reader.readSingleFrame(encode(Data(b"abc"))) == Data(b"abc")
     data = encode(Data(encodePong(1) * 2))
     assert list(reader.receive(data[:12])) == []
-    assert reader.whole(data[12:24]) is None
+    assert reader.readSingleFrame(data[12:24]) is None
     assert list(reader.receive(data[12:24])) == []
     assert list(reader.receive(data[24:])) == [Data(encodePong(1) * 2)]
-    assert reader.whole(encodePong(10)) == Pong(10)
-    assert reader.whole(encode(Data(bytes(1001)))) is None
+    assert reader.readSingleFrame(encodePong(10)) == Pong(10)
+    assert reader.readSingleFrame(encode(Data(bytes(1001)))) is None
 
 
 def test_noShortWayAroundTheOrder() -> None:
@@ -240,12 +240,12 @@ def test_noShortWayAroundTheOrder() -> None:
     a goodbye.
     """
     early, parted, broken = StreamReader(), StreamReader(), StreamReader()
-    assert early.whole(encode(Data(b"early"))) is None
+    assert early.readSingleFrame(encode(Data(b"early"))) is None
     assert list(parted.receive(encode(Goodbye()))) == [Goodbye()]
     with pytest.raises(ProtocolViolation):
         list(broken.receive(b"\0"))
     for reader in (parted, broken):
-        assert reader.whole(encodePong(1)) is None
+        assert reader.readSingleFrame(encodePong(1)) is None
     with pytest.raises(ProtocolViolation):
         list(broken.receive(encodePong(1)))
     assert list(parted.receive(encodePong(1))) == []

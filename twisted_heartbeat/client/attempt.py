@@ -42,10 +42,10 @@ class AttemptOwner(Protocol):
     """
     Who makes an attempt, and hears once what it has come to.
 
-    @ivar terms: what its links have in common.
+    @ivar config: what its links have in common.
     """
 
-    terms: LinkConfig
+    config: LinkConfig
 
     def attemptConnected(self, link: Link) -> None:
         """It has led to a link."""
@@ -85,9 +85,9 @@ class EndpointAttempt:
         self._timer: IDelayedCall | PeerDeadline | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint, factory: IProtocolFactory) -> None:
-        limit = self._driver.terms.limits.connectTimeout
+        limit = self._driver.config.limits.connectTimeout
         if limit is not None:
-            self._timer = PeerDeadline(self._driver.terms.clock, limit, self._timedOut, limit)
+            self._timer = PeerDeadline(self._driver.config.clock, limit, self._timedOut, limit)
         self._connecting = maybeDeferred(self._connect, endpoint, AttemptFactory(factory, self))
         self._connecting.addCallbacks(self._endpointConnected, self._endpointFailed)
 
@@ -109,7 +109,7 @@ class EndpointAttempt:
             # While an endpoint asks for a protocol it can not be cancelled, but it will get none;
             # and if it makes nothing of that, it is cancelled after all.
             self._cancelTimer()
-            self._timer = self._driver.terms.clock.callLater(0, self._cancelEndpoint)
+            self._timer = self._driver.config.clock.callLater(0, self._cancelEndpoint)
         else:
             self._cancelEndpoint()
 
@@ -128,7 +128,7 @@ class EndpointAttempt:
             self._building = False
         if protocol is None or self._cause is not None:
             raise NoProtocol
-        linked, self._link = attachLink(protocol, self._driver.terms, self)
+        linked, self._link = attachLink(protocol, self._driver.config, self)
         return linked
 
     def linkReady(self, link: Link) -> None:
@@ -255,13 +255,13 @@ class Preparation:
     """
 
     def __init__(
-        self, terms: LinkConfig, prepared: Callable[[], None], rejected: Callable[[Cause], None]
+        self, config: LinkConfig, prepared: Callable[[], None], rejected: Callable[[Cause], None]
     ) -> None:
         """
         @param prepared: called when the call has ended well.
         @param rejected: called with the cause when the call has failed, or has taken too long.
         """
-        self._terms = terms
+        self._config = config
         self._prepared = prepared
         self._rejected = rejected
         self._calling: Deferred[Any] | None = None
@@ -269,9 +269,9 @@ class Preparation:
         self._over = False
 
     def begin(self, prepareConnection: PrepareConnection, protocol: object) -> None:
-        limit = self._terms.limits.connectTimeout
+        limit = self._config.limits.connectTimeout
         if limit is not None:
-            self._timer = PeerDeadline(self._terms.clock, limit, self._timedOut, limit)
+            self._timer = PeerDeadline(self._config.clock, limit, self._timedOut, limit)
         self._calling = maybeDeferred(prepareConnection, protocol)
         self._calling.addCallbacks(self._succeeded, self._failed)
 

@@ -60,11 +60,11 @@ class _ConnectorDriver(_PreparingDriver):
     """
 
     def __init__(self, factory: HeartbeatClientFactory, connectors: _Connectors) -> None:
-        super().__init__(connectors.terms, self._exhausted)
+        super().__init__(connectors.config, self._exhausted)
         self._factory = factory
         self._connectors = connectors
         # Those that it uses may be slower.
-        self._given = self.terms
+        self._given = self.config
         # None while the connector is idle: the application alone decides how long it is kept.
         self._connector: IConnector | None = None
         self._underWay = False
@@ -78,10 +78,10 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Use the settings that the factory has now.
         """
-        terms = self._connectors.terms
-        if terms is not self._given:
-            self._given = self.terms = terms
-            self._slower = 0
+        config = self._connectors.config
+        if config is not self._given:
+            self._given = self.config = config
+            self._timesDoubled = 0
 
     # What the connector does.
 
@@ -95,7 +95,7 @@ class _ConnectorDriver(_PreparingDriver):
         self._reason = self._wanted = None
         if self._ordered:
             return
-        if self.supervision.state is State.WAITING:
+        if self.reconnector.state is State.WAITING:
             self.retryNow()
         else:
             self._begin()
@@ -115,7 +115,7 @@ class _ConnectorDriver(_PreparingDriver):
         """
         The factory has handled that.
         """
-        waits = self.supervision.state in (State.WAITING, State.DECIDING)
+        waits = self.reconnector.state in (State.WAITING, State.DECIDING)
         if not self._underWay and self._wanted is None and not waits:
             self._connector = None
 
@@ -161,7 +161,7 @@ class _ConnectorDriver(_PreparingDriver):
         End the wait or the attempt.  A link stays up.
         """
         self._wanted = None
-        state = self.supervision.state
+        state = self.reconnector.state
         if state is State.CONNECTING and self._underWay:
             try:
                 if self._connector is not None:
@@ -170,7 +170,7 @@ class _ConnectorDriver(_PreparingDriver):
                 # It is connected, and there is nothing to stop.
                 return
         if state in (State.CONNECTING, State.WAITING, State.DECIDING):
-            self.obey(self.supervision.stop())
+            self.execute(self.reconnector.stop())
         self.settled()
 
     # What the link tells.
@@ -180,18 +180,18 @@ class _ConnectorDriver(_PreparingDriver):
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
         self._underWay = True
-        if self.supervision.state is not State.CONNECTING:
+        if self.reconnector.state is not State.CONNECTING:
             self._begin()
         self.link = link
         self._resetEarly = False
         self.prepareConnection = self._factory.prepareConnection
-        self.obey(self.supervision.connected())
+        self.execute(self.reconnector.connected())
 
     def linkProven(self, link: Link) -> None:
         """
         See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
         """
-        if link is self.link and self.supervision.state is State.CONNECTED:
+        if link is self.link and self.reconnector.state is State.CONNECTED:
             self._proveEarly()
 
     def linkClosing(self, link: Link) -> None:
@@ -222,13 +222,13 @@ class _ConnectorDriver(_PreparingDriver):
         """
         Whether a link that has ended had been proven.
         """
-        prepared = self.supervision.state is State.CONNECTED
+        prepared = self.reconnector.state is State.CONNECTED
         proven = isProven(link.facts(prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
             # The link was taken for proven when the peer had said what proves it.
-            self.supervision.remember()
+            self.reconnector.restoreFailures()
         return proven
 
     @property
@@ -253,7 +253,7 @@ class _ConnectorDriver(_PreparingDriver):
             # The application has called connect().
             return
         if not self._factory.continueTrying:
-            self.obey(self.supervision.stop())
+            self.execute(self.reconnector.stop())
             self.settled()
             return
         connector: Any = self._connector
@@ -267,13 +267,13 @@ class _ConnectorDriver(_PreparingDriver):
                 # in this one it would refuse to connect for ever.
                 connector.state = "disconnected"
             self._notUnderWay()
-            self.obey(self.supervision.failed(causeOfFailure(error), self.now))
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
         finally:
             self._ordered = False
 
     def cancelAttempt(self) -> None:
         # The connector was stopped before, or has no attempt under way.
-        self.obey(self.supervision.failed(ClosedHere(), self.now))
+        self.execute(self.reconnector.failed(ClosedHere(), self.now))
 
     def announce(self) -> None:
         super().announce()
@@ -285,7 +285,7 @@ class _ConnectorDriver(_PreparingDriver):
         return self._factory.nextDelay(attempt, cause)
 
     def gaveUp(self, cause: Cause) -> None:
-        self._connectors.tellRetries(self.supervision.failures)
+        self._connectors.tellRetries(self.reconnector.failures)
         self._connector = None
 
     def _begin(self) -> None:
@@ -295,8 +295,8 @@ class _ConnectorDriver(_PreparingDriver):
         self._cancelWait()
         self.cancelPrepare()
         self._ended = self.link = None
-        self.supervision = Reconnector(self._exhausted)
-        self.obey(self.supervision.start())
+        self.reconnector = Reconnector(self._exhausted)
+        self.execute(self.reconnector.start())
 
     def _notUnderWay(self) -> None:
         """
@@ -322,13 +322,13 @@ class _ConnectorDriver(_PreparingDriver):
         if cause is None:
             return
         self._connectors.heedReset()
-        supervision = self.supervision
+        supervision = self.reconnector
         if supervision.state is State.CLEANING:
-            self.obey(supervision.cleaned(self.now))
+            self.execute(supervision.cleaned(self.now))
         elif supervision.state is State.CONNECTING:
-            self.obey(supervision.failed(cause, self.now))
+            self.execute(supervision.failed(cause, self.now))
         else:
-            self.obey(supervision.retry(cause, self.now))
+            self.execute(supervision.retry(cause, self.now))
 
 
 _CONNECTOR_STATES = ("disconnected", "connecting", "connected")
@@ -369,7 +369,7 @@ class _Connectors:
         # Those of links that have no connector, because an endpoint made them for example.
         self._loose: WeakSet[_ConnectorDriver] = WeakSet()
         self._settings: tuple[object, ...] = ()
-        self._terms: LinkConfig | None = None
+        self._config: LinkConfig | None = None
 
     def __iter__(self) -> Iterator[_ConnectorDriver]:
         held = (driver for _, driver in self._held.values())
@@ -418,7 +418,7 @@ class _Connectors:
         self._links += 1
         if protocol is None:
             return driver.declined()
-        return attachLink(protocol, driver.terms, driver)[0]
+        return attachLink(protocol, driver.config, driver)[0]
 
     def build(self, build: Callable[[], Any]) -> Any:
         """
@@ -441,13 +441,13 @@ class _Connectors:
         finally:
             self._proving, self._factory.continueTrying = before, continueTrying
 
-    def forgive(self) -> None:
+    def resetFailures(self) -> None:
         """
         Forget the failures of the connector whose link is being proven, else those of all.
         """
         self.toldRetries = 0
         for driver in self if self._proving is None else [self._proving]:
-            driver.supervision.forgive()
+            driver.reconnector.resetFailures()
 
     def tellRetries(self, retries: int) -> None:
         """
@@ -457,23 +457,23 @@ class _Connectors:
 
     def heedReset(self) -> None:
         """
-        Forget the failures if a subclass has reset C{retries} without L{forgive}, by calling the
-        C{resetDelay} of C{ReconnectingClientFactory} for example.
+        Forget the failures if a subclass has reset C{retries} without L{resetFailures}.  It may
+        have called the C{resetDelay} of C{ReconnectingClientFactory}, for example.
         """
         if self.toldRetries and not self._factory.retries:
-            self.forgive()
+            self.resetFailures()
 
     @property
-    def terms(self) -> LinkConfig:
+    def config(self) -> LinkConfig:
         """
         What their links have in common.
         """
         of = self._factory
         settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
-        if self._terms is None or settings != self._settings:
+        if self._config is None or settings != self._settings:
             self.requireSettings()
             self._settings = settings
-            self._terms = LinkConfig(
+            self._config = LinkConfig(
                 clock=clockFor(of.clock),
                 heartbeat=of.heartbeat,
                 keepAlive=of.keepAlive,
@@ -484,7 +484,7 @@ class _Connectors:
                 name=of.name if of.name and isinstance(of.name, str) else type(of).__name__,
                 generations=self.generations,
             )
-        return self._terms
+        return self._config
 
     def requireSettings(self) -> None:
         """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import LogLevel
 
-from ..core import commands as orders
+from ..core import commands
 from ..core.backoff import Backoff, requestedDelay
 from ..core.causes import GoodbyeCode, PeerClosed
 from ..core.diagnosis import causeOfFailure
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_SLOWER = 3
+_MAX_DOUBLINGS = 3
 """How many times a peer can have the interval doubled: the bound that the user asked for grows with
 it."""
 
@@ -48,34 +48,34 @@ _OVERSLEPT = 0.25
 
 class Driver:
     """
-    Carries out orders.
+    Carries out commands.
 
-    @ivar supervision: who gives them.
+    @ivar reconnector: who gives them.
     """
 
-    def __init__(self, terms: LinkConfig, exhausted: GiveUpTest) -> None:
-        self.terms = terms
-        self.supervision = Reconnector(exhausted)
+    def __init__(self, config: LinkConfig, exhausted: GiveUpTest) -> None:
+        self.config = config
+        self.reconnector = Reconnector(exhausted)
         self.link: Link | None = None
-        self._slower = 0
+        self._timesDoubled = 0
         self._queue: deque[Command] = deque()
         self._busy = False
         self._wait: IDelayedCall | None = None
-        self._carry: dict[type, Callable[[Any], None]] = {
-            orders.Attempt: self._attempt,
-            orders.CancelAttempt: lambda order: self.cancelAttempt(),
-            orders.Prepare: lambda order: self.prepare(),
-            orders.CancelPrepare: lambda order: self.cancelPrepare(),
-            orders.Announce: lambda order: self.announce(),
-            orders.Abort: lambda order: self._abort(order.cause),
-            orders.Close: lambda order: self.closeLink(),
-            orders.CleanUp: lambda order: self._cleanUp(),
-            orders.ReportFailure: lambda order: self.reportFailure(order.cause),
-            orders.ChooseDelay: self._chooseDelay,
-            orders.Wait: self._startWait,
-            orders.CancelWait: lambda order: self._cancelWait(),
-            orders.GiveUp: lambda order: self._giveUp(order.cause),
-            orders.Stopped: lambda order: self.stopped(),
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            commands.Attempt: self._attempt,
+            commands.CancelAttempt: lambda command: self.cancelAttempt(),
+            commands.Prepare: lambda command: self.prepare(),
+            commands.CancelPrepare: lambda command: self.cancelPrepare(),
+            commands.Announce: lambda command: self.announce(),
+            commands.Abort: lambda command: self._abort(command.cause),
+            commands.Close: lambda command: self.closeLink(),
+            commands.CleanUp: lambda command: self._cleanUp(),
+            commands.ReportFailure: lambda command: self.reportFailure(command.cause),
+            commands.ChooseDelay: self._chooseDelay,
+            commands.Wait: self._startWait,
+            commands.CancelWait: lambda command: self._cancelWait(),
+            commands.GiveUp: lambda command: self._giveUp(command.cause),
+            commands.Stopped: lambda command: self.stopped(),
         }
 
     @property
@@ -83,9 +83,9 @@ class Driver:
         """
         Seconds of the links' clock.
         """
-        return self.terms.clock.seconds()
+        return self.config.clock.seconds()
 
-    def obey(self, given: Iterable[Command]) -> None:
+    def execute(self, given: Iterable[Command]) -> None:
         """
         Carry out orders, after those that are under way.
         """
@@ -95,9 +95,9 @@ class Driver:
         self._busy = True
         try:
             while self._queue:
-                order = self._queue.popleft()
-                carry, kind = self._carry[type(order)], type(order).__name__
-                guarded(_log, "The order {order} failed", carry, order, order=kind)
+                command = self._queue.popleft()
+                handle, kind = self._handlers[type(command)], type(command).__name__
+                guarded(_log, "The command {command} failed", handle, command, command=kind)
         finally:
             self._busy = False
 
@@ -105,7 +105,7 @@ class Driver:
         """
         Cut a wait short.
         """
-        if self.supervision.state is State.WAITING:
+        if self.reconnector.state is State.WAITING:
             self._cancelWait()
             self._waited()
 
@@ -115,13 +115,13 @@ class Driver:
         """
         if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
-        self.obey(self.supervision.lost(cause, self.now, proven=proven))
+        self.execute(self.reconnector.lost(cause, self.now, proven=proven))
 
     # What the drivers differ in.
 
     def attempt(self, number: int) -> None:
         """
-        See L{orders.Attempt<twisted_heartbeat.core.commands.Attempt>}.
+        See L{commands.Attempt<twisted_heartbeat.core.commands.Attempt>}.
         """
         raise NotImplementedError
 
@@ -141,7 +141,7 @@ class Driver:
         """
         See L{Prepare<twisted_heartbeat.core.commands.Prepare>}.
         """
-        self.obey(self.supervision.prepared())
+        self.execute(self.reconnector.prepared())
 
     def cancelPrepare(self) -> None:
         """
@@ -183,31 +183,31 @@ class Driver:
         """
         The links that follow ping half as often.
         """
-        heartbeat = self.terms.heartbeat
+        heartbeat = self.config.heartbeat
         if heartbeat is None or heartbeat.interval is None:
             return
-        if self._slower < _SLOWER:
-            self._slower += 1
-            heartbeat = heartbeat.slower
-            self.terms = replace(self.terms, heartbeat=heartbeat)
+        if self._timesDoubled < _MAX_DOUBLINGS:
+            self._timesDoubled += 1
+            heartbeat = heartbeat.withDoubledInterval
+            self.config = replace(self.config, heartbeat=heartbeat)
             words = "{link}: the peer is pinged too often: from here on the interval is"
         else:
             words = "{link}: the peer is pinged too often, but the interval stays at"
         _log.warn(
             words + " {interval:g} s, and the bound {bound:g} s",
-            link=self.terms.name,
+            link=self.config.name,
             interval=heartbeat.interval,
             bound=heartbeat.bound,
         )
 
-    def _attempt(self, order: orders.Attempt) -> None:
-        self.terms.announce("connecting", attempt=order.number)
+    def _attempt(self, command: commands.Attempt) -> None:
+        self.config.announce("connecting", attempt=command.number)
         words = "Attempt {attempt} could not begin"
-        error = guarded(_log, words, self.attempt, order.number, attempt=order.number)
+        error = guarded(_log, words, self.attempt, command.number, attempt=command.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
-            self.obey(self.supervision.failed(causeOfFailure(error), self.now))
-        self.terms.callHook("connecting", order.number)
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+        self.config.callHook("connecting", command.number)
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
@@ -222,11 +222,11 @@ class Driver:
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _cleaned(self) -> None:
-        self.obey(self.supervision.cleaned(self.now))
+        self.execute(self.reconnector.cleaned(self.now))
 
-    def _chooseDelay(self, order: orders.ChooseDelay) -> None:
-        delay = self._draw(order.attempt, order.cause)
-        self.obey(self.supervision.chosen(delay, self.now))
+    def _chooseDelay(self, command: commands.ChooseDelay) -> None:
+        delay = self._draw(command.attempt, command.cause)
+        self.execute(self.reconnector.delayChosen(delay, self.now))
 
     def _draw(self, attempt: int, cause: Cause) -> float:
         try:
@@ -239,38 +239,38 @@ class Driver:
             delay = Backoff().delay(attempt, cause)
         return delay
 
-    def _startWait(self, order: orders.Wait) -> None:
-        if reactorStopped(self.terms.clock):
+    def _startWait(self, command: commands.Wait) -> None:
+        if reactorStopped(self.config.clock):
             # No attempt follows, so none is announced.
             return
-        retry = order.retry
-        self._wait = self.terms.clock.callLater(retry.delay, self._wakened, retry)
-        self.terms.announce(
+        retry = command.retry
+        self._wait = self.config.clock.callLater(retry.delay, self._wakened, retry)
+        self.config.announce(
             "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
         )
-        self.terms.callHook("retrying", retry)
+        self.config.callHook("retrying", retry)
 
     def _wakened(self, retry: Retry) -> None:
         """
         The wait is over, unless this process overslept it.  Then so did its other clients, and all
         would try in one instant, so it is drawn anew, once.
         """
-        late = getattr(self.terms.clock, "lateness", 0.0) > _OVERSLEPT
+        late = getattr(self.config.clock, "lateness", 0.0) > _OVERSLEPT
         if late and retry.cause.fleetWide and not requestedDelay(retry.cause):
             again = self._draw(retry.attempt, retry.cause)
-            self._wait = self.terms.clock.callLater(again, self._waited)
+            self._wait = self.config.clock.callLater(again, self._waited)
         else:
             self._waited()
 
     def _waited(self) -> None:
         self._wait = None
-        self.obey(self.supervision.waited())
+        self.execute(self.reconnector.waited())
 
     def _cancelWait(self) -> None:
         cancelCalls(self._wait)
         self._wait = None
 
     def _giveUp(self, cause: Cause) -> None:
-        self.terms.announce("gaveUp", LogLevel.error, cause=cause)
+        self.config.announce("gaveUp", LogLevel.error, cause=cause)
         self.gaveUp(cause)
-        self.terms.callHook("gaveUp", cause)
+        self.config.callHook("gaveUp", cause)

@@ -179,7 +179,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         alone, and then C{continueTrying} keeps its value.
         """
         super().resetDelay()  # type: ignore[no-untyped-call]
-        self._heartbeatConnectors.forgive()
+        self._heartbeatConnectors.resetFailures()
 
     def stopTrying(self) -> None:
         """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from ..core.causes import ClosedHere, Pace
+from ..core.causes import ClosedHere, RetryPace
 from ..timing.deadline import cancelCalls
 from .attempt import EndpointAttempt, Preparation, failureOf
 
@@ -92,7 +92,7 @@ class AttemptRound:
         self._running.remove(candidate)
         if self._cancelled:
             self._endWhenComplete()
-        elif cause.pace is Pace.NEVER:
+        elif cause.pace is RetryPace.NEVER:
             self._failures = [(candidate.position, cause, failure)]
             self._cancelOthers(cause)
             self._endWhenComplete()
@@ -115,7 +115,7 @@ class AttemptRound:
         candidate = self._untried.popleft()
         self._running.append(candidate)
         if self._untried:
-            self._timer = self.driver.terms.clock.callLater(ANSWER_WITHIN, self._unanswered)
+            self._timer = self.driver.config.clock.callLater(ANSWER_WITHIN, self._unanswered)
         candidate.begin()
 
     def _unanswered(self) -> None:
@@ -146,7 +146,7 @@ class AttemptRound:
 
 def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:
     position, cause, _ = failed
-    return cause.pace is not Pace.NOW, position
+    return cause.pace is not RetryPace.NORMAL, position
 
 
 class Candidate:
@@ -164,7 +164,7 @@ class Candidate:
         factory: IProtocolFactory,
     ) -> None:
         self.position = position
-        self.terms = round.driver.terms
+        self.config = round.driver.config
         self._round = round
         self._endpoint = endpoint
         self._factory = factory
@@ -187,7 +187,7 @@ class Candidate:
 
     def attemptConnected(self, link: Link) -> None:
         self._link = link
-        self._preparation = Preparation(self.terms, self._prepared, link.abort)
+        self._preparation = Preparation(self.config, self._prepared, link.abort)
         if self._round.prepareConnection is None:
             self._prepared()
         else:

@@ -56,12 +56,12 @@ class _PreparingDriver(Driver):
 
     def prepare(self) -> None:
         if self.prepareConnection is None or self.link is None:
-            self.obey(self.supervision.prepared())
+            self.execute(self.reconnector.prepared())
             return
         self._preparation = Preparation(
-            self.terms,
-            lambda: self.obey(self.supervision.prepared()),
-            lambda cause: self.obey(self.supervision.rejected(cause)),
+            self.config,
+            lambda: self.execute(self.reconnector.prepared()),
+            lambda cause: self.execute(self.reconnector.rejected(cause)),
         )
         self._preparation.begin(self.prepareConnection, self.link.outermost)
 
@@ -80,7 +80,7 @@ class _ServiceDriver(_PreparingDriver):
 
     def __init__(
         self,
-        terms: LinkConfig,
+        config: LinkConfig,
         endpoints: Sequence[IStreamClientEndpoint],
         factory: IProtocolFactory,
         policy: RetryPolicy,
@@ -89,7 +89,7 @@ class _ServiceDriver(_PreparingDriver):
         backoff = policy if isinstance(policy, Backoff) else Backoff()
         super().__init__(
             # However long the cleanups of a link took, its loss alone is no reason to give up.
-            terms,
+            config,
             lambda failures, attempts, elapsed: (
                 attempts > 0 and backoff.exhausted(attempts, elapsed)
             ),
@@ -115,18 +115,18 @@ class _ServiceDriver(_PreparingDriver):
     def start(self) -> None:
         self.started = self._wasWanted = True
         self._first = 0
-        self.obey(self.supervision.start())
+        self.execute(self.reconnector.start())
 
     def stop(self) -> Deferred[None]:
         self.started = True
         stopped: Deferred[None] = Deferred()
         self._stopWaiters.append(stopped)
-        self.obey(self.supervision.stop())
+        self.execute(self.reconnector.stop())
         cleaning = linkInCleanup()
-        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.terms):
+        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.config):
             # The hook or cleanup that asks is what the stop waits for.  If it has not returned by
             # the next turn, it waits for the stop.
-            timer = self.terms.clock.callLater(0, _fire, [stopped], None)
+            timer = self.config.clock.callLater(0, _fire, [stopped], None)
             stopped.addCallback(lambda _: cancelCalls(timer))
         return stopped
 
@@ -134,13 +134,13 @@ class _ServiceDriver(_PreparingDriver):
         """
         Begin an attempt now, unless there is a link, or one is under way that may be answered yet.
         """
-        if self.supervision.state is State.WAITING:
+        if self.reconnector.state is State.WAITING:
             self.retryNow()
         elif self.now - self._answeredAt >= ANSWER_WITHIN:
-            self.obey(self.supervision.renew())
+            self.execute(self.reconnector.renew())
 
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
-        state = self.supervision.state
+        state = self.reconnector.state
         link = self.link
         if state is State.CONNECTED and link is not None and link.isUp:
             return succeed(link.built)
@@ -163,15 +163,15 @@ class _ServiceDriver(_PreparingDriver):
         self._answeredAt = self.now
         if self._round is not None and self._round.losersLeft:
             self._roundsWithLosers.add(self._round)
-        self.obey(self.supervision.connected())
+        self.execute(self.reconnector.connected())
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
         self._current = self._round = None
         self.failure = failure
-        self.obey(self.supervision.failed(cause, self.now))
+        self.execute(self.reconnector.failed(cause, self.now))
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        used = self.supervision.state is State.CONNECTED
+        used = self.reconnector.state is State.CONNECTED
         proven = isProven(link.facts(prepared=used), self._stableAfter)
         round, self._round = self._round, None
         if proven:
@@ -211,7 +211,7 @@ class _ServiceDriver(_PreparingDriver):
     def prepare(self) -> None:
         if self._round is not None:
             # The winner was prepared in the round: that is why it has won.
-            self.obey(self.supervision.prepared())
+            self.execute(self.reconnector.prepared())
         else:
             super().prepare()
 
@@ -242,14 +242,14 @@ class _ServiceDriver(_PreparingDriver):
     def stopped(self) -> None:
         if self._roundsWithLosers:
             return
-        if self.supervision.state is State.STOPPED and self._wasWanted:
+        if self.reconnector.state is State.STOPPED and self._wasWanted:
             self._fireWaiters(Failure(CancelledError()))
         waiters, self._stopWaiters = self._stopWaiters, []
         _fire(waiters, None)
 
     def _losersGone(self, round: AttemptRound) -> None:
         self._roundsWithLosers.discard(round)
-        if self.supervision.state is State.STOPPED:
+        if self.reconnector.state is State.STOPPED:
             self.stopped()
 
     def _fireWaiters(self, result: object) -> None:
@@ -354,7 +354,7 @@ class HeartbeatClientService(Service):
         """
         Where it stands: the value of a L{State}, C{"connected"} or C{"waiting"} for example.
         """
-        return str(self._driver.supervision.state)
+        return str(self._driver.reconnector.state)
 
     @property
     def link(self) -> Link | None:
@@ -391,7 +391,7 @@ class HeartbeatClientService(Service):
         """
         See C{IService}.  After giving up, it tries again.
         """
-        if self.running and self._driver.supervision.state is not State.GAVE_UP:
+        if self.running and self._driver.reconnector.state is not State.GAVE_UP:
             self._log.warn("Duplicate ClientService.startService {log_source}")
             return
         super().startService()  # type: ignore[no-untyped-call]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from .causes import Pace, PeerClosed
-from .validation import _isNumber, _require, _requirePositive
+from .causes import PeerClosed, RetryPace
+from .validation import isNumber, require, requirePositive
 
 if TYPE_CHECKING:
     from .causes import Cause
@@ -61,13 +61,13 @@ class Backoff:
     maxElapsed: float | None = None
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "initial", "maximum")
+        requirePositive(self, "initial", "maximum")
         for field in ("spread", "stableAfter"):
             value = getattr(self, field)
-            _require(_isNumber(value) and value >= 0, self, field, value, "a number, 0 or more")
-        factorHolds = _isNumber(self.factor) and self.factor >= 1
-        _require(factorHolds, self, "factor", self.factor, "a number, 1 or more")
-        _require(
+            require(isNumber(value) and value >= 0, self, field, value, "a number, 0 or more")
+        factorHolds = isNumber(self.factor) and self.factor >= 1
+        require(factorHolds, self, "factor", self.factor, "a number, 1 or more")
+        require(
             self.maximum >= self.initial,
             self,
             "maximum",
@@ -77,23 +77,21 @@ class Backoff:
         jitterHolds = (
             self.jitter is None
             or self.jitter == "full"
-            or (_isNumber(self.jitter) and 0 <= float(self.jitter) <= 1)
+            or (isNumber(self.jitter) and 0 <= float(self.jitter) <= 1)
         )
-        _require(
-            jitterHolds, self, "jitter", self.jitter, '"full", a fraction from 0 to 1, or None'
-        )
+        require(jitterHolds, self, "jitter", self.jitter, '"full", a fraction from 0 to 1, or None')
         attempts = self.maxAttempts
         attemptsHold = attempts is None or (
-            _isNumber(attempts) and attempts >= 1 and attempts == int(attempts)
+            isNumber(attempts) and attempts >= 1 and attempts == int(attempts)
         )
-        _require(
+        require(
             attemptsHold,
             self,
             "maxAttempts",
             attempts,
             "a whole number, 1 or more, or None to never give up",
         )
-        _requirePositive(self, "maxElapsed", orNone=True)
+        requirePositive(self, "maxElapsed", orNone=True)
 
     def __call__(self, attempt: int) -> float:
         """
@@ -118,30 +116,30 @@ class Backoff:
         @param attempt: 1 after the first.
         @param draw: a random number from 0 to 1.
         """
-        slowly = cause is not None and cause.pace is Pace.SLOWLY
-        usual = self._usual(attempt, cause, slowly, draw)
+        slowly = cause is not None and cause.pace is RetryPace.SLOW
+        usual = self._jittered(attempt, cause, slowly, draw)
         # A peer that always wishes for next to nothing shall not have us in a hot loop.
         wish = requestedDelay(cause, draw, least=self.initial)
         return max(usual, wish) if slowly else wish or usual
 
-    def _usual(
+    def _jittered(
         self, attempt: int, cause: Cause | None, slowly: bool, draw: Callable[[], float]
     ) -> float:
         together = cause is not None and cause.fleetWide and self.jitter is not None
         base = max(self.initial, self.spread) if slowly or together else self.initial
-        ceiling = min(self.maximum, _grown(base, self.factor, attempt - 1))
+        ceiling = min(self.maximum, _exponential(base, self.factor, attempt - 1))
         if self.jitter is None:
             return ceiling
         # Slowly means never soon, so its draw keeps to the upper half.
         floor = ceiling / 2 if slowly else 0.0
         if together:
-            floor = max(floor, self._apart(attempt, ceiling))
+            floor = max(floor, self._fleetFloor(attempt, ceiling))
         if self.jitter == "full":
             return floor + (ceiling - floor) * draw()
         varied = ceiling * (1 + self.jitter * (2 * draw() - 1))
         return min(self.maximum, max(floor, varied))
 
-    def _apart(self, attempt: int, ceiling: float) -> float:
+    def _fleetFloor(self, attempt: int, ceiling: float) -> float:
         """
         The least wait of one of a fleet.  At first it is next to nothing, but no peer is back in
         that.  Who was refused then leaves the spread to those who have not tried yet: else both
@@ -178,7 +176,7 @@ def requestedDelay(
     return after + spread * draw() if after + spread >= least else 0.0
 
 
-def _grown(base: float, factor: float, times: int) -> float:
+def _exponential(base: float, factor: float, times: int) -> float:
     try:
         return base * factor ** max(0, times)
     except OverflowError:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from .evidence import Evidence
 
 
-class Pace(Enum):
+class RetryPace(Enum):
     """
     How a cause is retried.
     """
 
-    NOW = "now"
+    NORMAL = "normal"
     """With backoff, and nothing more."""
 
-    SLOWLY = "slowly"
+    SLOW = "slow"
     """What is wrong will not be gone in a second: a route, a name, a certificate."""
 
     NEVER = "never"
@@ -68,7 +68,7 @@ class Cause(Exception):
     """
 
     summary: str = "Why a link ended, or an attempt failed."
-    pace: Pace = Pace.NOW
+    pace: RetryPace = RetryPace.NORMAL
     fleetWide: bool = False
     rejectedByPeer: bool = False
     evidence: Evidence | None = None
@@ -136,7 +136,7 @@ class HostUnreachable(Cause, ConnectionLost, NoRouteError):
     """
 
     summary = "No way to the peer's host (EHOSTUNREACH)."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
@@ -145,7 +145,7 @@ class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
     """
 
     summary = "No way to the peer's network (ENETUNREACH)."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class SendFailed(Cause, ConnectionLost):
@@ -200,7 +200,7 @@ class PeerClosed(Cause, ConnectionDone):
         self.spread = spread
         if goodbyeCode in (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE):
             self.rejectedByPeer = True
-            self.pace = Pace.SLOWLY
+            self.pace = RetryPace.SLOW
 
 
 class ClosedHere(Cause, ConnectionDone):
@@ -225,7 +225,7 @@ class HandshakeFailed(Cause, ConnectionLost, ConnectError):
     """
 
     summary = "The TLS handshake failed."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class ProtocolViolation(Cause, ConnectionLost):
@@ -234,7 +234,7 @@ class ProtocolViolation(Cause, ConnectionLost):
     """
 
     summary = "The peer broke the protocol, or passed a limit."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class PermanentFailure(Cause, ConnectError):
@@ -243,4 +243,4 @@ class PermanentFailure(Cause, ConnectError):
     """
 
     summary = "Raised by the user to stop retrying: no further attempt can succeed."
-    pace = Pace.NEVER
+    pace = RetryPace.NEVER

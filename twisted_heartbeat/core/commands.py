@@ -110,7 +110,7 @@ class ReportFailure:
 @dataclass(frozen=True, slots=True)
 class ChooseDelay:
     """
-    How long to wait?  L{Reconnector.chosen} follows.
+    How long to wait?  L{Reconnector.delayChosen} follows.
 
     @ivar attempt: failures in a row, as in L{Retry}.
     @ivar cause: the last one's.

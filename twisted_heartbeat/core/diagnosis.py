@@ -29,12 +29,12 @@ from .causes import (
     KeepAliveExpired,
     LinkLost,
     NetworkUnreachable,
-    Pace,
     PeerClosed,
     PeerHung,
     PeerReset,
     PeerSilent,
     ProtocolViolation,
+    RetryPace,
     SendFailed,
 )
 from .text import printable, textOf
@@ -160,13 +160,13 @@ def causeOfFailure(error: BaseException | None) -> Cause:
         return error
     number = getattr(error, "osError", None)
     named = causeOfErrno(number) if isinstance(number, int) else None
-    if named is not None and named.pace is Pace.SLOWLY:
+    if named is not None and named.pace is RetryPace.SLOW:
         return _chained(named, error)
     cause = ConnectFailed("" if error is None else describeError(error))
     if isinstance(error, ConnectionRefusedError):
         cause.fleetWide = True
     elif isinstance(error, (DNSLookupError, NoRouteError)):
-        cause.pace = Pace.SLOWLY
+        cause.pace = RetryPace.SLOW
     return _chained(cause, error)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from automat import NoTransition, TypeMachineBuilder, pep614
 
-from .causes import Cause, ClosedHere, Pace
+from .causes import Cause, ClosedHere, RetryPace
 from .commands import (
     Abort,
     Announce,
@@ -68,7 +68,7 @@ class State(StrEnum):
 
 class _Machine(Protocol):
     """
-    The inputs of the machine.  What they come to is in L{_History.orders}.
+    The inputs of the machine.  What they come to is in L{_History.commands}.
     """
 
     def start(self) -> None:
@@ -107,10 +107,10 @@ class _Machine(Protocol):
     def renewed(self) -> None:
         """The present one is over."""
 
-    def chosen(self, retry: Retry) -> None:
+    def delayChosen(self, retry: Retry) -> None:
         """How long to wait is known."""
 
-    def despair(self, cause: Cause) -> None:
+    def giveUp(self, cause: Cause) -> None:
         """No further attempt is worth while."""
 
     def state(self) -> State:
@@ -122,31 +122,31 @@ class _History:
     """
     What outlives a transition.
 
-    @ivar orders: what the transitions of this call have come to.
+    @ivar commands: what the transitions of this call have come to.
     @ivar failures: failures in a row, the loss of a proven link being the first of them.
     @ivar attempts: those of them that were attempts.
     @ivar firstFailure: when the first of them failed, in seconds.
     @ivar cause: why the last one failed.
-    @ivar forgiven: failures and attempts, as they were before they were last forgotten.
+    @ivar beforeReset: failures and attempts, as they were before they were last forgotten.
     @ivar used: whether the last link got as far as being used.
     @ivar deciding: whether it has just begun to decide.
     @ivar restart: whether to start again once stopped.
     @ivar renewing: whether the next attempt is to follow the present one without a wait.
     """
 
-    orders: list[Command] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     failures: int = 0
     attempts: int = 0
     firstFailure: float = 0.0
     cause: Cause = field(default_factory=Cause)
-    forgiven: tuple[int, int] = (0, 0)
+    beforeReset: tuple[int, int] = (0, 0)
     used: bool = False
     deciding: bool = False
     restart: bool = False
     renewing: bool = False
 
-    def order(self, *orders: Command) -> None:
-        self.orders.extend(orders)
+    def issue(self, *commands: Command) -> None:
+        self.commands.extend(commands)
 
 
 def _makeMachine() -> Callable[[_History], _Machine]:
@@ -173,99 +173,99 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     # Transitions with orders:
     @pep614(stopped.upon(_Machine.start).to(connecting))
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
-    def startAnew(machine: _Machine, facts: _History) -> None:
-        facts.failures = facts.attempts = 0
-        facts.restart = facts.used = facts.renewing = False
-        facts.order(Attempt(1))
+    def startAnew(machine: _Machine, history: _History) -> None:
+        history.failures = history.attempts = 0
+        history.restart = history.used = history.renewing = False
+        history.issue(Attempt(1))
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
     @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
     @pep614(stopped.upon(_Machine.retry).to(deciding))
     @pep614(gaveUp.upon(_Machine.retry).to(deciding))
-    def decide(machine: _Machine, facts: _History) -> None:
-        facts.deciding = True
+    def decide(machine: _Machine, history: _History) -> None:
+        history.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
     @pep614(deciding.upon(_Machine.renewed).to(connecting))
-    def tryAgain(machine: _Machine, facts: _History) -> None:
-        facts.used = False
-        facts.order(Attempt(facts.attempts + 1))
+    def tryAgain(machine: _Machine, history: _History) -> None:
+        history.used = False
+        history.issue(Attempt(history.attempts + 1))
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
-    def prepare(machine: _Machine, facts: _History) -> None:
-        facts.used = facts.renewing = False
-        facts.order(Prepare())
+    def prepare(machine: _Machine, history: _History) -> None:
+        history.used = history.renewing = False
+        history.issue(Prepare())
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
-    def announce(machine: _Machine, facts: _History) -> None:
-        facts.used = True
-        facts.order(Announce())
+    def announce(machine: _Machine, history: _History) -> None:
+        history.used = True
+        history.issue(Announce())
 
     @pep614(preparing.upon(_Machine.rejected).to(rejecting))
     @pep614(connected.upon(_Machine.rejected).to(rejecting))
-    def abort(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(Abort(cause))
+    def abort(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(Abort(cause))
 
     @pep614(preparing.upon(_Machine.lost).to(cleaning))
-    def abandonPreparation(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(CancelPrepare(), CleanUp(cause))
+    def abandonPreparation(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(CancelPrepare(), CleanUp(cause))
 
     @pep614(connected.upon(_Machine.lost).to(cleaning))
     @pep614(rejecting.upon(_Machine.lost).to(cleaning))
     @pep614(closing.upon(_Machine.lost).to(ending))
-    def cleanUp(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(CleanUp(cause))
+    def cleanUp(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(CleanUp(cause))
 
     @pep614(connecting.upon(_Machine.renew).loop())
-    def renewAttempt(machine: _Machine, facts: _History) -> None:
-        facts.renewing = True
-        facts.order(CancelAttempt())
+    def renewAttempt(machine: _Machine, history: _History) -> None:
+        history.renewing = True
+        history.issue(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.renew).to(rejecting))
-    def renewPrepared(machine: _Machine, facts: _History) -> None:
-        facts.renewing = True
+    def renewPrepared(machine: _Machine, history: _History) -> None:
+        history.renewing = True
         cause = ClosedHere("another attempt was asked for while the link was being prepared")
-        facts.order(CancelPrepare(), Abort(cause))
+        history.issue(CancelPrepare(), Abort(cause))
 
-    @pep614(deciding.upon(_Machine.chosen).to(waiting))
-    def wait(machine: _Machine, facts: _History, retry: Retry) -> None:
-        facts.order(Wait(retry))
+    @pep614(deciding.upon(_Machine.delayChosen).to(waiting))
+    def wait(machine: _Machine, history: _History, retry: Retry) -> None:
+        history.issue(Wait(retry))
 
-    @pep614(deciding.upon(_Machine.despair).to(gaveUp))
-    def giveUp(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(GiveUp(cause))
+    @pep614(deciding.upon(_Machine.giveUp).to(gaveUp))
+    def giveUp(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(GiveUp(cause))
 
     # Stopping:
     @pep614(connecting.upon(_Machine.stop).to(cancelling))
-    def cancelAttempt(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelAttempt())
+    def cancelAttempt(machine: _Machine, history: _History) -> None:
+        history.issue(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.stop).to(closing))
-    def closeUnprepared(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelPrepare(), Close())
+    def closeUnprepared(machine: _Machine, history: _History) -> None:
+        history.issue(CancelPrepare(), Close())
 
     @pep614(connected.upon(_Machine.stop).to(closing))
     @pep614(cancelling.upon(_Machine.connected).to(closing))
-    def close(machine: _Machine, facts: _History) -> None:
-        facts.order(Close())
+    def close(machine: _Machine, history: _History) -> None:
+        history.issue(Close())
 
     @pep614(waiting.upon(_Machine.stop).to(stopped))
-    def cancelWait(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelWait(), Stopped())
+    def cancelWait(machine: _Machine, history: _History) -> None:
+        history.issue(CancelWait(), Stopped())
 
     @pep614(stopped.upon(_Machine.stop).loop())
     @pep614(gaveUp.upon(_Machine.stop).to(stopped))
     @pep614(deciding.upon(_Machine.stop).to(stopped))
     @pep614(cancelling.upon(_Machine.failed).to(stopped))
     @pep614(ending.upon(_Machine.cleaned).to(stopped))
-    def finish(machine: _Machine, facts: _History) -> None:
-        facts.order(Stopped())
+    def finish(machine: _Machine, history: _History) -> None:
+        history.issue(Stopped())
 
-    def startLater(machine: _Machine, facts: _History) -> None:
-        facts.restart = True
+    def startLater(machine: _Machine, history: _History) -> None:
+        history.restart = True
 
-    def stopAfterAll(machine: _Machine, facts: _History) -> None:
-        facts.restart = False
+    def stopAfterAll(machine: _Machine, history: _History) -> None:
+        history.restart = False
 
     for stopping in (cancelling, closing, ending):
         stopping.upon(_Machine.start).loop()(startLater)
@@ -313,8 +313,8 @@ class Reconnector:
         @param exhausted: whether to give up.
         """
         self._exhausted = exhausted
-        self._facts = _History()
-        self._machine = _buildMachine(self._facts)
+        self._history = _History()
+        self._machine = _buildMachine(self._history)
         # Kept, for it is asked for more often than it changes, and a machine takes its time.
         self._state: State | None = None
 
@@ -332,21 +332,21 @@ class Reconnector:
         """
         Failures in a row, the loss of a proven link being the first of them.
         """
-        return self._facts.failures
+        return self._history.failures
 
-    def forgive(self) -> None:
+    def resetFailures(self) -> None:
         """
         Forget the failures so far.
         """
-        facts = self._facts
-        facts.forgiven = facts.failures, facts.attempts
-        facts.failures = facts.attempts = 0
+        history = self._history
+        history.beforeReset = history.failures, history.attempts
+        history.failures = history.attempts = 0
 
-    def remember(self) -> None:
+    def restoreFailures(self) -> None:
         """
         What was last forgotten counts after all.
         """
-        self._facts.failures, self._facts.attempts = self._facts.forgiven
+        self._history.failures, self._history.attempts = self._history.beforeReset
 
     def start(self) -> list[Command]:
         """
@@ -370,8 +370,8 @@ class Reconnector:
         """
         The attempt has come to nothing.
         """
-        if self.state is State.CONNECTING and not self._facts.renewing:
-            self._blame(cause, now)
+        if self.state is State.CONNECTING and not self._history.renewing:
+            self._recordFailure(cause, now)
         return self._after(self._machine.failed, now=now)
 
     def retry(self, cause: Cause, now: float) -> list[Command]:
@@ -382,7 +382,7 @@ class Reconnector:
         @param cause: why that attempt failed.
         """
         if self.state in (State.STOPPED, State.GAVE_UP):
-            self._blame(cause, now)
+            self._recordFailure(cause, now)
         return self._after(self._machine.retry, now=now)
 
     def prepared(self) -> list[Command]:
@@ -404,10 +404,10 @@ class Reconnector:
         @param proven: whether it had been proven by then.
         """
         isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
-        if isUp and not self._facts.renewing:
+        if isUp and not self._history.renewing:
             if proven:
-                self.forgive()
-            self._blame(cause, now, attempt=not proven)
+                self.resetFailures()
+            self._recordFailure(cause, now, attempt=not proven)
         return self._after(self._machine.lost, cause)
 
     def cleaned(self, now: float) -> list[Command]:
@@ -416,15 +416,15 @@ class Reconnector:
         """
         return self._after(self._machine.cleaned, now=now)
 
-    def chosen(self, delay: float, now: float) -> list[Command]:
+    def delayChosen(self, delay: float, now: float) -> list[Command]:
         """
         It is known how long to wait.
 
         @param delay: seconds.
         """
-        facts = self._facts
-        retry = Retry(facts.failures, delay, facts.cause, now - facts.firstFailure)
-        return self._after(self._machine.chosen, retry)
+        history = self._history
+        retry = Retry(history.failures, delay, history.cause, now - history.firstFailure)
+        return self._after(self._machine.delayChosen, retry)
 
     def waited(self) -> list[Command]:
         """
@@ -442,44 +442,44 @@ class Reconnector:
     def _after(
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
     ) -> list[Command]:
-        facts = self._facts
+        history = self._history
         try:
             feed(*arguments)
         except NoTransition:
             return []
         self._state = None
-        if facts.deciding:
-            facts.deciding = False
+        if history.deciding:
+            history.deciding = False
             self._decide(now)
-        elif facts.restart and self.state is State.STOPPED:
+        elif history.restart and self.state is State.STOPPED:
             self._state = None
             self._machine.start()
-        orders, facts.orders = facts.orders, []
-        return orders
+        commands, history.commands = history.commands, []
+        return commands
 
-    def _blame(self, cause: Cause, now: float, *, attempt: bool = True) -> None:
-        facts = self._facts
-        if facts.failures == 0:
-            facts.firstFailure = now
-        facts.failures += 1
-        facts.attempts += attempt
-        facts.cause = cause
+    def _recordFailure(self, cause: Cause, now: float, *, attempt: bool = True) -> None:
+        history = self._history
+        if history.failures == 0:
+            history.firstFailure = now
+        history.failures += 1
+        history.attempts += attempt
+        history.cause = cause
 
     def _decide(self, now: float) -> None:
-        facts = self._facts
-        if facts.renewing:
-            facts.renewing = False
+        history = self._history
+        if history.renewing:
+            history.renewing = False
             self._machine.renewed()
             return
-        if facts.failures == 0:
+        if history.failures == 0:
             # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
-            self._blame(facts.cause, now, attempt=False)
-        if not facts.used:
-            facts.order(ReportFailure(facts.cause))
-        elapsed = now - facts.firstFailure
-        if facts.cause.pace is Pace.NEVER or self._exhausted(
-            facts.failures, facts.attempts, elapsed
+            self._recordFailure(history.cause, now, attempt=False)
+        if not history.used:
+            history.issue(ReportFailure(history.cause))
+        elapsed = now - history.firstFailure
+        if history.cause.pace is RetryPace.NEVER or self._exhausted(
+            history.failures, history.attempts, elapsed
         ):
-            self._machine.despair(facts.cause)
+            self._machine.giveUp(history.cause)
         else:
-            facts.order(ChooseDelay(facts.failures, facts.cause))
+            history.issue(ChooseDelay(history.failures, history.cause))

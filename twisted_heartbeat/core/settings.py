@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .validation import _isNumber, _require, _requirePositive
+from .validation import isNumber, require, requirePositive
 
 MIN_BOUND = 0.2
 """Seconds.  Below this a loaded but healthy process can not be told from a dead one."""
@@ -32,9 +32,9 @@ class Heartbeat:
     timeout: float = 15.0
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "interval", orNone=True)
-        _requirePositive(self, "timeout")
-        _require(
+        requirePositive(self, "interval", orNone=True)
+        requirePositive(self, "timeout")
+        require(
             self.bound >= MIN_BOUND * 0.999,
             self,
             "bound",
@@ -57,7 +57,7 @@ class Heartbeat:
         @param bound: seconds, at least 0.2.
         @raise ValueError: if it is anything else.
         """
-        if not _isNumber(bound) or bound < MIN_BOUND:
+        if not isNumber(bound) or bound < MIN_BOUND:
             raise ValueError(
                 f"Heartbeat.within({bound!r}): the bound must be a number of seconds, "
                 f"at least {MIN_BOUND}"
@@ -66,7 +66,7 @@ class Heartbeat:
         return cls(interval=interval, timeout=bound - interval)
 
     @classmethod
-    def trusting(cls, bound: float) -> Heartbeat:
+    def forPassivePeer(cls, bound: float) -> Heartbeat:
         """
         For a peer that has said that it would speak by itself within the bound: until three
         quarters of that have passed its silence is no reason to wonder.
@@ -76,7 +76,7 @@ class Heartbeat:
         return cls(interval=bound * 3 / 4, timeout=bound / 4)
 
     @property
-    def slower(self) -> Heartbeat:
+    def withDoubledInterval(self) -> Heartbeat:
         """
         The same with twice the interval.
         """
@@ -104,9 +104,9 @@ class KeepAlive:
     def __post_init__(self) -> None:
         for field in ("idle", "interval", "count"):
             value = getattr(self, field)
-            whole = _isNumber(value) and value >= 1 and value == int(value)
-            _require(whole, self, field, value, "a whole number, 1 or more")
-        _requirePositive(self, "userTimeout", orNone=True)
+            whole = isNumber(value) and value >= 1 and value == int(value)
+            require(whole, self, field, value, "a whole number, 1 or more")
+        requirePositive(self, "userTimeout", orNone=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +132,7 @@ class Limits:
     maxBuffered: int | None = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        _requirePositive(
+        requirePositive(
             self,
             "connectTimeout",
             "closeTimeout",
@@ -184,12 +184,12 @@ class ServerLimits:
     pingsPerSecond: int | None = 50
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
+        requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
         for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
             value = getattr(self, field)
-            whole = _isNumber(value) and value >= 1 and value == int(value)
+            whole = isNumber(value) and value >= 1 and value == int(value)
             allowed = "a whole number, 1 or more, or None to switch it off"
-            _require(value is None or whole, self, field, value, allowed)
+            require(value is None or whole, self, field, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:

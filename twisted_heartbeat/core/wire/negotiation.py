@@ -57,11 +57,11 @@ class Negotiated:
         @param mine: what this end has said.
         @param theirs: what it has heard.
         """
-        return _agreement(mine.needs, mine.offers, theirs.needs, theirs.offers)
+        return _negotiated(mine.needs, mine.offers, theirs.needs, theirs.offers)
 
 
 @lru_cache(maxsize=256)
-def _agreement(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Negotiated:
+def _negotiated(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Negotiated:
     """
     One for all the links of a fleet: they differ in little but their names.
     """

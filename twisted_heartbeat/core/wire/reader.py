@@ -71,7 +71,7 @@ _MISPLACED: dict[_Stage, dict[FrameType, str]] = {
 }
 """What has no place in which stage, and what to say of it."""
 
-_MOST: dict[int, int] = {
+_MAX_BODY_SIZE: dict[int, int] = {
     FrameType.HELLO: _HELLO.size + MAX_NAME,
     FrameType.PING: 0,
     FrameType.PONG: 0,
@@ -79,18 +79,18 @@ _MOST: dict[int, int] = {
     FrameType.END: 0,
 }
 
-_LEAST: dict[int, int] = {FrameType.HELLO: _HELLO.size, FrameType.GOODBYE: _GOODBYE.size}
+_MIN_BODY_SIZE: dict[int, int] = {FrameType.HELLO: _HELLO.size, FrameType.GOODBYE: _GOODBYE.size}
 """Bytes that a body must have."""
 
 
 @lru_cache(maxsize=64)
-def _mostIn(stage: _Stage, maxMessage: int) -> dict[int, int]:
+def _maxBodySizes(stage: _Stage, maxMessage: int) -> dict[int, int]:
     """
     The types that may come in a stage, and the bytes that their bodies may have.
     """
     users = dict.fromkeys([FrameType.DATA, *range(_OPTIONAL, 0x100)], maxMessage)
     misplaced = _MISPLACED[stage]
-    return {int(k): most for k, most in {**users, **_MOST}.items() if k not in misplaced}
+    return {int(k): most for k, most in {**users, **_MAX_BODY_SIZE}.items() if k not in misplaced}
 
 
 class FrameReader:
@@ -99,7 +99,15 @@ class FrameReader:
     end has said.  See L{StreamReader} for all of it.
     """
 
-    __slots__ = ("_buffer", "_maxMessage", "_most", "_open", "_stage", "_violation", "_wanted")
+    __slots__ = (
+        "_buffer",
+        "_maxMessage",
+        "_maxBodySize",
+        "_open",
+        "_stage",
+        "_violation",
+        "_wanted",
+    )
 
     _first = _Stage.ANYWHERE
 
@@ -116,26 +124,26 @@ class FrameReader:
         self._enter(self._first)
 
     @property
-    def between(self) -> bool:
+    def atFrameBoundary(self) -> bool:
         """
         Whether what comes next begins a frame.  A reader that keeps a part of one elsewhere than
         in its buffer has to say so here.
         """
         return self._open and not self._buffer
 
-    def whole(self, data: bytes) -> Ping | Pong | Data | None:
+    def readSingleFrame(self, data: bytes) -> Ping | Pong | Data | None:
         """
         The frame that C{data} is, if that is one heartbeat or message and nothing else has been
         begun: what most chunks are on a link that is not busy, at the least cost.
 
         @return: L{None} if it is anything else, and then L{receive} has to be asked.
         """
-        if len(data) < HEADER_SIZE or not self.between:
+        if len(data) < HEADER_SIZE or not self.atFrameBoundary:
             return None
         version, kind, hold, token, length = _unpackFrom(data)
         if length != len(data) - HEADER_SIZE or version != VERSION:
             return None
-        if length > self._most.get(kind, -1):
+        if length > self._maxBodySize.get(kind, -1):
             return None
         if kind == _PONG:
             return Pong(token)
@@ -165,12 +173,12 @@ class FrameReader:
         try:
             while size - start >= HEADER_SIZE:
                 version, kind, hold, token, length = _unpackFrom(data, start)
-                if version != VERSION or length > self._most.get(kind, -1):
+                if version != VERSION or length > self._maxBodySize.get(kind, -1):
                     raise self._violationOf(version, kind, length)
                 end = start + HEADER_SIZE + length
                 if size < end:
-                    if length < _LEAST.get(kind, 0):
-                        raise _tooShort(kind, length)
+                    if length < _MIN_BODY_SIZE.get(kind, 0):
+                        raise _bodyTooShort(kind, length)
                     break
                 body = data[start + HEADER_SIZE : end]
                 start = end
@@ -179,7 +187,7 @@ class FrameReader:
                     continue
                 frame = _frame(kind, hold, token, body)
                 if frame is not None:
-                    self._passed(kind)
+                    self._frameAccepted(kind)
                     yield frame
                     if not self._open:
                         return
@@ -191,9 +199,9 @@ class FrameReader:
 
     def _enter(self, stage: _Stage) -> None:
         self._stage = stage
-        self._most = _mostIn(stage, self._maxMessage)
+        self._maxBodySize = _maxBodySizes(stage, self._maxMessage)
 
-    def _passed(self, kind: int) -> None:
+    def _frameAccepted(self, kind: int) -> None:
         """
         A frame of this type has come.
         """
@@ -211,10 +219,10 @@ class FrameReader:
             words = f"a frame begins with version {version}: {VERSION} is known"
         elif kind not in _KNOWN and not kind & _OPTIONAL:
             words = f"frame type {kind} is unknown and not marked optional"
-        elif kind not in self._most:
+        elif kind not in self._maxBodySize:
             words = _MISPLACED[self._stage][FrameType(kind)]
         else:
-            most = self._most[kind]
+            most = self._maxBodySize[kind]
             words = f"{_named(kind)} has a body of {length} bytes: at most {most} are allowed"
         return ProtocolViolation(words)
 
@@ -230,23 +238,23 @@ class StreamReader(FrameReader):
     _first = _Stage.NEW
 
     @classmethod
-    def opened(cls, maxMessage: int = MAX_MESSAGE) -> StreamReader:
+    def afterHello(cls, maxMessage: int = MAX_MESSAGE) -> StreamReader:
         """
-        One that goes on where another was L{resting}.
+        One that goes on where another was L{isIdle}.
         """
         stream = cls(maxMessage)
         stream._enter(_Stage.OPEN)
         return stream
 
     @property
-    def resting(self) -> bool:
+    def isIdle(self) -> bool:
         """
-        Whether it is L{between<FrameReader.between>} two frames, after the hello: there all are
-        alike.
+        Whether this reader is between two frames, after the hello and before an END.  All readers
+        with the same limit are interchangeable there.
         """
-        return self.between and self._stage is _Stage.OPEN
+        return self.atFrameBoundary and self._stage is _Stage.OPEN
 
-    def _passed(self, kind: int) -> None:
+    def _frameAccepted(self, kind: int) -> None:
         if kind == FrameType.HELLO:
             self._enter(_Stage.OPEN)
         elif kind == FrameType.END:
@@ -268,11 +276,11 @@ class StreamingReader(StreamReader):
         self._due = 0
 
     @property
-    def between(self) -> bool:
+    def atFrameBoundary(self) -> bool:
         """
-        See L{FrameReader.between}.
+        See L{FrameReader.atFrameBoundary}.
         """
-        return not self._due and super().between
+        return not self._due and super().atFrameBoundary
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
@@ -297,7 +305,7 @@ class StreamingReader(StreamReader):
                 if size - start < HEADER_SIZE:
                     break
                 version, kind, hold, token, length = _unpackFrom(data, start)
-                if version != VERSION or length > self._most.get(kind, -1):
+                if version != VERSION or length > self._maxBodySize.get(kind, -1):
                     raise self._violationOf(version, kind, length)
                 if kind == _DATA:
                     start += HEADER_SIZE
@@ -305,13 +313,13 @@ class StreamingReader(StreamReader):
                     continue
                 end = start + HEADER_SIZE + length
                 if size < end:
-                    if length < _LEAST.get(kind, 0):
-                        raise _tooShort(kind, length)
+                    if length < _MIN_BODY_SIZE.get(kind, 0):
+                        raise _bodyTooShort(kind, length)
                     break
                 frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
                 start = end
                 if frame is not None:
-                    self._passed(kind)
+                    self._frameAccepted(kind)
                     yield frame
                     if not self._open:
                         return
@@ -363,15 +371,15 @@ def _goodbyeCode(token: int) -> GoodbyeCode:
         return GoodbyeCode.CLOSING
 
 
-def _tooShort(kind: int, length: int) -> ProtocolViolation:
-    least = _LEAST[kind]
+def _bodyTooShort(kind: int, length: int) -> ProtocolViolation:
+    least = _MIN_BODY_SIZE[kind]
     words = f"{_named(kind)} has a body of {length} bytes: at least {least} are needed"
     return ProtocolViolation(words)
 
 
 def _splitBody(fixed: struct.Struct, body: bytes, kind: FrameType) -> tuple[float, float, str]:
     if len(body) < fixed.size:
-        raise _tooShort(kind, len(body))
+        raise _bodyTooShort(kind, len(body))
     first, second = fixed.unpack_from(body)
     try:
         text = body[fixed.size :].decode("utf-8")
