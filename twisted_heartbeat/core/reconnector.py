@@ -2,12 +2,28 @@
 # See LICENSE for details.
 
 """
-Connect, prepare, clean up, wait, stop: one machine that decides, for every driver.
+L{Reconnector}: connect, prepare, clean up, wait, stop; one state machine for all drivers.
 
-L{Reconnector} takes facts (an attempt failed, the link was lost, the user wants to stop) and
-returns orders (make an attempt, wait so long, say that all has stopped).  It carries nothing out
-and calls nobody: the driver carries the orders out, after the transition is complete.  So no
-exception, and no input that comes from inside of an order, can leave it between two states.
+Problem: whatever a reconnecting client does may call user code, and that may raise, or stop and
+start the client in the same call.
+
+Idea: the machine executes nothing.  It takes facts (an attempt failed, the link was lost, the user
+wants to stop) and returns L{commands<twisted_heartbeat.core.commands>} (make an attempt, wait,
+report that everything has stopped).  The driver executes them after the transition is complete.  So
+neither an exception nor an input from inside of a command can leave the machine between two states.
+
+States::
+
+    stopped -> connecting -> preparing -> connected -> cleaning -> deciding -> waiting -> connecting
+                    |            +-> rejecting -----------^           +-> gaveUp
+                    +----------------- failed ------------------------^
+
+    on stop:   connecting -> cancelling -> stopped
+               preparing, connected, rejecting -> closing -> ending -> stopped
+               cleaning -> ending -> stopped;   deciding, waiting, gaveUp -> stopped
+
+Invariants: at most one attempt, link or wait at a time; one C{CleanUp} for each link, before the
+next attempt; no attempt after C{stop} unless C{start} follows; each C{stop} leads to C{Stopped}.
 """
 
 from __future__ import annotations
@@ -44,7 +60,7 @@ if TYPE_CHECKING:
 
 class State(StrEnum):
     """
-    Where a supervision stands.
+    The state of a L{Reconnector}.
     """
 
     STOPPED = "stopped"
@@ -55,11 +71,11 @@ class State(StrEnum):
     """The link could not be prepared, and is being aborted."""
     CLEANING = "cleaning"
     DECIDING = "deciding"
-    """Again, and when?"""
+    """The driver chooses the delay before the next attempt."""
     WAITING = "waiting"
     GAVE_UP = "gaveUp"
     CANCELLING = "cancelling"
-    """Stopping: the attempt is being given up."""
+    """Stopping: the attempt is being cancelled."""
     CLOSING = "closing"
     """Stopping: the link is being closed."""
     ENDING = "ending"
@@ -68,70 +84,41 @@ class State(StrEnum):
 
 class _Machine(Protocol):
     """
-    The inputs of the machine.  What they come to is in L{_History.commands}.
+    The inputs of the machine.  L{Reconnector} has a method for each, which says what it means.
     """
 
-    def start(self) -> None:
-        """The user wants a link."""
-
-    def stop(self) -> None:
-        """The user wants none."""
-
-    def connected(self) -> None:
-        """The attempt has led to a link."""
-
-    def failed(self) -> None:
-        """The attempt has come to nothing."""
-
-    def retry(self) -> None:
-        """The user wants a link, after a wait."""
-
-    def prepared(self) -> None:
-        """The link is ready for use."""
-
-    def rejected(self, cause: Cause) -> None:
-        """The link can not be used."""
-
-    def lost(self, cause: Cause) -> None:
-        """The link has ended."""
-
-    def cleaned(self) -> None:
-        """The cleanups of the link have run."""
-
-    def waited(self) -> None:
-        """The wait is over, or was cut short."""
-
-    def renew(self) -> None:
-        """The user wants another attempt in place of the present one."""
-
-    def renewed(self) -> None:
-        """The present one is over."""
-
-    def delayChosen(self, retry: Retry) -> None:
-        """How long to wait is known."""
-
-    def giveUp(self, cause: Cause) -> None:
-        """No further attempt is worth while."""
-
-    def state(self) -> State:
-        """Where the machine stands."""
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def connected(self) -> None: ...
+    def failed(self) -> None: ...
+    def retry(self) -> None: ...
+    def prepared(self) -> None: ...
+    def rejected(self, cause: Cause) -> None: ...
+    def lost(self, cause: Cause) -> None: ...
+    def cleaned(self) -> None: ...
+    def waited(self) -> None: ...
+    def renew(self) -> None: ...
+    def renewed(self) -> None: ...
+    def delayChosen(self, retry: Retry) -> None: ...
+    def giveUp(self, cause: Cause) -> None: ...
+    def state(self) -> State: ...
 
 
 @dataclass
 class _History:
     """
-    What outlives a transition.
+    What the machine remembers from one transition to the next.
 
-    @ivar commands: what the transitions of this call have come to.
+    @ivar commands: the commands of the transitions of this call.
     @ivar failures: failures in a row, the loss of a proven link being the first of them.
-    @ivar attempts: those of them that were attempts.
-    @ivar firstFailure: when the first of them failed, in seconds.
-    @ivar cause: why the last one failed.
-    @ivar beforeReset: failures and attempts, as they were before they were last forgotten.
-    @ivar used: whether the last link got as far as being used.
-    @ivar deciding: whether it has just begun to decide.
+    @ivar attempts: how many of these failures were attempts.
+    @ivar firstFailure: when the first failure happened, in seconds.
+    @ivar cause: why the last failure happened.
+    @ivar beforeReset: failures and attempts, as they were before the last reset.
+    @ivar used: whether the last link was announced as connected.
+    @ivar deciding: whether this call has led to the state C{deciding}.
     @ivar restart: whether to start again once stopped.
-    @ivar renewing: whether the next attempt is to follow the present one without a wait.
+    @ivar renewing: whether the next attempt follows the present attempt without a wait.
     """
 
     commands: list[Command] = field(default_factory=list)
@@ -153,24 +140,25 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     builder = TypeMachineBuilder(_Machine, _History)
 
     # States:
-    stopped = builder.state(State.STOPPED.value)
-    connecting = builder.state(State.CONNECTING.value)
-    preparing = builder.state(State.PREPARING.value)
-    connected = builder.state(State.CONNECTED.value)
-    rejecting = builder.state(State.REJECTING.value)
-    cleaning = builder.state(State.CLEANING.value)
-    deciding = builder.state(State.DECIDING.value)
-    waiting = builder.state(State.WAITING.value)
-    gaveUp = builder.state(State.GAVE_UP.value)
-    cancelling = builder.state(State.CANCELLING.value)
-    closing = builder.state(State.CLOSING.value)
-    ending = builder.state(State.ENDING.value)
+    states = {state: builder.state(state.value) for state in State}
+    stopped = states[State.STOPPED]
+    connecting = states[State.CONNECTING]
+    preparing = states[State.PREPARING]
+    connected = states[State.CONNECTED]
+    rejecting = states[State.REJECTING]
+    cleaning = states[State.CLEANING]
+    deciding = states[State.DECIDING]
+    waiting = states[State.WAITING]
+    gaveUp = states[State.GAVE_UP]
+    cancelling = states[State.CANCELLING]
+    closing = states[State.CLOSING]
+    ending = states[State.ENDING]
 
-    # Transitions without an order:
+    # Transitions without a command:
     rejecting.upon(_Machine.stop).to(closing).returns(None)
     cleaning.upon(_Machine.stop).to(ending).returns(None)
 
-    # Transitions with orders:
+    # Transitions with commands:
     @pep614(stopped.upon(_Machine.start).to(connecting))
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
     def startAnew(machine: _Machine, history: _History) -> None:
@@ -271,20 +259,7 @@ def _makeMachine() -> Callable[[_History], _Machine]:
         stopping.upon(_Machine.start).loop()(startLater)
         stopping.upon(_Machine.stop).loop()(stopAfterAll)
 
-    for name, state in {
-        State.STOPPED: stopped,
-        State.CONNECTING: connecting,
-        State.PREPARING: preparing,
-        State.CONNECTED: connected,
-        State.REJECTING: rejecting,
-        State.CLEANING: cleaning,
-        State.DECIDING: deciding,
-        State.WAITING: waiting,
-        State.GAVE_UP: gaveUp,
-        State.CANCELLING: cancelling,
-        State.CLOSING: closing,
-        State.ENDING: ending,
-    }.items():
+    for name, state in states.items():
         state.upon(_Machine.state).loop().returns(name)
 
     return builder.build()
@@ -295,33 +270,31 @@ _buildMachine = _makeMachine()
 
 GiveUpTest = Callable[[int, int, float], bool]
 """
-Failures in a row, those of them that were attempts, seconds since the first -> whether to give up.
+Takes the failures in a row, the number of attempts among them, and the seconds since the first.
+Returns whether to give up.
 """
 
 
 class Reconnector:
     """
-    One link at a time, kept up for as long as it is wanted.
+    Keeps one link up for as long as it is wanted.
 
-    Each method takes a fact and returns the orders that follow from it, to be carried out in that
-    order.  An input that does not fit the state is a late one, of an attempt or a link that is
-    over: it changes nothing and no order follows.
+    Each method takes a fact and returns the commands that follow from it, to be executed in this
+    order.  An input that does not fit the state comes late, from an attempt or a link that is over.
+    It changes nothing, and no command follows.
     """
 
     def __init__(self, exhausted: GiveUpTest) -> None:
-        """
-        @param exhausted: whether to give up.
-        """
         self._exhausted = exhausted
         self._history = _History()
         self._machine = _buildMachine(self._history)
-        # Kept, for it is asked for more often than it changes, and a machine takes its time.
+        # Cached, because asking the machine is slow, and drivers ask more often than it changes.
         self._state: State | None = None
 
     @property
     def state(self) -> State:
         """
-        Where it stands.
+        The present state.
         """
         if self._state is None:
             self._state = self._machine.state()
@@ -344,31 +317,31 @@ class Reconnector:
 
     def restoreFailures(self) -> None:
         """
-        What was last forgotten counts after all.
+        Undo the last L{resetFailures}.
         """
         self._history.failures, self._history.attempts = self._history.beforeReset
 
     def start(self) -> list[Command]:
         """
-        The user wants a link.
+        Handle that the user wants a link.
         """
         return self._after(self._machine.start)
 
     def stop(self) -> list[Command]:
         """
-        The user wants none.
+        Handle that the user wants no link.
         """
         return self._after(self._machine.stop)
 
     def connected(self) -> list[Command]:
         """
-        The attempt has led to a link, its TLS handshake included.
+        Handle that the attempt has led to a link, its TLS handshake included.
         """
         return self._after(self._machine.connected)
 
     def failed(self, cause: Cause, now: float) -> list[Command]:
         """
-        The attempt has come to nothing.
+        Handle that the attempt has failed, and nothing is left of it.
         """
         if self.state is State.CONNECTING and not self._history.renewing:
             self._recordFailure(cause, now)
@@ -376,8 +349,8 @@ class Reconnector:
 
     def retry(self, cause: Cause, now: float) -> list[Command]:
         """
-        Wait, and then make an attempt, although none is under way.  This input is for a driver
-        whose first attempt, or the one before this, was made without it.
+        Handle that the user wants an attempt after a wait, although none is under way.  A driver
+        calls this if the attempt before was made without it.
 
         @param cause: why that attempt failed.
         """
@@ -387,21 +360,21 @@ class Reconnector:
 
     def prepared(self) -> list[Command]:
         """
-        The link is ready for use.
+        Handle that the link is prepared.
         """
         return self._after(self._machine.prepared)
 
     def rejected(self, cause: Cause) -> list[Command]:
         """
-        The link can not be used.
+        Handle that the link can not be used.
         """
         return self._after(self._machine.rejected, cause)
 
     def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Command]:
         """
-        The link has ended.
+        Handle that the link has ended.
 
-        @param proven: whether it had been proven by then.
+        @param proven: whether the link had been proven by then.
         """
         isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
         if isUp and not self._history.renewing:
@@ -412,13 +385,13 @@ class Reconnector:
 
     def cleaned(self, now: float) -> list[Command]:
         """
-        The cleanups of the link have run.
+        Handle that the cleanups of the link have run.
         """
         return self._after(self._machine.cleaned, now=now)
 
     def delayChosen(self, delay: float, now: float) -> list[Command]:
         """
-        It is known how long to wait.
+        Handle that the driver has chosen how long to wait.
 
         @param delay: seconds.
         """
@@ -428,14 +401,14 @@ class Reconnector:
 
     def waited(self) -> list[Command]:
         """
-        The wait is over, or was cut short.
+        Handle that the wait is over, or was cut short.
         """
         return self._after(self._machine.waited)
 
     def renew(self) -> list[Command]:
         """
-        The user wants another attempt in place of the present one, which has not led to a link yet.
-        The attempt that is given up counts as no failure.
+        Handle that the user wants another attempt in place of the present one, which has not led to
+        a prepared link yet.  The attempt that is cancelled counts as no failure.
         """
         return self._after(self._machine.renew)
 
@@ -472,7 +445,7 @@ class Reconnector:
             self._machine.renewed()
             return
         if history.failures == 0:
-            # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
+            # A cleanup, for example, has reset the failures; this failure is retried all the same.
             self._recordFailure(history.cause, now, attempt=False)
         if not history.used:
             history.issue(ReportFailure(history.cause))
