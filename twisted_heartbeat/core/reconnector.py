@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from automat import NoTransition, TypeMachineBuilder, pep614
@@ -136,7 +137,12 @@ class _History:
         self.commands.extend(commands)
 
 
+@cache
 def _makeMachine() -> Callable[[_History], _Machine]:
+    """
+    Define the machine.  The first reconnector does it, and not the import, because it is more than
+    a fifth of what the import of the package would cost, and a server needs no reconnector.
+    """
     builder = TypeMachineBuilder(_Machine, _History)
 
     # States:
@@ -265,9 +271,6 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     return builder.build()
 
 
-_buildMachine = _makeMachine()
-
-
 GiveUpTest = Callable[[int, int, float], bool]
 """
 Takes the failures in a row, the number of attempts among them, and the seconds since the first.
@@ -287,7 +290,7 @@ class Reconnector:
     def __init__(self, exhausted: GiveUpTest) -> None:
         self._exhausted = exhausted
         self._history = _History()
-        self._machine = _buildMachine(self._history)
+        self._machine = _makeMachine()(self._history)
         # Cached, because asking the machine is slow, and drivers ask more often than it changes.
         self._state: State | None = None
 
