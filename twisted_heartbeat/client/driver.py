@@ -2,10 +2,10 @@
 # See LICENSE for details.
 
 """
-L{Driver}: carries out the orders of a supervision.
+L{Driver}: executes the commands of a reconnector.
 
-One after the other, after the transition that gave them.  What user code calls while an order is
-carried out only adds to the queue.
+The driver executes them one after the other, after the transition that gave them.  What user code
+calls while a command is executed only adds to the queue.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..core.reconnector import Reconnector, State
 from ..logs import SafeLogger, guarded
 from ..timing.deadline import cancelCalls
 from ..timing.wheel import reactorStopped
+from .preparation import Preparation
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -34,24 +35,32 @@ if TYPE_CHECKING:
     from ..core.reconnector import GiveUpTest
     from ..link.config import LinkConfig
     from ..link.link import Link
+    from .preparation import PrepareConnection
 
 _log = SafeLogger()
 
 
 _MAX_DOUBLINGS = 3
-"""How many times a peer can have the interval doubled: the bound that the user asked for grows with
-it."""
+"""How many times a peer can make this side double the interval.  The bound grows with it."""
 
 _OVERSLEPT = 0.25
-"""Seconds by which a wait may end late."""
+"""Seconds by which a wait may end late without a new draw."""
 
 
 class Driver:
     """
-    Carries out commands.
+    Executes the commands of a reconnector, for one link at a time.
 
-    @ivar reconnector: who gives them.
+    @ivar config: what the links have in common.  Its heartbeat changes when a peer is pinged too
+        often.
+    @ivar reconnector: decides, and gives the commands.
+    @ivar link: the link that is up, or being prepared or closed.
+    @ivar prepareConnection: is called with each new link's protocol; L{None} if there is nothing to
+        prepare.
     """
+
+    prepareConnection: PrepareConnection | None = None
+    _preparation: Preparation | None = None
 
     def __init__(self, config: LinkConfig, exhausted: GiveUpTest) -> None:
         self.config = config
@@ -81,15 +90,15 @@ class Driver:
     @property
     def now(self) -> float:
         """
-        Seconds of the links' clock.
+        The time of the links' clock, in seconds.
         """
         return self.config.clock.seconds()
 
-    def execute(self, given: Iterable[Command]) -> None:
+    def execute(self, issued: Iterable[Command]) -> None:
         """
-        Carry out orders, after those that are under way.
+        Execute commands, after the commands that are under way.
         """
-        self._queue.extend(given)
+        self._queue.extend(issued)
         if self._busy:
             return
         self._busy = True
@@ -103,7 +112,7 @@ class Driver:
 
     def retryNow(self) -> None:
         """
-        Cut a wait short.
+        Cut the wait for the next attempt short.
         """
         if self.reconnector.state is State.WAITING:
             self._cancelWait()
@@ -111,7 +120,7 @@ class Driver:
 
     def linkEnded(self, cause: Cause, *, proven: bool) -> None:
         """
-        The link that had been reported as connected has ended.
+        Handle the end of the link that the attempt had led to.
         """
         if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
@@ -121,67 +130,82 @@ class Driver:
 
     def attempt(self, number: int) -> None:
         """
-        See L{commands.Attempt<twisted_heartbeat.core.commands.Attempt>}.
+        Begin an attempt.  What this raises is the attempt's failure.
+
+        @param number: 1 for the first since the last link was proven.
         """
         raise NotImplementedError
 
     def cancelAttempt(self) -> None:
         """
-        See L{CancelAttempt<twisted_heartbeat.core.commands.CancelAttempt>}.
+        Cancel the attempt, and report its failure to the reconnector when nothing is left of it.
         """
         raise NotImplementedError
 
     def delay(self, attempt: int, cause: Cause) -> float:
         """
-        Seconds to wait.
+        Return the seconds to wait before the next attempt.
+
+        @param attempt: failures in a row.
+        @param cause: why the last of them happened.
         """
         raise NotImplementedError
 
     def prepare(self) -> None:
         """
-        See L{Prepare<twisted_heartbeat.core.commands.Prepare>}.
+        Prepare the new link, and report the result to the reconnector.
         """
-        self.execute(self.reconnector.prepared())
+        if self.prepareConnection is None or self.link is None:
+            self.execute(self.reconnector.prepared())
+            return
+        self._preparation = Preparation(
+            self.config,
+            lambda: self.execute(self.reconnector.prepared()),
+            lambda cause: self.execute(self.reconnector.rejected(cause)),
+        )
+        self._preparation.begin(self.prepareConnection, self.link.outermost)
 
     def cancelPrepare(self) -> None:
         """
-        See L{CancelPrepare<twisted_heartbeat.core.commands.CancelPrepare>}.
+        Cancel the preparation of the link.
         """
+        if self._preparation is not None:
+            self._preparation.cancel()
 
     def announce(self) -> None:
         """
-        See L{Announce<twisted_heartbeat.core.commands.Announce>}.
+        Announce the link as connected.
         """
         if self.link is not None:
             self.link.announceConnected()
 
     def closeLink(self) -> None:
         """
-        See L{Close<twisted_heartbeat.core.commands.Close>}.
+        Close the link politely.
         """
         if self.link is not None:
             self.link.close()
 
     def reportFailure(self, cause: Cause) -> None:
         """
-        See L{ReportFailure<twisted_heartbeat.core.commands.ReportFailure>}.
+        Report a failed attempt to the callers that wait for a connection.
         """
 
     def gaveUp(self, cause: Cause) -> None:
         """
-        See L{GiveUp<twisted_heartbeat.core.commands.GiveUp>}.
+        Release what waited for a connection, because no further attempt follows.
         """
 
     def stopped(self) -> None:
         """
-        See L{Stopped<twisted_heartbeat.core.commands.Stopped>}.
+        Report that no attempt, link or wait is left.
         """
 
     # What they share.
 
     def _pingLess(self) -> None:
         """
-        The links that follow ping half as often.
+        Double the interval for the links that follow.
         """
         heartbeat = self.config.heartbeat
         if heartbeat is None or heartbeat.interval is None:
@@ -252,8 +276,8 @@ class Driver:
 
     def _wakened(self, retry: Retry) -> None:
         """
-        The wait is over, unless this process overslept it.  Then so did its other clients, and all
-        would try in one instant, so it is drawn anew, once.
+        End the wait, unless this process overslept it.  Its other clients then overslept theirs,
+        and all would try in one instant, so the delay is drawn anew, once.
         """
         late = getattr(self.config.clock, "lateness", 0.0) > _OVERSLEPT
         if late and retry.cause.fleetWide and not requestedDelay(retry.cause):

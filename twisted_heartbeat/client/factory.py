@@ -15,7 +15,8 @@ from twisted.internet.protocol import ReconnectingClientFactory
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..logs import SafeLogger
-from .connectors import _backoffOf, _Connectors
+from .connectordriver import backoffOf
+from .connectors import Connectors
 from .observing import _OBSERVES, _observeClass, _observeInstance
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..link.config import Ping
     from ..link.hooks import LinkHooks
     from ..link.link import Link
-    from .attempt import PrepareConnection
+    from .preparation import PrepareConnection
 
 _log = SafeLogger()
 
@@ -89,7 +90,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     stableAfter = 10.0
     delay = initialDelay
 
-    _lazyHeartbeatConnectors: _Connectors | None = None
+    _lazyHeartbeatConnectors: Connectors | None = None
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         """
         self._heartbeatConnectors.tellRetries(attempt)
         self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
-        return _backoffOf(self).delay(attempt, cause)
+        return backoffOf(self).delay(attempt, cause)
 
     def doStart(self) -> None:
         """
@@ -191,10 +192,10 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         super().stopTrying()  # type: ignore[no-untyped-call]
 
     @property
-    def _heartbeatConnectors(self) -> _Connectors:
+    def _heartbeatConnectors(self) -> Connectors:
         # Not in __init__, because a subclass need not call that.
         if self._lazyHeartbeatConnectors is None:
-            self._lazyHeartbeatConnectors = _Connectors(self)
+            self._lazyHeartbeatConnectors = Connectors(self)
         return self._lazyHeartbeatConnectors
 
     def __getstate__(self) -> dict[str, Any]:

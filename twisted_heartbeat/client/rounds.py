@@ -16,12 +16,14 @@ from twisted.python.failure import Failure
 
 from ..core.causes import ClosedHere, RetryPace
 from ..timing.deadline import cancelCalls
-from .attempt import EndpointAttempt, Preparation, failureOf
+from .attempt import EndpointAttempt, failureOf
+from .preparation import Preparation
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.link import Link
-    from .attempt import AttemptOwner, PrepareConnection
+    from .attempt import AttemptOwner
+    from .preparation import PrepareConnection
 
 
 ANSWER_WITHIN = 1.0
