@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 class AttemptOwner(Protocol):
     """
-    Who makes an attempt, and hears once what it has come to.
+    The driver or round that makes an attempt.  It is told the result once.
 
     @ivar config: what its links have in common.
     """
@@ -41,28 +41,32 @@ class AttemptOwner(Protocol):
     config: LinkConfig
 
     def attemptConnected(self, link: Link) -> None:
-        """It has led to a link."""
+        """Handle that the attempt has led to a link."""
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
-        """It has come to nothing, and nothing is left of it."""
+        """Handle that the attempt has failed, and nothing is left of it."""
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """The link that it had led to has ended."""
+        """Handle the end of the link that the attempt had led to."""
 
 
 def failureOf(cause: Cause) -> Failure:
     """
-    What was raised, where the cause only stands for that.
+    Return the failure that a caller of C{whenConnected} gets: the error that was raised, if the
+    cause only stands for it; otherwise the cause.
     """
     raised = cause.__cause__
-    # A later cause, which is chained to the first, is not what was raised.
+    # A later cause is chained to the first one, and was not raised.
     standsFor = type(cause) is ConnectFailed and not isinstance(raised, Cause)
     return Failure(raised if standsFor and raised is not None else cause)
 
 
 class EndpointAttempt:
     """
-    One try of a service to connect, and the link that it leads to.  It owns that link.
+    One try of a service to connect.  It owns the link that it leads to.
+
+    The attempt is complete when both the endpoint's Deferred has fired and the link is up, or
+    cleaned up.  Either may come first.
     """
 
     def __init__(self, driver: AttemptOwner) -> None:
@@ -90,17 +94,17 @@ class EndpointAttempt:
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give it up.
+        Cancel the attempt.  L{AttemptOwner.attemptFailed} follows when nothing is left of it.
         """
         if self._reported or self._over:
             return
         self._cause = self._cause or cause
         if self._link is not None and self._link.state != "new":
-            # An endpoint that has led to a link is likely to be inside of makeConnection.
+            # The endpoint is likely to be inside of makeConnection, where it can not be cancelled.
             self._link.abort(self._cause)
         elif self._building:
-            # While an endpoint asks for a protocol it can not be cancelled, but it will get none;
-            # and if it makes nothing of that, it is cancelled after all.
+            # While an endpoint asks for a protocol it can not be cancelled.  It will get none; an
+            # endpoint that ignores that is cancelled in the next turn.
             self._cancelTimer()
             self._timer = self._driver.config.clock.callLater(0, self._cancelEndpoint)
         else:
@@ -108,9 +112,11 @@ class EndpointAttempt:
 
     def build(self, factory: IProtocolFactory, addr: Any) -> Any:
         """
-        @return: what the transport shall speak to.
-        @raise NoProtocol: if there is nothing, or it is too late.  It is raised, and not L{None}
-            returned, because over TLS Twisted's endpoints do not check for that, and hang.
+        Build the protocol and its link.
+
+        @return: the protocol for the transport.
+        @raise NoProtocol: if the factory builds none, or the attempt is over.  L{None} would not
+            do, because over TLS Twisted's endpoints do not check for it, and hang.
         """
         if self._over or self._cause is not None or self._link is not None:
             raise NoProtocol
@@ -125,22 +131,13 @@ class EndpointAttempt:
         return linked
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if self._cause is not None:
             link.abort(self._cause)
         self._reportWhenComplete()
 
-    def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+    def linkProven(self, link: Link) -> None: ...
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if self._reported:
             self._driver.linkLost(link, cause)
             return
@@ -148,21 +145,15 @@ class EndpointAttempt:
         link.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
 
-    def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+    def linkClosing(self, link: Link) -> None: ...
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         link.pingsLeft = -1
 
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:
             cancel(self._connecting)
-            # Cancelling fires it, unless its canceller has raised.
+            # Cancelling fires the Deferred, unless its canceller has raised.
             self._endpointDone = True
         self._failWhenComplete()
 
@@ -199,7 +190,7 @@ class EndpointAttempt:
 
     def _failWhenComplete(self) -> None:
         """
-        It has failed once the endpoint is done, and the link, if there was one, cleaned up.
+        Report the failure once the endpoint is done, and the link, if there was one, cleaned up.
         """
         link = self._link
         linkDone = link is None or link.cleaned or link.state == "new"
@@ -223,7 +214,7 @@ class EndpointAttempt:
 
 class AttemptFactory:
     """
-    Stands between an endpoint and the user's factory, and provides what that provides.
+    Stands between an endpoint and the user's factory, and provides the same interfaces.
     """
 
     def __init__(self, factory: IProtocolFactory, attempt: EndpointAttempt) -> None:

@@ -43,49 +43,48 @@ class _Declined(Protocol):
 
 class ConnectorDriver(Driver):
     """
-    Has one connector of a factory connect again.
+    Executes commands for one connector of a factory.
 
     A subclass of the factory may call C{connector.connect()} itself, or call C{retry} later, or
-    never.  So the link is cleaned up when it ends, but the supervision decides on a retry only
-    after L{retry} was called.  An attempt that this driver has not ordered begins a new
-    supervision.
+    never.  So the link is cleaned up when it ends, but the reconnector is told of that only after
+    L{retry} was called.  An attempt that this driver has not begun gets a new reconnector.
     """
 
     def __init__(self, factory: HeartbeatClientFactory, connectors: Connectors) -> None:
         super().__init__(connectors.config, self._exhausted)
         self._factory = factory
         self._connectors = connectors
-        # Those that it uses may be slower.
-        self._given = self.config
+        # What the factory has said.  C{config} differs from it after the interval was doubled.
+        self._factoryConfig = self.config
         # None while the connector is idle: the application alone decides how long it is kept.
         self._connector: IConnector | None = None
         self._underWay = False
-        self._ordered = False
+        self._connectsItself = False
         self._resetEarly = False
         self._ended: Link | None = None
         self._reason: Cause | None = None
-        self._wanted: Cause | None = None
+        self._retryCause: Cause | None = None
 
-    def heedSettings(self) -> None:
+    def refreshConfig(self) -> None:
         """
-        Use the settings that the factory has now.
+        Take over the settings that the factory has now.
         """
         config = self._connectors.config
-        if config is not self._given:
-            self._given = self.config = config
+        if config is not self._factoryConfig:
+            self._factoryConfig = self.config = config
             self._timesDoubled = 0
 
     # What the connector does.
 
     def connecting(self, connector: IConnector) -> None:
         """
-        The connector has begun an attempt.
+        Handle that the connector has begun an attempt, for this driver or for the application.
         """
         self._connector = connector
         self._underWay = True
-        self._connectors.unlinked[self] = None
-        self._reason = self._wanted = None
-        if self._ordered:
+        self._connectors.awaitingProtocol[self] = None
+        self._reason = self._retryCause = None
+        if self._connectsItself:
             return
         if self.reconnector.state is State.WAITING:
             self.retryNow()
@@ -94,21 +93,21 @@ class ConnectorDriver(Driver):
 
     def disconnected(self, reason: Failure | None) -> None:
         """
-        The connector has not connected, or its connection is lost.
+        Handle that the connector has failed to connect, or has lost its connection.
         """
-        self._notUnderWay()
+        self._markDisconnected()
         # The application's unit tests may pass anything.
         failure = reason if isinstance(reason, Failure) else Failure(ConnectError())
         if self.link is not None:
             self.link.connectionLostUnnoticed(failure)
         self._reason = self._reason or causeOfFailure(failure.value)
 
-    def settled(self) -> None:
+    def releaseConnector(self) -> None:
         """
-        The factory has handled that.
+        Forget the connector if the factory has not asked for a retry.
         """
         waits = self.reconnector.state in (State.WAITING, State.DECIDING)
-        if not self._underWay and self._wanted is None and not waits:
+        if not self._underWay and self._retryCause is None and not waits:
             self._connector = None
 
     def mayHaveConnected(self) -> bool:
@@ -117,13 +116,13 @@ class ConnectorDriver(Driver):
         """
         return _stateOf(self._connector, "connected") == "connected"
 
-    def declined(self) -> Protocol | None:
+    def declineConnection(self) -> Protocol | None:
         """
-        The factory has no protocol for the connection.
+        Handle that the factory has no protocol for the connection.
 
-        @return: what the transport shall speak to.  Over TLS it is a protocol that aborts, because
-            C{TLSMemoryBIOFactory} does not check for L{None}: it raises, and the connector never
-            hears that the connection is lost.
+        @return: what C{buildProtocol} returns.  Over TLS it is a protocol that aborts, because
+            C{TLSMemoryBIOFactory} does not check for L{None}.  It would raise, and the connector
+            would never report that the connection is lost.
         """
         factory = getattr(self._connector, "factory", self._factory)
         return None if factory is self._factory else _Declined()
@@ -132,9 +131,9 @@ class ConnectorDriver(Driver):
 
     def retry(self, connector: IConnector) -> None:
         """
-        Have the connector connect after a wait, and after the cleanups of its last link.
+        Make the connector connect after a wait, and after the cleanups of its last link.
         """
-        # Unless it has no state, the connector knows better than its driver.
+        # The connector's own state decides, because the application may have called connect().
         state = _stateOf(connector, "connecting" if self._underWay else "disconnected")
         if state != "disconnected":
             _log.warn(
@@ -143,34 +142,31 @@ class ConnectorDriver(Driver):
                 connector=connector,
             )
             return
-        self._notUnderWay()
+        self._markDisconnected()
         self._connector = connector
-        self._wanted = self._reason or causeOfFailure(ConnectError())
+        self._retryCause = self._reason or causeOfFailure(ConnectError())
         self._cleaned()
 
     def stopTrying(self) -> None:
         """
         End the wait or the attempt.  A link stays up.
         """
-        self._wanted = None
+        self._retryCause = None
         state = self.reconnector.state
         if state is State.CONNECTING and self._underWay:
             try:
                 if self._connector is not None:
                     self._connector.stopConnecting()
             except NotConnectingError:
-                # It is connected, and there is nothing to stop.
+                # It is connected, so there is no attempt to stop.
                 return
         if state in (State.CONNECTING, State.WAITING, State.DECIDING):
             self.execute(self.reconnector.stop())
-        self.settled()
+        self.releaseConnector()
 
     # What the link tells.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._underWay = True
         if self.reconnector.state is not State.CONNECTING:
             self._begin()
@@ -180,23 +176,14 @@ class ConnectorDriver(Driver):
         self.execute(self.reconnector.connected())
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if link is self.link and self.reconnector.state is State.CONNECTED:
             self._proveEarly()
 
-    def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
+    def linkClosing(self, link: Link) -> None: ...
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._ended, self._reason = link, cause
-        self._connectors.heedReset()
+        self._connectors.detectReset()
         if link is self.link:
             self.linkEnded(cause, proven=self._wasProven(link, cause))
         else:
@@ -205,21 +192,18 @@ class ConnectorDriver(Driver):
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         link.pingsLeft = -1
 
     def _wasProven(self, link: Link, cause: Cause) -> bool:
         """
-        Whether a link that has ended had been proven.
+        Whether a link that has ended had been proven.  Tell the factory if so.
         """
         prepared = self.reconnector.state is State.CONNECTED
         proven = isProven(link.facts(prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
-            # The link was taken for proven when the peer had said what proves it.
+            # The failures were reset when the peer's proof came, and the end has revoked that.
             self.reconnector.restoreFailures()
         return proven
 
@@ -238,30 +222,30 @@ class ConnectorDriver(Driver):
         self._resetEarly = True
         self._connectors.linkProven(self)
 
-    # The orders.
+    # The commands.
 
     def attempt(self, number: int) -> None:
         if self._underWay:
-            # The application has called connect().
+            # The application has called connect() meanwhile.
             return
         if not self._factory.continueTrying:
             self.execute(self.reconnector.stop())
-            self.settled()
+            self.releaseConnector()
             return
         connector: Any = self._connector
-        self._ordered = True
+        self._connectsItself = True
         try:
             connector.connect()
         except BaseException as error:
             _log.failure("{connector} does not connect", connector=connector)
             if not self._underWay and getattr(connector, "state", None) == "connecting":
-                # The factory's startFactory has raised.  The connector was changing its state, and
-                # in this one it would refuse to connect for ever.
+                # The factory's startFactory has raised while the connector changed its state.
+                # Without this line the connector would refuse to connect for ever.
                 connector.state = "disconnected"
-            self._notUnderWay()
+            self._markDisconnected()
             self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
         finally:
-            self._ordered = False
+            self._connectsItself = False
 
     def cancelAttempt(self) -> None:
         # The connector was stopped before, or has no attempt under way.
@@ -277,12 +261,12 @@ class ConnectorDriver(Driver):
         return self._factory.nextDelay(attempt, cause)
 
     def gaveUp(self, cause: Cause) -> None:
-        self._connectors.tellRetries(self.reconnector.failures)
+        self._connectors.setRetries(self.reconnector.failures)
         self._connector = None
 
     def _begin(self) -> None:
         """
-        Begin a new supervision with an attempt that is under way already.
+        Begin with a new reconnector, because an attempt is under way already.
         """
         self._cancelWait()
         self.cancelPrepare()
@@ -290,12 +274,12 @@ class ConnectorDriver(Driver):
         self.reconnector = Reconnector(self._exhausted)
         self.execute(self.reconnector.start())
 
-    def _notUnderWay(self) -> None:
+    def _markDisconnected(self) -> None:
         """
-        The connector is disconnected.
+        Note that the connector is disconnected.
         """
         self._underWay = False
-        self._connectors.unlinked.pop(self, None)
+        self._connectors.awaitingProtocol.pop(self, None)
 
     def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
         most = self._factory.maxRetries
@@ -303,24 +287,24 @@ class ConnectorDriver(Driver):
 
     def _cleaned(self) -> None:
         """
-        Go on if a retry is wanted and the last link is cleaned up.
+        Go on if a retry was asked for and the last link is cleaned up.
         """
         if self._ended is not None:
             if not self._ended.cleaned:
                 return
-            # Its transport refers to the connector, which could otherwise never be dropped.
+            # The link's transport refers to the connector, which could otherwise never be dropped.
             self._ended = None
-        cause, self._wanted = self._wanted, None
+        cause, self._retryCause = self._retryCause, None
         if cause is None:
             return
-        self._connectors.heedReset()
-        supervision = self.reconnector
-        if supervision.state is State.CLEANING:
-            self.execute(supervision.cleaned(self.now))
-        elif supervision.state is State.CONNECTING:
-            self.execute(supervision.failed(cause, self.now))
+        self._connectors.detectReset()
+        reconnector = self.reconnector
+        if reconnector.state is State.CLEANING:
+            self.execute(reconnector.cleaned(self.now))
+        elif reconnector.state is State.CONNECTING:
+            self.execute(reconnector.failed(cause, self.now))
         else:
-            self.execute(supervision.retry(cause, self.now))
+            self.execute(reconnector.retry(cause, self.now))
 
 
 _CONNECTOR_STATES = ("disconnected", "connecting", "connected")
@@ -328,7 +312,7 @@ _CONNECTOR_STATES = ("disconnected", "connecting", "connected")
 
 def _stateOf(connector: object, default: str) -> str:
     """
-    The state of a connector; the default if it does not say, as a mock in a unit test.
+    Return the state of a connector.  A mock in a unit test has none, and gets the default.
     """
     state = getattr(connector, "state", default)
     return state if isinstance(state, str) and state in _CONNECTOR_STATES else default
@@ -336,15 +320,15 @@ def _stateOf(connector: object, default: str) -> str:
 
 def backoffOf(factory: HeartbeatClientFactory) -> Backoff:
     """
-    The attributes of a factory as a backoff.
+    Make a backoff of the attributes of a factory.
 
-    @raise ValueError: if one of them makes no sense.
+    @raise ValueError: if an attribute has a value that is not allowed.
     """
     return Backoff(
         initial=factory.initialDelay,
         maximum=max(factory.maxDelay, factory.initialDelay),
         factor=factory.factor,
-        # Twisted's takes any false value for none.
+        # Twisted's factory takes any false value for no jitter.
         jitter=factory.jitter or None,
         spread=factory.spread,
         stableAfter=factory.stableAfter,

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The supervision of each connector of a C{HeartbeatClientFactory}.
+L{Connectors}: the connectors of a C{HeartbeatClientFactory}, and a driver for each.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ class Connectors:
 
     When the application drops a connector, its driver goes with it.
 
-    @ivar generations: numbers the links of all of them.
-    @ivar unlinked: those under way whose connectors have not asked for a protocol yet, the one that
-        was first to connect first.
-    @ivar toldRetries: the C{retries} that were last set on the factory.
+    @ivar generations: numbers the links of all connectors.
+    @ivar awaitingProtocol: the drivers of connectors that are under way and have not asked for a
+        protocol yet, in the order in which they began.
+    @ivar lastRetries: the C{retries} that were last set on the factory.
     """
 
     def __init__(self, factory: HeartbeatClientFactory) -> None:
         self.generations = count(1)
-        self.unlinked: dict[ConnectorDriver, None] = {}
-        self.toldRetries = 0
+        self.awaitingProtocol: dict[ConnectorDriver, None] = {}
+        self.lastRetries = 0
         self._factory = factory
         # The driver whose link is being proven.
         self._proving: ConnectorDriver | None = None
         self._links = 0
         self._drivers: WeakKeyDictionary[IConnector, ConnectorDriver] = WeakKeyDictionary()
-        # Those of what can be no key there: an object() or None, in a unit test. Each is held with
-        # its driver, because no other object may have its id.
-        self._held: dict[int, tuple[object, ConnectorDriver]] = {}
-        # Those of links that have no connector, because an endpoint made them for example.
-        self._loose: WeakSet[ConnectorDriver] = WeakSet()
+        # For what can be no key of a weak mapping: an object() or None, in a unit test.  It is held
+        # with its driver, because otherwise another object could get its id.
+        self._byId: dict[int, tuple[object, ConnectorDriver]] = {}
+        # The drivers of links without a connector, for example of an endpoint.
+        self._withoutConnector: WeakSet[ConnectorDriver] = WeakSet()
         self._settings: tuple[object, ...] = ()
         self._config: LinkConfig | None = None
 
     def __iter__(self) -> Iterator[ConnectorDriver]:
-        held = (driver for _, driver in self._held.values())
-        return iter([*self._drivers.values(), *held, *self._loose])
+        held = (driver for _, driver in self._byId.values())
+        return iter([*self._drivers.values(), *held, *self._withoutConnector])
 
-    def of(self, connector: IConnector) -> ConnectorDriver:
+    def driverOf(self, connector: IConnector) -> ConnectorDriver:
         """
-        The driver of a connector.
+        Return the driver of a connector.
         """
-        _, driver = self._held.get(id(connector), (None, None))
+        _, driver = self._byId.get(id(connector), (None, None))
         with suppress(TypeError):
             driver = driver or self._drivers.get(connector)
         if driver is None:
@@ -74,37 +74,38 @@ class Connectors:
             try:
                 self._drivers[connector] = driver
             except TypeError:
-                self._held[id(connector)] = connector, driver
-        driver.heedSettings()
+                self._byId[id(connector)] = connector, driver
+        driver.refreshConfig()
         return driver
 
-    def _expecting(self) -> ConnectorDriver:
+    def _driverOfConnected(self) -> ConnectorDriver:
         """
-        The driver of the connector that has just connected, and asks for a protocol.  A new one if
-        it is none that has said so.
+        Return the driver of the connector that has just connected and asks for a protocol; a new
+        driver if no known connector has.
 
-        A connector does not say which it is when it asks.  But it says that it is connected, and
-        until then had no protocol.
+        A connector does not pass itself to C{buildProtocol}.  But its state is connected, and it
+        had no protocol before.
         """
-        for driver in self.unlinked:
+        for driver in self.awaitingProtocol:
             if driver.mayHaveConnected():
-                del self.unlinked[driver]
-                driver.heedSettings()
+                del self.awaitingProtocol[driver]
+                driver.refreshConfig()
                 return driver
         loose = ConnectorDriver(self._factory, self)
-        self._loose.add(loose)
+        self._withoutConnector.add(loose)
         return loose
 
     def addLink(self, protocol: Any) -> Any:
         """
-        Give a new protocol, if there is one, a link of the connector that asks for it.
+        Give a new protocol a link of the connector that asks for it.
 
-        @return: what the transport shall speak to.
+        @param protocol: L{None} if the factory has built none.
+        @return: what C{buildProtocol} returns.
         """
-        driver = self._expecting()
+        driver = self._driverOfConnected()
         self._links += 1
         if protocol is None:
-            return driver.declined()
+            return driver.declineConnection()
         return attachLink(protocol, driver.config, driver)[0]
 
     def build(self, build: Callable[[], Any]) -> Any:
@@ -117,10 +118,10 @@ class Connectors:
 
     def linkProven(self, driver: ConnectorDriver) -> None:
         """
-        A link is proven: have the factory forget the failures of its connector.
+        Make the factory reset the delay of a connector, because its link is proven.
         """
         before, continueTrying = self._proving, self._factory.continueTrying
-        self._proving = None if driver in self._loose else driver
+        self._proving = None if driver in self._withoutConnector else driver
         try:
             self._factory.resetDelay()
         except BaseException:
@@ -130,30 +131,30 @@ class Connectors:
 
     def resetFailures(self) -> None:
         """
-        Forget the failures of the connector whose link is being proven, else those of all.
+        Forget the failures of the connector whose link is being proven, otherwise of all.
         """
-        self.toldRetries = 0
+        self.lastRetries = 0
         for driver in self if self._proving is None else [self._proving]:
             driver.reconnector.resetFailures()
 
-    def tellRetries(self, retries: int) -> None:
+    def setRetries(self, retries: int) -> None:
         """
         Set C{retries} on the factory.
         """
-        self.toldRetries = self._factory.retries = retries
+        self.lastRetries = self._factory.retries = retries
 
-    def heedReset(self) -> None:
+    def detectReset(self) -> None:
         """
-        Forget the failures if a subclass has reset C{retries} without L{resetFailures}.  It may
+        Forget the failures if a subclass has set C{retries} to 0 without L{resetFailures}.  It may
         have called the C{resetDelay} of C{ReconnectingClientFactory}, for example.
         """
-        if self.toldRetries and not self._factory.retries:
+        if self.lastRetries and not self._factory.retries:
             self.resetFailures()
 
     @property
     def config(self) -> LinkConfig:
         """
-        What their links have in common.
+        What the links of all connectors have in common.
         """
         of = self._factory
         settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
@@ -175,8 +176,10 @@ class Connectors:
 
     def requireSettings(self) -> None:
         """
-        Raise L{ValueError} for a setting of the wrong type.  A subclass may use its name for
-        something else.
+        Require that each setting has the right type.  A subclass may use its name for something
+        else.
+
+        @raise ValueError: for the first setting that has not.
         """
         allowed = {
             "heartbeat": Heartbeat,
@@ -187,14 +190,14 @@ class Connectors:
         for field, kind in allowed.items():
             value = getattr(self._factory, field)
             if value is not None and not isinstance(value, kind):
-                _complain(self._factory, field, value, f"a {kind.__name__} or None")
+                _rejectSetting(self._factory, field, value, f"a {kind.__name__} or None")
         for field in ("ping", "prepareConnection"):
             value = getattr(self._factory, field)
             if value is not None and not callable(value):
-                _complain(self._factory, field, value, "a callable or None")
+                _rejectSetting(self._factory, field, value, "a callable or None")
         if not callable(self._factory.nextDelay):
-            _complain(self._factory, "nextDelay", self._factory.nextDelay, "a method")
+            _rejectSetting(self._factory, "nextDelay", self._factory.nextDelay, "a method")
 
 
-def _complain(factory: object, field: str, value: object, allowed: str) -> NoReturn:
+def _rejectSetting(factory: object, field: str, value: object, allowed: str) -> NoReturn:
     raise ValueError(f"{type(factory).__name__}.{field} is {value!r}: it must be {allowed}")

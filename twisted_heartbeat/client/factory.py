@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatClientFactory}: takes the place of C{ReconnectingClientFactory}.
+L{HeartbeatClientFactory}: makes its connectors connect again, as C{ReconnectingClientFactory} does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = SafeLogger()
 
 class _Overridable:
     """
-    A property in whose place a subclass or an instance may set anything.
+    A property that a subclass or an instance may replace with any attribute.
     """
 
     def __init__(self, get: Callable[[Any], Any]) -> None:
@@ -43,16 +43,16 @@ class _Overridable:
 
 
 _OWN: Any = object()
-"""In place of a setting: the class attribute holds."""
+"""The default of a setting: the class attribute holds."""
 
 
 class HeartbeatClientFactory(ReconnectingClientFactory):
     """
     Reconnects through its connector, for C{reactor.connectTCP}, C{connectSSL} and the like.
 
-    Set C{protocol}, or override C{buildProtocol}: what it returns is watched.  One factory may have
-    several connectors.  Each has a supervision of its own, with its own delays and its own
-    C{maxRetries}; C{connector}, C{delay} and C{retries} tell those of the latest.
+    Set C{protocol}, or override C{buildProtocol}; the result is watched.  One factory may have
+    several connectors.  Each has a reconnector of its own, with its own delays and its own
+    C{maxRetries}; C{connector}, C{delay} and C{retries} show the latest.
 
     @cvar heartbeat: L{None} to prove nothing by silence.
     @cvar keepAlive: L{None} to leave the operating system's options alone.
@@ -135,16 +135,16 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def nextDelay(self, attempt: int, cause: Cause) -> float:
         """
-        Seconds to wait before the next attempt.
+        Return the seconds to wait before the next attempt.
+
+        @param attempt: failures in a row.
+        @param cause: why the last of them happened.
         """
-        self._heartbeatConnectors.tellRetries(attempt)
+        self._heartbeatConnectors.setRetries(attempt)
         self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
         return backoffOf(self).delay(attempt, cause)
 
     def doStart(self) -> None:
-        """
-        See C{IProtocolFactory}.
-        """
         # A class may have been given other methods since it was made.
         _observeClass(type(self))
         _observeInstance(self)
@@ -152,17 +152,15 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         super().doStart()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: Any) -> Any:
-        """
-        See C{IProtocolFactory}.
-        """
         return self._heartbeatConnectors.addLink(super().buildProtocol(addr))
 
     def retry(self, connector: IConnector | None = None) -> None:
         """
-        Have the connector connect again, after a suitable delay and the cleanups of its last link.
+        Make the connector connect again, after the delay and the cleanups of its last link.
         While it is connecting or connected, this only logs a warning.
 
-        @raise ValueError: if none is given and none is known.
+        @param connector: the latest connector by default.
+        @raise ValueError: if no connector is given and none is known.
         """
         if not self.continueTrying:
             if self.noisy:
@@ -171,7 +169,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         connector = self.connector if connector is None else connector
         if connector is None:
             raise ValueError("no connector to retry")
-        self._heartbeatConnectors.of(connector).retry(connector)
+        self._heartbeatConnectors.driverOf(connector).retry(connector)
 
     def resetDelay(self) -> None:
         """
@@ -184,7 +182,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def stopTrying(self) -> None:
         """
-        Try no more, with any connector.  A link that is up stays up.
+        Stop trying, with all connectors.  A link that is up stays up.
         """
         self.continueTrying = 0
         for driver in self._heartbeatConnectors:

@@ -55,7 +55,7 @@ class Preparation:
 
     def cancel(self) -> None:
         """
-        Give the call up.  Its result means nothing any more.
+        Cancel the call.  Neither callback follows.
         """
         if self._finish() and self._calling is not None:
             cancel(self._calling)
@@ -74,6 +74,8 @@ class Preparation:
 
     def _finish(self) -> bool:
         """
+        End the preparation.
+
         @return: whether it was under way until now.
         """
         wasOver, self._over = self._over, True

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{AttemptRound}: several endpoints, tried one after the other in one round (RFC 8305).
+L{AttemptRound}: tries several endpoints, one after the other, in one round (RFC 8305).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ANSWER_WITHIN = 1.0
 """
 Seconds without an answer after which another endpoint is tried beside the first, as the connection
-attempt delay of RFC 8305, and after which an attempt is old enough to be replaced by another.
+attempt delay of RFC 8305.  C{reconnectNow} replaces an attempt that is older than this.
 """
 
 
@@ -40,8 +40,8 @@ class AttemptRound:
     The first endpoint is tried at once.  The next is tried when one has failed, or has not led to a
     prepared link within L{ANSWER_WITHIN}.  When one has won, the others are cancelled, and their
     links closed.  The round fails when all endpoints have failed, or one of them for good
-    (L{PermanentFailure}).  Its cause is the one that is retried soonest, and of several such ones
-    that of the endpoint that was tried first.
+    (L{PermanentFailure}).  Its cause is the one that is retried soonest; of several, that of the
+    endpoint that was tried first.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class AttemptRound:
         over: Callable[[AttemptRound], None],
     ) -> None:
         """
-        @param over: called after the round has led to a link, once nothing is left of the others.
+        @param over: called after the round has led to a link, once nothing is left of the other
+            candidates.
         """
         self.driver = driver
         self.prepareConnection = prepareConnection
@@ -72,7 +73,7 @@ class AttemptRound:
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give the round up.
+        Cancel the round.  C{attemptFailed} follows when nothing is left of it.
         """
         if self.winner is None and not self._cancelled:
             self._failures = [(0, cause, failureOf(cause))]
@@ -80,7 +81,7 @@ class AttemptRound:
 
     def prepared(self, candidate: Candidate, link: Link) -> None:
         """
-        A candidate's link is prepared.
+        Handle that a candidate's link is prepared: the candidate wins.
         """
         self.winner = candidate
         self._running.remove(candidate)
@@ -89,7 +90,7 @@ class AttemptRound:
 
     def failed(self, candidate: Candidate, cause: Cause, failure: Failure) -> None:
         """
-        A candidate has come to nothing, and nothing is left of it.
+        Handle that a candidate has failed, and nothing is left of it.
         """
         self._running.remove(candidate)
         if self._cancelled:
@@ -105,7 +106,7 @@ class AttemptRound:
     @property
     def losersLeft(self) -> bool:
         """
-        Whether a candidate that has not won is still there.
+        Whether the cancellation of a candidate that has not won is still under way.
         """
         return bool(self._running)
 
@@ -179,7 +180,7 @@ class Candidate:
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give it up; L{AttemptRound.failed} follows.
+        Cancel the attempt, or close its link; L{AttemptRound.failed} follows.
         """
         if self._link is None:
             self._attempt.cancel(cause)
@@ -207,7 +208,7 @@ class Candidate:
         link.whenGone().addCallback(lambda _: self._round.failed(self, cause, failureOf(cause)))
 
     def _prepared(self) -> None:
-        # One that is being closed is lost in a moment.
+        # A link that is being closed is lost in a moment.
         if self._link is not None and self._link.isUp:
             self._round.prepared(self, self._link)
 

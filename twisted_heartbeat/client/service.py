@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatClientService}: keeps one link up, as C{ClientService} does, less its faults.
+L{HeartbeatClientService}: keeps one link up, as C{ClientService} does, without its faults.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def _defaultName(factory: IProtocolFactory, endpoints: Sequence[IStreamClientEndpoint]) -> str:
     """
-    A name by which an operator can tell the links of several services apart.
+    Return a name by which an operator can tell the links of several services apart.
     """
     places = [place for place in map(placeOf, endpoints) if place]
     name = defaultLinkName(factory)
@@ -44,8 +44,9 @@ class HeartbeatClientService(Service):
     """
     Keeps one link up: connects, watches, names the cause when it ends, cleans up, tries again.
 
-    A superset of L{twisted.application.internet.ClientService}: the same arguments mean the same.
-    With C{heartbeat=None, keepAlive=None, limits=None} it behaves as that does, less its faults.
+    It is a superset of L{twisted.application.internet.ClientService}: the same arguments mean the
+    same.  With C{heartbeat=None, keepAlive=None, limits=None} it behaves as C{ClientService} does,
+    without its faults.
     """
 
     _log = SafeLogger()
@@ -66,19 +67,19 @@ class HeartbeatClientService(Service):
         name: str | None = None,
     ) -> None:
         """
-        @param endpoint: where to connect to; or a list of such.  A round tries each of them once:
-            the next when one has failed, or after a second without an answer.  The first to be
+        @param endpoint: the endpoint to connect, or a list of endpoints.  A round tries each once:
+            the next when one has failed, or after a second without an answer.  The first link to be
             prepared wins.
         @param factory: makes the protocols.
         @param retryPolicy: failed attempts in a row -> seconds to wait; L{Backoff} by default,
             which also knows the cause.
         @param clock: tells the time; the global reactor's monotonic time by default.
-        @param prepareConnection: takes the protocol of a new connection, before anybody else gets
-            it.  It may return a Deferred; what it raises rejects the connection, and so does
-            C{Limits.connectTimeout}.
+        @param prepareConnection: takes the protocol of a new connection, before C{whenConnected}
+            gives it out.  It may return a Deferred.  What it raises rejects the connection, and so
+            does C{Limits.connectTimeout}.
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
-        @param limits: L{None} for none.
+        @param limits: L{None} for no limits.
         @param hooks: who hears of all that.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param name: what the log calls its links; by default the protocol's name and the places
@@ -105,7 +106,7 @@ class HeartbeatClientService(Service):
 
     @property
     def _driver(self) -> ServiceDriver:
-        # Not before it is used: the global reactor is installed by its first import.
+        # Not before it is used, because the import of the global reactor installs it.
         if self._lazyDriver is None:
             self._lazyDriver = ServiceDriver(
                 LinkConfig(clock=clockFor(self._clock), **self._settings),
@@ -119,7 +120,7 @@ class HeartbeatClientService(Service):
     @property
     def state(self) -> str:
         """
-        Where it stands: the value of a L{State}, C{"connected"} or C{"waiting"} for example.
+        The state of the service: the value of a L{State}, for example C{"connected"}.
         """
         return str(self._driver.reconnector.state)
 
@@ -132,17 +133,20 @@ class HeartbeatClientService(Service):
 
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[Any]:
         """
-        See L{twisted.application.internet.ClientService.whenConnected}.
+        Wait for a connection, as L{twisted.application.internet.ClientService.whenConnected} does.
 
-        @param failAfterFailures: fail after so many failed attempts; L{None} for only when the
-            service is stopped or gives up.
+        @param failAfterFailures: failed attempts after which the Deferred fails; L{None} to fail
+            only when the service is stopped or gives up.
+        @return: fires with the protocol.
         """
         return self._driver.whenConnected(failAfterFailures)
 
     def whenDisconnected(self) -> Deferred[Any]:
         """
-        Fires with the cause when the present link has ended and been cleaned up; at once, with
-        L{None}, if there is none.
+        Wait for the end of the present link.
+
+        @return: fires with the cause when the link has ended and been cleaned up; at once, with
+            L{None}, if there is no link.
         """
         link = self._driver.link
         return succeed(None) if link is None else link.whenGone()
@@ -156,7 +160,7 @@ class HeartbeatClientService(Service):
 
     def startService(self) -> None:
         """
-        See C{IService}.  After giving up, it tries again.
+        Start, or start again after giving up.
         """
         if self.running and self._driver.reconnector.state is not State.GAVE_UP:
             self._log.warn("Duplicate ClientService.startService {log_source}")
@@ -169,8 +173,8 @@ class HeartbeatClientService(Service):
         Stop trying, and close the link.
 
         @return: fires when nothing is left.  L{Limits} bounds the close (C{closeTimeout}) and the
-            cleanups (C{cleanupTimeout}).  Where the C{disconnected} hook or a cleanup waits for
-            this, this does not wait for them.
+            cleanups (C{cleanupTimeout}).  If the C{disconnected} hook or a cleanup waits for this
+            Deferred, it does not wait for them.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return self._driver.stop()

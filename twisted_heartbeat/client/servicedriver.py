@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 RetryPolicy = Callable[[int], float]
-"""Failed attempts in a row -> seconds to wait."""
+"""Takes the failed attempts in a row, and returns the seconds to wait."""
 
 
 class ServiceDriver(Driver):
     """
-    Connects endpoints, and serves those who wait for a connection.
+    Connects endpoints, and fires the Deferreds that wait for a connection or for the stop.
 
-    @ivar failure: what the last attempt failed with, as it was raised.
-    @ivar started: whether the service has been started or stopped, ever.
+    @ivar failure: the failure of the last attempt, as it was raised.
+    @ivar started: whether the service has ever been started or stopped.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ServiceDriver(Driver):
     ) -> None:
         backoff = policy if isinstance(policy, Backoff) else Backoff()
         super().__init__(
-            # However long the cleanups of a link took, its loss alone is no reason to give up.
+            # The loss of a link alone is no reason to give up, however long its cleanups took.
             config,
             lambda failures, attempts, elapsed: (
                 attempts > 0 and backoff.exhausted(attempts, elapsed)
@@ -75,7 +75,7 @@ class ServiceDriver(Driver):
         self.started = False
         self._wasWanted = False
 
-    # What the service asks for.
+    # Requests of the service.
 
     def start(self) -> None:
         self.started = self._wasWanted = True
@@ -89,8 +89,8 @@ class ServiceDriver(Driver):
         self.execute(self.reconnector.stop())
         cleaning = linkInCleanup()
         if not stopped.called and cleaning is not None and cleaning.belongsTo(self.config):
-            # The hook or cleanup that asks is what the stop waits for.  If it has not returned by
-            # the next turn, it waits for the stop.
+            # The stop waits for the hook or cleanup that has called this.  If that has not returned
+            # by the next turn, it waits for the stop, and neither would ever end.
             timer = self.config.clock.callLater(0, _fire, [stopped], None)
             stopped.addCallback(lambda _: cancelCalls(timer))
         return stopped
@@ -120,7 +120,7 @@ class ServiceDriver(Driver):
     def _letGo(self, cancelled: Deferred[Any]) -> None:
         self._waiters = [entry for entry in self._waiters if entry[0] is not cancelled]
 
-    # What an attempt comes to.
+    # Results of an attempt.
 
     def attemptConnected(self, link: Link) -> None:
         self.link = link
@@ -142,13 +142,13 @@ class ServiceDriver(Driver):
         if proven:
             self._first = 0
         elif used and round is not None and round.winner is not None:
-            # What answers there proves nothing, so the next round begins behind it.
+            # This endpoint answers and proves nothing, so the next round begins behind it.
             self._first = (self._first + round.winner.position + 1) % len(self._endpoints)
         if not used:
             self.failure = failureOf(cause)
         self.linkEnded(cause, proven=proven)
 
-    # The orders.
+    # The commands.
 
     def attempt(self, number: int) -> None:
         self._answeredAt = self.now
@@ -169,13 +169,13 @@ class ServiceDriver(Driver):
         if type(self._policy) is Backoff:
             return self._policy.delay(attempt, cause)
         delay = self._policy(attempt)
-        # It knows no causes.  So it may wait for longer than a goodbye has asked for, but not less.
-        wish = requestedDelay(cause)
-        return max(delay, wish) if wish else delay
+        # The policy knows no causes, so a goodbye's request only makes its delay longer.
+        requested = requestedDelay(cause)
+        return max(delay, requested) if requested else delay
 
     def prepare(self) -> None:
         if self._round is not None:
-            # The winner was prepared in the round: that is why it has won.
+            # The winner of a round is prepared already.
             self.execute(self.reconnector.prepared())
         else:
             super().prepare()
