@@ -130,7 +130,7 @@ def test_hasWhatTwistedsConnectErrorHas() -> None:
     assert [kind().osError for kind in kinds] == [None] * 5
 
 
-def test_pace() -> None:
+def test_paceOfEachCause() -> None:
     """
     Each cause is retried at its own pace, and only a person's word stops it.
     """
@@ -138,7 +138,7 @@ def test_pace() -> None:
     assert {cause for cause in ALL if cause.pace is RetryPace.NEVER} == {PermanentFailure}
 
 
-def test_fleetWide() -> None:
+def test_causesOfAWholeFleetAreMarked() -> None:
     """
     What everybody at the same peer sees in the same instant is marked, and nothing else.
     """
@@ -146,7 +146,7 @@ def test_fleetWide() -> None:
 
 
 @pytest.mark.parametrize("cause", ALL)
-def test_pickles(cause: type[Cause]) -> None:
+def test_causesCanBePickled(cause: type[Cause]) -> None:
     """
     A cause keeps its class and its words on the way to another process.
     """
@@ -353,7 +353,7 @@ def test_oneFailureDoesNotMarkTheNext() -> None:
         (ValueError(), "ValueError"),
     ],
 )
-def test_inWords(raised: Exception, words: str) -> None:
+def test_errorIsDescribedInOneLine(raised: Exception, words: str) -> None:
     """
     An error in words is one line with its class and what it says, if it says anything.
     """

@@ -214,7 +214,7 @@ def test_everyCauseIsInTheTable() -> None:
     assert {type(cause) for row in TABLE for cause in row.causes} == public - {Cause}
 
 
-def test_readme() -> None:
+def test_readmeSaysOfEachCauseHowItIsRetried() -> None:
     """
     The README's list of causes says of each whether it is retried as the table does.
     """

@@ -78,9 +78,9 @@ def test_nothingIsKept() -> None:
 
 
 @pytest.mark.parametrize("stream", [b"\2", b"\1\x2a" + bytes(10), encodeDataHeader(2**32 - 1)])
-def test_violation(stream: bytes) -> None:
+def test_nothingFollowsAViolation(stream: bytes) -> None:
     """
-    What can not be a frame is a violation, and nothing can follow it.
+    A malformed frame is a violation, and nothing is read after it.
     """
     reader = StreamingReader()
     good = encode(Hello()) + encode(Data(b"good"))
