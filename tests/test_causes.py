@@ -188,7 +188,7 @@ def test_fellTogether() -> None:
     Links of one fall all know, in the end, how many they were; a lone link is one.
     """
     fall = VerdictBatch()
-    first = Evidence(_fall=fall)
+    first = Evidence(_batch=fall)
     fall.links = 3
     assert (first.simultaneousVerdicts, Evidence().simultaneousVerdicts) == (3, 1)
 

@@ -282,8 +282,8 @@ class ConnectorDriver(Driver):
         self._connectors.awaitingProtocol.pop(self, None)
 
     def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
-        most = self._factory.maxRetries
-        return most is not None and failures > most
+        maximum = self._factory.maxRetries
+        return maximum is not None and failures > maximum
 
     def _cleaned(self) -> None:
         """

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 @dataclass(slots=True)
 class VerdictBatch:
     """
-    The links that one tick of the timer wheel found dead.
+    The links that one tick of the pulse found dead.
 
-    @ivar links: their number.
+    @ivar links: how many.
     """
 
     links: int = 0
@@ -47,7 +47,7 @@ class Evidence:
     window: int | None = None
     probes: int | None = None
     rtt: float | None = None
-    _fall: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
+    _batch: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
 
     @property
     def kernelAnswers(self) -> bool:
@@ -64,4 +64,4 @@ class Evidence:
         The number of links that the same tick found dead, this link included.  Many mean one fault
         of the network, not many dead peers.
         """
-        return self._fall.links
+        return self._batch.links

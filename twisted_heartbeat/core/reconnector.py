@@ -4,7 +4,7 @@
 """
 L{Reconnector}: connect, prepare, clean up, wait, stop; one state machine for all drivers.
 
-Problem: whatever a reconnecting client does may call user code, and that may raise, or stop and
+Problem: a reconnecting client calls user code at each step, and user code may raise, or stop and
 start the client in the same call.
 
 Idea: the machine executes nothing.  It takes facts (an attempt failed, the link was lost, the user

@@ -113,8 +113,8 @@ def _maxBodySizes(stage: _Stage, maxMessage: int) -> dict[int, int]:
 
 class FrameReader:
     """
-    A reader of frames in any order, for a part of what one end has sent.  L{StreamReader} reads all
-    of it.
+    A reader of frames in any order, for a part of one direction.  L{StreamReader} reads a direction
+    from its beginning.
     """
 
     __slots__ = (
@@ -258,15 +258,15 @@ class FrameReader:
         elif kind not in self._maxBodySize:
             words = _MISPLACED[self._stage][FrameType(kind)]
         else:
-            most = self._maxBodySize[kind]
-            words = f"{_named(kind)} has a body of {length} bytes: at most {most} are allowed"
+            maximum = self._maxBodySize[kind]
+            words = f"{_named(kind)} has a body of {length} bytes: at most {maximum} are allowed"
         return ProtocolViolation(words)
 
 
 class StreamReader(FrameReader):
     """
-    A reader of everything that one end sends, from its first byte on.  It enforces the order: one
-    hello, before the first data; no data after an end; nothing is read after a goodbye.
+    A reader of one direction, from its first byte on.  It enforces the order: one hello, before the
+    first data; no data after an end; nothing is read after a goodbye.
     """
 
     __slots__ = ()
