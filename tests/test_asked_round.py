@@ -37,9 +37,9 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
+from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.pinground import CustomPingRound
-from twisted_heartbeat.batching.poller import idlePollerFor
-from twisted_heartbeat.timing.wheel import timerWheelFor
+from twisted_heartbeat.batching.poller import idlePollerFor, readParked
 
 from .loopback import Loopback, opened, wait, within
 from .sockets import Accepted, Connection, Crew, Kernel, RestingScene
@@ -280,7 +280,7 @@ def inRound(*peers: Peer) -> bool:
     states = set()
     for peer in peers:
         quiet = peer.connection in peer.reactor._twistedHeartbeatIdlePoller.quiet
-        states.add((type(peer.connection.round) is CustomPingRound, quiet))
+        states.add((type(peer.connection.batch) is CustomPingRound, quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
 
@@ -332,7 +332,7 @@ def test_joins(way: str) -> None:
     """
     server = settled(2, **WAYS[way])
     assert inRound(*server.peers)
-    assert server.peers[0].connection.round is server.peers[1].connection.round
+    assert server.peers[0].connection.batch is server.peers[1].connection.batch
     server.wait(10.0)
     for peer in server.peers:
         assert peer.askedAt == places(5)
@@ -382,7 +382,7 @@ def test_comeTogether() -> None:
         server.join()
     server.wait(SETTLED)
     assert inRound(*server.peers)
-    assert len({id(peer.connection.round) for peer in server.peers}) == 1
+    assert len({id(peer.connection.batch) for peer in server.peers}) == 1
     assert len({tuple(peer.askedAt[-3:]) for peer in server.peers}) == 1
     server.peers[0].answers = False
     server.wait(BEAT.bound)
@@ -407,7 +407,7 @@ def test_notTogether() -> None:
     server.wait(SETTLED)
     one, another = server.peers
     assert inRound(one, another)
-    assert one.connection.round is not another.connection.round
+    assert one.connection.batch is not another.connection.batch
 
 
 def test_logged() -> None:
@@ -418,7 +418,7 @@ def test_logged() -> None:
     [peer] = server.peers
     context: dict[str, Any] = {}
     peer.socket.arrived = b"a word"
-    assert peer.connection.readParked(context) is None
+    assert readParked(peer.connection, context) is None
     assert context == {"system": peer.connection.logPrefix()}
     assert peer.own.heard == [b"a word"]
 
@@ -809,8 +809,8 @@ def test_askedWhenTheFirstHadToBe() -> None:
     Those who come into a round together are taken to have been asked when the first of them had to
     be, so that the bound of none begins later than its own ping was due.
     """
-    pulse = timerWheelFor(Clock())
-    one, other = (pulse.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
+    batcher = batcherFor(Clock())
+    one, other = (batcher.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
     assert one is other
     assert one.askedAt == 10.05
 
@@ -852,7 +852,7 @@ class Looking(Own):
         context: Any = contextOf(ILogContext)
         self.contexts.add(context["system"])
         transport: Any = self.transport
-        self.inRounds += type(transport.round) is CustomPingRound
+        self.inRounds += type(transport.batch) is CustomPingRound
 
 
 class LookingMixed(HeartbeatMixin, Looking):
@@ -937,7 +937,7 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
         if not connection.connected:
             break
         await wait(0.01)
-    assert not connection.connected and connection.round is None
+    assert not connection.connected and connection.batch is None
 
 
 # Anything at all.

@@ -35,9 +35,19 @@ from twisted_heartbeat import (
     LinkHooks,
     PeerSilent,
 )
+from twisted_heartbeat.batching.batcher import Batcher, batcherFor
 from twisted_heartbeat.batching.talkers import TalkerScan
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Decision, FailureDetector, patience
+from twisted_heartbeat.core.detector import Decision, FailureDetector
+from twisted_heartbeat.core.quiet import (
+    checksSuspended,
+    isTalkative,
+    minSilenceBeforePing,
+    park,
+    quietSince,
+    resumeChecks,
+    suspendChecks,
+)
 from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
 
 from .fakes import Kept
@@ -71,7 +81,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
     One that says what is wanted; and the fewest are a crowd.
     """
-    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 0)
+    monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 0)
     return Kernel(monkeypatch)
 
 
@@ -86,7 +96,7 @@ def test_patience(heartbeat: Heartbeat, seconds: float) -> None:
     Nothing is due before three quarters of the interval have passed in silence, whatever the place
     of the peer; where nobody pings, that says nothing.
     """
-    assert patience(heartbeat) == seconds
+    assert minSilenceBeforePing(heartbeat) == seconds
     for twentieth in range(20):
         liveness = FailureDetector(heartbeat, 0.0, twentieth / 20)
         if liveness.decide(liveness.due) is Decision.PING:
@@ -100,13 +110,13 @@ def test_speaksOften(heartbeat: Heartbeat) -> None:
     """
     Whoever has spoken within half of the patience may be one of those who need not be asked.
     """
-    half = patience(heartbeat) / 2
+    half = minSilenceBeforePing(heartbeat) / 2
     liveness = FailureDetector(heartbeat, 100.0)
-    assert liveness.isTalkative(100.0)
-    assert liveness.isTalkative(100.0 + half - STEP)
-    assert not liveness.isTalkative(100.0 + half)
+    assert isTalkative(liveness, 100.0)
+    assert isTalkative(liveness, 100.0 + half - STEP)
+    assert not isTalkative(liveness, 100.0 + half)
     liveness.heardAt = 100.0 + half
-    assert liveness.isTalkative(100.0 + half)
+    assert isTalkative(liveness, 100.0 + half)
 
 
 def test_settles() -> None:
@@ -115,14 +125,14 @@ def test_settles() -> None:
     """
     for heartbeat in (BEAT, LONG, PASSIVE):
         liveness = FailureDetector(heartbeat, 100.0)
-        first, until = liveness.due, 100.0 + patience(heartbeat)
-        assert not liveness.suspendChecks(until + STEP)
-        assert not liveness.checksSuspended and liveness.due == first
-        assert liveness.suspendChecks(until)
-        assert liveness.checksSuspended and liveness.due == inf
+        first, until = liveness.due, 100.0 + minSilenceBeforePing(heartbeat)
+        assert not suspendChecks(liveness, until + STEP)
+        assert not checksSuspended(liveness) and liveness.due == first
+        assert suspendChecks(liveness, until)
+        assert checksSuspended(liveness) and liveness.due == inf
         assert liveness.deadline == 100.0 + heartbeat.bound
-        liveness.resumeChecks()
-        assert not liveness.checksSuspended and liveness.due == first
+        resumeChecks(liveness)
+        assert not checksSuspended(liveness) and liveness.due == first
 
 
 def test_doesNotSettleBeforeItsFirstPing() -> None:
@@ -133,12 +143,12 @@ def test_doesNotSettleBeforeItsFirstPing() -> None:
     liveness = FailureDetector(LONG, 0.0, 0.25)
     for now in (0.0, 2.0, 4.5):
         liveness.heardAt = now
-        assert not liveness.suspendChecks(now)
+        assert not suspendChecks(liveness, now)
         assert liveness.due == 5.0
     assert liveness.decide(5.0) is Decision.PING
-    assert not liveness.suspendChecks(5.0)
+    assert not suspendChecks(liveness, 5.0)
     liveness.heardAt = 5.5
-    assert liveness.suspendChecks(5.5 + 15.0)
+    assert suspendChecks(liveness, 5.5 + 15.0)
 
 
 def test_doesNotSettleUnanswered() -> None:
@@ -148,11 +158,11 @@ def test_doesNotSettleUnanswered() -> None:
     """
     liveness = FailureDetector(LONG, 0.0)
     assert liveness.decide(20.0) is Decision.PING
-    assert not liveness.suspendChecks(20.0)
+    assert not suspendChecks(liveness, 20.0)
     assert liveness.due == 28.0
     liveness.heardAt = 21.0
-    assert liveness.suspendChecks(36.0)
-    liveness.resumeChecks()
+    assert suspendChecks(liveness, 36.0)
+    resumeChecks(liveness)
     assert liveness.due == 41.0
     assert liveness.decideFast(40.9) is False
     assert liveness.decideFast(41.0) is True
@@ -163,12 +173,12 @@ def test_doesNotSettleAsked() -> None:
     Nor does one that was asked to speak before its time.
     """
     liveness = FailureDetector(LONG, 0.0)
-    assert liveness.suspendChecks(5.0)
-    liveness.resumeChecks()
+    assert suspendChecks(liveness, 5.0)
+    resumeChecks(liveness)
     assert liveness.probe(1.0, 16.0) is Decision.PING
-    assert not liveness.suspendChecks(1.0)
+    assert not suspendChecks(liveness, 1.0)
     liveness.heardAt = 1.0
-    assert liveness.suspendChecks(16.0)
+    assert suspendChecks(liveness, 16.0)
 
 
 def test_doesNotSettleSuspected() -> None:
@@ -178,11 +188,11 @@ def test_doesNotSettleSuspected() -> None:
     liveness = FailureDetector(LONG, 0.0)
     liveness.decide(20.0)
     assert liveness.decide(28.0) is Decision.SUSPECT
-    assert not liveness.suspendChecks(28.0)
+    assert not suspendChecks(liveness, 28.0)
     liveness.heardAt = 29.0
-    assert not liveness.suspendChecks(29.0)
+    assert not suspendChecks(liveness, 29.0)
     assert liveness.decide(29.0) is Decision.RECOVERED
-    assert liveness.suspendChecks(44.0)
+    assert suspendChecks(liveness, 44.0)
 
 
 def test_neverSettles() -> None:
@@ -191,7 +201,7 @@ def test_neverSettles() -> None:
     however often one is told to be looked at again.
     """
     muted = FailureDetector(LONG, 0.0)
-    assert muted.suspendChecks(15.0)
+    assert suspendChecks(muted, 15.0)
     muted.peerHalfClosed()
     dead = FailureDetector(LONG, 0.0)
     for now in (20.0, 28.0, 36.0, 36.0):
@@ -199,11 +209,11 @@ def test_neverSettles() -> None:
     assert decision is Decision.VERDICT
     dead.heardAt = 36.0
     for liveness in (muted, dead, FailureDetector(None, 0.0)):
-        assert not liveness.suspendChecks(0.0)
-        assert not liveness.checksSuspended
-        liveness.resumeChecks()
+        assert not suspendChecks(liveness, 0.0)
+        assert not checksSuspended(liveness)
+        resumeChecks(liveness)
         assert liveness.due == inf
-    assert not FailureDetector(None, 0.0).isTalkative(0.0)
+    assert not isTalkative(FailureDetector(None, 0.0), 0.0)
 
 
 def test_restIsNotSettled() -> None:
@@ -214,10 +224,10 @@ def test_restIsNotSettled() -> None:
     liveness = FailureDetector(LONG, 0.0, 0.25)
     liveness.decide(5.0)
     liveness.heardAt = 5.1
-    assert liveness.quietSince(25.0) == 25.0
-    liveness.park()
-    assert not liveness.checksSuspended
-    liveness.resumeChecks()
+    assert quietSince(liveness, 25.0) == 25.0
+    park(liveness)
+    assert not checksSuspended(liveness)
+    resumeChecks(liveness)
     assert liveness.due == inf
 
 
@@ -243,11 +253,11 @@ def test_unsettlesAsIfNever(
         now = one.due
         assert one.decide(now) is other.decide(now)
     for word in [answer, *words]:
-        now += word / 15.0 * patience(heartbeat)
+        now += word / 15.0 * minSilenceBeforePing(heartbeat)
         one.heardAt = other.heardAt = now
         other.decide(now)
-        assert one.checksSuspended or one.suspendChecks(now + patience(heartbeat) / 3)
-    one.resumeChecks()
+        assert checksSuspended(one) or suspendChecks(one, now + minSilenceBeforePing(heartbeat) / 3)
+    resumeChecks(one)
     assert one.due == other.due
     assert one.deadline == other.deadline
     assert one.hasSpokenSincePing and not one.suspected
@@ -271,11 +281,11 @@ class Member:
         self.detector.heardAt = heardAt
         self.left = 0
 
-    def leftTalkerScan(self) -> None:
+    def resumed(self, last: object) -> None:
         """
-        See L{TalkerScan}.
+        See L{BatchMember<twisted_heartbeat.batching.pinground.BatchMember>}.
         """
-        assert not self.detector.checksSuspended
+        assert not checksSuspended(self.detector)
         self.left += 1
 
 
@@ -284,8 +294,8 @@ def joined(crowd: TalkerScan, *members: Member) -> None:
     Have them join.
     """
     for member in members:
-        assert crowd.join(member.detector, member)
-        assert member.detector.checksSuspended
+        assert crowd.add(member)
+        assert checksSuspended(member.detector)
 
 
 def test_goesThrough() -> None:
@@ -301,7 +311,7 @@ def test_goesThrough() -> None:
     rare.detector.heardAt = busy.detector.heardAt = 0.5
     # Silent for two of them, and no longer.
     assert crowd.onTimer(1.0, 0.0) == 1.5
-    assert all(member.detector.checksSuspended for member in members)
+    assert all(checksSuspended(member.detector) for member in members)
     busy.detector.heardAt = 1.5
     assert crowd.onTimer(1.5, 0.0) == 2.0
     assert [member.left for member in members] == [1, 0, 0]
@@ -309,7 +319,7 @@ def test_goesThrough() -> None:
     assert crowd.onTimer(2.0, 0.0) == 2.5
     assert [member.left for member in members] == [1, 1, 0]
     assert rare.detector.due == 2.5
-    assert busy.detector.checksSuspended
+    assert checksSuspended(busy.detector)
 
 
 def test_isEmpty() -> None:
@@ -324,7 +334,7 @@ def test_isEmpty() -> None:
     assert [member.left for member in members] == [1, 1, 1]
     crowd = TalkerScan(BEAT, 0.0)
     joined(crowd, members[0])
-    assert crowd.leave(members[0].detector)
+    assert crowd.remove(members[0])
     assert crowd.onTimer(0.5, 0.0) is None
 
 
@@ -335,13 +345,13 @@ def test_leaves() -> None:
     crowd = TalkerScan(BEAT, 0.0)
     one, other, stranger = (Member() for _ in range(3))
     joined(crowd, one, other)
-    assert crowd.leave(one.detector)
+    assert crowd.remove(one)
     assert one.detector.due == 2.0 and one.left == 0
-    assert not crowd.leave(one.detector)
+    assert not crowd.remove(one)
     before = stranger.detector.due
-    assert not crowd.leave(stranger.detector)
+    assert not crowd.remove(stranger)
     assert stranger.detector.due == before
-    assert other.detector.checksSuspended
+    assert checksSuspended(other.detector)
     assert crowd.onTimer(0.5, 0.0) == 1.0
     joined(crowd, one)
     assert crowd.onTimer(1.5, 0.5) is None
@@ -354,8 +364,8 @@ def test_doesNotAdmit() -> None:
     """
     crowd = TalkerScan(BEAT, 10.0)
     late = Member(10.5 - 1.5 - STEP)
-    assert not crowd.join(late.detector, late)
-    assert not crowd.leave(late.detector)
+    assert not crowd.add(late)
+    assert not crowd.remove(late)
     assert late.detector.due < inf
     joined(crowd, Member(10.5 - 1.5))
 
@@ -398,9 +408,9 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
             if event == "speak":
                 member.detector.heardAt = now
             elif event == "leave":
-                assert crowd.leave(member.detector) is (number in there)
+                assert crowd.remove(member) is (number in there)
                 there.discard(number)
-            elif number not in there and crowd.join(member.detector, member):
+            elif number not in there and crowd.add(member):
                 there.add(number)
         now = crowd.due
         silent = {number for number in there if members[number].detector.heardAt < now - 1.0}
@@ -409,7 +419,7 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
         again = crowd.onTimer(now, 0.0)
         assert (again is None) is (not there)
         assert Counter({n: m.left for n, m in enumerate(members) if m.left}) == left
-        assert {n for n, m in enumerate(members) if m.detector.checksSuspended} == there
+        assert {n for n, m in enumerate(members) if checksSuspended(m.detector)} == there
         # None of those who stay can be due before it is gone through again.
         assert all(members[n].detector.heardAt + 1.5 >= now + 0.5 for n in there)
         if again is None:
@@ -438,25 +448,6 @@ def test_lieInOrder() -> None:
 
 
 # Links in virtual time.
-
-
-class Closed:
-    """
-    A crowd that takes nobody in.
-    """
-
-    def join(self, liveness: FailureDetector, link: Any) -> bool:
-        """
-        See L{TalkerScan}.
-        """
-        return False
-
-
-def close(pulse: Any) -> None:
-    """
-    Have no crowds.
-    """
-    pulse.talkerScanFor = lambda heartbeat, now: Closed()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -524,6 +515,7 @@ class Peer(Scene):
         phase: float | None,
         protocol: type[Any],
         limits: Limits | None = Limits(),
+        batching: bool = True,
     ) -> None:
         self.moments = Moments(clock)
         self.plain = not issubclass(protocol, HeartbeatProtocol)
@@ -536,6 +528,7 @@ class Peer(Scene):
             limits=limits,
             ping=(lambda protocol: protocol.transport.write(b"?")) if self.plain else None,
         )
+        factory._settings["batching"] = batching
         if phase is not None:
             factory._settings["phase"] = lambda: phase
         super().__init__(factory, clock)
@@ -624,9 +617,10 @@ class Watch:
         self.clock = Clock()
         self.heartbeat = heartbeat
         self.pulse: Any = timerWheelFor(self.clock)
-        if not crowds:
-            close(self.pulse)
-        self.peers = [Peer(self.clock, heartbeat, phase, protocol, limits) for phase in phases]
+        self.batcher = batcherFor(self.clock, crowds)
+        self.peers = [
+            Peer(self.clock, heartbeat, phase, protocol, limits, crowds) for phase in phases
+        ]
 
     def wait(self, seconds: float) -> None:
         """
@@ -651,11 +645,11 @@ class Watch:
         """
         The links that are in a crowd.
         """
-        crowds = self.pulse._crowds.values()
+        crowds = self.batcher.scans.values()
         found = {liveness: link for crowd in crowds for liveness, link in crowd._members.items()}
         assert all(link.detector is liveness for liveness, link in found.items())
         links = [peer.link for peer in self.peers]
-        assert {one for one in links if one.detector.checksSuspended} == set(found.values())
+        assert {one for one in links if checksSuspended(one.detector)} == set(found.values())
         return list(found.values())
 
     def holds(self, *peers: Peer) -> bool:
@@ -714,7 +708,7 @@ def test_isNotVisited(visits: Counter[Link], phase: float | None) -> None:
     itself at all.
     """
     watch = settled(phase, phase, None)
-    assert len(watch.pulse._crowds) == 1
+    assert len(watch.batcher.scans) == 1
     visits.clear()
     watch.wait(100.0)
     assert watch.holds(*watch.peers)
@@ -850,7 +844,7 @@ def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     There is a crowd only where it saves anything: a few links are looked at by themselves, an
     interval after what was then their last word.  Whoever is left of many is a crowd still.
     """
-    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 32)
+    monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 32)
     watch = Watch(*[None] * count)
     watch.wait(SETTLED)
     if count < 32:
@@ -880,7 +874,7 @@ def test_watchedAlike() -> None:
     watch.peers.append(other)
     watch.wait(2 * SETTLED)
     assert watch.holds(*watch.peers)
-    assert sorted(len(crowd._members) for crowd in watch.pulse._crowds.values()) == [1, 2]
+    assert sorted(len(crowd._members) for crowd in watch.batcher.scans.values()) == [1, 2]
     for peer in watch.peers[:2]:
         peer.connection.connectionLost(Failure(ConnectionLost()))
     watch.wait(1.0)
@@ -889,7 +883,7 @@ def test_watchedAlike() -> None:
     watch.peers[:2] = [one]
     watch.wait(SETTLED)
     assert watch.holds(one, other)
-    assert len(watch.pulse._crowds) == 2
+    assert len(watch.batcher.scans) == 2
     one.every = None
     watch.wait(5.0)
     assert 4.0 <= one.moments.noted[-1][1] - one.lastSentAt <= 4.0 + CLOSE
@@ -1062,7 +1056,7 @@ def test_lost() -> None:
         peer.connection.connectionLost(Failure(ConnectionLost()))
         assert watch.holds(*watch.peers[number:])
         assert peer.link.slot is None
-    assert all(not crowd._members for crowd in watch.pulse._crowds.values())
+    assert all(not crowd._members for crowd in watch.batcher.scans.values())
     assert watch.clock.getDelayedCalls() == []
     assert [peer.names for peer in watch.peers] == [["disconnected"]] * 3
 
@@ -1307,7 +1301,7 @@ def lived(
             peer.turn()
         while said and said[0][0] <= clock.seconds():
             watch.peers[said.pop(0)[1]].say()
-        crowded = crowded or bool(watch.pulse._crowds)
+        crowded = crowded or bool(watch.batcher.scans)
     assert clock.getDelayedCalls() == []
     return [peer.moments.noted for peer in watch.peers], crowded
 
@@ -1339,7 +1333,7 @@ def test_likeSingles(
                 before = max([0.0, *(word for word in some if word < when)])
                 # But for the first, which comes with its place.
                 isFirst = (name, when) == one[0]
-                assert isFirst or when - before > patience(heartbeat)
+                assert isFirst or when - before > minSilenceBeforePing(heartbeat)
 
 
 def test_thereAreCrowds() -> None:

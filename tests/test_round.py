@@ -35,13 +35,14 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
+from twisted_heartbeat.batching import batcher
+from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.poller import idlePollerFor
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
 from twisted_heartbeat.logs import SafeLogger, Shortage
 from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
-from twisted_heartbeat.transport import connection as transport
 from twisted_heartbeat.transport.instrument import instrument
 
 from .loopback import serverOptions
@@ -239,7 +240,7 @@ def inRound(*peers: Peer) -> bool:
     states = set()
     for peer in peers:
         poll: Any = idlePollerFor(peer.reactor)
-        states.add((peer.connection.round is not None, peer.connection in poll.quiet))
+        states.add((peer.connection.batch is not None, peer.connection in poll.quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
 
@@ -267,7 +268,7 @@ def test_joins() -> None:
     """
     server = Server()
     [peer] = server.peers
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     server.wait(SETTLED)
     assert inRound(peer)
     assert sorted(peer.reactor.calls[-2:]) == ["nest", "removeReader"]
@@ -286,7 +287,7 @@ def test_notWithoutAPoll() -> None:
     server = settled(rounds=False)
     [peer] = server.peers
     assert idlePollerFor(peer.reactor) is None
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     server.wait(10.0)
     assert peer.pingedAt == places(5)
     assert peer.reactor.calls == []
@@ -298,7 +299,7 @@ def test_together() -> None:
     """
     server = settled(3)
     assert inRound(*server.peers)
-    [shared] = {id(peer.connection.round) for peer in server.peers}
+    [shared] = {id(peer.connection.batch) for peer in server.peers}
     server.wait(4.0)
     assert [peer.taken for peer in server.peers] == [server.peers[0].taken] * 3
     assert [peer.socket.calls for peer in server.peers] == [["send", "recv"] * 2] * 3
@@ -316,7 +317,7 @@ def test_notTogether() -> None:
     server.wait(SETTLED)
     one, other = server.peers
     assert inRound(one, other)
-    assert one.connection.round is not other.connection.round
+    assert one.connection.batch is not other.connection.batch
     assert (other.pingedAt[-1] - one.pingedAt[-1]) % 2.0 == 1.0
 
 
@@ -398,7 +399,7 @@ def test_noRoomInThePoll(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", fail)
     server.wait(SETTLED)
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     readings = [call for call in peer.reactor.calls if call.endswith("Reader")]
     assert not readings or readings[-1] == "addReader"
     server.forget()
@@ -417,7 +418,7 @@ def test_shortageIsSaidOnce(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     warned: list[Any] = []
     shortage = Shortage(SafeLogger(observer=warned.append), "Short: {error}", lambda: now[0])
-    monkeypatch.setattr(transport, "_noIdlePoller", shortage)
+    monkeypatch.setattr(batcher, "_pollerShortage", shortage)
     server = Server(3)
     for peer in server.peers:
         monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", _fail)
@@ -898,12 +899,12 @@ def test_joinedAgain() -> None:
     pulse = timerWheelFor(server.clock)
     pulse.ticking = True
     now, beats = server.clock.seconds(), wire.SharedPing(0.0)
-    round = pulse.roundFor(beats, BEAT, now, now)
+    round = batcherFor(server.clock).roundFor(beats, BEAT, now, now)
     assert round.slot is not None
     round.join(peer.connection, peer.link)
     round.leave(peer.connection)
     assert round.slot is None
-    assert pulse.roundFor(beats, BEAT, now, now) is round
+    assert batcherFor(server.clock).roundFor(beats, BEAT, now, now) is round
     assert round.slot is not None
 
 

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from ..batching.batcher import Batcher, batcherFor
 from ..core.causes import Cause
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..core.text import printable, textOf
@@ -80,6 +81,9 @@ class LinkConfig:
         L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
+    @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
+        environment.
+    @ivar batcher: batches the links of this clock.
     """
 
     clock: IReactorTime
@@ -93,6 +97,11 @@ class LinkConfig:
     proxied: Callable[[Any], None] | None = None
     strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
+    batching: bool | None = None
+    batcher: Batcher = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batcher", batcherFor(self.clock, self.batching))
 
     def callHook(
         self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None
