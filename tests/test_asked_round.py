@@ -944,7 +944,6 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
 
 WAITS = st.tuples(st.just("wait"), st.integers(1, 320))
 ACTS = st.tuples(st.sampled_from(["answer", "say", "write", "reply"]), st.just(0))
-PAUSES = st.tuples(st.sampled_from(["pause", "resume"]), st.just(0))
 STALLS = st.tuples(st.just("stall"), st.integers(1, 2000))
 TIMEOUTS = st.sampled_from([1.0, 2.0, 6.0])
 
@@ -977,99 +976,6 @@ def happen(server: Server, event: str, steps: int) -> None:
         peer.link.pause()
     elif event == "resume":
         peer.link.resume()
-
-
-def assertToldAlike(together: Server, single: Server) -> None:
-    """
-    The hooks of both were told the same at the same times.
-    """
-    assert together.hooks.names == single.hooks.names
-    for (_, one), (_, other) in zip(together.hooks.moments, single.hooks.moments, strict=True):
-        assert abs(one - other) <= CLOSE
-
-
-def assertWatchedAlike(member: Peer, alone: Peer) -> None:
-    """
-    Both have heard the same, and have the same deadline.
-    """
-    assert member.own.heard == alone.own.heard
-    assert member.link.state == alone.link.state
-    if member.link.state != "gone":
-        its, whose = member.link.detector, alone.link.detector
-        assert its.heardAt == whose.heardAt
-        assert abs(its.deadline - whose.deadline) <= 0.05
-
-
-@settings(max_examples=60)
-@given(
-    TIMEOUTS, st.sampled_from([Own, Mixed]), st.lists(st.one_of(WAITS, ACTS, PAUSES), max_size=25)
-)
-def test_likeSingles(timeout: float, protocol: type[Own], events: list[tuple[str, int]]) -> None:
-    """
-    Whatever a peer says, a user does and whenever: those in a round are asked, and their hooks are
-    called, when those are that have the same place and are in none; they hear the same, and have
-    the same deadlines.
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (
-            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol, phase=PHASE)
-            for rounds in (True, False)
-        )
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # It is the events that have it answer.
-            server.peers[0].answers = False
-        for event, steps in events:
-            for server in (together, single):
-                happen(server, event, steps)
-            assertToldAlike(together, single)
-            for member, alone in zip(together.peers, single.peers, strict=True):
-                assertWatchedAlike(member, alone)
-                assert len(member.askedAt) == len(alone.askedAt)
-                for when, then in zip(member.askedAt, alone.askedAt, strict=True):
-                    assert abs(when - then) <= CLOSE
-
-
-SPEECHES = st.tuples(st.sampled_from(["say", "write", "reply"]), st.just(0))
-
-
-@settings(max_examples=60)
-@given(
-    TIMEOUTS,
-    st.sampled_from([Own, Mixed]),
-    st.lists(st.one_of(WAITS, SPEECHES, PAUSES), max_size=25),
-)
-def test_likeSinglesWithoutAPlace(
-    timeout: float, protocol: type[Own], events: list[tuple[str, int]]
-) -> None:
-    """
-    The same for those that have no place, but that they may be asked a little before the interval
-    is over.
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (
-            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol)
-            for rounds in (True, False)
-        )
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # They have last spoken in one instant.
-            server.peers[0].answers = False
-            server.peers[0].say(b"a word")
-        member, alone = together.peers[0], single.peers[0]
-        for event, steps in events:
-            heardAt, asked = member.link.detector.heardAt, len(member.askedAt)
-            for server in (together, single):
-                happen(server, event, steps)
-            assertToldAlike(together, single)
-            assertWatchedAlike(member, alone)
-            if event == "wait":
-                least = 2.0 * (1 - 1 / 32 - 1 / 16) - STEP
-                assert all(when - heardAt >= least for when in member.askedAt[asked:])
 
 
 @settings(max_examples=40)

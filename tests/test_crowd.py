@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -1246,99 +1246,3 @@ def test_stallBeforeSilence(phase: float | None, seconds: float) -> None:
     assert silent.names[-1] == "disconnected"
     assert lastSentAt + BEAT.bound <= silent.moments.noted[-1][1] <= back + BEAT.bound + CLOSE
     assert "suspected" not in busy.names and "disconnected" not in busy.names
-
-
-# Anything at all.
-
-SIXTEENTH = 1 / 16
-
-HEARTBEATS = st.sampled_from(
-    [BEAT, Heartbeat(interval=2.0, timeout=1.0), Heartbeat(interval=2.0, timeout=6.0)]
-)
-
-TRACES = st.tuples(
-    st.sampled_from([None, 0.1, 0.4, 0.75, 0.95]),
-    st.lists(st.tuples(st.integers(1, 14) | st.integers(1, 140), st.integers(1, 20)), max_size=4),
-)
-"""How it is watched, and its words: pauses, and how many of each."""
-
-
-def wordsOf(heartbeat: Heartbeat, trace: list[tuple[int, int]]) -> list[float]:
-    """
-    When they are said: never in the very slot in which something is due, where it is a matter of
-    chance which is first.
-    """
-    timeout, interval = heartbeat.timeout, heartbeat.interval or 0.0
-    due = {interval, interval + timeout / 2, interval + timeout}
-    # A place begins a slot and a half later, or ends two and a half sooner.
-    now = 3 / 64
-    words = []
-    for pause, count in trace:
-        for _ in range(count):
-            now += pause * SIXTEENTH + (SIXTEENTH if pause * SIXTEENTH in due else 0.0)
-            words.append(now)
-    return words
-
-
-def lived(
-    heartbeat: Heartbeat, phases: list[float | None], words: list[list[float]], crowds: bool
-) -> tuple[list[list[tuple[str, float]]], bool]:
-    """
-    @return: what has happened to each of the peers, and whether there ever was a crowd.
-    """
-    watch = Watch(*phases, crowds=crowds, heartbeat=heartbeat)
-    clock = watch.clock
-    for peer in watch.peers:
-        peer.every = None
-    said = sorted((when, number) for number, some in enumerate(words) for when in some)
-    until = (said[-1][0] if said else 0.0) + 2 * heartbeat.bound
-    crowded = False
-    while clock.seconds() < until:
-        calls = [call.getTime() for call in clock.getDelayedCalls()]
-        when = min([*calls, *(when for when, _ in said[:1]), until])
-        clock.advance(max(0.0, when - clock.seconds()))
-        for peer in watch.peers:
-            peer.turn()
-        while said and said[0][0] <= clock.seconds():
-            watch.peers[said.pop(0)[1]].say()
-        crowded = crowded or bool(watch.batcher.scans)
-    assert clock.getDelayedCalls() == []
-    return [peer.moments.noted for peer in watch.peers], crowded
-
-
-@settings(max_examples=100, deadline=None)
-@given(HEARTBEATS, st.lists(TRACES, min_size=1, max_size=4))
-def test_likeSingles(
-    heartbeat: Heartbeat, traces: list[tuple[float | None, list[tuple[int, int]]]]
-) -> None:
-    """
-    Whatever the peers say and whenever, each is pinged, suspected, told as recovered and found dead
-    at the instants at which it would be without crowds; the bound is kept, and nobody dies who has
-    spoken within it.
-    """
-    phases = [phase for phase, _ in traces]
-    words = [wordsOf(heartbeat, trace) for _, trace in traces]
-    together, _ = lived(heartbeat, phases, words, crowds=True)
-    single, crowded = lived(heartbeat, phases, words, crowds=False)
-    assert not crowded
-    for one, other, some in zip(together, single, words, strict=True):
-        assert [name for name, _ in one] == [name for name, _ in other]
-        for (_, when), (_, then) in zip(one, other, strict=True):
-            assert abs(when - then) <= CLOSE
-        [death] = [when for name, when in one if name == "disconnected"]
-        last = max([0.0, *(word for word in some if word < death)])
-        assert heartbeat.bound <= death - last <= heartbeat.bound + CLOSE
-        for name, when in one:
-            if name == "ping":
-                before = max([0.0, *(word for word in some if word < when)])
-                # But for the first, which comes with its place.
-                isFirst = (name, when) == one[0]
-                assert isFirst or when - before > minSilenceBeforePing(heartbeat)
-
-
-def test_thereAreCrowds() -> None:
-    """
-    What L{test_likeSingles} compares has crowds on one side.
-    """
-    _, crowded = lived(BEAT, [None], [wordsOf(BEAT, [(6, 20)])], crowds=True)
-    assert crowded

@@ -1163,39 +1163,6 @@ def happen(server: Server, event: str, steps: int) -> None:
 
 
 @settings(max_examples=40)
-@given(TIMEOUTS, st.lists(st.one_of(WAITS, ACTS), max_size=25))
-def test_likeSingles(timeout: float, events: list[tuple[str, int]]) -> None:
-    """
-    Whatever a peer says, a user writes and whenever, the hooks of links in a round are called as
-    those of links that are in none, and their peers have the same deadlines.  (The pings may come
-    at other instants: after an answer that took more than a quarter of the interval, one that is
-    watched by itself is pinged at another quarter, and a round keeps to its place.)
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (settled(2, rounds=r, heartbeat=heartbeat) for r in (True, False))
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # It is the events that have it answer.
-            server.peers[0].answers = False
-        for event, steps in events:
-            for server in (together, single):
-                happen(server, event, steps)
-            assert together.hooks.names == single.hooks.names
-            for (_, one), (_, other) in zip(
-                together.hooks.moments, single.hooks.moments, strict=True
-            ):
-                assert abs(one - other) <= CLOSE
-            for member, alone in zip(together.peers, single.peers, strict=True):
-                assert member.link.state == alone.link.state
-                if member.link.state != "gone":
-                    its, whose = member.link.detector, alone.link.detector
-                    assert its.heardAt == whose.heardAt
-                    assert abs(its.deadline - whose.deadline) <= 0.05
-
-
-@settings(max_examples=40)
 @given(TIMEOUTS, st.lists(st.one_of(WAITS, ACTS, STALLS), max_size=15))
 def test_stalls(timeout: float, events: list[tuple[str, int]]) -> None:
     """
