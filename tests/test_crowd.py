@@ -283,7 +283,7 @@ class Member:
 
     def resumed(self, last: object) -> None:
         """
-        See L{BatchMember<twisted_heartbeat.batching.pinground.BatchMember>}.
+        See L{BatchMember<twisted_heartbeat.batching.interfaces.BatchMember>}.
         """
         assert not checksSuspended(self.detector)
         self.left += 1

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from ..core.settings import Heartbeat
     from ..timing.wheel import TimerWheel
-    from .pinground import BatchMember, Pinger
+    from .interfaces import BatchMember
+    from .pinground import Pinger
 
 _log = SafeLogger()
 

@@ -8,18 +8,17 @@ L{PingRound}: the parked links that are pinged together, interval after interval
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..core.quiet import ANSWER_WINDOW
 from ..core.wire.pings import SharedPing
 from .places import lastPlace
 
 if TYPE_CHECKING:
-    from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
     from ..timing.wheel import Slot
     from .batcher import Batcher
+    from .interfaces import BatchMember, ParkableConnection
 
 
 Pinger = SharedPing | Callable[[Any], object]
@@ -27,7 +26,6 @@ Pinger = SharedPing | Callable[[Any], object]
 that takes the protocol."""
 
 
-@dataclass(frozen=True, slots=True)
 class LastPing:
     """
     The last ping that a round has sent on a connection, for the link that leaves the round.
@@ -38,96 +36,14 @@ class LastPing:
     @ivar isBeingSent: whether the link leaves because this ping could not be written at once.
     """
 
-    pong: bytes
-    size: int
-    isUnanswered: bool
-    isBeingSent: bool
+    # No dataclass: to make one takes longer than to import all of this package's batching.
+    __slots__ = ("isBeingSent", "isUnanswered", "pong", "size")
 
-
-class ParkableConnection(Protocol):
-    """
-    The connection of a member.
-
-    @ivar batch: the round that it is in; L{None} while the reactor reads it.
-    """
-
-    detector: FailureDetector
-    batch: Any
-    reactor: Any
-    socket: Any
-    bufferSize: int
-    seconds: Callable[[], float]
-
-    @property
-    def canPark(self) -> bool:
-        """Whether nothing but pings and pongs is to be expected: it is read, plain and open, and
-        nothing waits to be sent."""
-
-    def park(self, batch: PingRound) -> None:
-        """Take the connection from the reactor; the idle poller reads it now."""
-
-    def unpark(self) -> None:
-        """Return the connection to the reactor; the idle poller no longer reads it."""
-
-    def deliver(self, data: bytes) -> Any:
-        """Handle what the idle poller has read and the round has not consumed; no bytes are the
-        end of the stream.  Return what C{doRead} of C{IReadDescriptor} returns."""
-
-    def readFailed(self, error: OSError) -> Any:
-        """Handle an error of C{recv}, and return the same."""
-
-    def writeDirectUnchecked(self, data: bytes) -> None:
-        """Send a ping."""
-
-    def logPrefix(self) -> str:
-        """As in C{ILoggingContext}."""
-
-
-class BatchMember(Protocol):
-    """
-    A link that may be batched.  It is a L{Timer<twisted_heartbeat.timing.wheel.Timer>}, and the
-    wheel visits it where it has not answered a round's ping in time.
-
-    @ivar sharesHeartbeat: whether it is watched by the settings of its factory or service, and not
-        by what its peer has promised.
-    @ivar promisedWithin: seconds within which this side has promised to speak; C{inf} for none.
-    """
-
-    slot: Slot | None
-    detector: FailureDetector
-
-    @property
-    def heartbeat(self) -> Heartbeat | None:
-        """How the peer is watched."""
-
-    @property
-    def sharesHeartbeat(self) -> bool:
-        """See above."""
-
-    @property
-    def connection(self) -> Any:
-        """The L{ParkableConnection}; L{None} if there is none."""
-
-    @property
-    def pinger(self) -> Pinger | None:
-        """What the peer is pinged with: the same object for all that may be pinged together.
-        L{None} if the link must send its pings itself."""
-
-    @property
-    def promisedWithin(self) -> float:
-        """See above."""
-
-    def isQuiet(self) -> bool:
-        """Whether the last ping was answered, and nothing was sent since."""
-
-    def sendPing(self, now: float) -> None:
-        """Make the peer speak, by a ping of the user's own."""
-
-    def resumed(self, last: LastPing | None) -> None:
-        """Be visited individually again.  The detector has resumed already."""
-
-    def onTimer(self, now: float, lateness: float) -> float | None:
-        """As in L{Timer<twisted_heartbeat.timing.wheel.Timer>}."""
+    def __init__(self, pong: bytes, size: int, isUnanswered: bool, isBeingSent: bool) -> None:
+        self.pong = pong
+        self.size = size
+        self.isUnanswered = isUnanswered
+        self.isBeingSent = isBeingSent
 
 
 class PingRound:

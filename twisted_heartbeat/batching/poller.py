@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from ..logs import SafeLogger, guarded
 
 if TYPE_CHECKING:
-    from .pinground import ParkableConnection
+    from .interfaces import ParkableConnection, Pollable
 
 _log = SafeLogger()
 
@@ -36,21 +36,6 @@ first answers are read."""
 PONG_BUFFER_SIZE = 400
 """Bytes: room for any pong, small enough for Python's own allocator.  C{bufferSize} would have it
 ask the system for memory at each read."""
-
-
-class Pollable(Protocol):
-    """
-    A connection that the poller reads.
-    """
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-
-    def stopReading(self) -> None:
-        """L{Remove<IdlePoller.remove>} it from the poller that reads it."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        """As C{IReadDescriptor}."""
 
 
 def readParked(connection: ParkableConnection, context: dict[str, Any]) -> Any:

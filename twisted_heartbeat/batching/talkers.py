@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
     from ..timing.wheel import Slot
-    from .pinground import BatchMember
+    from .interfaces import BatchMember
 
 
 _STEPS = 3
