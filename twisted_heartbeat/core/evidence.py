@@ -14,7 +14,6 @@ SIMULTANEOUS = 0.1
 """Seconds: verdicts that follow each other closer than this belong to one batch."""
 
 
-@dataclass(slots=True)
 class VerdictBatch:
     """
     The links that were found dead in one instant.
@@ -22,7 +21,11 @@ class VerdictBatch:
     @ivar links: how many.
     """
 
-    links: int = 0
+    # No dataclass, because each makes the import slower.
+    __slots__ = ("links",)
+
+    def __init__(self, links: int = 0) -> None:
+        self.links = links
 
 
 class VerdictCounter:
