@@ -1068,10 +1068,13 @@ class Link:
         steady = self._steady
         if steady is not None and self.state == "alive":
             # Nothing but heartbeats goes on, as on most of many links.
-            self.activity()
+            if steady.batch is not None:
+                # It has not answered its round's ping in time.
+                self.activity()
             if self._isBatched(steady, now, lateness):
                 if steady.batch is not None:
                     return None
+                # It is in a talker scan, and is visited because of its own promise alone.
                 speakBy = self._promiseDue
                 if now < speakBy:
                     return speakBy if speakBy < inf else None
