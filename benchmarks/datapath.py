@@ -209,8 +209,8 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
-        link.leaveTalkerScan()
-        link._wheel.leave(link)
+        link._withdraw()
+        link._wheel.cancel(link)
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)
 

@@ -28,28 +28,19 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
 
-from ..batching.poller import idlePollerFor
 from ..core.detector import FailureDetector
-from ..logs import SafeLogger, Shortage
+from ..logs import SafeLogger
 from .fanout import DetectorFanout
 from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
 
 if TYPE_CHECKING:
-    from ..batching.pinground import PingRound
     from ..core.evidence import Evidence
 
 _log = SafeLogger()
 
-
-_noIdlePoller = Shortage(_log, "Links can not be in rounds: {error}", monotonic)
-
 WOULD_BLOCK = (EWOULDBLOCK, EAGAIN, ENOBUFS)
 """What the kernel says when it takes no more for now."""
-
-
-PONG_BUFFER_SIZE = 400
-"""Bytes: room for any pong, in what Python has at hand, where C{bufferSize} has it ask for more."""
 
 
 class ConnectionObserver(Protocol):
@@ -75,9 +66,9 @@ class ConnectionObserver(Protocol):
         L{ObservedConnection.notifyOnRead} is set, an L{ObservedUnixConnection} each time.
         """
 
-    def leaveRound(self) -> None:
-        """Something other than a pong is about to happen while L{ObservedConnection.round} is
-        set."""
+    def activity(self) -> None:
+        """Something other than a ping or its pong is about to happen while
+        L{ObservedConnection.batch} is set."""
 
     def peerClosedWrite(self) -> None:
         """The peer has closed its half: it will not speak again, and is not dead for that."""
@@ -100,7 +91,7 @@ class ObservedConnection(tcp.Connection):
     @ivar protocolError: what the protocol raised, if it was lost for that; TLS keeps it to itself.
     @ivar bytesSent: bytes handed to the kernel.
     @ivar reading: whether it is read.
-    @ivar round: in which its link is, so that nothing but pongs is expected; L{None} if in none.
+    @ivar batch: the ping round that it is parked in; L{None} while the reactor reads it.
     @ivar notifyOnRead: whether the sender wants to know of the next chunk.
     @ivar writeTracked: whether the sender is going to look at the progress anyway.
     @ivar notifyOnWriteProgress: whether the sender wants to know of every progress.
@@ -119,7 +110,7 @@ class ObservedConnection(tcp.Connection):
     protocolError: BaseException | None = None
     bytesSent = 0
     reading = True
-    round: PingRound | None = None
+    batch: Any = None
     notifyOnRead = False
     writeTracked = False
     notifyOnWriteProgress = False
@@ -132,63 +123,37 @@ class ObservedConnection(tcp.Connection):
         try:
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
-            return self._readFailed(error)
+            return self.readFailed(error)
         if not data:
             return self._peerSentFin()
         self.detector.heardAt = self.seconds()
         if self.notifyOnRead:
-            self._deliver(data)
+            self._deliverNotifying(data)
         else:
             self.protocol.dataReceived(data)
         return None
 
-    def readParked(self, context: dict[str, Any]) -> Any:
+    def readFailed(self, error: OSError) -> ConnectionLost | None:
         """
-        As C{doRead}, in a round: what comes is most likely a pong, and the protocol need not see
-        it.  See L{Quiet<twisted_heartbeat.batching.poller.Quiet>}.
+        Note an error of C{recv}, and return what C{doRead} returns for it.
         """
-        round = self.round
-        try:
-            data = self.socket.recv(PONG_BUFFER_SIZE)
-        except OSError as error:
-            return self._readFailed(error)
-        if not data:
-            self._leaveRound()
-            context["system"] = self.logPrefix()
-            return self._peerSentFin()
-        liveness = self.detector
-        liveness.heardAt = now = self.seconds()
-        if round is not None:
-            waiting = round.waiting
-            if data == round.pong and waiting.pop(self, None) is not None:
-                liveness.rtt = now - liveness.pingedAt
-                if not waiting:
-                    # An empty dictionary keeps its room, and the next round has use for that.
-                    waiting.clear()
-                return None
-            if not round.keeps(self, now):
-                self._leaveRound()
-        if len(data) == PONG_BUFFER_SIZE:
-            data += self._readRest()
-        context["system"] = self.logPrefix()
-        self._deliver(data)
-        return None
-
-    def _readRest(self) -> bytes:
-        try:
-            return self.socket.recv(self.bufferSize)
-        except OSError as error:
-            # What has come is delivered first; the next to read meets the end, if it is one.
-            self._readFailed(error)
-            return b""
-
-    def _readFailed(self, error: OSError) -> ConnectionLost | None:
         if error.errno in (EWOULDBLOCK, EAGAIN):
             return None
         self.lastErrno = self.lastErrno or error.errno or 0
         return CONNECTION_LOST
 
-    def _deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes) -> ConnectionLost | ConnectionDone | None:
+        """
+        Handle what was read while the connection was parked, and return what C{doRead} returns.
+
+        @param data: no bytes for the end of the stream.
+        """
+        if not data:
+            return self._peerSentFin()
+        self._deliverNotifying(data)
+        return None
+
+    def _deliverNotifying(self, data: bytes) -> None:
         """
         Deliver a chunk, and then tell the sender if it has asked for the next one.  In this order,
         because the chunk may hold the peer's goodbye or its close_notify, which are no answer.
@@ -297,61 +262,51 @@ class ObservedConnection(tcp.Connection):
     def startReading(self) -> None:
         if not self.reading:
             self.reading = True
-        if self.round is None:
+        if self.batch is None:
             self.reactor.addReader(self)
 
     def stopReading(self) -> None:
         self.reading = False
-        self._leaveRound()
+        self._interruptBatch()
         self.reactor.removeReader(self)
 
     def startTLS(self, ctx: object, normal: bool = True) -> None:
-        self._leaveRound()
+        self._interruptBatch()
         super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
 
-    def _leaveRound(self) -> None:
-        if self.round is not None and self.observer is not None:
-            self.observer.leaveRound()
+    def _interruptBatch(self) -> None:
+        if self.batch is not None and self.observer is not None:
+            self.observer.activity()
 
     @property
     def canPark(self) -> bool:
         """
-        Whether it can be in a round.
+        Whether nothing but pings and pongs is to be expected: it is read, plain and open, and
+        nothing waits to be sent.
         """
         if self.writeTracked or not self.reading or self.finReceived or not self.isPlainAndOpen:
             return False
-        if isinstance(self.detector, DetectorFanout):
-            # Two links at once have no round.
-            return False
-        return idlePollerFor(self.reactor) is not None
+        # A round has no place for two links of one connection.
+        return not isinstance(self.detector, DetectorFanout)
 
-    def park(self, round: PingRound) -> bool:
+    def park(self, batch: object) -> None:
         """
-        Be in a round from here on, and be read in the reactor's place.
+        Take the connection from the reactor, because another poller reads it now.
 
-        @return: whether the system has a descriptor to spare for that.
+        @param batch: is kept as L{batch}.
         """
-        poll = idlePollerFor(self.reactor)
-        assert poll is not None
-        try:
-            poll.add(self)
-        except OSError as error:
-            _noIdlePoller.met(error)
-            return False
         self.reactor.removeReader(self)
-        self.round = round
-        return True
+        self.batch = batch
 
     def unpark(self) -> None:
         """
-        Be in none, and be read by the reactor itself.  So is whoever writes by way of it: where one
-        descriptor reads and another writes, whoever comes first meets the end, and what was
-        received before it would be lost.
+        Return the connection to the reactor.
+
+        This must happen before the reactor writes to it: if the other poller reads while the
+        reactor writes, either may see the end of the connection first, and data received before
+        that would be lost.
         """
-        poll = idlePollerFor(self.reactor)
-        assert poll is not None
-        self.round = None
-        poll.remove(self)
+        self.batch = None
         if self.reading:
             self.reactor.addReader(self)
 

@@ -78,9 +78,9 @@ class ObserverFanout:
         self._below.dataArriving()
         self._above.dataArriving()
 
-    def leaveRound(self) -> None:
-        self._below.leaveRound()
-        self._above.leaveRound()
+    def activity(self) -> None:
+        self._below.activity()
+        self._above.activity()
 
     def peerClosedWrite(self) -> None:
         self._below.peerClosedWrite()

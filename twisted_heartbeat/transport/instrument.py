@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_PRESET_FIELDS = ("bytesSent", "round", "writeTracked", "dataBuffer", "offset")
+_PRESET_FIELDS = ("bytesSent", "batch", "writeTracked", "dataBuffer", "offset")
 """What every connection comes to have once it has written."""
 
 _instrumentedClasses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
@@ -100,7 +100,7 @@ def instrument(
     assert isinstance(connection, ObservedConnection)
     below = connection.observer
     if below is not None:
-        below.leaveRound()
+        below.activity()
     connection.detector = cast(
         FailureDetector,
         liveness if below is None else DetectorFanout(connection.detector, liveness),
