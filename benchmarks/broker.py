@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from child import obey
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from workerprocess import serveCommands
 
 HOST = "127.0.0.1"
 
@@ -74,4 +74,4 @@ class Broker(Factory):
 
 if __name__ == "__main__":
     broker = Broker()
-    obey({"listen": broker.listen, "connected": broker.connected})
+    serveCommands({"listen": broker.listen, "connected": broker.connected})

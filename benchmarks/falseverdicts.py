@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-How often a living peer is found dead: traces of arrivals, see C{arrivals.py}, replayed through a
+How often a living peer is found dead: traces of arrivals, see C{traces.py}, replayed through a
 fixed timeout, Chen's detector, phi accrual and the package's own, see C{detectors.py}, all asked
 for the same bound.
 
@@ -22,9 +22,9 @@ from typing import Any
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arrivals import TRACES  # noqa: E402
 from detectors import DETECTORS, replay  # noqa: E402
 from report import Comparison, Goal, parserFor, report  # noqa: E402
+from traces import TRACES  # noqa: E402
 
 OURS = "twisted_heartbeat"
 

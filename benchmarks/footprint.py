@@ -38,9 +38,9 @@ from tempfile import TemporaryDirectory
 from threading import Event
 from time import monotonic, sleep
 
-from contestants import HOST
-from crowd import SLOWEST, most, pongOf
 from heartbeat import HELLO, Peers, ownMemory, serving
+from heartbeatservers import HOST
+from peerload import SLOWEST, most, pongOf
 from report import Comparison, inTurns, parserFor, report
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -343,7 +343,7 @@ class Scene:
         return [] if name == "silent" else self._timing
 
     def _serving(self, name: str) -> AbstractContextManager[tuple[int, int]]:
-        script = Path(__file__).with_name("contestants.py")
+        script = Path(__file__).with_name("heartbeatservers.py")
         return serving([sys.executable, str(script), name, *self._timingOf(name)])
 
 

@@ -5,9 +5,10 @@
 What a heartbeat costs the side that pings: processor time for each ping and its pong, and memory
 for each link.
 
-The contestants are servers, see C{contestants.py}, each in a process of its own on one core.  This
-process is the load, on another core: it connects so many idle peers, spread over whole seconds,
-answers each ping, and reads the server's processor clock before and after a few seconds of that.
+The contestants are the servers of C{heartbeatservers.py}, each in a process of its own on one core.
+This process is the load, on another core.  It connects the given number of idle peers, spread over
+whole seconds, and answers each ping.  It reads the server's processor clock before and after a few
+seconds of that.
 The floor is a raw epoll loop in Python that sends and receives the same bytes; and one in C, where
 there is a compiler.  The load tells how busy it was itself, and gives up when that was too much.
 
@@ -35,8 +36,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import clock_gettime, monotonic, process_time
 
-from contestants import BACKLOG, CONTESTANTS, HOST
-from crowd import NEVER_LINGER, SLOWEST, most, pongOf
+from heartbeatservers import BACKLOG, HOST, SERVERS
+from peerload import NEVER_LINGER, SLOWEST, most, pongOf
 from report import Comparison, Goal, inTurns, parserFor, report
 
 from twisted_heartbeat.core import wire
@@ -249,7 +250,7 @@ def commands(only: list[str] | None) -> Iterator[dict[str, list[str]]]:
     How to start each.
     """
     here = Path(__file__).resolve().parent
-    found = {name: [sys.executable, str(here / "contestants.py"), name] for name in CONTESTANTS}
+    found = {name: [sys.executable, str(here / "heartbeatservers.py"), name] for name in SERVERS}
     with TemporaryDirectory() as folder:
         compiler = shutil.which("cc")
         if compiler is not None:
@@ -309,8 +310,8 @@ def main() -> None:
         "--only",
         nargs="+",
         metavar="NAME",
-        choices=[*CONTESTANTS, "C"],
-        help=f"only these of {', '.join(CONTESTANTS)}, C",
+        choices=[*SERVERS, "C"],
+        help=f"only these of {', '.join(SERVERS)}, C",
     )
     options = parser.parse_args()
     found = []

@@ -2,15 +2,16 @@
 # See LICENSE for details.
 
 """
-The servers that C{heartbeat.py} and C{footprint.py} compare.  Each pings whoever connects, once a
-second where nothing else is asked for, and hears the answers; each runs in a process of its own and
-prints the port that it listens on.
+The servers that C{heartbeat.py} and C{footprint.py} compare.
 
-Those that keep one timer for all their links keep them in slots, as the pulse does, so that the
-pings of all contestants are spread over the second as the connections were.
+Each server pings its peers, by default once a second, and reads the answers.  Each runs in a
+process of its own and prints the port that it listens on.
 
-Run by these, as C{python benchmarks/contestants.py NAME}; those that take an interval and a timeout
-have them after the name, in seconds.
+A server with one timer for all links keeps the links in slots, as a timer wheel does.  So the pings
+of every contestant are spread over the second as the connections were.
+
+Both benchmarks run it as C{python benchmarks/heartbeatservers.py NAME}.  Servers with an interval
+and a timeout take them after the name, in seconds.
 """
 
 from __future__ import annotations
@@ -358,7 +359,7 @@ def websocketsPing(interval: float = 1, timeout: float = 9) -> None:
     asyncio.run(run())
 
 
-CONTESTANTS: dict[str, Callable[..., None]] = {
+SERVERS: dict[str, Callable[..., None]] = {
     "epoll": epollFloor,
     "silent": silentTwisted,
     "bare": bareTwisted,
@@ -375,4 +376,4 @@ CONTESTANTS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    CONTESTANTS[sys.argv[1]](*map(float, sys.argv[2:]))
+    SERVERS[sys.argv[1]](*map(float, sys.argv[2:]))

@@ -5,7 +5,7 @@
 A server that watches whoever connects, for C{verdicts.py} and C{scale.py}, and what becomes of
 them.
 
-Run by them, as C{python benchmarks/watch.py INTERVAL TIMEOUT}.
+Run by them, as C{python benchmarks/watchserver.py INTERVAL TIMEOUT}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
-from child import obey
-from crowd import HOST, most
+from peerload import HOST, most
+from workerprocess import serveCommands
 
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -115,4 +115,4 @@ if __name__ == "__main__":
     interval, timeout = map(float, sys.argv[1:])
     server = Server(Heartbeat(interval=interval, timeout=timeout))
     names = ["listen", "count", "ended", "paused", "spent", "memory"]
-    obey({name: getattr(server, name) for name in names})
+    serveCommands({name: getattr(server, name) for name in names})

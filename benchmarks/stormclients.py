@@ -4,7 +4,7 @@
 """
 The clients for C{storm.py}, all of one kind, on one reactor: each keeps one idle connection.
 
-Run by C{storm.py}, as C{python benchmarks/customers.py KIND}.
+Run by C{storm.py}, as C{python benchmarks/stormclients.py KIND}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Any
 
 from broker import HOST
-from child import obey
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -28,6 +27,7 @@ from twisted.internet.protocol import (
     ReconnectingClientFactory,
     connectionDone,
 )
+from workerprocess import serveCommands
 from zope.interface import implementer
 
 # What is measured is the checkout that this lies in, installed or not.
@@ -39,25 +39,25 @@ A_TENTH = 0.1
 """Seconds between two lots of clients that are started."""
 
 
-class Customer(Protocol):
+class StormClient(Protocol):
     """
     An idle connection.
     """
 
-    customers: Customers
+    clients: StormClients
 
     def connectionMade(self) -> None:
         """
         It believes that it is connected.
         """
         self.port = self.transport.getHost().port
-        self.customers.up.add(self)
+        self.clients.up.add(self)
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """
         It knows that it is not.
         """
-        self.customers.up.discard(self)
+        self.clients.up.discard(self)
 
 
 @implementer(IStreamClientEndpoint)
@@ -78,7 +78,7 @@ class Counted:
         return self._endpoint.connect(factory)
 
 
-class Customers:
+class StormClients:
     """
     All of one kind.
 
@@ -88,7 +88,7 @@ class Customers:
 
     def __init__(self, kind: str) -> None:
         self._start: Callable[[int], None] = KINDS[kind].__get__(self)
-        self.up: set[Customer] = set()
+        self.up: set[StormClient] = set()
         self.attempts: list[float] = []
         self._kept: list[Any] = []
 
@@ -161,12 +161,12 @@ class Customers:
         service.startService()
         self._kept.append(service)
 
-    def _protocol(self) -> type[Customer]:
+    def _protocol(self) -> type[StormClient]:
         if self._ofThese is None:
-            self._ofThese = type("Customer", (Customer,), {"customers": self})
+            self._ofThese = type("StormClient", (StormClient,), {"clients": self})
         return self._ofThese
 
-    _ofThese: type[Customer] | None = None
+    _ofThese: type[StormClient] | None = None
 
 
 class Reconnecting(ReconnectingClientFactory):
@@ -201,19 +201,19 @@ def ask(protocol: Any) -> None:
 
 
 KINDS = {
-    "twisted_heartbeat": Customers.ours,
-    "ClientService": Customers.twistedService,
-    "ReconnectingClientFactory": Customers.twistedFactory,
+    "twisted_heartbeat": StormClients.ours,
+    "ClientService": StormClients.twistedService,
+    "ReconnectingClientFactory": StormClients.twistedFactory,
 }
 
 
 if __name__ == "__main__":
-    customers = Customers(sys.argv[1])
-    obey(
+    clients = StormClients(sys.argv[1])
+    serveCommands(
         {
-            "begin": customers.begin,
-            "settle": customers.settle,
-            "believing": customers.believing,
-            "tried": customers.tried,
+            "begin": clients.begin,
+            "settle": clients.settle,
+            "believing": clients.believing,
+            "tried": clients.tried,
         }
     )

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Crowd}: thousands of peers of the built-in protocol in one process, on raw sockets, so that a
+L{PeerLoad}: thousands of peers of the built-in protocol in one process, on raw sockets, so that a
 server is what is measured.
 """
 
@@ -25,7 +25,7 @@ SPARE = 200
 AHEAD = 1000
 """So many connects may wait to be accepted: more would overflow the queue, and that is a storm."""
 
-UNHEARD = 5.0
+HELLO_TIMEOUT = 5.0
 """Seconds after which a connection on which the server has not said hello is tried anew."""
 
 SLOWEST = 60.0
@@ -55,7 +55,7 @@ def pongOf(data: bytes) -> bytes:
     return b""
 
 
-class Crowd:
+class PeerLoad:
     """
     @ivar answered: how many pings have been.
     @ivar lost: how many connections the server has closed.
@@ -67,7 +67,7 @@ class Crowd:
         self._sockets: dict[int, socket.socket] = {}
         self._silent: list[socket.socket] = []
         self._sentAt: dict[int, float] = {}
-        self._unheard: dict[int, float] = {}
+        self._awaitingHello: dict[int, float] = {}
         self.answered = 0
         self.lost = 0
 
@@ -83,7 +83,7 @@ class Crowd:
         while have < count:
             if monotonic() - began > SLOWEST:
                 raise SystemExit(f"only {have} of {count} were accepted in {SLOWEST:g} s")
-            self._giveUpUnheard(monotonic() - UNHEARD)
+            self._dropUnaccepted(monotonic() - HELLO_TIMEOUT)
             for _ in range(min(count, have + AHEAD) - len(self._sockets)):
                 self._open()
             self.serve(0.005)
@@ -99,7 +99,7 @@ class Crowd:
             for number, _ in self._poller.poll(left, 4096):
                 self._read(number)
 
-    def hush(self, count: int) -> dict[int, float]:
+    def silence(self, count: int) -> dict[int, float]:
         """
         So many of them neither read nor answer any more.
 
@@ -122,17 +122,17 @@ class Crowd:
             one.close()
         self._sockets.clear()
         self._silent.clear()
-        self._unheard.clear()
+        self._awaitingHello.clear()
 
-    def _giveUpUnheard(self, before: float) -> None:
+    def _dropUnaccepted(self, before: float) -> None:
         """
         Whom the server has never accepted waits in vain.
         """
-        for number in [number for number, at in self._unheard.items() if at < before]:
+        for number in [number for number, at in self._awaitingHello.items() if at < before]:
             self._forget(number)
 
     def _forget(self, number: int) -> None:
-        self._unheard.pop(number, None)
+        self._awaitingHello.pop(number, None)
         self._poller.unregister(number)
         self._sockets.pop(number).close()
 
@@ -142,7 +142,7 @@ class Crowd:
         number = one.fileno()
         # Each its own name: a server has one peer of a name.
         one.send(wire.encode(wire.Hello(f"peer {one.getsockname()[1]}")))
-        self._sentAt[number] = self._unheard[number] = monotonic()
+        self._sentAt[number] = self._awaitingHello[number] = monotonic()
         self._sockets[number] = one
         self._poller.register(one, select.EPOLLIN)
 
@@ -156,7 +156,7 @@ class Crowd:
             self.lost += 1
             self._forget(number)
             return
-        self._unheard.pop(number, None)
+        self._awaitingHello.pop(number, None)
         answer = pongOf(data)
         if answer:
             one.send(answer)

@@ -4,9 +4,9 @@
 """
 Traces of a living peer's heartbeats, one a second: made up, each from a seed, and one recorded.
 
-The recorded one, C{arrivals.json}, is of heartbeats over loopback, 10 ms apart, on a machine of two
+The recorded one, C{traces.json}, is of heartbeats over loopback, 10 ms apart, on a machine of two
 cores with more to do than it could; its time is stretched so that they are one second apart.  Make
-another with C{python benchmarks/arrivals.py record}.
+another with C{python benchmarks/traces.py record}.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from time import monotonic, sleep
 
 from detectors import INTERVAL, Trace
 
-RECORDING = Path(__file__).with_name("arrivals.json")
+RECORDING = Path(__file__).with_name("traces.json")
 
 RECORDED_INTERVAL = 0.01
 RECORDED_SECONDS = 40.0

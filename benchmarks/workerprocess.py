@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Child}: a process of a benchmark's own, which is asked, and answers, in lines of JSON.
+L{WorkerProcess}: a process of a benchmark's own, which is asked, and answers, in lines of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST = 300.0
 Command = Callable[..., Any]
 
 
-class Child:
+class WorkerProcess:
     """
     One of the scripts that lie beside this one, run.
 
@@ -87,7 +87,7 @@ class Child:
                 pass
 
 
-def obey(commands: Mapping[str, Command]) -> None:
+def serveCommands(commands: Mapping[str, Command]) -> None:
     """
     Run the reactor, and do what is asked for, until nobody asks any more.
 
