@@ -23,6 +23,7 @@ from twisted.python.log import ILogContext
 from zope.interface import implementer
 
 from ..logs import SafeLogger, guarded
+from ..transport.compat import disconnectSelectable
 
 _log = SafeLogger()
 
@@ -155,7 +156,7 @@ class IdlePoller:
     def _lose(self, one: Quiet, why: BaseException) -> None:
         # Here is what the reactor would not find among its own.
         one.stopReading()
-        self._reactor._disconnectSelectable(one, why, True)
+        disconnectSelectable(self._reactor, one, why)
 
     def connectionLost(self, reason: Failure) -> None:
         for one in self.parked:

@@ -20,6 +20,7 @@ from ..core import wire
 from ..core.backoff import Backoff
 from ..core.diagnosis import describeError
 from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
+from ..transport.compat import hostOfEndpoint, portOfEndpoint, wrappedEndpoint
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE
 
 _LONGEST = 1e9
@@ -199,11 +200,11 @@ class Options(_Options):
             allowed = f"an endpoint such as {example} ({_errorText(error)})"
             raise _wrong(option, description, allowed) from None
         innermost = _innermost(endpoint)
-        port = getattr(innermost, "_port", None)
+        port = portOfEndpoint(innermost)
         if isinstance(port, int) and not lowestPort <= port <= 65535:
             allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
             raise _wrong(option, description, allowed)
-        if getattr(innermost, "_host", None) == "":
+        if hostOfEndpoint(innermost) == "":
             raise _wrong(option, description, f"an endpoint with a host, such as {example}")
         return EndpointSpec(description, endpoint)
 
@@ -244,6 +245,6 @@ def _innermost(endpoint: Any) -> Any:
     """
     The endpoint inside of Twisted's wrapping endpoints, such as that of C{tls:}.
     """
-    while (inner := getattr(endpoint, "_wrappedEndpoint", None)) is not None:
+    while (inner := wrappedEndpoint(endpoint)) is not None:
         endpoint = inner
     return endpoint

@@ -42,6 +42,7 @@ from ..core.text import printable, textOf
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockInMemory
 from ..timing.wheel import reactorStopped, timerWheelFor
+from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
@@ -1821,9 +1822,7 @@ def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     in the log, so it is no unhandled error if nobody hears it here.
     """
     deferred.errback(Failure(cause))
-    debug = getattr(deferred, "_debugInfo", None)
-    if debug is not None:
-        debug.failResult = None
+    markErrorHandled(deferred)
 
 
 def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from twisted.internet import tcp
-from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+from .compat import canHoldSocketOpen, isAborting
 from .connection import ObservedConnection
-from .layers import _MAX_WRAPPERS, Buffering, bytesBufferedBelow
+from .layers import MAX_WRAPPERS, Buffering, bytesBufferedBelow
 from .tcpinfo import sendQueueSize
 from .tls import handshakeDone
 
@@ -40,7 +40,7 @@ def closeableStack(transport: Any) -> CloseableStack | None:
     """
     tls: Any = None
     layer = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if layer is None or isinstance(layer, Buffering):
             return None
         if isinstance(layer, TLSMemoryBIOProtocol):
@@ -56,9 +56,8 @@ def closeableStack(transport: Any) -> CloseableStack | None:
         if tls is not None:
             return None
         tls = layer.protocol
-    isOpen = layer.connected and not layer.disconnecting and not layer._aborting
-    canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
-    canClose = isOpen and canHalfClose and handshakeDone(tls)
+    isOpen = layer.connected and not layer.disconnecting and not isAborting(layer)
+    canClose = isOpen and canHoldSocketOpen() and handshakeDone(tls)
     return CloseableStack(layer, tls) if canClose else None
 
 

@@ -31,6 +31,7 @@ from twisted.python.util import untilConcludes
 from ..batching.poller import idlePollerFor
 from ..core.detector import FailureDetector
 from ..logs import SafeLogger, Shortage
+from .compat import PlainConnection, isAborting
 from .fanout import DetectorFanout
 from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
@@ -89,7 +90,7 @@ class ConnectionObserver(Protocol):
         """The connection was lost, and whoever should have said so had handed it to another."""
 
 
-class ObservedConnection(tcp.Connection):
+class ObservedConnection(PlainConnection):
     """
     A TCP connection that remembers what it saw.
 
@@ -228,10 +229,10 @@ class ObservedConnection(tcp.Connection):
         Write a few bytes: straight to the kernel where nothing waits before them, which saves two
         changes of what the reactor polls for, and a turn.  In every other case as C{write}.
         """
-        if self._tempDataLen or self.dataBuffer or not self.isPlainAndOpen:
-            self._writeBuffered(data)
-        else:
+        if self.canWriteDirect:
             self.writeDirectUnchecked(data)
+        else:
+            self._writeBuffered(data)
 
     def writeDirectUnchecked(self, data: bytes) -> None:
         """
@@ -273,14 +274,6 @@ class ObservedConnection(tcp.Connection):
         """
         write = self.write
         return isinstance(write, MethodType) and write.__func__ is type(self).write
-
-    @property
-    def isPlainAndOpen(self) -> bool:
-        """
-        Whether what is written goes to the kernel as it is.
-        """
-        closing = self.disconnecting or self._writeDisconnecting or self._writeDisconnected
-        return bool(self.connected and not closing and not self._aborting and not self.TLS)
 
     def doWrite(self) -> Any:
         result = FileDescriptor.doWrite(self)
@@ -394,12 +387,6 @@ class ObservedConnection(tcp.Connection):
             if self.observer is not None:
                 self.observer.connectionLostUnnoticed(reason)
 
-    def bytesBuffered(self) -> int:
-        """
-        Bytes that wait in this process, TLS's own not counted.
-        """
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
-
     def bytesAcked(self) -> int:
         """
         Bytes that the peer's kernel has acknowledged; where the system does not say, those that
@@ -416,7 +403,7 @@ def _deliverRest(connection: Any) -> None:
     reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
     """
     try:
-        while connection.connected and not connection._aborting and hasUnreadBytes(connection):
+        while connection.connected and not isAborting(connection) and hasUnreadBytes(connection):
             if connection.doRead() is not None:
                 break
     except BaseException:

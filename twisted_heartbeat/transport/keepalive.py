@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_MAX_WRAPPERS: Final = 16
+MAX_WRAPPERS: Final = 16
 
 _MAX_INT: Final = 0x7FFFFFFF
 """C{setsockopt} takes a C int: a larger number is cut to it, and L{Applied} tells."""
@@ -168,7 +168,7 @@ def realSocket(transport: object) -> socket.socket | None:
     @return: the socket; L{None} if there is none, it is closed, or it is under over 16 wrappers.
     """
     layer: object = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         # Not getHandle(): over TLS, and on a TCP transport after startTLS, it is an OpenSSL object.
         found = getattr(layer, "socket", None)
         if isinstance(found, socket.socket):

@@ -23,7 +23,9 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-_MAX_WRAPPERS = 16
+from .compat import bypassedConnection, bytesBufferedIn, bytesBufferedInTLS, protocolBehindEndpoint
+
+MAX_WRAPPERS = 16
 
 
 def findConnection(transport: object) -> tcp.Connection | None:
@@ -33,11 +35,11 @@ def findConnection(transport: object) -> tcp.Connection | None:
     @return: L{None} if there is none, or it is under more than 16 of them.
     """
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if isinstance(layer, tcp.Connection):
             return layer
         # Twisted's stand-in for a connection after startTLS forwards every name but its own.
-        layer = getattr(layer, "_connection", None) or getattr(layer, "transport", None)
+        layer = bypassedConnection(layer) or getattr(layer, "transport", None)
     return None
 
 
@@ -57,7 +59,7 @@ def isInMemory(transport: object) -> bool:
     # A module that is not loaded has made no transport.
     kinds = tuple(getattr(sys.modules.get(module), name, ()) for module, name in _IN_MEMORY)
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if isinstance(layer, kinds):
             return True
         layer = getattr(layer, "transport", None)
@@ -76,7 +78,7 @@ def forwardInterfaces(transport: object, protocol: object) -> None:
     protocol that listens to its handshake would no longer be half-closeable.
     """
     between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
-    if getattr(between, "_wrappedProtocol", None) is protocol:
+    if protocolBehindEndpoint(between) is protocol:
         for interface in _FORWARDED:
             if interface.providedBy(protocol) and not interface.providedBy(between):
                 alsoProvides(between, interface)
@@ -149,7 +151,7 @@ def bytesBufferedBelow(transport: object) -> int:
     connection = findConnection(transport)
     if connection is None:
         return 0
-    return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    return bytesBufferedIn(connection)
 
 
 def bytesBufferedAbove(transport: object) -> int:
@@ -158,7 +160,7 @@ def bytesBufferedAbove(transport: object) -> int:
     """
     total = 0
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         if isinstance(layer, tcp.Connection):
             layer = layer.protocol if layer.TLS else None
         if isinstance(layer, Relay):
@@ -168,21 +170,11 @@ def bytesBufferedAbove(transport: object) -> int:
         if isinstance(layer, Buffering):
             total += layer.waiting
         if isinstance(layer, TLSMemoryBIOProtocol):
-            total += sum(map(len, layer._appSendBuffer)) + _aggregated(layer)
+            total += bytesBufferedInTLS(layer)
             if isinstance(getattr(layer, "transport", None), tcp.Connection):
                 break
         layer = getattr(layer, "transport", None)
     return total
-
-
-def _aggregated(layer: TLSMemoryBIOProtocol) -> int:
-    """
-    Bytes that TLS keeps until the end of the reactor's turn.  Twisted counts them; to add up
-    thousands of pongs for each further ping would make a flood of pings quadratic.
-    """
-    aggregator: Any = getattr(layer, "_aggregator", None)
-    left: int | None = getattr(aggregator, "_bufferLeft", None)
-    return 0 if left is None else aggregator.MAX_BUFFER_SIZE - left
 
 
 def abort(transport: Any) -> None:
@@ -192,7 +184,7 @@ def abort(transport: Any) -> None:
     closed, and stays beside the next.  Anything else has to do with the polite close.
     """
     layer = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if layer is None:
             break
         aborting = getattr(layer, "abortConnection", None)
