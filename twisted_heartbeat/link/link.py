@@ -58,7 +58,7 @@ from ..transport.layers import (
     isServerSide,
 )
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
-from ..transport.routes import unreachable
+from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
@@ -1454,7 +1454,7 @@ class Link:
     def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
         witness = self._connection
         asks = evidence is not None and not hung and witness is not None and witness.connected
-        number = unreachable(witness.socket) if asks and witness is not None else 0
+        number = routeErrno(witness.socket) if asks and witness is not None else 0
         return causeOfSilence(number, evidence, hung=hung, words=words)
 
     def _abortDecided(self) -> None:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The layers of a transport as a polite close needs them.
+The layers of a transport that a polite close acts on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .tls import handshakeDone
 
 class CloseableStack(NamedTuple):
     """
-    A transport that closes when its connection does.
+    The layers of a transport that closes together with its connection.
 
     @ivar connection: the TCP or UNIX connection.
     @ivar tls: the one TLS layer on it; L{None} if there is none.
@@ -33,10 +33,10 @@ class CloseableStack(NamedTuple):
 
 def closeableStack(transport: Any) -> CloseableStack | None:
     """
-    Find what a polite close has to deal with.
+    Find the layers that a polite close acts on.
 
-    @return: L{None} if a layer closes in its own way (a tunnel, a second TLS layer), or if the
-        connection cannot be half-closed now (a TLS handshake, another close under way).
+    @return: L{None} if a layer has a close of its own (a tunnel, a second TLS layer), or if the
+        connection cannot be half-closed now (a TLS handshake, a close in progress).
     """
     tls: Any = None
     layer = transport
@@ -63,8 +63,8 @@ def closeableStack(transport: Any) -> CloseableStack | None:
 
 def bytesUnacknowledged(connection: Any) -> int:
     """
-    Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
-    On a UNIX socket there is one kernel, which has acknowledged what it has taken.
+    Count the bytes that the peer's kernel has not acknowledged, including those that wait in this
+    process.  A UNIX socket has one kernel, which acknowledges what it accepts.
     """
     waiting = bytesBufferedBelow(connection)
     if isinstance(connection, ObservedConnection) and connection.connected:
