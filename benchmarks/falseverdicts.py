@@ -34,7 +34,7 @@ def compare(name: str, bound: float, count: int, seeds: int) -> list[Comparison]
     All detectors on one kind of trace.
     """
     words = f"{name}, bound {bound:g} s"
-    # Those of the recorded one are real silence; in all others what is at fault is known.
+    # Stalls of the recorded trace are real silence; in the other traces each fault is known.
     goals: dict[str, Goal] = {OURS: Goal(0)} if name in ("normal", "own stalls") else {}
     mistakes = Comparison(f"{words}: mistakes", "in 10,000 heartbeats", "fixed timeout", goals)
     lasted = Comparison(f"{words}: a mistake lasts", "s")

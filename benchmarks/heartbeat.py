@@ -49,7 +49,7 @@ KEPT = Goal(0.9, least=True)
 """Who pings less often than that does not keep the rate that is asked for."""
 
 FEW = 50
-"""What so many bring with them is not counted as a link's memory."""
+"""Memory up to this number of links is not counted as a link's memory."""
 
 SETTLE = 1.0
 """Seconds, after the last peer was pinged first, until measuring begins."""
@@ -57,10 +57,10 @@ SETTLE = 1.0
 CONNECTS_A_SECOND = 3000
 
 AHEAD = BACKLOG - 500
-"""So many may not have been pinged yet: more could overflow the queue of who accepts slowly."""
+"""Links that may wait for their first ping: more could overflow a slow server's accept queue."""
 
 BUSIEST = 90.0
-"""Percent of its core that the load may take, lest it be what is measured."""
+"""Percent of its core that the load may take; otherwise the load would be what is measured."""
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -98,7 +98,7 @@ class Peers:
 
     def connect(self, count: int, *, pings: bool, aSecond: float = CONNECTS_A_SECOND) -> None:
         """
-        Connect so many more, answering meanwhile.
+        Connect a number of further peers, answering meanwhile.
 
         Pings follow the connections, so these take whole seconds: no part of the second is fuller
         than another.
@@ -123,7 +123,7 @@ class Peers:
 
     def serve(self, seconds: float) -> None:
         """
-        Answer for so long.
+        Answer for a number of seconds.
         """
         deadline = monotonic() + seconds
         while monotonic() < deadline:
@@ -216,7 +216,7 @@ def serving(command: list[str], core: int | None = None) -> Iterator[tuple[int, 
 
 def measure(command: list[str], name: str, links: int, window: int, core: int) -> Turn:
     """
-    Start it, connect, let it ping for so many seconds, and end it.
+    Start it, connect, let it ping for a number of seconds, and end it.
     """
     pings = name != "silent"
     with serving(command, core) as (pid, port):
@@ -233,7 +233,7 @@ def measure(command: list[str], name: str, links: int, window: int, core: int) -
             own, passed = process_time() - own, monotonic() - began
             grown = ownMemory(pid) - before
         finally:
-            # First, lest it complain of the others.
+            # First, otherwise it reports an error for the others.
             os.kill(pid, signal.SIGKILL)
             peers.close()
     if not pings:

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-L{PeerLoad}: thousands of peers of the built-in protocol in one process, on raw sockets, so that a
-server is what is measured.
+L{PeerLoad}: thousands of peers of the built-in protocol in one process, on raw sockets, so that
+the server dominates what is measured.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from twisted_heartbeat.core import wire
 HOST = "127.0.0.1"
 
 SPARE = 200
-"""Descriptors that a process needs for itself."""
+"""The number of descriptors that a process needs for itself."""
 
 AHEAD = 1000
-"""So many connects may wait to be accepted: more would overflow the queue, and that is a storm."""
+"""Connections that may wait to be accepted; more would overflow the server's accept queue."""
 
 HELLO_TIMEOUT = 5.0
-"""Seconds after which a connection on which the server has not said hello is tried anew."""
+"""Seconds after which a connection without the server's hello is replaced."""
 
 SLOWEST = 60.0
-"""Seconds in which all must be connected."""
+"""Seconds in which all peers must be connected."""
 
 NEVER_LINGER = struct.pack("ii", 1, 0)
 
@@ -39,7 +39,9 @@ PONG = wire.encodePong(0)
 
 def most(wanted: int) -> int:
     """
-    @return: C{wanted} connections, or as many as this process may have descriptors.
+    Raise this process's limit of descriptors.
+
+    @return: C{wanted}, or the number of connections that the limit allows.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -48,7 +50,7 @@ def most(wanted: int) -> int:
 
 def pongOf(data: bytes) -> bytes:
     """
-    The answer to what came, where that is a ping and nothing else: its token, echoed.
+    The pong for received data, if the data is one ping and nothing else; otherwise no bytes.
     """
     if len(data) == len(PING) and data[:2] == PING[:2]:
         return PONG[:4] + data[4:8] + PONG[8:]
@@ -57,8 +59,10 @@ def pongOf(data: bytes) -> bytes:
 
 class PeerLoad:
     """
-    @ivar answered: how many pings have been.
-    @ivar lost: how many connections the server has closed.
+    Peers that answer every ping of one server.
+
+    @ivar answered: the number of answered pings.
+    @ivar lost: the number of connections that the server has closed.
     """
 
     def __init__(self, port: int) -> None:
@@ -73,10 +77,11 @@ class PeerLoad:
 
     def connect(self, count: int, accepted: Callable[[], int]) -> float:
         """
-        Connect so many, as fast as they are accepted, answering meanwhile.
+        Connect peers as fast as the server accepts them, answering meanwhile.
 
-        @param accepted: asks the server how many it has.
-        @return: seconds until all were.
+        @param count: the number of peers.
+        @param accepted: asks the server how many peers it has.
+        @return: seconds until all were accepted.
         """
         began = monotonic()
         have = 0
@@ -92,7 +97,7 @@ class PeerLoad:
 
     def serve(self, seconds: float) -> None:
         """
-        Answer for so long.
+        Answer for a number of seconds.
         """
         deadline = monotonic() + seconds
         while (left := deadline - monotonic()) > 0:
@@ -101,9 +106,9 @@ class PeerLoad:
 
     def silence(self, count: int) -> dict[int, float]:
         """
-        So many of them neither read nor answer any more.
+        Make some peers stop reading and answering.
 
-        @return: when each has sent its last byte, by its port.
+        @return: when each of them sent its last byte, by its port.
         """
         sentAt = {}
         for number in list(self._sockets)[:: len(self._sockets) // count][:count]:
@@ -115,7 +120,7 @@ class PeerLoad:
 
     def leave(self) -> None:
         """
-        All are gone at once, and nothing of them is left in TIME_WAIT.
+        Reset all connections at once, so that none is left in TIME_WAIT.
         """
         for one in [*self._sockets.values(), *self._silent]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NEVER_LINGER)
@@ -126,7 +131,7 @@ class PeerLoad:
 
     def _dropUnaccepted(self, before: float) -> None:
         """
-        Whom the server has never accepted waits in vain.
+        Replace connections that the server has not accepted in time.
         """
         for number in [number for number, at in self._awaitingHello.items() if at < before]:
             self._forget(number)
@@ -140,7 +145,7 @@ class PeerLoad:
         one = socket.create_connection(self._to, timeout=SLOWEST)
         one.setblocking(False)
         number = one.fileno()
-        # Each its own name: a server has one peer of a name.
+        # Each peer has its own name, because a server has one peer of a name.
         one.send(wire.encode(wire.Hello(f"peer {one.getsockname()[1]}")))
         self._sentAt[number] = self._awaitingHello[number] = monotonic()
         self._sockets[number] = one

@@ -24,7 +24,7 @@ from verdicts import LATEST, SETTLE, cutTenth, loadedServer  # noqa: E402
 from workerprocess import WorkerProcess  # noqa: E402
 
 FEW = 100
-"""What so many bring with them is not counted as a link's memory."""
+"""Memory up to this number of links is not counted as a link's memory."""
 
 WINDOW = 5.0
 """Seconds for which processor time is measured."""
@@ -45,7 +45,7 @@ def measure(links: int) -> dict[str, float]:
         load = spent / (monotonic() - began)
         cut = cutTenth(server, load, links)
         if not cut.verdicts:
-            raise SystemExit("nobody was found dead")
+            raise SystemExit("no peer was found dead")
         again = comeAgain(server, load, links)
     return {
         "a ping and its pong": spent / answered * 1e6,

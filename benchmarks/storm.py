@@ -8,8 +8,8 @@ What a fleet of clients does to a broker that dies and comes back.
     accepts five hundred a second; the six policies, each by a few seeds.
   - Real, over loopback: a few thousand clients whose server's process is killed; three seconds
     later another listens in its place, with the backlog that is Twisted's default.  When the queue
-    of a listening socket overflows, Linux lets clients believe that they are connected whom the
-    server never accepts.  Those phantoms are counted: the ports of the clients that believe, less
+    of a listening socket overflows, Linux lets clients believe that they are connected which the
+    server never accepts.  These phantoms are counted: the ports of the clients that believe, less
     the ports that the server has accepted.
 
 Run it with C{python benchmarks/storm.py [--clients N] [--only NAME ...] [--json FILE]}.
@@ -40,7 +40,7 @@ DOWN = 3.0
 """Seconds between the death of the real server and the next."""
 
 PROCESSES = 2
-"""For the clients, lest one of them be too slow for its share."""
+"""Processes for the clients, so that none is too slow for its share."""
 
 BACKLOG = 50
 """As C{listenTCP} has it by default."""
@@ -121,8 +121,8 @@ class Aftermath:
     What came of a real one.
 
     @ivar attempts: in each second since the loss.
-    @ivar phantoms: at the end, those who believe that they are connected, and are not.
-    @ivar missing: at the end, those whom the server has not accepted; the phantoms among them.
+    @ivar phantoms: clients that believe at the end that they are connected, and are not.
+    @ivar missing: clients that the server has not accepted at the end, including the phantoms.
     @ivar back: seconds from the server's return until all were; L{None} if they never were.
     """
 
@@ -167,7 +167,7 @@ def askAll(children: list[WorkerProcess], command: str, **arguments: Any) -> lis
 
 def kill(kind: str, clients: int) -> Aftermath:
     """
-    Kill a server that so many clients of a kind are connected to.
+    Kill a server with a number of connected clients of one kind.
     """
     with children(kind) as (workers, broker, successor):
         port = broker.ask("listen", port=0, backlog=AMPLE_BACKLOG)

@@ -49,13 +49,13 @@ LATEST = 50.0
 @dataclass
 class Cut:
     """
-    What came of those who fell silent.
+    The result of cutting peers off.
 
     @ivar verdicts: milliseconds that each verdict came after the bound.
     @ivar told: milliseconds that the hook was told after the bound, from the last byte sent.
-    @ivar missed: those who were not found dead.
+    @ivar missed: peers that were not found dead.
     @ivar disturbed: healthy ones that were, or that lost their connection.
-    @ivar repeated: those whose end was told more than once.
+    @ivar repeated: peers whose end was reported more than once.
     @ivar paused: milliseconds, the longest that Python's collector held the server up meanwhile.
     """
 
