@@ -22,7 +22,7 @@ Invariants:
 Cost: the paths of each chunk and ping make no call more than with the names themselves.  What they
 need is a property of L{PlainConnection}, which L{ObservedConnection} inherits.
 
-Checked with Twisted 24.3.0 to 26.10.0, and pyOpenSSL 24.0 to 26.4.  C{tests/test_compat.py} fails
+Checked with Twisted 24.3.0 and 26.10.0, and pyOpenSSL 26.4.0.  C{tests/test_compat.py} fails
 when a release lacks one of the names.
 """
 

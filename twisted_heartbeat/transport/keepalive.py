@@ -34,14 +34,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..logs import SafeLogger
+from .layers import MAX_WRAPPERS
 
 if TYPE_CHECKING:
     from ..core.settings import KeepAlive
 
 _log = SafeLogger()
 
-
-MAX_WRAPPERS: Final = 16
 
 _MAX_INT: Final = 0x7FFFFFFF
 """C{setsockopt} takes a C int.  A larger number is reduced to this, and L{Applied} shows it."""
