@@ -53,7 +53,7 @@ GOALS = {"mixin": Goal(150, "over"), "wrapped": Goal(400, "over")}
 """Nanoseconds for each chunk."""
 
 UNDISTURBED = Heartbeat(interval=3600, timeout=3600)
-"""Nobody is pinged while the others have their turn."""
+"""No peer is pinged while the others have their turn."""
 
 CALLS_A_SAMPLE = 2000
 TRIPS_A_SAMPLE = 150
@@ -220,7 +220,7 @@ def leave(protocol: Any) -> None:
 
 class Pitcher(Protocol):
     """
-    Sends so many messages, with so many in flight, and waits for their echoes.
+    Sends a number of messages, with a limited number in flight, and waits for their echoes.
     """
 
     left = 0

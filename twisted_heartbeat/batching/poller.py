@@ -20,6 +20,7 @@ from twisted.python.log import ILogContext
 from zope.interface import implementer
 
 from ..logs import SafeLogger, guarded
+from ..transport.compat import disconnectSelectable
 
 if TYPE_CHECKING:
     from .interfaces import ParkableConnection, Pollable
@@ -182,7 +183,7 @@ class IdlePoller:
     def _lose(self, one: Pollable, why: BaseException) -> None:
         # The reactor would not find it among its own readers.
         one.stopReading()
-        self._reactor._disconnectSelectable(one, why, True)
+        disconnectSelectable(self._reactor, one, why)
 
     def connectionLost(self, reason: Failure) -> None:
         for one in self.parked:

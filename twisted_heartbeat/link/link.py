@@ -44,6 +44,7 @@ from ..core.text import printable, textOf
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockInMemory
 from ..timing.wheel import reactorStopped, timerWheelFor
+from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
@@ -59,7 +60,7 @@ from ..transport.layers import (
     isServerSide,
 )
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
-from ..transport.routes import unreachable
+from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
@@ -1438,7 +1439,7 @@ class Link:
     def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
         witness = self._connection
         asks = evidence is not None and not hung and witness is not None and witness.connected
-        number = unreachable(witness.socket) if asks and witness is not None else 0
+        number = routeErrno(witness.socket) if asks and witness is not None else 0
         return causeOfSilence(number, evidence, hung=hung, words=words)
 
     def _abortDecided(self) -> None:
@@ -1806,9 +1807,7 @@ def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     in the log, so it is no unhandled error if nobody hears it here.
     """
     deferred.errback(Failure(cause))
-    debug = getattr(deferred, "_debugInfo", None)
-    if debug is not None:
-        debug.failResult = None
+    markErrorHandled(deferred)
 
 
 def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:

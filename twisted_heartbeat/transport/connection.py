@@ -2,13 +2,15 @@
 # See LICENSE for details.
 
 """
-What Twisted's transports drop or lack: errno, send progress, evidence, an end that always comes.
+L{ObservedConnection}: a TCP connection that records facts which Twisted's transports drop.
 
-Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, tells nobody how much
-of its buffer has been sent, and does not say when bytes came.  L{instrument} gives the connection
-under any stack of wrappers the methods that do, by making it an instance of a subclass.  A
-subclass, and no wrapper and no attribute of functions, because it costs the paths of a byte
-nothing but what is written here, and no memory but the fields.
+Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, does not report how
+much of its buffer was sent, and does not record when bytes came.  This subclass keeps the errno,
+the byte counts, the time of the last byte and the kernel's evidence, and it reports each loss.
+L{twisted_heartbeat.transport.instrument} makes existing connections instances of it.
+
+Some methods repeat Twisted's code in place of calling it, because one more call for each chunk
+costs half as much as the time stamp itself (C{benchmarks/datapath.py}).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from twisted.python.util import untilConcludes
 
 from ..core.detector import FailureDetector
 from ..logs import SafeLogger
+from .compat import PlainConnection, isAborting
 from .fanout import DetectorFanout
 from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
@@ -40,25 +43,24 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 WOULD_BLOCK = (EWOULDBLOCK, EAGAIN, ENOBUFS)
-"""What the kernel says when it takes no more for now."""
+"""The errno of a C{send} for which the kernel has no room now."""
 
 
 class ConnectionObserver(Protocol):
     """
-    Who is told of a connection's sending.
+    Receives the reports of an observed connection; a link implements it.
     """
 
     def writeStarted(self) -> None:
-        """Something waits to be sent, for the first time since L{ObservedConnection.writeTracked}
-        was cleared."""
+        """Bytes wait to be sent, for the first time since L{ObservedConnection.writeTracked} was
+        cleared."""
 
     def writeProgressed(self) -> None:
         """Bytes were handed to the kernel while L{ObservedConnection.notifyOnWriteProgress} was
         set."""
 
     def dataDelivered(self) -> None:
-        """The peer said something while L{ObservedConnection.notifyOnRead} was set, and it was
-        delivered."""
+        """Bytes that came while L{ObservedConnection.notifyOnRead} was set were delivered."""
 
     def dataArriving(self) -> None:
         """
@@ -71,32 +73,38 @@ class ConnectionObserver(Protocol):
         L{ObservedConnection.batch} is set."""
 
     def peerClosedWrite(self) -> None:
-        """The peer has closed its half: it will not speak again, and is not dead for that."""
+        """The peer has closed its half.  It sends nothing more, and may still be alive."""
 
     def connectionLosing(self) -> None:
-        """The connection is about to say that it is lost."""
+        """The connection is about to report its loss to its protocol."""
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
-        """The connection was lost, and whoever should have said so had handed it to another."""
+        """The connection is lost, and its protocol has been told.  The link may not have been,
+        if another protocol took the connection over."""
 
 
-class ObservedConnection(tcp.Connection):
+class ObservedConnection(PlainConnection):
     """
-    A TCP connection that remembers what it saw.
+    A TCP connection that records its errors, its bytes and its end.
 
+    @ivar detector: its C{heardAt} is assigned for each chunk.
+    @ivar seconds: the clock for that.
+    @ivar observer: receives the reports; L{None} for none.
     @ivar lastErrno: the C{errno} with which it was lost; 0 if there was none.
-    @ivar evidence: what the kernel knew when it was lost.
+    @ivar evidence: the kernel's state of the connection when it was lost.
     @ivar finReceived: whether the peer has sent its FIN.
-    @ivar certificateError: why the peer's certificate was, in words.
-    @ivar protocolError: what the protocol raised, if it was lost for that; TLS keeps it to itself.
+    @ivar certificateError: why OpenSSL rejected the peer's certificate; C{""} if it did not.
+    @ivar protocolError: the exception of the protocol that ended the connection, which TLS does
+        not report.
     @ivar bytesSent: bytes handed to the kernel.
-    @ivar reading: whether it is read.
+    @ivar reading: whether the connection is read.
     @ivar batch: the ping round that it is parked in; L{None} while the reactor reads it.
-    @ivar notifyOnRead: whether the sender wants to know of the next chunk.
-    @ivar writeTracked: whether the sender is going to look at the progress anyway.
-    @ivar notifyOnWriteProgress: whether the sender wants to know of every progress.
+    @ivar notifyOnRead: whether the observer is told of the next chunk.
+    @ivar writeTracked: whether the observer checks the progress by itself, so that it is not told
+        of the start of writing.
+    @ivar notifyOnWriteProgress: whether the observer is told of each progress.
     @ivar paused: whether reading is paused.
-    @ivar resumedAt: when reading was last resumed, in the link's seconds.
+    @ivar resumedAt: when reading was last resumed, in L{seconds}.
     """
 
     detector = FailureDetector(None, 0.0)
@@ -118,8 +126,8 @@ class ObservedConnection(tcp.Connection):
     resumedAt = -inf
 
     def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
-        # As tcp.Connection's doRead and _dataReceived, but for what is the purpose of this module.
-        # In one piece, because the call that this saves pays for half of the stamp.
+        # doRead and _dataReceived of tcp.Connection in one, plus the time stamp: the call that this
+        # saves pays for half of the stamp.
         try:
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
@@ -167,17 +175,17 @@ class ObservedConnection(tcp.Connection):
 
     def _peerSentFin(self) -> ConnectionLost | ConnectionDone:
         """
-        Note that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
-        died, and it holds no byte: it is no sign of life, and answers no ping.
+        Record that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
+        died, and it holds no byte.  So it is no sign of life, and answers no ping.
         """
         if self.lastErrno not in (0, EPIPE):
-            # No FIN: the kernel tells an error once, and has told it to writeDirect.
+            # No FIN: the kernel reports an error once, and has reported it to writeDirect.
             return CONNECTION_LOST
         self.finReceived = True
         return CONNECTION_DONE
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:
-        # As in tcp.Connection, but for the count and the errno.
+        # As in tcp.Connection, plus the count and the errno.
         try:
             size: int = untilConcludes(self.socket.send, memoryview(data)[: self.SEND_LIMIT])
         except OSError as error:
@@ -190,20 +198,21 @@ class ObservedConnection(tcp.Connection):
 
     def writeDirect(self, data: bytes) -> None:
         """
-        Write a few bytes: straight to the kernel where nothing waits before them, which saves two
-        changes of what the reactor polls for, and a turn.  In every other case as C{write}.
+        Write a few bytes straight to the kernel if no others wait before them; otherwise as
+        C{write}. A direct write saves two changes of the reactor's poll set, and one turn.
         """
-        if self._tempDataLen or self.dataBuffer or not self.isPlainAndOpen:
-            self._writeBuffered(data)
-        else:
+        if self.canWriteDirect:
             self.writeDirectUnchecked(data)
+        else:
+            self._writeBuffered(data)
 
     def writeDirectUnchecked(self, data: bytes) -> None:
         """
-        The same for whoever knows that nothing waits, and that the connection is plainly open.
+        Write a few bytes straight to the kernel.  The caller knows that L{canWriteDirect} is true.
 
-        What the kernel does not take goes as C{write}.  After an error this meets it again, or
-        another, or none, and ends the connection as ever; the first is the one that is kept.
+        Bytes the kernel does not accept are written through the transport's buffer.  If C{send}
+        failed, the buffered write fails too and closes the connection; the errno of the first
+        failure is kept.
         """
         try:
             size = self.socket.send(data)
@@ -216,12 +225,13 @@ class ObservedConnection(tcp.Connection):
             self._writeBuffered(data[size:])
 
     def _writeBuffered(self, data: bytes) -> None:
-        # By the class, for on the instance it may be writeDirect.
+        # By the class, because on the instance it may be writeDirect.
         type(self).write(self, data)  # type: ignore[no-untyped-call]
 
     def withDirectWrites(self, act: Callable[[Any], object], argument: Any) -> object:
         """
-        Call something whose C{write}s here are to be L{writeDirect}: a ping of the user's own.
+        Call a function, and make its C{write}s direct: a custom ping.  See the background block of
+        L{twisted_heartbeat.transport.instrument}.
         """
         if not self.writeIsUnpatched:
             return act(argument)
@@ -234,18 +244,10 @@ class ObservedConnection(tcp.Connection):
     @property
     def writeIsUnpatched(self) -> bool:
         """
-        Whether nobody stands before its C{write}.
+        Whether the application has put no C{write} of its own on the instance.
         """
         write = self.write
         return isinstance(write, MethodType) and write.__func__ is type(self).write
-
-    @property
-    def isPlainAndOpen(self) -> bool:
-        """
-        Whether what is written goes to the kernel as it is.
-        """
-        closing = self.disconnecting or self._writeDisconnecting or self._writeDisconnected
-        return bool(self.connected and not closing and not self._aborting and not self.TLS)
 
     def doWrite(self) -> Any:
         result = FileDescriptor.doWrite(self)
@@ -320,7 +322,8 @@ class ObservedConnection(tcp.Connection):
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self, reason: Failure) -> None:
-        # Otherwise the FIN ends the connection at once, and a suspected peer has not recovered.
+        # Unless the protocol is half-closeable, the FIN ends the connection at once, and a
+        # suspected peer has not recovered.
         halfCloseable = IHalfCloseableProtocol(self.protocol, None) is not None
         if self.observer is not None and halfCloseable:
             self.observer.peerClosedWrite()
@@ -328,7 +331,7 @@ class ObservedConnection(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         if hasattr(self, "socket"):
-            # The reactor may have found the error before any call could return it.
+            # The reactor may have reported the error before any call could return it.
             self.lastErrno = self.lastErrno or pendingErrno(self.socket)
         if reason.type is ConnectionLost:
             _deliverRest(self)
@@ -349,29 +352,23 @@ class ObservedConnection(tcp.Connection):
             if self.observer is not None:
                 self.observer.connectionLostUnnoticed(reason)
 
-    def bytesBuffered(self) -> int:
-        """
-        Bytes that wait in this process, TLS's own not counted.
-        """
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
-
     def bytesAcked(self) -> int:
         """
-        Bytes that the peer's kernel has acknowledged; where the system does not say, those that
-        were handed to ours.
+        Count the bytes that the peer's kernel has acknowledged; on systems that do not report it,
+        the bytes handed to this kernel.
         """
         return self.bytesSent - (sendQueueSize(self.socket) or 0 if self.connected else 0)
 
 
 def _deliverRest(connection: Any) -> None:
     """
-    Deliver what a lost connection has received.
+    Deliver the bytes that a lost connection has received and not read.
 
     Twisted drops a connection as soon as a write fails, or when the reactor reports an error while
-    reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
+    reading is paused.  The peer's last bytes, for example a goodbye, may still be unread then.
     """
     try:
-        while connection.connected and not connection._aborting and hasUnreadBytes(connection):
+        while connection.connected and not isAborting(connection) and hasUnreadBytes(connection):
             if connection.doRead() is not None:
                 break
     except BaseException:
@@ -382,8 +379,8 @@ def _tellConnector(connection: Any, reason: Failure) -> None:
     """
     Tell the connector, if there is one, that its connection is lost.
 
-    Twisted does not if the protocol's C{connectionLost} raises, and the connector could never
-    connect again.
+    Twisted does not do so if the protocol's C{connectionLost} raises, and then the connector could
+    never connect again.
     """
     connector = getattr(connection, "connector", None)
     if connector is not None and connector.state == "connected":
@@ -392,10 +389,10 @@ def _tellConnector(connection: Any, reason: Failure) -> None:
 
 class ObservedUnixConnection(tcp.Connection):
     """
-    A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
-    tells its link beforehand what it tells the protocol.
+    A connection with a C{doRead} of its own: a UNIX socket.  It tells its observer of each chunk
+    and of its loss before it tells the protocol, and delivers all received bytes.
 
-    @ivar observer: the link that is told; L{None} for none.
+    @ivar observer: receives the reports; L{None} for none.
     """
 
     observer: ConnectionObserver | None = None
