@@ -209,8 +209,7 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
-        link._withdraw()
-        link._wheel.cancel(link)
+        link._peerWatch.stop()
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)
 

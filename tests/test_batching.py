@@ -255,12 +255,13 @@ def test_withdrawIsIdempotent() -> None:
     """
     fleet = Fleet(Conditions("wrapped", 0.75, True, True, timeout=2.0))
     link, batcher = fleet.first.link, batcherFor(fleet.clock)
+    member = link._peerWatch
     assert fleet.first.isParked
-    batcher.withdraw(link)
+    batcher.withdraw(member)
     assert not fleet.first.isParked
     due = link.detector.due
-    batcher.withdraw(link)
-    batcher.interrupt(link)
+    batcher.withdraw(member)
+    batcher.interrupt(member)
     assert link.detector.due == due and link.state == "alive"
 
 

@@ -28,6 +28,7 @@ from twisted_heartbeat.batching.batcher import Batcher
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
+from twisted_heartbeat.link.watch import PeerWatch
 from twisted_heartbeat.timing.wheel import timerWheelFor
 from twisted_heartbeat.transport.connection import ObservedConnection
 
@@ -287,7 +288,7 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     each of their pings: the visit finds that the pong was word enough, and comes again later.
     """
     visited = 0
-    beat = Link.onTimer
+    beat = PeerWatch.onTimer
 
     def counted(self: Any, now: float, lateness: float) -> float | None:
         nonlocal visited
@@ -304,7 +305,7 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     for number in range(2 * rounds):
         if number == rounds:
             # From here on all of them are in a crowd.
-            monkeypatch.setattr(Link, "onTimer", counted)
+            monkeypatch.setattr(PeerWatch, "onTimer", counted)
         for scene in scenes:
             scene.forget()
             scene.receive(PING)

@@ -48,6 +48,7 @@ from twisted_heartbeat.core.quiet import (
     resumeChecks,
     suspendChecks,
 )
+from twisted_heartbeat.link.watch import PeerWatch
 from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
 
 from .fakes import Kept
@@ -647,8 +648,10 @@ class Watch:
         The links that are in a crowd.
         """
         crowds = self.batcher.scans.values()
-        found = {liveness: link for crowd in crowds for liveness, link in crowd._members.items()}
-        assert all(link.detector is liveness for liveness, link in found.items())
+        found = {
+            detector: watch._link for crowd in crowds for detector, watch in crowd._members.items()
+        }
+        assert all(link.detector is detector for detector, link in found.items())
         links = [peer.link for peer in self.peers]
         assert {one for one in links if checksSuspended(one.detector)} == set(found.values())
         return list(found.values())
@@ -686,18 +689,18 @@ def comesBack(watch: Watch, *peers: Peer) -> None:
 
 
 @pytest.fixture
-def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[Link]]:
+def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[PeerWatch]]:
     """
     How often each link is visited by itself.
     """
-    counted = Counter[Link]()
-    beat = Link.onTimer
+    counted = Counter[PeerWatch]()
+    beat = PeerWatch.onTimer
 
-    def countedBeat(self: Link, now: float, lateness: float) -> float | None:
+    def countedBeat(self: PeerWatch, now: float, lateness: float) -> float | None:
         counted[self] += 1
         return beat(self, now, lateness)
 
-    monkeypatch.setattr(Link, "onTimer", countedBeat)
+    monkeypatch.setattr(PeerWatch, "onTimer", countedBeat)
     yield counted
     counted.clear()
 
@@ -902,7 +905,7 @@ def test_writes(phase: float | None) -> None:
     peer = watch.peers[0]
     peer.link.send(b"data")
     assert watch.holds(watch.peers[1])
-    assert peer.link.slot is not None
+    assert peer.link._peerWatch.slot is not None
     watch.wait(STEP)
     assert peer.written == b"data"
     comesBack(watch, *watch.peers)
@@ -1056,7 +1059,7 @@ def test_lost() -> None:
     for number, peer in enumerate(watch.peers, 1):
         peer.connection.connectionLost(Failure(ConnectionLost()))
         assert watch.holds(*watch.peers[number:])
-        assert peer.link.slot is None
+        assert peer.link._peerWatch.slot is None
     assert all(not crowd._members for crowd in watch.batcher.scans.values())
     assert watch.clock.getDelayedCalls() == []
     assert [peer.names for peer in watch.peers] == [["disconnected"]] * 3
@@ -1155,7 +1158,7 @@ def test_keepsItsWord(visits: Counter[Link], phase: float | None, every: float) 
     instants = [when for when, _ in peer.frames]
     assert 19 <= len(instants) <= 21
     assert all(abs(later - when - 3.0) <= CLOSE for when, later in pairwise(instants))
-    assert visits[peer.link] == len(instants)
+    assert visits[peer.link._peerWatch] == len(instants)
 
 
 @pytest.mark.parametrize("phase", PHASES)

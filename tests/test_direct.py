@@ -438,7 +438,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
         undecided.append(sum(scene.protocol.link.isUp for scene in scenes))
         return errno.ENETUNREACH
 
-    monkeypatch.setattr("twisted_heartbeat.link.link.unreachable", ask)
+    monkeypatch.setattr("twisted_heartbeat.link.watch.routeErrno", ask)
     cutOff(kernel, scenes)
     for _ in scenes:
         clock.advance(0)

@@ -261,7 +261,7 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
             return evidence
         return replace(evidence, sinceAck=max(0.0, evidence.sinceAck - delay))
 
-    monkeypatch.setattr("twisted_heartbeat.link.link.readEvidence", lateEvidence)
+    monkeypatch.setattr("twisted_heartbeat.link.watch.readEvidence", lateEvidence)
     monkeypatch.setattr(ObservedConnection, "writeSomeData", writeSomeData)
     monkeypatch.setattr(ObservedConnection, "writeDirect", sentNow)
     monkeypatch.setattr(ObservedConnection, "bytesAcked", delivered)

@@ -40,7 +40,7 @@ from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.poller import idlePollerFor
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
-from twisted_heartbeat.link.link import Link
+from twisted_heartbeat.link.watch import PeerWatch
 from twisted_heartbeat.logs import SafeLogger, Shortage
 from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
 from twisted_heartbeat.transport.instrument import instrument
@@ -1103,19 +1103,19 @@ def test_twoLooks(monkeypatch: pytest.MonkeyPatch, seconds: float, timeout: floa
     """
     ticks = 0
     visits: Counter[tuple[int, int]] = Counter()
-    tick, beat = TimerWheel._tick, Link.onTimer
+    tick, beat = TimerWheel._tick, PeerWatch.onTimer
 
     def countedTick(self: TimerWheel) -> None:
         nonlocal ticks
         ticks += 1
         tick(self)
 
-    def countedBeat(self: Link, now: float, lateness: float) -> float | None:
-        visits[ticks, self.generation] += 1
+    def countedBeat(self: PeerWatch, now: float, lateness: float) -> float | None:
+        visits[ticks, id(self)] += 1
         return beat(self, now, lateness)
 
     monkeypatch.setattr(TimerWheel, "_tick", countedTick)
-    monkeypatch.setattr(Link, "onTimer", countedBeat)
+    monkeypatch.setattr(PeerWatch, "onTimer", countedBeat)
     server = settled(4, heartbeat=Heartbeat(interval=2.0, timeout=timeout))
     assert inRound(*server.peers)
     visits.clear()

@@ -97,6 +97,21 @@ def causeOfSilence(number: int, evidence: Evidence | None, *, hung: bool, words:
     return PeerSilent(words, evidence=evidence)
 
 
+def isHung(evidence: Evidence, silence: float, *, pingArrived: bool) -> bool:
+    """
+    Find out whether the peer's kernel has answered since its process last did.
+
+    @param silence: seconds since the process last spoke.
+    @param pingArrived: whether the peer's kernel has acknowledged the last ping.
+    """
+    if pingArrived:
+        return True
+    # An unacknowledged ping may wait before a closed window.  Where no ping was sent, the kernels
+    # may still have met since.
+    fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
+    return evidence.kernelAnswers and (evidence.window == 0 or fresh)
+
+
 def causeOfLoss(
     error: BaseException | None,
     *,

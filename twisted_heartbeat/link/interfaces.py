@@ -7,6 +7,7 @@ What a link needs from what is around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.python.failure import Failure
@@ -36,6 +37,29 @@ class Owner(Protocol):
 
     def pingLimitReached(self, link: Link) -> None:
         """The peer has sent as many pings as it had left, and one more."""
+
+
+class WatchListener(Protocol):
+    """
+    What a L{PeerWatch<twisted_heartbeat.link.watch.PeerWatch>} tells its link.
+    """
+
+    def peerSuspected(self) -> None:
+        """The peer has not answered a ping for half of the timeout."""
+
+    def peerRecovered(self) -> None:
+        """The suspected peer has spoken, or no longer needs to."""
+
+    def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
+        """
+        The peer was silent for the whole bound.
+
+        @param diagnose: returns the cause.  It asks the kernel, which takes longer than to decide;
+            a thousand peers may be found dead in one tick.
+        """
+
+    def pingFailed(self, error: BaseException) -> None:
+        """The ping raised, so the stream may have a hole.  Called inside of C{except}."""
 
 
 class HeartbeatSender(Protocol):

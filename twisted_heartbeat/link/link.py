@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from math import inf
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -24,7 +23,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from ..batching.places import commonPhase
 from ..core.causes import (
     Cause,
     ClosedHere,
@@ -32,18 +30,15 @@ from ..core.causes import (
     PeerClosed,
     PeerReset,
     SendFailed,
-    SendStalled,
 )
-from ..core.detector import NEVER, Decision, FailureDetector
-from ..core.diagnosis import causeOfLoss, causeOfSilence, describeError, isOwnException
-from ..core.evidence import VerdictCounter
+from ..core.detector import NEVER
+from ..core.diagnosis import causeOfLoss, describeError, isOwnException
 from ..core.proof import LinkFacts
-from ..core.quiet import checksSuspended
 from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockInMemory
-from ..timing.wheel import reactorStopped, timerWheelFor
+from ..timing.wheel import reactorStopped
 from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
@@ -56,12 +51,9 @@ from ..transport.layers import (
     forwardInterfaces,
     isClosingLocally,
     isInMemory,
-    isReadingPaused,
     isServerSide,
 )
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
-from ..transport.routes import routeErrno
-from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
     certificateRefused,
@@ -74,12 +66,14 @@ from ..transport.tls import (
 from .config import peerName, plainAddress
 from .politeclose import CloseStep, PoliteClose
 from .teardown import Ending
-from .usercode import runCleanups, startPing
-from .writes import STALL_LOOKS, Sending
+from .usercode import runCleanups
+from .watch import Mode, PeerWatch
+from .writes import WriteTracker
 
 if TYPE_CHECKING:
-    from ..batching.pinground import LastPing, Pinger
-    from ..core.evidence import Evidence, VerdictBatch
+    from ..batching.batcher import Batcher
+    from ..core.detector import FailureDetector
+    from ..core.evidence import Evidence
     from ..core.wire.negotiation import Negotiated
     from ..core.wire.pings import SharedPing
     from ..logs import LogRateLimit
@@ -97,10 +91,6 @@ _MAX_WRAPPERS = 8
 
 _TURNS_UNTIL_LOST = 2
 """Turns of the reactor after which a transport that was told to abort is done without."""
-
-PROBE_RESULT_TTL = 1.0
-"""Seconds for which a peer that has answered need not be asked again."""
-
 
 _inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
 
@@ -168,26 +158,6 @@ class _Connected(UnmanagedOwner):
 _CONNECTED = _Connected()
 
 
-class PendingProbes:
-    """
-    Those who want to know whether the peer lives, and when one was last told that it does.
-    """
-
-    __slots__ = ("lastAnswerAt", "waiting")
-
-    def __init__(self) -> None:
-        self.lastAnswerAt = NEVER
-        self.waiting: list[Deferred[bool]] = []
-
-    def tell(self, lives: bool) -> None:
-        """
-        Tell all.
-        """
-        asked, self.waiting = self.waiting, []
-        for one in asked:
-            one.callback(lives)
-
-
 class Link:
     """
     One connection to one peer, from established to gone.
@@ -207,33 +177,21 @@ class Link:
     @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
         next; below that nobody counts.
     @ivar lastSentAt: when this end last said something other than a ping, in seconds.
+    @ivar writes: the progress of what waits to be sent; L{None} while nothing does.
     """
 
     __slots__ = (
         "__weakref__",
-        "_probes",
         "_deadline",
-        "_direct",
         "_outerProtocol",
         "_teardown",
         "_establishedAt",
-        "_heartbeat",
-        "_lastPingEnd",
-        "_ackedMark",
-        "_pinger",
-        "_pausedUnseen",
-        "_ping",
-        "_firstPingEnd",
-        "_writes",
-        "_steady",
+        "_peerWatch",
         "_config",
         "_transport",
-        "_trusted",
-        "_connection",
         "agreement",
         "generation",
         "keepAlive",
-        "detector",
         "heartbeatSender",
         "name",
         "owner",
@@ -244,6 +202,7 @@ class Link:
         "lastSentAt",
         "hasReceivedData",
         "state",
+        "writes",
     )
 
     def __init__(
@@ -261,24 +220,13 @@ class Link:
         self._config = terms
         self.owner = owner
         self._outerProtocol = door
-        self._ping = ping or terms.ping
-        self._heartbeat = terms.heartbeat
-        self._trusted = False
-        self._pausedUnseen = False
+        self._peerWatch = PeerWatch(terms.heartbeat, ping or terms.ping)
         self._transport: Any = None
-        self._connection: ObservedConnection | None = None
-        self._direct: ObservedConnection | None = None
-        self._steady: ObservedConnection | None = None
-        self._pinger: Pinger | None = self._ping
         self._establishedAt = 0.0
         self._deadline = inf
-        self._firstPingEnd = 0
-        self._lastPingEnd = 0
-        self._ackedMark = 0
         # What few links have at a time, none has a place for until then.
-        self._writes: Sending | None = None
+        self.writes: WriteTracker | None = None
         self._teardown: Ending | None = None
-        self._probes: PendingProbes | None = None
         self.heartbeatSender: HeartbeatSender | None = None
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
@@ -291,7 +239,6 @@ class Link:
         self.pingsLeft = 0
         self.lastSentAt = NEVER
         self.hasReceivedData = False
-        self.detector = FailureDetector(None, 0.0)
 
     def __repr__(self) -> str:
         return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
@@ -332,8 +279,53 @@ class Link:
         return self._config.clock
 
     @property
-    def _wheel(self) -> TimerWheel:
-        return timerWheelFor(self._config.clock)
+    def wheel(self) -> TimerWheel:
+        """
+        The timer wheel of its clock.
+        """
+        return self._config.batcher.wheel
+
+    @property
+    def transport(self) -> Any:
+        """
+        What it was established over; L{None} before.
+        """
+        return self._transport
+
+    @property
+    def detector(self) -> FailureDetector:
+        """
+        What decides from the peer's silence.
+        """
+        return self._peerWatch.detector
+
+    @property
+    def batcher(self) -> Batcher:
+        """
+        Batches the quiet links of its clock.
+        """
+        return self._config.batcher
+
+    @property
+    def heartbeat(self) -> Heartbeat | None:
+        """
+        How its peer is watched; L{None} if the peer's silence proves nothing.
+        """
+        return self._peerWatch.heartbeat
+
+    @property
+    def drawPhase(self) -> Callable[[], float] | None:
+        """
+        Draws the phase of a link among many; L{None} where there are not many.
+        """
+        return self._config.phase
+
+    @property
+    def configuredHeartbeat(self) -> Heartbeat | None:
+        """
+        How its peer is watched unless the peer's own promises say otherwise.
+        """
+        return self._config.heartbeat
 
     @property
     def cause(self) -> Cause | None:
@@ -363,8 +355,9 @@ class Link:
         """
         Seconds from the last received byte to the verdict; L{None} if silence proves nothing.
         """
-        heartbeat = self._heartbeat
-        return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
+        watch = self._peerWatch
+        heartbeat = watch.heartbeat
+        return None if heartbeat is None or watch.kind == "keepalive" else heartbeat.bound
 
     @property
     def age(self) -> float:
@@ -441,10 +434,7 @@ class Link:
         How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
         peer speak and silence therefore proves nothing.
         """
-        heartbeat = self._heartbeat
-        if heartbeat is not None and (self._trusted or heartbeat.interval is None):
-            return "passive"
-        return "keepalive" if heartbeat is None or self._ping is None else "ping"
+        return self._peerWatch.kind
 
     @property
     def isServerSide(self) -> bool:
@@ -484,12 +474,14 @@ class Link:
         """
         now = self._establishedAt = self.seconds()
         self._transport = transport
-        self.detector = FailureDetector(None, now)
+        watch = self._peerWatch
+        watch.detector.heardAt = now
         forwardInterfaces(transport, self._outerProtocol)
-        self._connection = instrument(transport, self.detector, self.seconds, self)
-        if self._connection is None and isInMemory(transport):
+        connection = instrument(transport, watch.detector, self.seconds, self)
+        watch.attach(self, connection)
+        if connection is None and isInMemory(transport):
             self._config = replace(self._config, clock=clockInMemory(self._config.clock))
-        elif self._connection is not None and self._connection.writeTracked:
+        elif connection is not None and connection.writeTracked:
             # By the link of a tunnel below.
             self.writeStarted()
         if self._config.keepAlive is not None:
@@ -505,7 +497,7 @@ class Link:
             self._deadline = now + (self._config.limits.connectTimeout or inf)
             self._revisit()
         else:
-            self._startWatching(now)
+            self._established(now)
 
     def protocolConnected(self) -> None:
         """
@@ -529,7 +521,7 @@ class Link:
         if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
             return
         self._deadline = inf
-        self._startWatching(self.seconds())
+        self._established(self.seconds())
         self._ready()
 
     @property
@@ -595,7 +587,7 @@ class Link:
         """
         Whether each chunk is seen on the socket, and the door need not tell.
         """
-        return self._connection is not None
+        return self._peerWatch.connection is not None
 
     def dataHandled(self) -> None:
         """
@@ -645,8 +637,9 @@ class Link:
         """
         Hear of the next chunk before it is delivered.
         """
-        if self._connection is not None:
-            self._connection.notifyOnRead = True
+        connection = self._peerWatch.connection
+        if connection is not None:
+            connection.notifyOnRead = True
 
     # What a protocol that has such things tells it.
 
@@ -657,17 +650,19 @@ class Link:
         @param within: seconds, the bound; L{None} if it has taken its word back, so that its
             silence proves nothing.
         """
-        self._trusted = within is not None
+        watch = self._peerWatch
+        watch.trusted = within is not None
         bound = None if within is None else max(MIN_BOUND, within)
-        self._watchBy(None if bound is None else Heartbeat.forPassivePeer(bound))
+        watch.reconfigure(None if bound is None else Heartbeat.forPassivePeer(bound))
 
     def watchActively(self) -> None:
         """
         The peer has not given its word, or no good one: ping it, within the same bound.
         """
         if self.bound is not None:
-            self._trusted = False
-            self._watchBy(Heartbeat.within(max(MIN_BOUND, self.bound)))
+            watch, bound = self._peerWatch, self.bound
+            watch.trusted = False
+            watch.reconfigure(Heartbeat.within(max(MIN_BOUND, bound)))
 
     def helloReceived(self, agreement: Negotiated) -> None:
         """
@@ -683,7 +678,7 @@ class Link:
         This end has said how it will speak by itself.
         """
         # What it pings with it says by setSharedPing.
-        self._pinger = None
+        self._peerWatch.pinger = None
         self.lastSentAt = self.seconds()
         self.changeHeartbeatSender(manner)
 
@@ -691,9 +686,9 @@ class Link:
         """
         Speak by itself in another manner from here on, because the peer has said what it needs.
         """
-        self._withdraw()
+        self._peerWatch.withdraw()
         self.heartbeatSender = manner
-        self._revisit()
+        self._peerWatch.reschedule()
 
     def markSent(self) -> None:
         """
@@ -717,22 +712,16 @@ class Link:
         @param beats: L{None} while the protocol is in the middle of something, and has to see all.
         @param inPlaceOf: the protocol's own ping, which does the same.
         """
-        if self._ping is inPlaceOf:
-            self._pinger = beats
+        watch = self._peerWatch
+        if watch.ping is inPlaceOf:
+            watch.pinger = beats
 
     def pongReceived(self) -> None:
         """
         The ping was answered in so many words.
         """
-        now = self.seconds()
         self.expectedPong = None
-        self.detector.rtt = now - self.detector.pingedAt
-        witness = self._direct
-        if witness is not None and witness.bytesSent == self._lastPingEnd:
-            # All of it has arrived, and nobody need ask the kernel.
-            self._arrived(witness)
-            if witness.writeTracked and not self.bytesBuffered:
-                self._unwatch(witness)
+        self._peerWatch.pongReceived()
 
     def connectionLost(self, reason: Failure) -> Failure:
         """
@@ -741,10 +730,12 @@ class Link:
         @return: what to tell the protocol.
         """
         cause = self._causeOf(reason)
-        self._withdraw()
+        self._peerWatch.stop()
+        if self.writes is not None:
+            self.writes.stop()
         self.teardown.closing = None
         self.state = "gone"
-        self._wheel.cancel(self)
+        self.wheel.cancel(self)
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
             # What may have been cut off must not look complete.
@@ -760,18 +751,17 @@ class Link:
         """
         assert self.cause is not None
         self.teardown.told = True
-        witness = self._connection
-        if witness is not None:
+        watch = self._peerWatch
+        writes = self.writes
+        if writes is not None:
             self.writeProgressed()
-            witness.notifyOnWriteProgress = False
-        connection = self._connection or self._observed
+            self.writes = None
+            for waiting in writes.takeAll():
+                _failQuietly(waiting, self.cause)
+        connection = watch.connection or self._observed
         if connection is not None:
             removeObserver(connection, self)
-        sending, self._writes = self._writes, None
-        for waiting in () if sending is None else sending.givenUp():
-            _failQuietly(waiting, self.cause)
-        if self._probes is not None:
-            self._probes.tell(False)
+        watch.detach()
         self.owner.linkLost(self, self.cause)
 
     # What its owner does.
@@ -810,7 +800,7 @@ class Link:
             self._announceEnd(name, cause)
         else:
             announce = partial(self._announceEnd, name, cause)
-            limit.log(type(cause), self.seconds(), self._wheel, announce)
+            limit.log(type(cause), self.seconds(), self.wheel, announce)
 
         def lastHook() -> object:
             return getattr(self._config.hooks, name)(self, cause)
@@ -845,42 +835,26 @@ class Link:
             proves nothing; L{False} once the link has ended, and that is when the peer has said
             nothing for the C{timeout} of the heartbeat from now on, if not before.
         """
-        now = self.seconds()
-        self._withdraw()
         if not self.isUp:
             return succeed(False)
-        asking = self._probes = self._probes or PendingProbes()
-        # After a FIN no bound runs either, but the peer can no longer answer.
-        finished = self._connection is not None and self._connection.finReceived
-        unwatched = self.detector.deadline == inf
-        if not finished and (unwatched or now < asking.lastAnswerAt + PROBE_RESULT_TTL):
-            return succeed(True)
-        asked: Deferred[bool] = Deferred()
-        asking.waiting.append(asked)
-        if self._connection is not None:
-            self._connection.notifyOnRead = True
-        heartbeat = self._config.heartbeat
-        if self._ping is not None and heartbeat is not None:
-            if self.detector.probe(now, heartbeat.timeout) is Decision.PING:
-                self._pingWith(now, self._ping)
-            self._revisit()
-        return asked
+        return self._peerWatch.probe(self._config.heartbeat)
 
     def pause(self) -> None:
         """
         Read no more for now.  What the peer says meanwhile is no silence.
         """
-        # A witness sees each pause, also those of others.
-        self._pausedUnseen = self._connection is None
+        # An observed connection sees each pause, also those of others.
+        self._peerWatch.pausedUnseen = not self.observesReads
         self._transport.pauseProducing()
 
     def resume(self) -> None:
         """
         Read again.
         """
-        if self._pausedUnseen:
-            self._pausedUnseen = False
-            self.detector.heardAt = self.seconds()
+        watch = self._peerWatch
+        if watch.pausedUnseen:
+            watch.pausedUnseen = False
+            watch.detector.heardAt = self.seconds()
         self._transport.resumeProducing()
 
     def whenGone(self) -> Deferred[Cause]:
@@ -941,12 +915,15 @@ class Link:
             the kernel, unless something waits before them, there or here.  What waits has to be
             looked at, and L{writeStarted} sees to that.
         """
-        self.activity()
-        witness = self._direct
-        if transport is not witness or witness is None or not self._allArrived(witness):
-            transport.write(data)
+        watch = self._peerWatch
+        connection = watch.connection
+        if connection is not None and connection.batch is not None:
+            watch.interrupt()
+        direct = connection is not None and transport is connection and watch.mode >= Mode.DIRECT
+        if direct and watch.allArrived():
+            transport.writeDirect(data)
         else:
-            witness.writeDirect(data)
+            transport.write(data)
 
     def sendFailed(
         self, error: BaseException, what: str = "the message could not be encoded"
@@ -975,7 +952,7 @@ class Link:
         @return: as L{whenGone}.
         """
         if self.state not in ("closing", "gone"):
-            self._withdraw()
+            self._peerWatch.withdraw()
             self._sendGoodbye()
             self.recordCause(cause or ClosedHere())
             self._beginClose(within or self._config.limits.closeTimeout, lingers)
@@ -1022,7 +999,6 @@ class Link:
         """
         if self.state in ("new", "gone"):
             return
-        self._withdraw()
         self.recordCause(cause)
         self._enterClosing()
         ending = self.teardown
@@ -1038,19 +1014,21 @@ class Link:
         """
         Bytes that wait in this process to be sent; 0 where the transport does not say.
         """
-        witness = self._connection
-        if witness is None:
+        watch = self._peerWatch
+        connection = watch.connection
+        if connection is None:
             return bytesBufferedBelow(self._transport) + bytesBufferedAbove(self._transport)
-        plain = witness is self._direct and not witness.TLS
-        above = 0 if plain else bytesBufferedAbove(self._transport)
-        return witness.bytesBuffered() + above
+        if watch.mode >= Mode.DIRECT and not connection.TLS:
+            return connection.bytesBuffered()
+        return connection.bytesBuffered() + bytesBufferedAbove(self._transport)
 
     @property
     def bytesAcked(self) -> int:
         """
         Bytes that the peer's kernel has acknowledged; 0 where the transport does not say.
         """
-        return 0 if self._connection is None else self._connection.bytesAcked()
+        connection = self._peerWatch.connection
+        return 0 if connection is None else connection.bytesAcked()
 
     @property
     def isBufferFull(self) -> bool:
@@ -1063,145 +1041,35 @@ class Link:
     # What the pulse and the transport tell it.
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
-        steady = self._steady
-        if steady is not None and self.state == "alive":
-            # Nothing but heartbeats goes on, as on most of many links.
-            if steady.batch is not None:
-                # It has not answered its round's ping in time.
-                self.activity()
-            if self._isBatched(steady, now, lateness):
-                if steady.batch is not None:
-                    return None
-                # It is in a talker scan, and is visited because of its own promise alone.
-                speakBy = self._promiseDue
-                if now < speakBy:
-                    return speakBy if speakBy < inf else None
-                self._keepPromise(now)
-                return self._next()
-            liveness = self.detector
-            pings = liveness.decideFast(now, lateness)
-            if pings is False and self.heartbeatSender is None:
-                return liveness.due
-            if pings is not None:
-                if pings:
-                    self._sendPing(now)
-                elif now >= self._promiseDue:
-                    self._keepPromise(now)
-                return self._next()
         if self.state == "gone" and not self._closesOn:
             return None
         if now >= self._deadline:
             self._overdue(now, lateness)
-        elif self.state != "closing" and not self._isClosing():
-            if now >= self.detector.due:
-                self._check(now, lateness)
-            if self.state != "closing" and now >= self._stallLook():
-                self._lookAtSending(now, lateness)
-            if now >= self._promiseDue:
-                self._keepPromise(now)
         return self._next()
 
-    # What a batcher sees of it, see BatchMember.
-
-    @property
-    def heartbeat(self) -> Heartbeat | None:
-        return self._heartbeat
-
-    @property
-    def sharesHeartbeat(self) -> bool:
-        return self._heartbeat is self._config.heartbeat
-
-    @property
-    def connection(self) -> ObservedConnection | None:
-        return self._direct
-
-    @property
-    def pinger(self) -> Pinger | None:
-        return self._pinger
-
-    @property
-    def promisedWithin(self) -> float:
-        return inf if self.heartbeatSender is None else self.heartbeatSender.promisedWithin
-
-    def isQuiet(self) -> bool:
-        connection = self._direct
-        if connection is None or self.expectedPong is not None:
-            return False
-        return connection.bytesSent == self._lastPingEnd
-
-    def sendPing(self, now: float) -> None:
-        if self._ping is not None:
-            self._pingWith(now, self._ping)
-
-    def resumed(self, last: LastPing | None) -> None:
-        connection = self._direct
-        if last is not None and connection is not None:
-            # What waits, if anything, is what has ended its stay; or a part of the ping.
-            waits = self.bytesBuffered if last.isBeingSent else 0
-            self._firstPingEnd = self._lastPingEnd = self._ackedMark = connection.bytesSent + waits
-            if last.isUnanswered:
-                self._ackedMark -= last.size
-                self.expectedPong = last.pong
-        self._revisit()
-
-    def _isBatched(self, steady: ObservedConnection, now: float, lateness: float) -> bool:
-        """
-        Offer this link to the batcher.  A link that this side has opened, in a process with few
-        timers, would never be batched, and does not enter the batcher.
-
-        @return: whether it is in a batch.
-        """
-        batcher = self._config.batcher
-        many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
-        if not (many or self._config.phase is not None or isServerSide(steady)):
-            return False
-        if not batcher.offer(self, now, lateness):
-            return False
-        if steady.batch is not None:
-            # Shared constants: thousands of parked links must not each keep numbers of their own.
-            self.lastSentAt = NEVER
-            self._firstPingEnd = self._lastPingEnd = self._ackedMark = 0
-        return True
-
     def activity(self) -> None:
-        """
-        Leave the ping round, because something else than a ping or its pong goes on.
-        """
-        if self._direct is not None and self._direct.batch is not None:
-            self._config.batcher.interrupt(self)
-
-    def _withdraw(self) -> None:
-        """
-        Leave any batch.
-        """
-        isParked = self._direct is not None and self._direct.batch is not None
-        if isParked or checksSuspended(self.detector):
-            self._config.batcher.withdraw(self)
+        self._peerWatch.interrupt()
 
     def writeStarted(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
-        self._withdraw()
-        self._steady = None
-        witness = self._connection
-        if witness is not None and self.state != "closing":
-            self._ackedMark = witness.bytesAcked()
-            self._writeTracker.begin(self.seconds())
-            if self._config.limits.sendStall is not None:
-                self._revisit()
+        watch = self._peerWatch
+        watch.writeStarted()
+        if watch.connection is not None and self.state != "closing":
+            writes = self.trackedWrites()
+            writes.begin()
+            watch.ackedMark = writes.ackedMark
 
     def writeProgressed(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
-        witness = self._connection
-        if witness is not None:
-            for waiting in self._settleSends(witness):
-                waiting.callback(None)
+        writes, connection = self.writes, self._peerWatch.connection
+        if writes is None:
+            if connection is not None:
+                connection.notifyOnWriteProgress = False
+            return
+        if writes.hasUnmarked and not bytesBufferedAbove(self._transport):
+            writes.mark()
+        sent = writes.takeSent()
+        self.dropIdleWrites()
+        for waiting in sent:
+            waiting.callback(None)
 
     def dataDelivered(self) -> None:
         """
@@ -1209,31 +1077,20 @@ class Link:
         peer whose last bytes end the link, a goodbye for example, has neither recovered nor
         answered.
         """
-        asking = self._probes
-        asked = asking is not None and bool(asking.waiting)
-        if not (asked or self.state == "suspected") or not self.isUp or self._isClosing():
-            return
-        if self.state == "suspected":
-            self._check(self.seconds(), 0.0)
-        if asking is not None and asked and self.isUp:
-            asking.lastAnswerAt = self.seconds()
-            asking.tell(True)
+        watch = self._peerWatch
+        if (watch.detector.suspected or watch.isProbed) and self.isUp and not self.noticeClose():
+            watch.dataDelivered()
 
     def peerClosedWrite(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
-        self._withdraw()
-        self.detector.peerHalfClosed()
-        if self.state == "suspected":
-            self._recover()
+        self._peerWatch.peerClosedWrite()
 
     def dataArriving(self) -> None:
         """
         See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        if self._connection is None:
-            self.detector.heardAt = self.seconds()
+        watch = self._peerWatch
+        if watch.connection is None:
+            watch.detector.heardAt = self.seconds()
 
     def connectionLosing(self) -> None:
         """
@@ -1248,348 +1105,89 @@ class Link:
             self.connectionLost(reason)
             self.protocolNotified()
 
-    # Looking at the peer.
+    # What its watch and its tracker of writes tell it.
 
-    def _startWatching(self, now: float) -> None:
+    def _established(self, now: float) -> None:
         """
-        Begin to listen.
+        Watch the peer from now on.
         """
         self.state = "alive"
         self._establishedAt = now
-        if self.watch == "keepalive":
-            return
-        self._mayBeDirect()
-        self._watchFrom(now)
+        self._peerWatch.begin(now)
 
-    def _watchBy(self, heartbeat: Heartbeat | None) -> None:
-        self._withdraw()
-        self._heartbeat = heartbeat
-        self._mayBeDirect()
-        if self.isUp:
-            self._watchFrom(self.detector.heardAt)
-
-    def _mayBeDirect(self) -> None:
-        """
-        Find out whether what waits in the kernel alone is no matter, see L{_isWaiting}.
-        """
-        before, self._direct = self._direct, None
-        if self.watch != "keepalive" and self._connection is self._transport:
-            self._direct = self._connection
-        elif before is not None and not before.writeTracked:
-            # It was no matter until now.
-            before.writeTracked = True
-            self.writeStarted()
-        self._maySteady()
-
-    def _maySteady(self) -> None:
-        """
-        Find out whether nothing but heartbeats goes on.  It stays so until something is written
-        through the transport's buffer, as whoever closes it politely does, too.
-        """
-        witness = self._direct
-        isSteady = witness is not None and not witness.writeTracked and witness.isPlainAndOpen
-        self._steady = witness if isSteady else None
-
-    def _watchFrom(self, heardAt: float) -> None:
-        draw, heartbeat = self._config.phase, self._heartbeat
-        phase = None
-        if draw is not None and heartbeat is not None and heartbeat.interval is not None:
-            phase = commonPhase(draw(), heardAt, heartbeat.interval)
-        # The same object, for it is the one that the witness tells.
-        self.detector.begin(heartbeat, heardAt, phase)
-        self._revisit()
-
-    def _keepPromise(self, now: float) -> None:
-        """
-        Say something, unless the peer does not take what was said before: what waits for it is
-        itself a word once it moves, and heartbeats behind it would only pile up.
-        """
-        self.lastSentAt = now
-        if self.isUp and self.heartbeatSender is not None and not self.bytesBuffered:
-            try:
-                self.heartbeatSender.sendHeartbeat(self.protocol)
-            except BaseException as error:
-                _log.failure("{link} could not speak", link=self)
-                self.sendFailed(error, "the heartbeat failed")
-
-    @property
-    def _promiseDue(self) -> float:
-        """
-        When this end has to say something, unless the peer is to take it for dead.
-        """
-        manner = self.heartbeatSender
-        if manner is None:
-            return inf
-        pingedAt, lastSentAt = self.detector.pingedAt, self.lastSentAt
-        return (pingedAt if pingedAt > lastSentAt else lastSentAt) + manner.promisedWithin
-
-    def _check(self, now: float, lateness: float) -> None:
-        liveness = self.detector
-        if self._connection is None and self.mayHaveMissedData():
-            liveness.heardAt = now
-        pings = liveness.hasSpokenSincePing and self.watch == "ping"
-        localDelayUntil = None if pings else self._localDelayUntil(now)
-        decision = liveness.decide(now, lateness, localDelayUntil)
-        if decision in (Decision.PING, Decision.PING_AGAIN):
-            self._sendPing(now)
-        elif decision is Decision.SUSPECT:
-            self._suspect(now)
-        elif decision is Decision.RECOVERED:
-            self._recover()
-        elif decision is Decision.VERDICT:
-            self._verdict(now)
-
-    def _localDelayUntil(self, now: float) -> float | None:
-        """
-        The latest instant at which the silence was ours and not the peer's.
-        """
-        witness = self._connection
-        if witness is None:
-            return now if self._pausedUnseen or isReadingPaused(self._transport) else None
-        if witness.paused:
-            return now
-        waits = self.watch == "ping" and self._progressed(witness, now) < self._firstPingEnd
-        drainedAt = NEVER if self._writes is None else self._writes.drainedAt
-        if waits and drainedAt > self.detector.pingedAt:
-            # The ping itself waits behind bulk data, and that has drained since.
-            return max(drainedAt, witness.resumedAt)
-        return witness.resumedAt
-
-    def _progressed(self, witness: ObservedConnection, now: float) -> int:
-        """
-        Note whether the peer's kernel has taken more than at the last look, and since when.
-        """
-        delivered = witness.bytesAcked()
-        if delivered != self._ackedMark:
-            evidence = readEvidence(witness.socket)
-            sinceAck = 0.0 if evidence is None else evidence.sinceAck or 0.0
-            self._ackedMark = delivered
-            self._writeTracker.moved(now - sinceAck)
-        return delivered
-
-    def _sendPing(self, now: float) -> None:
-        if self._ping is not None and self.watch == "ping":
-            self._pingWith(now, self._ping)
-
-    def _pingWith(self, now: float, ping: Ping) -> None:
-        steady = self._steady
-        if steady is not None and not self._allArrived(steady):
-            steady = None
-        try:
-            if steady is not None:
-                answer = steady.withDirectWrites(ping, self.protocol)
-            else:
-                answer = ping(self.protocol)
-            if type(answer) is CoroutineType:
-                # It has written nothing before it is started.
-                start = startPing
-                answer = start(answer) if steady is None else steady.withDirectWrites(start, answer)
-        except BaseException as error:
-            _log.failure("{link} could not send its ping", link=self)
-            self.sendFailed(error, "the ping failed")
-            return
-        self.detector.pingedAt = self.seconds()
-        if self._connection is not None:
-            sent = self._connection.bytesSent
-            # If it still is, nothing waits.
-            unsent = self.bytesBuffered if self._steady is None else 0
-            # No sum where there is nothing to add: the same number serves both.
-            self._lastPingEnd = sent + unsent if unsent else sent
-            if self.state != "suspected":
-                self._firstPingEnd = self._lastPingEnd
-        if steady is not None and self._steady is None and self.heartbeatSender is None:
-            # It goes another way, and would each time have its link leave the round.
-            self._pinger = None
-        # Most often there is none, and to ask what it is takes longest of all here.
-        if answer is not None and isinstance(answer, Deferred):
-            # An error answer is an answer too; what the peer did not send is no life.
-            answer.addBoth(self._pingAnswered, now)
-
-    def _pingAnswered(self, result: object, pingedAt: float) -> None:
-        if self.state in ("alive", "suspected") and self.detector.heardAt > pingedAt:
-            self.detector.rtt = self.seconds() - pingedAt
-
-    def _suspect(self, now: float) -> None:
+    def peerSuspected(self) -> None:
         self.state = "suspected"
-        if self._connection is not None:
-            self._connection.notifyOnRead = True
-        self._sendPing(now)
-        if self.state == "suspected":
-            self._announce("suspected", LogLevel.warn)
-            self._config.callHook("suspected", self)
+        self._announce("suspected", LogLevel.warn)
+        self._config.callHook("suspected", self)
 
-    def _recover(self) -> None:
+    def peerRecovered(self) -> None:
         self.state = "alive"
         self._announce("recovered")
         self._config.callHook("recovered", self)
 
-    def _verdict(self, now: float) -> None:
-        heartbeat = self._heartbeat
-        assert heartbeat is not None
-        silence = now - self.detector.heardAt
-        words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
-        if self._probes is not None and self._probes.waiting:
-            words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
-        evidence = self._evidence(self._wheel.shared(VerdictCounter).count(now))
-        hung = evidence is not None and self._isHung(evidence, silence)
-        self.teardown.blameLater(partial(self._diagnose, evidence, hung, words), now)
+    def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
+        self.teardown.blameLater(diagnose, now)
         self._enterClosing()
-        self._wheel.callSoon(self._abortDecided)
+        self.wheel.callSoon(self._abortDecided)
 
-    def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
-        witness = self._connection
-        asks = evidence is not None and not hung and witness is not None and witness.connected
-        number = routeErrno(witness.socket) if asks and witness is not None else 0
-        return causeOfSilence(number, evidence, hung=hung, words=words)
+    def pingFailed(self, error: BaseException) -> None:
+        _log.failure("{link} could not send its ping", link=self)
+        self.sendFailed(error, "the ping failed")
 
     def _abortDecided(self) -> None:
         assert self.cause is not None
         self.abort(self.cause)
 
-    def _isHung(self, evidence: Evidence, silence: float) -> bool:
+    def trackedWrites(self) -> WriteTracker:
         """
-        Whether the peer's kernel has answered since its process last did.
+        The tracker of its writes, which is there from now on.
         """
-        sent = 0 if self._connection is None else self._connection.bytesSent
-        delivered = sent - (evidence.bytesUnacknowledged or 0)
-        if self.watch == "ping" and delivered >= self._lastPingEnd:
-            return True
-        # Nothing is open, though the ping has not been taken: it waits before a closed window. Or
-        # nobody was asked, and the kernels have met all the same.
-        fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
-        return evidence.kernelAnswers and (evidence.window == 0 or fresh)
+        if self.writes is None:
+            watch = self._peerWatch
+            assert watch.connection is not None
+            stall = self._config.limits.sendStall
+            self.writes = WriteTracker(self, watch.connection, self.wheel, stall, watch.ackedMark)
+        return self.writes
 
-    def _evidence(self, fall: VerdictBatch | None = None) -> Evidence | None:
-        witness = self._connection
-        if witness is None or not witness.connected:
-            return None
-        witness.evidence = readEvidence(witness.socket, fall)
-        return witness.evidence
+    def dropIdleWrites(self) -> None:
+        """
+        Forget the tracker of its writes, if nothing waits any more.
+        """
+        writes = self.writes
+        if writes is not None and writes.isIdle:
+            self._peerWatch.ackedMark = writes.ackedMark
+            self.writes = None
 
-    # Looking at what is sent.
+    @property
+    def queueMatters(self) -> bool:
+        return self._peerWatch.kind == "keepalive"
 
-    def _stallLook(self) -> float:
-        """
-        When to look at the send buffer next.
-        """
-        witness, stall = self._connection, self._config.limits.sendStall
-        if witness is None or stall is None or not witness.writeTracked:
-            return inf
-        return self._writeTracker.nextLook(stall)
+    def writesDrained(self) -> None:
+        self.dropIdleWrites()
+        self._peerWatch.findMode()
 
-    def _lookAtSending(self, now: float, lateness: float) -> None:
-        witness, stall = self._connection, self._config.limits.sendStall
-        assert witness is not None and stall is not None
-        sending = self._writeTracker
-        sending.lookedAt = now
-        delivered = self._progressed(witness, now)
-        if delivered == witness.bytesSent:
-            # The kernel has room: it was this process that offered nothing.
-            sending.movedAt = sending.drainedAt = now
-        elif lateness > stall / STALL_LOOKS:
-            sending.movedAt = min(now, sending.movedAt + lateness)
-        if not self._isWaiting(witness, delivered):
-            self._unwatch(witness)
-        elif now >= sending.movedAt + stall:
-            waiting = witness.bytesSent - delivered + witness.bytesBuffered()
-            words = f"{waiting} bytes wait, and none was taken for {now - sending.movedAt:.3f} s"
-            self.abort(SendStalled(words, evidence=self._evidence()))
-
-    def _allArrived(self, witness: ObservedConnection) -> bool:
-        """
-        Whether the peer's kernel has all that was sent.  After a pong there is no need to ask.
-        """
-        if witness.bytesSent != self._ackedMark:
-            delivered = witness.bytesAcked()
-            if delivered != witness.bytesSent:
-                return False
-            self._arrived(witness)
-        return True
-
-    def _arrived(self, witness: ObservedConnection) -> None:
-        """
-        The peer's kernel has all that was sent.
-        """
-        self._ackedMark = witness.bytesSent
-        if self._writes is not None:
-            self._writes.movedAt = self.seconds()
-            self._restSending(witness)
-
-    def _isWaiting(self, witness: ObservedConnection, delivered: int) -> bool:
-        """
-        Whether something waits to be sent.  What waits in the kernel alone is no matter where
-        silence is watched, too: then it is the ping that waits there.
-        """
-        return witness.bytesBuffered() > 0 or (
-            self.watch == "keepalive" and delivered < witness.bytesSent
-        )
+    def writesStalled(self, cause: Cause) -> None:
+        self.abort(cause)
 
     def whenSent(self) -> Deferred[None]:
         """
         @return: fires when all that has been written so far has been handed to the kernel; fails
             with the link's cause if it ends first.
         """
-        witness = self._connection
-        if witness is None:
+        if self._peerWatch.connection is None:
             return succeed(None)
         # What a layer above the connection makes of the message, and when, is not known yet.
         above = usesTLS(self._transport) or bytesBufferedAbove(self._transport)
-        witness.notifyOnWriteProgress = True
-        return self._writeTracker.wait(
-            None if above else witness.bytesSent + witness.bytesBuffered()
-        )
-
-    def _settleSends(self, witness: ObservedConnection) -> list[Deferred[None]]:
-        """
-        Take out the sends that have been handed to the kernel.
-        """
-        sending = self._writes
-        if sending is None:
-            witness.notifyOnWriteProgress = False
-            return []
-        if sending.unmarked and not bytesBufferedAbove(self._transport):
-            sending.mark(witness.bytesSent + witness.bytesBuffered())
-        settled = sending.settled(witness.bytesSent)
-        witness.notifyOnWriteProgress = sending.awaited
-        self._restSending(witness)
-        return settled
-
-    @property
-    def _writeTracker(self) -> Sending:
-        """
-        The L{Sending}, which is there from now on.
-        """
-        if self._writes is None:
-            self._writes = Sending(self.seconds())
-        return self._writes
-
-    def _unwatch(self, witness: ObservedConnection) -> None:
-        """
-        Nothing waits any more.
-        """
-        witness.writeTracked = False
-        self._restSending(witness)
-        self._maySteady()
-
-    def _restSending(self, witness: ObservedConnection) -> None:
-        """
-        Forget the L{Sending} until something waits again.  Not before all has arrived: what has
-        drained may yet excuse the peer.
-        """
-        sending = self._writes
-        if sending is None or witness.writeTracked or sending.awaited:
-            return
-        if self._ackedMark == witness.bytesSent:
-            self._writes = None
+        return self.trackedWrites().wait(not above)
 
     # Ending.
 
-    def _isClosing(self) -> bool:
+    def noticeClose(self) -> bool:
         """
         Whether somebody else has begun to close it politely.  No byte will be heard any more, and
         Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
         """
-        witness = self._connection
+        witness = self._peerWatch.connection
         if isClosingLocally(self._transport):
             self.recordCause(ClosedHere())
         elif witness is not None and witness.disconnecting:
@@ -1625,8 +1223,10 @@ class Link:
     def _enterClosing(self) -> None:
         if self.state != "closing":
             self.state = "closing"
-            if self._probes is not None:
-                self._probes.tell(False)
+            self._peerWatch.stop()
+            if self.writes is not None:
+                self.writes.stop()
+            self._peerWatch.failProbes()
             self.owner.linkClosing(self)
 
     @property
@@ -1645,7 +1245,7 @@ class Link:
             self._deadline = min(self._deadline, self.seconds())
             self._revisit()
         else:
-            self._wheel.cancel(self)
+            self.wheel.cancel(self)
 
     def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
         step = closing.look(now, lateness)
@@ -1654,7 +1254,7 @@ class Link:
             return
         self._deadline = inf
         if step is CloseStep.FINISH:
-            self._wheel.callSoon(closing.finish)
+            self.wheel.callSoon(closing.finish)
         elif self.state == "gone":
             abort(self._transport)
         else:
@@ -1712,7 +1312,7 @@ class Link:
         self.recordCause(cause)
 
     def _causeOf(self, reason: Failure) -> Cause:
-        witness = self._connection
+        witness = self._peerWatch.connection
         raised = None if witness is None else witness.protocolError
         error = raised or reason.value
         self.teardown.raised = isOwnException(error)
@@ -1768,23 +1368,21 @@ class Link:
     # Telling and timing.
 
     def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+        heartbeat = self._peerWatch.heartbeat
         self._config.announce(
             event,
             level,
             generation=self.generation,
             peer=self._peerName,
             silence=round(self.silence, 3),
-            bound=None if self._heartbeat is None else self._heartbeat.bound,
+            bound=None if heartbeat is None else heartbeat.bound,
             **fields,
         )
 
     def _next(self) -> float | None:
         if self.state == "gone" and not self._closesOn:
             return None
-        when = self._deadline
-        if self.state not in ("closing", "gone"):
-            when = min(when, self.detector.due, self._stallLook(), self._promiseDue)
-        return when if when < inf else None
+        return self._deadline if self._deadline < inf else None
 
     def _revisit(self) -> None:
         """
@@ -1792,7 +1390,7 @@ class Link:
         """
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):
-            self._wheel.schedule(self, when)
+            self.wheel.schedule(self, when)
 
 
 def _failed(cause: Cause) -> Deferred[None]:

@@ -1,0 +1,620 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{PeerWatch}: one peer, watched individually.
+
+A watch joins what one peer's liveness needs: the L{FailureDetector}, which decides; the ping, which
+makes the peer speak; the connection, which stamps what it receives into C{detector.heardAt}; and
+this end's own promise to speak.  The timer wheel calls L{PeerWatch.onTimer} when one of them is
+due, and that is the whole of the ordinary path::
+
+    onTimer -> detector.decide -> ping | suspect | recover | silent
+
+The link hears of the result through the four methods of
+L{WatchListener<twisted_heartbeat.link.interfaces.WatchListener>}.
+
+L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
+on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
+kernel, and from C{BATCHABLE} on the watch may be suspended because a batch does its work.  A write
+through the transport's buffer ends both; they begin again when the buffer is empty.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import partial
+from math import inf
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..batching.places import commonPhase
+from ..core.detector import NEVER, Decision, FailureDetector
+from ..core.diagnosis import causeOfSilence, isHung
+from ..core.evidence import VerdictCounter
+from ..core.quiet import checksSuspended
+from ..core.wire.pings import SharedPing
+from ..logs import SafeLogger
+from ..transport.layers import isReadingPaused, isServerSide
+from ..transport.routes import routeErrno
+from ..transport.tcpinfo import readEvidence
+from .usercode import startPing
+
+if TYPE_CHECKING:
+    from ..batching.pinground import LastPing, Pinger
+    from ..core.causes import Cause
+    from ..core.evidence import Evidence
+    from ..core.settings import Heartbeat
+    from ..timing.wheel import Slot
+    from ..transport.connection import ObservedConnection
+    from .config import Ping
+    from .link import Link
+
+_log = SafeLogger()
+
+PROBE_RESULT_TTL = 1.0
+"""Seconds for which a peer that has answered a probe is not probed again."""
+
+
+class Mode(IntEnum):
+    """
+    What may be assumed of a watched connection.  Each mode includes those before it.
+    """
+
+    OFF = 0
+    """Nothing is watched: not yet, or no longer."""
+
+    OBSERVED = 1
+    """Nothing may be assumed; there may even be no connection that tells of its bytes."""
+
+    DIRECT = 2
+    """
+    The transport is the connection itself, and silence is watched.  Bytes in the kernel's send
+    queue alone are then no matter: an unacknowledged ping is what is being timed.
+    """
+
+    STEADY = 3
+    """Nothing but heartbeats goes on."""
+
+    BATCHABLE = 4
+    """The link is most likely one of many: a port accepted it, or it has a phase among many."""
+
+
+# A member of an enumeration is looked up in its class, a global name is not.
+_OFF, _OBSERVED, _DIRECT, _STEADY, _BATCHABLE = Mode
+
+
+class PendingProbes:
+    """
+    The callers that wait for a peer's next word.
+
+    @ivar lastAnswerAt: when callers were last told that the peer lives.
+    """
+
+    __slots__ = ("lastAnswerAt", "waiting")
+
+    def __init__(self) -> None:
+        self.lastAnswerAt = NEVER
+        self.waiting: list[Deferred[bool]] = []
+
+    def tell(self, lives: bool) -> None:
+        """
+        Fire all Deferreds that wait.
+        """
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(lives)
+
+
+class PeerWatch:
+    """
+    The watch of one link's peer.
+
+    @ivar detector: decides from silence; the connection assigns its C{heardAt}.
+    @ivar connection: the connection under the transport; L{None} if it does not tell of its bytes.
+    @ivar mode: what may be assumed of the connection.
+    @ivar heartbeat: how the peer is watched; L{None} if its silence proves nothing.
+    @ivar trusted: whether the peer has promised to speak by itself, and is not pinged.
+    @ivar ping: makes the peer speak; L{None} where nothing can.
+    @ivar pinger: what a batch pings with; L{None} while no batch may.
+    @ivar ackedMark: bytes of the connection that are known to have arrived.
+    @ivar pausedUnseen: whether reading was paused on a transport that does not remember it.
+    """
+
+    __slots__ = (
+        "_firstPingEnd",
+        "_lastPingEnd",
+        "_link",
+        "_probes",
+        "ackedMark",
+        "connection",
+        "detector",
+        "heartbeat",
+        "mode",
+        "pausedUnseen",
+        "ping",
+        "pinger",
+        "slot",
+        "trusted",
+    )
+
+    def __init__(self, heartbeat: Heartbeat | None, ping: Ping | None) -> None:
+        # Set when there is a connection: a link and its watch refer to each other, and the
+        # collector would be needed for each link that never gets one.
+        self._link: Link = cast(Any, None)
+        self._probes: PendingProbes | None = None
+        self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+        self.connection: ObservedConnection | None = None
+        self.detector = FailureDetector(None, 0.0)
+        self.heartbeat = heartbeat
+        self.mode = _OFF
+        self.pausedUnseen = False
+        self.ping = ping
+        self.pinger: Pinger | None = ping
+        self.slot: Slot | None = None
+        self.trusted = False
+
+    def __repr__(self) -> str:
+        return f"<PeerWatch of {self._link!r}>"
+
+    @property
+    def kind(self) -> str:
+        """
+        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make
+        the peer speak and its silence therefore proves nothing.
+        """
+        heartbeat = self.heartbeat
+        if heartbeat is not None and (self.trusted or heartbeat.interval is None):
+            return "passive"
+        return "keepalive" if heartbeat is None or self.ping is None else "ping"
+
+    @property
+    def isProbed(self) -> bool:
+        """
+        Whether callers wait for the peer's next word.
+        """
+        return self._probes is not None and bool(self._probes.waiting)
+
+    # Its beginning and its end.
+
+    def attach(self, link: Link, connection: ObservedConnection | None) -> None:
+        """
+        Serve a link that has got its connection.
+        """
+        self._link = link
+        self.connection = connection
+
+    def begin(self, now: float) -> None:
+        """
+        Watch the peer from now on.
+        """
+        self.mode = _OBSERVED
+        if self.kind != "keepalive":
+            self._watchFrom(now)
+
+    def reconfigure(self, heartbeat: Heartbeat | None) -> None:
+        """
+        Watch the peer by other times from its last word on.
+        """
+        self.withdraw()
+        wasDirect = self.mode >= _DIRECT
+        self.heartbeat = heartbeat
+        if self.mode is _OFF:
+            return
+        if self.detector.suspected:
+            # The settings came from the peer, and the detector forgets that it was suspected.
+            self._link.peerRecovered()
+        self._watchFrom(self.detector.heardAt)
+        connection = self.connection
+        if wasDirect and self.mode is _OBSERVED and connection and not connection.writeTracked:
+            # What lies in the kernel's queue was no matter until now.
+            connection.writeTracked = True
+            self._link.writeStarted()
+
+    def _watchFrom(self, heardAt: float) -> None:
+        draw, heartbeat = self._link.drawPhase, self.heartbeat
+        phase = None
+        if draw is not None and heartbeat is not None and heartbeat.interval is not None:
+            phase = commonPhase(draw(), heardAt, heartbeat.interval)
+        # The same object, because the connection stamps what it receives there.
+        self.detector.begin(heartbeat, heardAt, phase)
+        self.findMode()
+        self.reschedule()
+
+    def findMode(self) -> None:
+        """
+        Find out what may be assumed of the connection.
+        """
+        connection = self.connection
+        if self.mode is _OFF:
+            return
+        if connection is None or connection is not self._link.transport or self.kind == "keepalive":
+            self.mode = _OBSERVED
+        elif connection.writeTracked or not connection.isPlainAndOpen:
+            self.mode = _DIRECT
+        elif self._link.drawPhase is not None or isServerSide(connection):
+            self.mode = _BATCHABLE
+        else:
+            self.mode = _STEADY
+
+    def writeStarted(self) -> None:
+        """
+        Note that something waits in the transport's buffer.
+        """
+        self.withdraw()
+        if self.mode > _DIRECT:
+            self.mode = _DIRECT
+
+    def stop(self) -> None:
+        """
+        Watch no more, because the link is ending.
+        """
+        if self.mode is _OFF:
+            return
+        self.withdraw()
+        self.mode = _OFF
+        self._link.wheel.cancel(self)
+
+    def failProbes(self) -> None:
+        """
+        Tell the callers of L{probe} that the peer is gone.
+        """
+        if self._probes is not None:
+            self._probes.tell(False)
+
+    def detach(self) -> None:
+        """
+        Forget the link, because it has ended.
+        """
+        self.failProbes()
+        self._link = cast(Any, None)
+
+    # What is due.
+
+    def onTimer(self, now: float, lateness: float) -> float | None:
+        detector = self.detector
+        if self.mode >= _STEADY:
+            connection = self.connection
+            assert connection is not None
+            if connection.batch is not None:
+                self.interrupt()
+            batcher = self._link.batcher
+            # A link that this side has opened, in a process with few timers, is never batched.
+            many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
+            if (self.mode is _BATCHABLE or many) and batcher.offer(self, now, lateness):
+                return self._nextInBatch(connection, now)
+            pings = detector.decideFast(now, lateness)
+            if pings:
+                if not self.trusted:
+                    self.sendPing(now)
+                return self._next()
+            if pings is False:
+                if now >= self._promiseDue:
+                    self._keepPromise(now)
+                return self._next()
+        # A close that another party begins ends C{STEADY}, because it writes.
+        if self.mode < _STEADY and self._link.noticeClose():
+            return None
+        if now >= detector.due:
+            self.decide(now, lateness)
+        if now >= self._promiseDue and self.mode is not _OFF:
+            self._keepPromise(now)
+        return self._next()
+
+    def decide(self, now: float, lateness: float) -> None:
+        """
+        Look at the peer, and do what the detector decides.
+        """
+        detector = self.detector
+        if self.connection is None and self._link.mayHaveMissedData():
+            detector.heardAt = now
+        # No local delay can excuse a peer that is not yet expected to speak.
+        expected = not detector.hasSpokenSincePing or self.kind != "ping"
+        localDelayUntil = self._localDelayUntil(now) if expected else None
+        decision = detector.decide(now, lateness, localDelayUntil)
+        if decision is Decision.PING or decision is Decision.PING_AGAIN:
+            if self.kind == "ping":
+                self.sendPing(now)
+        elif decision is Decision.SUSPECT:
+            self._suspect(now)
+        elif decision is Decision.RECOVERED:
+            self._link.peerRecovered()
+        elif decision is Decision.VERDICT:
+            self._declareSilent(now)
+
+    def _next(self) -> float | None:
+        """
+        When to look again; L{None} if nothing is due.
+        """
+        if self.mode is _OFF:
+            return None
+        due, promiseDue = self.detector.due, self._promiseDue
+        due = due if due < promiseDue else promiseDue
+        return due if due < inf else None
+
+    def reschedule(self) -> None:
+        """
+        Have the timer wheel call sooner, if something has become due sooner.
+        """
+        when = self._next()
+        if when is not None and (self.slot is None or when < self.slot.latest):
+            self._link.wheel.schedule(self, when)
+
+    # Ping.
+
+    def sendPing(self, now: float) -> None:
+        """
+        Make the peer speak.
+        """
+        link, ping = self._link, self.ping
+        if ping is None:
+            return
+        # The built-in protocol writes directly by itself.
+        direct = self.mode >= _STEADY and type(self.pinger) is not SharedPing and self.allArrived()
+        connection = self.connection if direct else None
+        try:
+            if connection is None:
+                answer = ping(link.protocol)
+            else:
+                answer = connection.withDirectWrites(ping, link.protocol)
+            if type(answer) is CoroutineType:
+                # It has written nothing before it is started.
+                if connection is None:
+                    answer = startPing(answer)
+                else:
+                    answer = connection.withDirectWrites(startPing, answer)
+        except BaseException as error:
+            link.pingFailed(error)
+            return
+        self.detector.pingedAt = link.seconds()
+        if self.connection is not None:
+            sent = self.connection.bytesSent
+            # A steady connection has nothing in its buffer.
+            unsent = link.bytesBuffered if self.mode < _STEADY else 0
+            # No sum where there is nothing to add: the same int object then serves both fields.
+            self._lastPingEnd = sent + unsent if unsent else sent
+            if not self.detector.suspected:
+                self._firstPingEnd = self._lastPingEnd
+        if direct and self.mode < _STEADY and link.heartbeatSender is None:
+            # The ping was written through the buffer.  In a round it would end the round each time.
+            self.pinger = None
+        # Most pings return None; isinstance would be the dearest call here.
+        if answer is not None and isinstance(answer, Deferred):
+            # An error answer is an answer too; what the peer did not send is no life.
+            answer.addBoth(self._pingAnswered, now)
+
+    def _pingAnswered(self, result: object, pingedAt: float) -> None:
+        if self.mode is not _OFF and self.detector.heardAt > pingedAt:
+            self.detector.rtt = self._link.seconds() - pingedAt
+
+    def pongReceived(self) -> None:
+        """
+        Record the pong that matches the last ping: set the round-trip time, and mark all that was
+        sent as acknowledged.
+        """
+        self.detector.rtt = self._link.seconds() - self.detector.pingedAt
+        connection = self.connection
+        if self.mode < _DIRECT or connection is None or connection.bytesSent != self._lastPingEnd:
+            return
+        self._arrived(connection)
+        if connection.writeTracked and not self._link.bytesBuffered:
+            self._link.trackedWrites().drained()
+
+    def allArrived(self) -> bool:
+        """
+        Find out whether the peer's kernel has all that was sent.  After a pong the kernel need not
+        be asked.
+        """
+        connection = self.connection
+        if connection is not None and connection.bytesSent != self.ackedMark:
+            if connection.bytesAcked() != connection.bytesSent:
+                return False
+            self._arrived(connection)
+        return True
+
+    def _arrived(self, connection: ObservedConnection) -> None:
+        self.ackedMark = connection.bytesSent
+        writes = self._link.writes
+        if writes is not None:
+            writes.arrived()
+            self._link.dropIdleWrites()
+
+    # Suspicion and verdict.
+
+    def _localDelayUntil(self, now: float) -> float | None:
+        """
+        The last time at which the silence may have been caused locally: reading was paused, or the
+        ping was still queued behind data that has drained since.
+        """
+        connection = self.connection
+        if connection is None:
+            paused = self.pausedUnseen or isReadingPaused(self._link.transport)
+            return now if paused else None
+        if connection.paused:
+            return now
+        writes = self._link.writes
+        acked = connection.bytesAcked() if writes is None else writes.progressed(now)
+        if self.kind == "ping" and acked < self._firstPingEnd:
+            if writes is None and acked != self.ackedMark:
+                writes = self._link.trackedWrites()
+                writes.progressed(now)
+            if writes is not None and writes.drainedAt > self.detector.pingedAt:
+                return max(writes.drainedAt, connection.resumedAt)
+        return connection.resumedAt
+
+    def _suspect(self, now: float) -> None:
+        if self.connection is not None:
+            # The next chunk is the recovery, and must be told at once.
+            self.connection.notifyOnRead = True
+        if self.kind == "ping":
+            self.sendPing(now)
+        if self.mode is not _OFF and self.detector.suspected:
+            self._link.peerSuspected()
+
+    def _declareSilent(self, now: float) -> None:
+        """
+        Tell the link that the peer was silent for the whole bound.  The kernel is asked for the
+        route only when the cause is wanted: a thousand peers may be found dead in one tick.
+        """
+        heartbeat, connection = self.heartbeat, self.connection
+        assert heartbeat is not None
+        silence = now - self.detector.heardAt
+        words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
+        if self._probes is not None and self._probes.waiting:
+            words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
+        evidence = None
+        if connection is not None and connection.connected:
+            evidence = readEvidence(
+                connection.socket, self._link.wheel.shared(VerdictCounter).count(now)
+            )
+            connection.evidence = evidence
+        hung = False
+        if connection is not None and evidence is not None:
+            acked = connection.bytesSent - (evidence.bytesUnacknowledged or 0)
+            pingArrived = self.kind == "ping" and acked >= self._lastPingEnd
+            hung = isHung(evidence, silence, pingArrived=pingArrived)
+        self._link.peerSilent(partial(_diagnose, connection, evidence, hung, words), now)
+
+    def dataDelivered(self) -> None:
+        """
+        Note that the peer has spoken while it was suspected or probed.
+        """
+        if self.detector.suspected:
+            self.decide(self._link.seconds(), 0.0)
+        probes = self._probes
+        if probes is not None and probes.waiting and self.mode is not _OFF:
+            probes.lastAnswerAt = self._link.seconds()
+            probes.tell(True)
+
+    def peerClosedWrite(self) -> None:
+        """
+        Note that the peer has closed its half: from here on its silence proves nothing.
+        """
+        self.withdraw()
+        suspected = self.detector.suspected
+        self.detector.peerHalfClosed()
+        if suspected:
+            self._link.peerRecovered()
+
+    def probe(self, heartbeat: Heartbeat | None) -> Deferred[bool]:
+        """
+        Make the peer speak now.
+
+        @param heartbeat: how the link was to be watched; its C{timeout} is the probe's.
+        @return: as L{Link.probe<twisted_heartbeat.link.link.Link.probe>}.
+        """
+        now = self._link.seconds()
+        self.withdraw()
+        connection = self.connection
+        probes = self._probes = self._probes or PendingProbes()
+        # After a FIN no bound runs either, but the peer can no longer answer.
+        finished = connection is not None and connection.finReceived
+        unwatched = self.detector.deadline == inf
+        if not finished and (unwatched or now < probes.lastAnswerAt + PROBE_RESULT_TTL):
+            return succeed(True)
+        probed: Deferred[bool] = Deferred()
+        probes.waiting.append(probed)
+        if connection is not None:
+            connection.notifyOnRead = True
+        if self.ping is not None and heartbeat is not None:
+            if self.detector.probe(now, heartbeat.timeout) is Decision.PING:
+                self.sendPing(now)
+            self.reschedule()
+        return probed
+
+    # This end's own promise.
+
+    @property
+    def _promiseDue(self) -> float:
+        """
+        When this end has to say something, because the peer would otherwise take it for dead.
+        """
+        link = self._link
+        sender = link.heartbeatSender
+        if sender is None:
+            return inf
+        pingedAt, lastSentAt = self.detector.pingedAt, link.lastSentAt
+        return (pingedAt if pingedAt > lastSentAt else lastSentAt) + sender.promisedWithin
+
+    def _keepPromise(self, now: float) -> None:
+        """
+        Say something, unless the peer does not take what was said before.  What waits for it is a
+        word once it moves, and heartbeats behind it would only pile up.
+        """
+        link = self._link
+        link.lastSentAt = now
+        sender = link.heartbeatSender
+        if sender is not None and link.isUp and not link.bytesBuffered:
+            try:
+                sender.sendHeartbeat(link.protocol)
+            except BaseException as error:
+                _log.failure("{link} could not speak", link=link)
+                link.sendFailed(error, "the heartbeat failed")
+
+    # What a batcher sees of it, see BatchMember.
+
+    @property
+    def sharesHeartbeat(self) -> bool:
+        return self.heartbeat is self._link.configuredHeartbeat
+
+    @property
+    def promisedWithin(self) -> float:
+        sender = self._link.heartbeatSender
+        return inf if sender is None else sender.promisedWithin
+
+    def isQuiet(self) -> bool:
+        connection = self.connection
+        if connection is None or self._link.expectedPong is not None:
+            return False
+        return connection.bytesSent == self._lastPingEnd
+
+    def resumed(self, last: LastPing | None) -> None:
+        connection = self.connection
+        if last is not None and connection is not None:
+            # What waits, if anything, is what has ended the stay; or a part of the ping.
+            waits = self._link.bytesBuffered if last.isBeingSent else 0
+            self._firstPingEnd = self._lastPingEnd = self.ackedMark = connection.bytesSent + waits
+            if last.isUnanswered:
+                self.ackedMark -= last.size
+                self._link.expectedPong = last.pong
+        self.reschedule()
+
+    def _nextInBatch(self, connection: ObservedConnection, now: float) -> float | None:
+        """
+        What L{onTimer} returns for a watch that is in a batch now.
+        """
+        if connection.batch is not None:
+            # Shared constants: thousands of parked links must not each keep numbers of their own.
+            self._link.lastSentAt = NEVER
+            self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+            return None
+        # A talker scan looks at the peer; only this end's own promise can be due here.
+        if now >= self._promiseDue:
+            self._keepPromise(now)
+        return self._next()
+
+    def interrupt(self) -> None:
+        """
+        Leave the ping round, because something other than a ping or its pong goes on.
+        """
+        if self.connection is not None and self.connection.batch is not None:
+            self._link.batcher.interrupt(self)
+
+    def withdraw(self) -> None:
+        """
+        Leave any batch.
+        """
+        connection, detector = self.connection, self.detector
+        isParked = connection is not None and connection.batch is not None
+        if isParked or (detector.due == inf and checksSuspended(detector)):
+            self._link.batcher.withdraw(self)
+
+
+def _diagnose(
+    connection: ObservedConnection | None, evidence: Evidence | None, hung: bool, words: str
+) -> Cause:
+    asks = connection is not None and connection.connected and evidence is not None and not hung
+    number = routeErrno(connection.socket) if asks and connection is not None else 0
+    return causeOfSilence(number, evidence, hung=hung, words=words)
