@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from ..core.causes import Cause
+    from ..core.causes import Cause, SendStalled
     from .link import Link
 
 
@@ -60,6 +60,27 @@ class WatchListener(Protocol):
 
     def pingFailed(self, error: BaseException) -> None:
         """The ping raised, so the stream may have a hole.  Called inside of C{except}."""
+
+
+class WriteListener(Protocol):
+    """
+    What a L{WriteTracker<twisted_heartbeat.link.writes.WriteTracker>} needs from its link.
+
+    @ivar queueMatters: whether bytes in the kernel's send queue alone count as waiting.
+    """
+
+    @property
+    def queueMatters(self) -> bool:
+        """See above."""
+
+    def noticeClose(self) -> bool:
+        """Find out whether another party has begun to close the connection."""
+
+    def writesDrained(self) -> None:
+        """Nothing waits in the transport's buffer any more."""
+
+    def writesStalled(self, cause: SendStalled) -> None:
+        """The peer's kernel has taken nothing for C{Limits.sendStall}."""
 
 
 class HeartbeatSender(Protocol):

@@ -22,7 +22,6 @@ through the transport's buffer ends both; they begin again when the buffer is em
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import partial
 from math import inf
 from types import CoroutineType
@@ -58,9 +57,11 @@ PROBE_RESULT_TTL = 1.0
 """Seconds for which a peer that has answered a probe is not probed again."""
 
 
-class Mode(IntEnum):
+class Mode:
     """
     What may be assumed of a watched connection.  Each mode includes those before it.
+
+    The modes are plain numbers, because an C{IntEnum} makes the import slower.
     """
 
     OFF = 0
@@ -82,8 +83,8 @@ class Mode(IntEnum):
     """The link is most likely one of many: a port accepted it, or it has a phase among many."""
 
 
-# A member of an enumeration is looked up in its class, a global name is not.
-_OFF, _OBSERVED, _DIRECT, _STEADY, _BATCHABLE = Mode
+_OFF, _OBSERVED, _DIRECT = Mode.OFF, Mode.OBSERVED, Mode.DIRECT
+_STEADY, _BATCHABLE = Mode.STEADY, Mode.BATCHABLE
 
 
 class PendingProbes:
@@ -114,7 +115,7 @@ class PeerWatch:
 
     @ivar detector: decides from silence; the connection assigns its C{heardAt}.
     @ivar connection: the connection under the transport; L{None} if it does not tell of its bytes.
-    @ivar mode: what may be assumed of the connection.
+    @ivar mode: what may be assumed of the connection, a number of L{Mode}.
     @ivar heartbeat: how the peer is watched; L{None} if its silence proves nothing.
     @ivar trusted: whether the peer has promised to speak by itself, and is not pinged.
     @ivar ping: makes the peer speak; L{None} where nothing can.
@@ -149,7 +150,7 @@ class PeerWatch:
         self.connection: ObservedConnection | None = None
         self.detector = FailureDetector(None, 0.0)
         self.heartbeat = heartbeat
-        self.mode = _OFF
+        self.mode: int = _OFF
         self.pausedUnseen = False
         self.ping = ping
         self.pinger: Pinger | None = ping
@@ -201,14 +202,14 @@ class PeerWatch:
         self.withdraw()
         wasDirect = self.mode >= _DIRECT
         self.heartbeat = heartbeat
-        if self.mode is _OFF:
+        if self.mode == _OFF:
             return
         if self.detector.suspected:
             # The settings came from the peer, and the detector forgets that it was suspected.
             self._link.peerRecovered()
         self._watchFrom(self.detector.heardAt)
         connection = self.connection
-        if wasDirect and self.mode is _OBSERVED and connection and not connection.writeTracked:
+        if wasDirect and self.mode == _OBSERVED and connection and not connection.writeTracked:
             # What lies in the kernel's queue was no matter until now.
             connection.writeTracked = True
             self._link.writeStarted()
@@ -228,7 +229,7 @@ class PeerWatch:
         Find out what may be assumed of the connection.
         """
         connection = self.connection
-        if self.mode is _OFF:
+        if self.mode == _OFF:
             return
         if connection is None or connection is not self._link.transport or self.kind == "keepalive":
             self.mode = _OBSERVED
@@ -251,7 +252,7 @@ class PeerWatch:
         """
         Watch no more, because the link is ending.
         """
-        if self.mode is _OFF:
+        if self.mode == _OFF:
             return
         self.withdraw()
         self.mode = _OFF
@@ -283,7 +284,7 @@ class PeerWatch:
             batcher = self._link.batcher
             # A link that this side has opened, in a process with few timers, is never batched.
             many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
-            if (self.mode is _BATCHABLE or many) and batcher.offer(self, now, lateness):
+            if (self.mode == _BATCHABLE or many) and batcher.offer(self, now, lateness):
                 return self._nextInBatch(connection, now)
             pings = detector.decideFast(now, lateness)
             if pings:
@@ -299,7 +300,7 @@ class PeerWatch:
             return None
         if now >= detector.due:
             self.decide(now, lateness)
-        if now >= self._promiseDue and self.mode is not _OFF:
+        if now >= self._promiseDue and self.mode != _OFF:
             self._keepPromise(now)
         return self._next()
 
@@ -328,7 +329,7 @@ class PeerWatch:
         """
         When to look again; L{None} if nothing is due.
         """
-        if self.mode is _OFF:
+        if self.mode == _OFF:
             return None
         due, promiseDue = self.detector.due, self._promiseDue
         due = due if due < promiseDue else promiseDue
@@ -386,7 +387,7 @@ class PeerWatch:
             answer.addBoth(self._pingAnswered, now)
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
-        if self.mode is not _OFF and self.detector.heardAt > pingedAt:
+        if self.mode != _OFF and self.detector.heardAt > pingedAt:
             self.detector.rtt = self._link.seconds() - pingedAt
 
     def pongReceived(self) -> None:
@@ -450,7 +451,7 @@ class PeerWatch:
             self.connection.notifyOnRead = True
         if self.kind == "ping":
             self.sendPing(now)
-        if self.mode is not _OFF and self.detector.suspected:
+        if self.mode != _OFF and self.detector.suspected:
             self._link.peerSuspected()
 
     def _declareSilent(self, now: float) -> None:
@@ -484,7 +485,7 @@ class PeerWatch:
         if self.detector.suspected:
             self.decide(self._link.seconds(), 0.0)
         probes = self._probes
-        if probes is not None and probes.waiting and self.mode is not _OFF:
+        if probes is not None and probes.waiting and self.mode != _OFF:
             probes.lastAnswerAt = self._link.seconds()
             probes.tell(True)
 

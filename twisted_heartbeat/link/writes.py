@@ -20,7 +20,7 @@ States of a tracker, by what waits:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
@@ -31,30 +31,10 @@ from ..transport.tcpinfo import readEvidence
 if TYPE_CHECKING:
     from ..timing.wheel import Slot, TimerWheel
     from ..transport.connection import ObservedConnection
+    from .interfaces import WriteListener
 
 STALL_LOOKS = 8
 """Looks at a send buffer in each C{Limits.sendStall}."""
-
-
-class WriteListener(Protocol):
-    """
-    What a tracker needs from its link.
-
-    @ivar queueMatters: whether bytes in the kernel's send queue alone count as waiting.
-    """
-
-    @property
-    def queueMatters(self) -> bool:
-        """See above."""
-
-    def noticeClose(self) -> bool:
-        """Find out whether another party has begun to close the connection."""
-
-    def writesDrained(self) -> None:
-        """Nothing waits in the transport's buffer any more."""
-
-    def writesStalled(self, cause: SendStalled) -> None:
-        """The peer's kernel has taken nothing for C{Limits.sendStall}."""
 
 
 class WriteTracker:
