@@ -318,6 +318,22 @@ def test_watchingBackByTheHello() -> None:
     assert type(end.hooks.told("disconnected")[0]) is PeerSilent
 
 
+@pytest.mark.parametrize("hold", [0, 4.5, 30])
+def test_newHoldIsARecovery(hold: float) -> None:
+    """
+    A suspected peer that speaks, and changes its hold with that, has recovered, once.
+    """
+    clock = Clock()
+    end = End(clock, None).connect()
+    end.hear(wire.Hello(), wire.Ping(1, 4))
+    run(clock, 3.7)
+    assert end.hooks.names == ["connected", "suspected"]
+    end.hear(wire.Ping(2, hold))
+    assert end.hooks.names == ["connected", "suspected", "recovered"]
+    assert end.link.state == "alive"
+    part(end)
+
+
 def test_holdThatChanges() -> None:
     """
     The last ping's hold counts: a longer one gives more time, and 0 ends the watch.

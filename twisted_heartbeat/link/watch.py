@@ -39,6 +39,7 @@ from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
+from .probes import PendingProbes
 from .usercode import startPing
 
 if TYPE_CHECKING:
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from .link import Link
 
 _log = SafeLogger()
-
-PROBE_RESULT_TTL = 1.0
-"""Seconds for which a peer that has answered a probe is not probed again."""
 
 
 class Mode:
@@ -85,28 +83,6 @@ class Mode:
 
 _OFF, _OBSERVED, _DIRECT = Mode.OFF, Mode.OBSERVED, Mode.DIRECT
 _STEADY, _BATCHABLE = Mode.STEADY, Mode.BATCHABLE
-
-
-class PendingProbes:
-    """
-    The callers that wait for a peer's next word.
-
-    @ivar lastAnswerAt: when callers were last told that the peer lives.
-    """
-
-    __slots__ = ("lastAnswerAt", "waiting")
-
-    def __init__(self) -> None:
-        self.lastAnswerAt = NEVER
-        self.waiting: list[Deferred[bool]] = []
-
-    def tell(self, lives: bool) -> None:
-        """
-        Fire all Deferreds that wait.
-        """
-        waiting, self.waiting = self.waiting, []
-        for deferred in waiting:
-            deferred.callback(lives)
 
 
 class PeerWatch:
@@ -486,8 +462,7 @@ class PeerWatch:
             self.decide(self._link.seconds(), 0.0)
         probes = self._probes
         if probes is not None and probes.waiting and self.mode != _OFF:
-            probes.lastAnswerAt = self._link.seconds()
-            probes.tell(True)
+            probes.answered(self._link.seconds())
 
     def peerClosedWrite(self) -> None:
         """
@@ -512,13 +487,11 @@ class PeerWatch:
         probes = self._probes = self._probes or PendingProbes()
         # After a FIN no bound runs either, but the peer can no longer answer.
         finished = connection is not None and connection.finReceived
-        unwatched = self.detector.deadline == inf
-        if not finished and (unwatched or now < probes.lastAnswerAt + PROBE_RESULT_TTL):
+        if not finished and (self.detector.deadline == inf or probes.isAnswerFresh(now)):
             return succeed(True)
-        probed: Deferred[bool] = Deferred()
-        probes.waiting.append(probed)
         if connection is not None:
             connection.notifyOnRead = True
+        probed = probes.wait()
         if self.ping is not None and heartbeat is not None:
             if self.detector.probe(now, heartbeat.timeout) is Decision.PING:
                 self.sendPing(now)
