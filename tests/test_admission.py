@@ -1360,18 +1360,19 @@ def test_floodOfPings(quiet: float, most: int) -> None:
     harness.clock.advance(0)
 
 
-def test_pingsAreForgottenWithTheLink() -> None:
+def test_pingsAreCountedByTheSession() -> None:
     """
-    The count is forgotten with its link; a peer that never pings is not counted.
+    A peer's session keeps the count of its pings, and the server nothing; a peer that never pings
+    is not counted.
     """
     harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
     client, quiet = harness.arrives("pump"), harness.arrives("valve")
     harness.passes(5)
-    assert set(kept(harness.server)) == {"peers", "_last"}
     client.say(*[wire.Ping(1)] * 10)
-    assert set(kept(harness.server)) == {"peers", "_last", "_bucketsEmptyAt"}
-    client.transport.lose()
     assert set(kept(harness.server)) == {"peers", "_last"}
+    assert client.link.session._pingsEmptyAt == pytest.approx(harness.clock.seconds() - 7.0)
+    assert quiet.link.session._pingsEmptyAt is None
+    client.transport.lose()
     quiet.transport.lose()
     assert kept(harness.server) == {}
 
@@ -1424,17 +1425,15 @@ def test_rateThatIsKeptNeverPassesTheLimit(
     A peer that sends C{perSecond} pings a second, on a network that delivers and holds back for any
     time up to C{SAVED}, never meets the limit.
     """
-    limit = PingRateLimit(perSecond)
-    now, emptyAt, granted, arrived = 0.0, -limit.BURST, 0, 0
+    limit = PingRateLimit(perSecond, lambda link: None)
+    now, emptyAt, arrived = 0.0, -limit.BURST, 0
     for flows, held in holds:
         instants = [now + number / perSecond for number in range(1, int(flows * perSecond) + 1)]
         now += flows + held
         for when in [*instants, now]:
             while arrived < int(when * perSecond):
-                if not granted:
-                    granted, emptyAt = limit.grant(emptyAt, when)
-                assert granted
-                granted -= 1
+                emptyAt = limit.take(emptyAt, when)
+                assert emptyAt <= when
                 arrived += 1
 
 

@@ -227,7 +227,7 @@ def test_everyFrameIsSeen() -> None:
 
     protocol, transport, clock, _ = introduced(Seeing)
     protocol.sendPing()
-    pong = protocol.link.expectedPong
+    pong = protocol.link.session.expectedPong
     clock.advance(0.5)
     transport.deliver(pong)
     assert seen == [wire.Hello("peer"), *wire.FrameReader().receive(pong)]

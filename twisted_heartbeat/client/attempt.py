@@ -147,9 +147,6 @@ class EndpointAttempt:
 
     def linkClosing(self, link: Link) -> None: ...
 
-    def pingLimitReached(self, link: Link) -> None:
-        link.pingsLeft = -1
-
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:
             cancel(self._connecting)

@@ -191,9 +191,6 @@ class ConnectorDriver(Driver):
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
-    def pingLimitReached(self, link: Link) -> None:
-        link.pingsLeft = -1
-
     def _wasProven(self, link: Link, cause: Cause) -> bool:
         """
         Whether a link that has ended had been proven.  Tell the factory if so.

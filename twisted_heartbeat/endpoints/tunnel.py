@@ -270,7 +270,9 @@ class Tunnel(HeartbeatProtocol):
         """
         Data has been sent.
         """
-        self._known.markSent()
+        session = self._known.session
+        if session is not None:
+            session.markSent()
 
     def sendEnd(self) -> None:
         """

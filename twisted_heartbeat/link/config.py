@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
@@ -25,6 +25,9 @@ from ..core.text import printable, textOf
 from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
 from .hooks import LinkHooks
 from .usercode import runHook
+
+if TYPE_CHECKING:
+    from .interfaces import PingLimit
 
 _log = SafeLogger("twisted_heartbeat")
 
@@ -79,6 +82,7 @@ class LinkConfig:
     @ivar phase: draws each link's L{phase<twisted_heartbeat.core.detector.FailureDetector>};
         L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
+    @ivar pingLimit: counts the peers' pings; L{None} if they may send any number.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
     """
 
@@ -91,6 +95,7 @@ class LinkConfig:
     name: str | None = None
     phase: Callable[[], float] | None = None
     proxied: Callable[[Any], None] | None = None
+    pingLimit: PingLimit | None = None
     strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
 

@@ -7,12 +7,13 @@ What a link needs from what is around it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
+    from ..core.wire.negotiation import Negotiated
     from .link import Link
 
 
@@ -34,15 +35,25 @@ class Owner(Protocol):
     def linkClosing(self, link: Link) -> None:
         """The link has begun to close, and is not usable any more."""
 
-    def pingLimitReached(self, link: Link) -> None:
-        """The peer has sent as many pings as it had left, and one more."""
 
-
-class HeartbeatSender(Protocol):
+class PingLimit(Protocol):
     """
-    How a protocol speaks by itself: alike on all links of a factory.
+    Counts the pings that each of many peers sends.
+    """
 
-    @ivar promisedWithin: seconds after this end's last word in which it has to say something,
+    def spend(self, link: Link, emptyAt: float | None) -> float:
+        """
+        Count a ping of a link's peer, and end the link if its peer had none left.
+
+        @param emptyAt: what the last call has returned; L{None} for the first ping.
+        """
+
+
+class Promise(Protocol):
+    """
+    How soon this end has to speak by itself.
+
+    @ivar promisedWithin: seconds after this end's last word within which it has to speak again,
         whatever is paused, held back or queued here; C{inf} if the peer relies on nothing.
     """
 
@@ -50,11 +61,35 @@ class HeartbeatSender(Protocol):
     def promisedWithin(self) -> float:
         """See above."""
 
-    def sendHeartbeat(self, protocol: Any) -> object:
+
+class Session(Protocol):
+    """
+    What a link needs from the built-in protocol, see
+    L{HeartbeatSession<twisted_heartbeat.protocol.session.HeartbeatSession>}.
+
+    @ivar negotiated: what both hellos come to.
+    @ivar peerName: what the peer calls itself.
+    @ivar expectedPong: the bytes that answer the last ping; L{None} once they have come.
+    @ivar lastSentAt: when this end last said something other than a ping, in seconds.
+    """
+
+    negotiated: Negotiated | None
+    peerName: str
+    expectedPong: bytes | None
+    lastSentAt: float
+
+    @property
+    def localHello(self) -> Promise:
+        """What this end has promised."""
+
+    def markSent(self) -> None:
+        """Note that this end has just said something."""
+
+    def sendHeartbeat(self) -> None:
         """Say something."""
 
-    def sendGoodbye(self, protocol: Any) -> object:
-        """Say goodbye to the peer."""
+    def sendGoodbye(self) -> None:
+        """Say that this end closes the connection."""
 
 
 class Door(Protocol):

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import Door, HeartbeatSender, Owner
+    from .interfaces import Door, Owner, PingLimit, Session
 
 _log = SafeLogger()
 
@@ -143,12 +143,6 @@ class UnmanagedOwner:
         Nothing follows.
         """
 
-    def pingLimitReached(self, link: Link) -> None:
-        """
-        It may ping as often as it likes.
-        """
-        link.pingsLeft = -1
-
 
 class _Connected(UnmanagedOwner):
     """
@@ -194,16 +188,9 @@ class Link:
     @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
-    @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
-        thing; L{None} until the peer has said its own.
-    @ivar expectedPong: the bytes that answer the last ping, in a protocol that has such a thing;
-        L{None} once they have come.
-    @ivar heartbeatSender: how the protocol speaks by itself, where there is such a thing.
-    @ivar name: what the peer calls itself, once a server has heard it.
+    @ivar session: what the built-in protocol knows of the connection; L{None} in other protocols,
+        and until it has said hello.
     @ivar owner: who hears of its turns; may be handed on.
-    @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
-        next; below that nobody counts.
-    @ivar lastSentAt: when this end last said something other than a ping, in seconds.
     """
 
     __slots__ = (
@@ -227,18 +214,13 @@ class Link:
         "_transport",
         "_trusted",
         "_connection",
-        "agreement",
         "generation",
         "keepAlive",
         "detector",
-        "heartbeatSender",
-        "name",
         "owner",
-        "pingsLeft",
-        "expectedPong",
         "protocol",
+        "session",
         "slot",
-        "lastSentAt",
         "hasReceivedData",
         "state",
     )
@@ -276,17 +258,12 @@ class Link:
         self._writes: Sending | None = None
         self._teardown: Ending | None = None
         self._probes: PendingProbes | None = None
-        self.heartbeatSender: HeartbeatSender | None = None
+        self.session: Session | None = None
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
         self.state = "new"
-        self.expectedPong: bytes | None = None
         self.keepAlive: Applied | None = None
-        self.agreement: Negotiated | None = None
-        self.name = ""
-        self.pingsLeft = 0
-        self.lastSentAt = NEVER
         self.hasReceivedData = False
         self.detector = FailureDetector(None, 0.0)
 
@@ -416,7 +393,7 @@ class Link:
         below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
         nothing speaks it.
         """
-        if self.heartbeatSender is not None:
+        if self.session is not None:
             return self
         if self._carrier is not None:
             return self._carrier
@@ -428,7 +405,7 @@ class Link:
             # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
             layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
             link = getattr(layer, "__dict__", {}).get("link")
-            if isinstance(link, Link) and link.heartbeatSender is not None:
+            if isinstance(link, Link) and link.session is not None:
                 return link
         return None
 
@@ -549,7 +526,7 @@ class Link:
         The protocol has taken the peer's first bytes, without raising.
         """
         self.hasReceivedData = True
-        if self.heartbeatSender is None:
+        if self.session is None:
             self.owner.linkProven(self)
 
     @property
@@ -645,14 +622,59 @@ class Link:
         if self._connection is not None:
             self._connection.notifyOnRead = True
 
-    # What a protocol that has such things tells it.
+    # What the session of the built-in protocol asks of it, and tells it.
+
+    @property
+    def agreement(self) -> Negotiated | None:
+        """
+        What this end's hello and the peer's come to; L{None} until the peer has said hello, and in
+        other protocols.
+        """
+        return None if self.session is None else self.session.negotiated
+
+    @property
+    def name(self) -> str:
+        """
+        What the peer calls itself, once a server has heard it.
+        """
+        return "" if self.session is None else self.session.peerName
+
+    @property
+    def pingLimit(self) -> PingLimit | None:
+        """
+        What counts the peer's pings; L{None} if it may send any number.
+        """
+        return self._config.pingLimit
+
+    def startSession(self, session: Session) -> None:
+        """
+        Speak through this session from here on: this end has said hello.
+        """
+        # The protocol says how to ping by setSharedPing, once its reader is between two frames.
+        self._pinger = None
+        self.session = session
+        self.promiseChanged()
+
+    def promiseChanged(self) -> None:
+        """
+        Look again at when this end has to speak next.
+        """
+        # The round pings for links that have promised less.
+        self.leaveRound()
+        self._revisit()
+
+    def helloReceived(self) -> None:
+        """
+        Tell the owner that the peer's hello was read.
+        """
+        self.owner.linkProven(self)
 
     def watchPassively(self, within: float | None) -> None:
         """
-        The peer has given its word to speak by itself: watch it by that, passively.
+        Watch the peer passively, because it has promised to speak by itself.
 
-        @param within: seconds, the bound; L{None} if it has taken its word back, so that its
-            silence proves nothing.
+        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
+            its silence proves nothing.
         """
         self._trusted = within is not None
         bound = None if within is None else max(MIN_BOUND, within)
@@ -660,73 +682,31 @@ class Link:
 
     def watchActively(self) -> None:
         """
-        The peer has not given its word, or no good one: ping it, within the same bound.
+        Ping the peer within the same bound, because it has not promised to speak in time.
         """
         if self.bound is not None:
             self._trusted = False
             self._watchBy(Heartbeat.within(max(MIN_BOUND, self.bound)))
 
-    def helloReceived(self, agreement: Negotiated) -> None:
+    def setSharedPing(self, ping: SharedPing | None, inPlaceOf: Ping) -> None:
         """
-        The peer's hello was read.
+        Set the bytes to ping with when the protocol need not see the pong.
 
-        @param agreement: what it and this end's hello come to.
-        """
-        self.agreement = agreement
-        self.owner.linkProven(self)
-
-    def setHeartbeatSender(self, manner: HeartbeatSender) -> None:
-        """
-        This end has said how it will speak by itself.
-        """
-        # What it pings with it says by setSharedPing.
-        self._pinger = None
-        self.lastSentAt = self.seconds()
-        self.changeHeartbeatSender(manner)
-
-    def changeHeartbeatSender(self, manner: HeartbeatSender) -> None:
-        """
-        Speak by itself in another manner from here on, because the peer has said what it needs.
-        """
-        self.leaveRound()
-        self.heartbeatSender = manner
-        self._revisit()
-
-    def markSent(self) -> None:
-        """
-        This end has just said something.
-        """
-        self.lastSentAt = self.seconds()
-
-    def pingReceived(self) -> None:
-        """
-        The peer has pinged.
-        """
-        if self.pingsLeft > 0:
-            self.pingsLeft -= 1
-        elif not self.pingsLeft:
-            self.owner.pingLimitReached(self)
-
-    def setSharedPing(self, beats: SharedPing | None, inPlaceOf: Ping) -> None:
-        """
-        How to ping without the protocol, which need not see the pongs.
-
-        @param beats: L{None} while the protocol is in the middle of something, and has to see all.
+        @param ping: L{None} while the protocol has to see all bytes, as in the middle of a frame.
         @param inPlaceOf: the protocol's own ping, which does the same.
         """
         if self._ping is inPlaceOf:
-            self._pinger = beats
+            self._pinger = ping
 
     def pongReceived(self) -> None:
         """
-        The ping was answered in so many words.
+        Record the pong that answers the last ping: set the round-trip time, and mark all sent bytes
+        as acknowledged.
         """
-        now = self.seconds()
-        self.expectedPong = None
-        self.detector.rtt = now - self.detector.pingedAt
+        self.detector.rtt = self.seconds() - self.detector.pingedAt
         witness = self._direct
         if witness is not None and witness.bytesSent == self._lastPingEnd:
-            # All of it has arrived, and nobody need ask the kernel.
+            # The pong says so, and the kernel need not be asked.
             self._arrived(witness)
             if witness.writeTracked and not self.bytesBuffered:
                 self._unwatch(witness)
@@ -927,8 +907,8 @@ class Link:
             self._transport.write(data)
         except BaseException as error:
             return self.sendFailed(error)
-        if self.heartbeatSender is not None:
-            self.markSent()
+        if self.session is not None:
+            self.session.markSent()
         return self.whenSent()
 
     def writeDirect(self, transport: Any, data: bytes) -> None:
@@ -987,7 +967,7 @@ class Link:
             transport.loseConnection()
             return
         # A protocol that says goodbye has the peer close.
-        awaitsPeer = self.heartbeatSender is not None
+        awaitsPeer = self.session is not None
         closing = self.teardown.closing = PoliteClose(
             connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
         )
@@ -1083,7 +1063,7 @@ class Link:
             if pings is False:
                 if liveness.isTalkative(now):
                     self._joinTalkerScan(now)
-                if self.heartbeatSender is None:
+                if self.session is None:
                     return liveness.due if liveness.due < inf else None
             if pings is not None:
                 if pings:
@@ -1108,8 +1088,10 @@ class Link:
         """
         @return: whether it has, and is visited no more, for its peer only answers.
         """
-        means, heartbeat, manner = self._pinger, self._heartbeat, self.heartbeatSender
-        if means is None or heartbeat is None or self.expectedPong is not None:
+        means, heartbeat, session = self._pinger, self._heartbeat, self.session
+        if means is None or heartbeat is None:
+            return False
+        if session is not None and session.expectedPong is not None:
             return False
         place = self.detector.quietSince(due)
         if place is None or steady.bytesSent != self._lastPingEnd or not steady.canPark:
@@ -1118,7 +1100,7 @@ class Link:
         if not placed and not isServerSide(steady):
             # It is the only one, most likely.
             return False
-        word = inf if manner is None else manner.promisedWithin
+        word = inf if session is None else session.localHello.promisedWithin
         if word < (heartbeat.interval or 0.0) + LATENESS_TOLERANCE:
             return False
         place, askedAt = lastPlace(heartbeat, place, now)
@@ -1129,7 +1111,8 @@ class Link:
             return False
         self.detector.park()
         # What each holds of its own here, thousands need not.
-        self.lastSentAt = NEVER
+        if session is not None:
+            session.lastSentAt = NEVER
         self._firstPingEnd = self._lastPingEnd = self._ackedMark = 0
         round.join(steady, self)
         return True
@@ -1184,7 +1167,8 @@ class Link:
             self._firstPingEnd = self._lastPingEnd = self._ackedMark = witness.bytesSent + waits
             if asked and not answered:
                 self._ackedMark -= round.size
-                self.expectedPong = round.pong
+                if self.session is not None:
+                    self.session.expectedPong = round.pong
         if asked:
             self.detector.resume(round.due, round.askedAt, answered=answered)
         else:
@@ -1318,10 +1302,13 @@ class Link:
         Say something, unless the peer does not take what was said before: what waits for it is
         itself a word once it moves, and heartbeats behind it would only pile up.
         """
-        self.lastSentAt = now
-        if self.isUp and self.heartbeatSender is not None and not self.bytesBuffered:
+        session = self.session
+        if session is None:
+            return
+        session.lastSentAt = now
+        if self.isUp and not self.bytesBuffered:
             try:
-                self.heartbeatSender.sendHeartbeat(self.protocol)
+                session.sendHeartbeat()
             except BaseException as error:
                 _log.failure("{link} could not speak", link=self)
                 self.sendFailed(error, "the heartbeat failed")
@@ -1331,11 +1318,12 @@ class Link:
         """
         When this end has to say something, unless the peer is to take it for dead.
         """
-        manner = self.heartbeatSender
-        if manner is None:
+        session = self.session
+        if session is None:
             return inf
-        pingedAt, lastSentAt = self.detector.pingedAt, self.lastSentAt
-        return (pingedAt if pingedAt > lastSentAt else lastSentAt) + manner.promisedWithin
+        pingedAt, lastSentAt = self.detector.pingedAt, session.lastSentAt
+        spokeAt = pingedAt if pingedAt > lastSentAt else lastSentAt
+        return spokeAt + session.localHello.promisedWithin
 
     def _check(self, now: float, lateness: float) -> None:
         liveness = self.detector
@@ -1411,7 +1399,7 @@ class Link:
             self._lastPingEnd = sent + unsent if unsent else sent
             if self.state != "suspected":
                 self._firstPingEnd = self._lastPingEnd
-        if steady is not None and self._steady is None and self.heartbeatSender is None:
+        if steady is not None and self._steady is None and self.session is None:
             # It goes another way, and would each time have its link leave the round.
             self._pinger = None
         # Most often there is none, and to ask what it is takes longest of all here.
@@ -1753,9 +1741,9 @@ class Link:
         return cause
 
     def _sendGoodbye(self) -> None:
-        if self.heartbeatSender is not None:
+        if self.session is not None:
             words = "{link} could not say goodbye"
-            guarded(_log, words, self.heartbeatSender.sendGoodbye, self.protocol, link=self)
+            guarded(_log, words, self.session.sendGoodbye, link=self)
 
     def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
         steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]

@@ -27,7 +27,7 @@ def warnOfHello(link: Link, data: bytes) -> None:
     Log the likeliest mistake with C{heartbeat:}: the peer begins with a hello, and no protocol here
     understands that.
     """
-    if wire.beginsWithHello(data) and link.heartbeatSender is None:
+    if wire.beginsWithHello(data) and link.session is None:
         _log.warn(
             "{link}: the peer speaks the protocol of heartbeat: endpoints, and this end does not: "
             "does this end lack the heartbeat: prefix?",

@@ -41,6 +41,7 @@ from ..link.usercode import cancel
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
+from ..protocol.session import HeartbeatSession
 from ..timing.wheel import timerWheelFor
 from .heldinput import HeldInput
 
@@ -151,9 +152,6 @@ class Admission:
     def linkClosing(self, link: Link) -> None:
         self._registry.linkClosing(link)
 
-    def pingLimitReached(self, link: Link) -> None:
-        self._registry.pingLimitReached(link)
-
     # What the peer says before it is admitted.
 
     def _holdFrame(self, frame: wire.Frame) -> None:
@@ -225,9 +223,9 @@ class Admission:
             self.link.abort(cause)
 
     def _helloReceived(self, hello: wire.Hello) -> None:
-        self.link.name = hello.name
-        # The wait may be longer than the peer's bound, and the peer is not read meanwhile.
-        self.link.protocol._speakFor(hello)
+        session = self.link.session
+        assert isinstance(session, HeartbeatSession)
+        session.introduce(hello)
         reason = self._reserve()
         if reason and not self._registry.mayReplaceHolder(self.link):
             self._refuse(reason)
