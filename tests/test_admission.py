@@ -889,7 +889,7 @@ def test_userCodeFailsOnWhatWasHeld(loggedErrors: LoggedErrors) -> None:
 
 class Lines(HeartbeatMixin, LineReceiver):
     """
-    A protocol of the user's, through the first door.
+    A protocol of the user's, with the mix-in.
     """
 
     def __init__(self) -> None:
@@ -910,7 +910,7 @@ class Lines(HeartbeatMixin, LineReceiver):
 
 def linesOf(protocol: Any) -> list[bytes]:
     """
-    What a protocol of the user's has got, through either door.
+    What a protocol of the user's has got, mixed in or wrapped.
     """
     if isinstance(protocol, Lines):
         return protocol.lines

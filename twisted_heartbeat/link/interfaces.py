@@ -92,9 +92,9 @@ class Session(Protocol):
         """Say that this end closes the connection."""
 
 
-class Door(Protocol):
+class OuterProtocol(Protocol):
     """
-    Through which a link's protocol hears that it is lost.
+    What the transport speaks to: the protocol itself, or what wraps it.
     """
 
     def connectionLost(self, reason: Failure) -> None:

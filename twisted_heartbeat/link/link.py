@@ -5,7 +5,7 @@
 L{Link}: one connection to one peer, from established to gone.
 
 A link is its peer's liveness, a visit by the pulse, what its transport remembers, and its cleanups.
-Every door makes one for each connection and tells it what happens; nothing here knows the doors.
+The mix-in or the wrapper of a protocol makes one for each connection and tells it what happens.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import Door, Owner, PingLimit, Session
+    from .interfaces import OuterProtocol, Owner, PingLimit, Session
 
 _log = SafeLogger()
 
@@ -230,16 +230,17 @@ class Link:
         terms: LinkConfig,
         owner: Owner,
         protocol: Any,
-        door: Door,
+        outerProtocol: OuterProtocol,
         ping: Ping | None = None,
     ) -> None:
         """
-        @param door: what hears that the connection is lost, if the transport never says so.
+        @param outerProtocol: what the transport speaks to.  It is told that the connection is lost,
+            if the transport never says so.
         @param ping: in place of the terms' own.
         """
         self._config = terms
         self.owner = owner
-        self._outerProtocol = door
+        self._outerProtocol = outerProtocol
         self._ping = ping or terms.ping
         self._heartbeat = terms.heartbeat
         self._trusted = False
@@ -450,7 +451,7 @@ class Link:
         """
         return certificateOf(self._transport)
 
-    # What the door tells it, in this order.
+    # What the outer protocol tells it, in this order.
 
     def connectionMade(self, transport: Any) -> None:
         """
@@ -544,7 +545,7 @@ class Link:
         return self._teardown is not None and self._teardown.cleaned
 
     @property
-    def outerProtocol(self) -> Door:
+    def outerProtocol(self) -> OuterProtocol:
         """
         What the transport speaks to: the protocol itself, or what wraps it.
         """
@@ -567,7 +568,7 @@ class Link:
     @property
     def observesReads(self) -> bool:
         """
-        Whether each chunk is seen on the socket, and the door need not tell.
+        Whether each chunk is seen on the socket, and the outer protocol need not tell.
         """
         return self._connection is not None
 
@@ -599,7 +600,7 @@ class Link:
     @property
     def observesLoss(self) -> bool:
         """
-        Whether the connection says beforehand what it tells the door, see L{dataArriving} and
+        Whether the connection says beforehand what it tells the protocol, see L{dataArriving} and
         L{connectionLosing}.
         """
         return self._observed is not None
