@@ -89,7 +89,7 @@ class _UntilConnected:
             if not hasattr(self._protocol, name):
                 continue
             self._covers[name] = MethodCover(self._protocol, name, cover)
-            if not self._covers[name].laid:
+            if not self._covers[name].lay():
                 self._lift()
                 return False
         return True

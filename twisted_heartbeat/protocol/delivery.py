@@ -100,7 +100,7 @@ def _hearMade(link: Link, made: Callable[[], object]) -> None:
     Establish a link over a transport that calls C{connectionMade} and not C{makeConnection}.
     """
     protocol = link.protocol
-    protocol._HeartbeatMixin__connect(protocol.transport, lambda transport: made())
+    protocol._heartbeatConnect(protocol.transport, lambda transport: made())
 
 
 MIXIN_DELIVERIES = {**DELIVERIES, "connectionMade": _hearMade}

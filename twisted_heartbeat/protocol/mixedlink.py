@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from ..link.link import Link
 from ..logs import SafeLogger
-from .overrides import _Cover, _put, coverMethod
+from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
+    from .interfaces import MixedIn
     from .mixin import HeartbeatMixin
 
 _log = SafeLogger()
@@ -25,8 +26,8 @@ def giveLink(protocol: HeartbeatMixin, link: MixedInLink) -> None:
     """
     Have a protocol's next connection watched by this link.
     """
-    _put(protocol, "link", link)
-    coverMethod(protocol, "connectionMade", _Cover(link, "connectionMade"))
+    setOwn(protocol, "link", link)
+    DeliveryCover(link, "connectionMade").lay()
 
 
 _uncovered: set[tuple[type, str]] = set()
@@ -89,7 +90,8 @@ class MixedInLink(Link):
             super()._ready()
 
     def connectionLost(self, reason: Failure) -> Failure:
-        self.protocol._HeartbeatMixin__connectionEnded()
+        protocol: MixedIn = self.protocol
+        protocol._heartbeatEnded()
         return super().connectionLost(reason)
 
     def __listen(self) -> bool:
@@ -111,9 +113,9 @@ class MixedInLink(Link):
         @return: whether it was not covered.
         """
         protocol = self.protocol
-        if isinstance(getattr(protocol, name), _Cover):
+        if isinstance(getattr(protocol, name), DeliveryCover):
             return False
-        if not coverMethod(protocol, name, _Cover(self, name)):
+        if not DeliveryCover(self, name).lay():
             self.__leaveUncovered(name)
         return True
 

@@ -193,11 +193,12 @@ class Admission:
     def _coverMethod(self, one: object, name: str, hold: Callable[[Any], None]) -> bool:
         # Covered for the time of the admission only: a link that is admitted pays nothing for it.
         cover = self._cover = MethodCover(one, name, hold)
-        if not cover.laid:
+        laid = cover.lay()
+        if not laid:
             words = f"what it says can not be held back: {name} of {one!r} can not be replaced"
             _log.error("{link} can not be admitted: {words}", link=self.link, words=words)
             self.link.abort(ClosedHere(words))
-        return cover.laid
+        return laid
 
     def _releaseInput(self) -> None:
         held, self._input = self._input, None
