@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatProtocol}: messages of bytes and the heartbeat, over the built-in protocol.
+L{HeartbeatProtocol}: messages of bytes and the heartbeat, in the built-in protocol.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def _sharedReader(maxMessage: int) -> wire.StreamReader:
 
 class _Greeting(Protocol):
     """
-    A protocol that says hello in its C{connectionMade}, so that no subclass may leave that out.
+    Aborts the link of a protocol whose C{connectionMade} has not said hello, because a subclass
+    does not call its super.  Otherwise both ends would wait for the hello as long as the bound.
     """
 
     link: MixedInLink | None
@@ -59,7 +60,7 @@ def _complaint(kind: type) -> str:
     """
     Log, once for each class, that it says no hello.
 
-    @return: the same, for the cause.
+    @return: the words, for the cause.
     """
     name = kind.__qualname__
     words = f"{name}.connectionMade must call super().connectionMade(), which says hello"
@@ -73,8 +74,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     heartbeat.  Override L{messageReceived}; call L{sendMessage}.
 
     @ivar name: what this side calls itself.
-    @ivar offers: seconds within which this side says something by itself, asked or not; 0 for
-        never; L{None} for what its own pings come to, which is its bound.
+    @ivar offers: seconds within which this side says something by itself; 0 for never; L{None} for
+        its bound, within which its pings come.
     @ivar maxMessage: bytes that a received message may have.
     """
 
@@ -107,8 +108,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         Send a message.
 
-        @return: see L{Link.send}; fails with L{SendFailed}, and ends the link, if the message can
-            not be encoded.
+        @return: as of L{Link.send}.  If the message can not be encoded, it fails with
+            L{SendFailed}, and the link ends.
         """
         link = self.__link()
         try:
@@ -119,7 +120,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     def encodeMessage(self, message: Any) -> bytes:
         """
-        The bytes of a message.  Override it to send something else.
+        Return the bytes of a message.  Override it to send something else.
         """
         if not isinstance(message, (bytes, bytearray, memoryview)):
             raise TypeError(f"a message must be bytes, and not {type(message).__name__}")
@@ -127,12 +128,12 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     def messageReceived(self, message: bytes) -> None:
         """
-        A message has come.  Override it.
+        Handle a message.  Override it.
         """
 
     def helloReceived(self, hello: wire.Hello) -> None:
         """
-        The other side has said who it is.  Override it.
+        Handle the other side's hello.  Override it.
         """
 
     def sendPing(self) -> None:
@@ -148,7 +149,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
     def dataReceived(self, data: bytes) -> None:
         link = self.__link()
         if link.state in _OVER:
-            # It may be the rest of a frame whose beginning was thrown away.
+            # The data may be the rest of a frame whose beginning was thrown away.
             return
         reader = self.__reader
         try:
@@ -163,7 +164,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
                 self.frameReceived(one)
             self.__restReader(link, reader)
         except ProtocolViolation as violation:
-            # Its traceback would keep what came for as long as the cause is known.
+            # Otherwise its traceback would keep the received bytes as long as the cause.
             link.abort(violation.with_traceback(None))
 
     def __restReader(self, link: Link, reader: wire.FrameReader) -> None:

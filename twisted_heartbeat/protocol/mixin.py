@@ -37,7 +37,7 @@ _NO_LIMITS = Limits.off()
 @lru_cache(maxsize=256)
 def _pingBehind(kind: Any) -> Ping | None:
     """
-    The C{sendPing} of the protocol behind the mix-in, if it can be called without arguments.
+    Return the C{sendPing} of the protocol behind the mix-in, if it can be called without arguments.
     """
     sendPing: Ping | None = getattr(super(HeartbeatMixin, kind), "sendPing", None)
     if sendPing is None:
@@ -51,7 +51,7 @@ def _pingBehind(kind: Any) -> Ping | None:
 
 def pingOf(kind: type[HeartbeatMixin]) -> Ping | None:
     """
-    How to ping over a protocol of this class; L{None} if it does not say.
+    Return what pings over a protocol of this class; L{None} if the class has no way to.
     """
     sendPing, cached = kind.sendPing, cast(Hashable, kind)
     return _pingBehind(cached) if sendPing is HeartbeatMixin.sendPing else sendPing
@@ -60,20 +60,24 @@ def pingOf(kind: type[HeartbeatMixin]) -> Ping | None:
 @implementer(IHandshakeListener)
 class HeartbeatMixin(IdleTimeoutMixin):
     """
-    Watches the link of any protocol that it is mixed into, before the protocol's own class::
+    Watches the link of any protocol.  It stands before the protocol's own class::
 
         class Sensor(HeartbeatMixin, LineReceiver):
             def sendPing(self):
                 self.sendLine(b"ping")
 
-    Every received byte is life; C{sendPing} only has to make a silent peer send some.  Without it
-    silence proves nothing, and the link is watched by keepalive and send progress only.
+    Every received byte is life, so C{sendPing} only has to make a silent peer send some.  Without
+    it silence proves nothing, and the link is watched by keepalive and send progress only.
 
-    The class attributes below hold where no factory of this package says otherwise.
+    A factory of this package overrides the class attributes below.
 
     The L{idle timeout<IdleTimeoutMixin>} of Twisted's C{TimeoutMixin} is beside the heartbeat, not
     part of it.
 
+    @cvar heartbeat: L{None} to prove nothing by silence.
+    @cvar keepAlive: L{None} to leave the operating system's options alone.
+    @cvar limits: L{None} for none.
+    @cvar clock: the global reactor's, if L{None}.
     @ivar link: the link, from C{makeConnection} on.
     """
 
@@ -91,8 +95,8 @@ class HeartbeatMixin(IdleTimeoutMixin):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """
-        Take the mix-in's place in a class in which it stands behind the protocol's own, as
-        Twisted's own protocols have their C{TimeoutMixin}.
+        Wrap C{makeConnection} in a class in which the mix-in stands behind the protocol's own
+        class, as Twisted's own protocols have their C{TimeoutMixin}.
         """
         super().__init_subclass__(**keywords)
         if cls.__isBehind():
@@ -108,7 +112,7 @@ class HeartbeatMixin(IdleTimeoutMixin):
     @classmethod
     def __isBehind(cls) -> bool:
         """
-        Whether C{makeConnection} is found in the protocol's own class, before the mix-in's.
+        Whether the protocol's own class has a C{makeConnection} that hides the mix-in's.
         """
         for kind in cls.__mro__:
             if kind is HeartbeatMixin or "_HeartbeatMixin__connects" in vars(kind):
@@ -119,11 +123,10 @@ class HeartbeatMixin(IdleTimeoutMixin):
 
     def sendPing(self, *arguments: Any, **keywords: Any) -> object:
         """
-        Make the peer speak.  What a subclass supplies, if the protocol behind the mix-in has none.
+        Make the peer speak.  A subclass supplies this, unless the protocol behind the mix-in does.
 
-        @return: may be a Deferred or a coroutine that gives the answer; it is used for the
-            round-trip time only, and its failure is no error.  What is raised before anything is
-            waited for ends the link.
+        @return: may be a Deferred or a coroutine that gives the answer.  Its time is the round-trip
+            time, and its failure is ignored.  An exception before the first C{await} ends the link.
         """
         behind = getattr(super(), "sendPing", None)
         if behind is None:
@@ -146,14 +149,14 @@ class HeartbeatMixin(IdleTimeoutMixin):
     def _heartbeatConnect(self, transport: Any, connect: Callable[[Any], object]) -> None:
         link = self.link
         if link is None or link.state == "gone":
-            link = MixedInLink(self.__terms(), UNMANAGED, self, self, pingOf(type(self)))
+            link = MixedInLink(self.__config(), UNMANAGED, self, self, pingOf(type(self)))
             setOwn(self, "link", link)
         elif link.isOver(transport):
             # The mix-in is there twice, once behind the protocol's class.
             connect(transport)
             return
         for name in MIXIN_DELIVERIES:
-            # What an earlier connection of the same instance has left.
+            # An earlier connection of the same instance may have left its covers.
             cover = getattr(self, name)
             if isinstance(cover, DeliveryCover):
                 cover.lift()
@@ -164,9 +167,10 @@ class HeartbeatMixin(IdleTimeoutMixin):
     def _heartbeatEnded(self) -> None:
         self._idleTimeoutEnded()
 
-    def __terms(self) -> LinkConfig:
+    def __config(self) -> LinkConfig:
         """
-        Those of the class's last link, where nothing else is said here: most often all are alike.
+        Return the settings of the class's last link, unless this instance has others.  Most often
+        all are alike, and thousands of links then share one object.
         """
         last, kind = self.__last, type(self)
         clock, limits, hooks = (
@@ -184,6 +188,6 @@ class HeartbeatMixin(IdleTimeoutMixin):
                 hooks=hooks,
                 name=kind.__name__,
             )
-            # Held by the terms, the clock and the hooks are no others as long as this is here.
+            # The terms keep clock and hooks alive, so no other object can have their id().
             last = kind.__last = (said, terms)
         return last[1]
