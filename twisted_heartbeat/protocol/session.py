@@ -203,7 +203,9 @@ class HeartbeatSession:
         """
         ping = self.localHello.sharedPing
         ping.advance()
-        self._writeDirect(ping.ping)
+        if not self.goodbyeSaid:
+            # Not by _writeDirect: pings and pongs are most of what an idle link does.
+            self._link.writeDirect(self._link.protocol.transport, ping.ping)
         self.expectedPong = ping.pong
 
     def pongReceived(self, pong: wire.Pong) -> None:
@@ -226,7 +228,8 @@ class HeartbeatSession:
         if self._unansweredPing is not None or link.isBufferFull:
             self._answerLater(ping.token)
         else:
-            self._writeDirect(wire.packPong(ping.token))
+            if not self.goodbyeSaid:
+                link.writeDirect(link.protocol.transport, wire.packPong(ping.token))
             self.lastSentAt = link.detector.heardAt
         if ping.hold != self._peerHold:
             self._peerHold = ping.hold

@@ -53,25 +53,18 @@ class PingRateLimit:
         """
         Take a ping out of the bucket of a link's peer.  If the bucket is empty, the link ends.
 
-        @param emptyAt: when the bucket was last empty, in seconds: what the last call has returned;
+        @param emptyAt: when the bucket was last empty, in seconds, as the last call has returned;
             L{None} for the first ping.
         """
         now = link.detector.heardAt
         if emptyAt is None:
             emptyAt = now - link.age - self.BURST
-        emptyAt = self.take(emptyAt, now)
-        if emptyAt > now:
-            self._passed(link)
-        return emptyAt
-
-    def take(self, emptyAt: float, now: float) -> float:
-        """
-        Take a ping out of a bucket.
-
-        @return: when the bucket, without the ping, would have been empty; later than C{now} if the
-            ping was not there.
-        """
         full = now - self.BURST - self.SAVED
         after = (emptyAt if emptyAt > full else full) + 1 / self.perSecond
-        # What sums of floats are wrong by does not pass the limit.
-        return now if now < after < now + _ROUNDING / self.perSecond else after
+        if after <= now:
+            return after
+        if after < now + _ROUNDING / self.perSecond:
+            # Without this, the rounding of floats would end the link of a peer that keeps the rate.
+            return now
+        self._passed(link)
+        return after
