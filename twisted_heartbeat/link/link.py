@@ -660,7 +660,7 @@ class Link:
         """
         Look again at when this end has to speak next.
         """
-        # The round pings for links that have promised less.
+        # A round pings once in an interval, which may be too late for the new promise.
         self.leaveRound()
         self._revisit()
 
