@@ -112,7 +112,7 @@ def told() -> Told:
 @pytest.fixture
 def scene(told: Told) -> Scene:
     """
-    A connection with a witness, and no link.
+    An observed connection without a link.
     """
     scene = Scene(Factory.forProtocol(Kept), Clock())
     instrument(scene.connection, FailureDetector(None, 0.0), scene.clock.seconds, told)
@@ -120,7 +120,7 @@ def scene(told: Told) -> Scene:
     return scene
 
 
-# The witness.
+# The observed connection.
 
 
 def test_straight(scene: Scene, told: Told) -> None:

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
+from ..batching.batcher import batcherFor
 from ..core.causes import Cause
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..core.text import printable, textOf
@@ -27,6 +28,7 @@ from .hooks import LinkHooks
 from .usercode import runHook
 
 if TYPE_CHECKING:
+    from ..batching.batcher import Batcher
     from .interfaces import PingLimit
 
 _log = SafeLogger("twisted_heartbeat")
@@ -84,6 +86,9 @@ class LinkConfig:
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar pingLimit: counts the peers' pings; L{None} if they may send any number.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
+    @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
+        environment.
+    @ivar batcher: batches the links of this clock.
     """
 
     clock: IReactorTime
@@ -98,6 +103,13 @@ class LinkConfig:
     pingLimit: PingLimit | None = None
     strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
+    batching: bool | None = None
+    if TYPE_CHECKING:
+        # No field, because each makes the import slower; but set for each instance.
+        batcher: Batcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batcher", batcherFor(self.clock, self.batching))
 
     def callHook(
         self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None

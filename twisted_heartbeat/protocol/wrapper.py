@@ -27,6 +27,7 @@ from ..link.hooks import LinkHooks
 from ..link.link import Link, UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
+from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
@@ -200,10 +201,6 @@ def defaultLinkName(factory: object) -> str:
     return getattr(protocol, "__name__", None) or type(factory).__name__
 
 
-_PLACES = ("_hostText", "_host", "_path", "_executable")
-"""Attributes in which Twisted's endpoints keep their destination."""
-
-
 def placeOf(endpoint: object) -> str:
     """
     Return an endpoint's destination, for the log: a host and port, a path, or a program.
@@ -212,13 +209,12 @@ def placeOf(endpoint: object) -> str:
     """
     layer = endpoint
     for _ in range(_MAX_WRAPPERS):
-        fields: dict[str, Any] = getattr(layer, "__dict__", {})
-        place = next((fields[name] for name in _PLACES if fields.get(name)), None)
+        place = targetOfEndpoint(layer)
         if place is not None:
             text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
-            port = fields.get("_port")
+            port = portOfEndpoint(layer)
             return text if port is None else f"{text}:{port}"
-        layer = fields.get("_wrappedEndpoint")
+        layer = wrappedEndpoint(layer)
     return ""
 
 
