@@ -292,7 +292,7 @@ class Tunnel(HeartbeatProtocol):
         Close, once the carried protocol has written its last.  The link says goodbye, and the peer
         closes.
         """
-        if self._known.state not in ("closing", "gone"):
+        if not self._known.state.isEnding:
             self.inside.finish()
             self.stopReading()
             self._close()
@@ -305,7 +305,7 @@ class Tunnel(HeartbeatProtocol):
 
     def _close(self) -> None:
         link = self._known
-        if link.state not in ("closing", "gone"):
+        if not link.state.isEnding:
             self._release()
             link.close()
 

@@ -70,6 +70,7 @@ from ..transport.tls import (
 )
 from .config import peerName, plainAddress
 from .politeclose import CloseStep, PoliteClose
+from .state import LinkState
 from .teardown import Ending
 from .usercode import runCleanups, startPing
 from .writes import STALL_LOOKS, Sending
@@ -191,7 +192,8 @@ class Link:
 
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
-    @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
+    @ivar state: a L{LinkState}, equal to its name: C{"new"}, C{"handshaking"}, C{"alive"},
+        C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
@@ -280,7 +282,7 @@ class Link:
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
-        self.state = "new"
+        self.state = LinkState.NEW
         self.expectedPong: bytes | None = None
         self.keepAlive: Applied | None = None
         self.agreement: Negotiated | None = None
@@ -498,7 +500,7 @@ class Link:
         if handshakes:
             forwardHandshake(transport, self._outerProtocol)
         if proxied or handshakes:
-            self.state = "handshaking"
+            self.state = LinkState.HANDSHAKING
             self._deadline = now + (self._config.limits.connectTimeout or inf)
             self._revisit()
         else:
@@ -557,7 +559,7 @@ class Link:
         """
         Whether it is up, as far as anybody knows.
         """
-        return self.state in ("alive", "suspected")
+        return self.state.isUp
 
     @property
     def cleaned(self) -> bool:
@@ -740,7 +742,7 @@ class Link:
         cause = self._causeOf(reason)
         self.leaveTalkerScan()
         self.teardown.closing = None
-        self.state = "gone"
+        self.state = LinkState.GONE
         self._wheel.cancel(self)
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
@@ -972,7 +974,7 @@ class Link:
             read: for a server that has no room for more of these.
         @return: as L{whenGone}.
         """
-        if self.state not in ("closing", "gone"):
+        if not self.state.isEnding:
             self.leaveRound()
             self._sendGoodbye()
             self.recordCause(cause or ClosedHere())
@@ -1267,7 +1269,7 @@ class Link:
         """
         Begin to listen.
         """
-        self.state = "alive"
+        self.state = LinkState.ALIVE
         self._establishedAt = now
         if self.watch == "keepalive":
             return
@@ -1420,11 +1422,11 @@ class Link:
             answer.addBoth(self._pingAnswered, now)
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
-        if self.state in ("alive", "suspected") and self.detector.heardAt > pingedAt:
+        if self.state.isUp and self.detector.heardAt > pingedAt:
             self.detector.rtt = self.seconds() - pingedAt
 
     def _suspect(self, now: float) -> None:
-        self.state = "suspected"
+        self.state = LinkState.SUSPECTED
         if self._connection is not None:
             self._connection.notifyOnRead = True
         self._sendPing(now)
@@ -1433,7 +1435,7 @@ class Link:
             self._config.callHook("suspected", self)
 
     def _recover(self) -> None:
-        self.state = "alive"
+        self.state = LinkState.ALIVE
         self._announce("recovered")
         self._config.callHook("recovered", self)
 
@@ -1638,7 +1640,7 @@ class Link:
 
     def _enterClosing(self) -> None:
         if self.state != "closing":
-            self.state = "closing"
+            self.state = LinkState.CLOSING
             if self._probes is not None:
                 self._probes.tell(False)
             self.owner.linkClosing(self)
@@ -1796,7 +1798,7 @@ class Link:
         if self.state == "gone" and not self._closesOn:
             return None
         when = self._deadline
-        if self.state not in ("closing", "gone"):
+        if not self.state.isEnding:
             when = min(when, self.detector.due, self._stallLook(), self._promiseDue)
         return when if when < inf else None
 

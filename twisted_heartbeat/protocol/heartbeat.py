@@ -17,7 +17,6 @@ from ..core import wire
 from ..core.causes import ClosedHere, PeerClosed, ProtocolViolation
 from ..core.wire.negotiation import Negotiated
 from ..logs import SafeLogger
-from .mixedlink import _OVER
 from .mixin import HeartbeatMixin
 from .overrides import _forget
 from .session import LocalHello, _resting
@@ -51,7 +50,7 @@ class _Greeting(Protocol):
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         link = self.link
         # To say hello is to set the manner.
-        if link is not None and link.heartbeatSender is None and link.state not in _OVER:
+        if link is not None and link.heartbeatSender is None and not link.state.isEnding:
             kind: Any = type(self)
             link.abort(ClosedHere(_complaint(kind)))
 
@@ -176,7 +175,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         See C{IProtocol}.
         """
         link = self.__link()
-        if link.state in _OVER:
+        if link.state.isEnding:
             # It may be the rest of a frame whose beginning was thrown away.
             return
         reader = self.__reader
@@ -187,7 +186,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
                 return
             reader = self.__reader = reader or wire.StreamReader.opened(self.maxMessage)
             for one in reader.receive(data):
-                if link.state in _OVER:
+                if link.state.isEnding:
                     break
                 self.frameReceived(one)
             self.__restReader(link, reader)

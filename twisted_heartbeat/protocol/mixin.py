@@ -26,7 +26,7 @@ from ..timing.deadline import cancelCalls
 from ..timing.monotonic import clockFor
 from ..transport.layers import abort
 from .delivery import MIXIN_DELIVERIES
-from .mixedlink import _OVER, MixedInLink
+from .mixedlink import MixedInLink
 from .overrides import _Cover, _put
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class HeartbeatMixin(TimeoutMixin):
         The protocol has been told to close the connection in its own way, which a dead peer may
         never answer.
         """
-        if link.state in _OVER or self.__timeoutCall is not None:
+        if link.state.isEnding or self.__timeoutCall is not None:
             return
         limit = link.closeTimeout
         if limit is not None:
