@@ -25,6 +25,7 @@ from zope.interface import directlyProvides, providedBy
 
 from ..core.causes import Cause, ConnectFailed, HandshakeFailed
 from ..core.diagnosis import causeOfFailure
+from ..link.owner import LinkOwner
 from ..link.usercode import cancel
 from ..protocol.wrapper import attachLink
 from ..timing.deadline import PeerDeadline, cancelCalls
@@ -67,7 +68,7 @@ def failureOf(cause: Cause) -> Failure:
     return Failure(raised if standsFor and raised is not None else cause)
 
 
-class EndpointAttempt:
+class EndpointAttempt(LinkOwner):
     """
     One try of a service to connect, and the link that it leads to.  It owns that link.
     """
@@ -132,39 +133,17 @@ class EndpointAttempt:
         return linked
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if self._cause is not None:
             link.abort(self._cause)
         self._reportWhenComplete()
 
-    def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if self._reported:
             self._driver.linkLost(link, cause)
             return
         self._cause = self._cause or cause
         link.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
-
-    def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-
-    def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        link.pingsLeft = -1
 
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:

@@ -26,6 +26,7 @@ from ..core.reconnector import Reconnector, State
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
+from ..link.owner import LinkOwner
 from ..logs import SafeLogger
 from ..protocol.wrapper import attachLink
 from ..timing.monotonic import clockFor
@@ -49,7 +50,7 @@ class _Declined(Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
-class _ConnectorDriver(_PreparingDriver):
+class _ConnectorDriver(_PreparingDriver, LinkOwner):
     """
     Has one connector of a factory connect again.
 
@@ -176,9 +177,6 @@ class _ConnectorDriver(_PreparingDriver):
     # What the link tells.
 
     def linkReady(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._underWay = True
         if self.supervision.state is not State.CONNECTING:
             self._begin()
@@ -188,21 +186,10 @@ class _ConnectorDriver(_PreparingDriver):
         self.obey(self.supervision.connected())
 
     def linkProven(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         if link is self.link and self.supervision.state is State.CONNECTED:
             self._proveEarly()
 
-    def linkClosing(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
         self._ended, self._reason = link, cause
         self._connectors.heedReset()
         if link is self.link:
@@ -211,12 +198,6 @@ class _ConnectorDriver(_PreparingDriver):
             # Its TLS handshake was not completed.
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
-
-    def pingLimitReached(self, link: Link) -> None:
-        """
-        See L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-        """
-        link.pingsLeft = -1
 
     def _wasProven(self, link: Link, cause: Cause) -> bool:
         """

@@ -85,7 +85,8 @@ if TYPE_CHECKING:
     from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import Door, HeartbeatSender, Owner
+    from .interfaces import Door, HeartbeatSender
+    from .owner import LinkOwner
 
 _log = SafeLogger()
 
@@ -110,60 +111,6 @@ def linkInCleanup() -> Link | None:
     """
     link = _inCleanup.get()
     return None if link is None or link.cleaned else link
-
-
-class UnmanagedOwner:
-    """
-    The owner of a link that nobody prepares and nobody replaces, until it is connected.
-    """
-
-    def linkReady(self, link: Link) -> None:
-        """
-        Ready is as good as connected.
-        """
-        if not link.isHealthCheck:
-            link.owner = _CONNECTED
-            link.announceConnected()
-
-    def linkProven(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        if link.isServerSide:
-            link.cleanUpStranger()
-        else:
-            link.cleanUp()
-
-    def linkClosing(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-    def pingLimitReached(self, link: Link) -> None:
-        """
-        It may ping as often as it likes.
-        """
-        link.pingsLeft = -1
-
-
-class _Connected(UnmanagedOwner):
-    """
-    The same, once the link is connected.
-    """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        link.cleanUp()
-
-
-_CONNECTED = _Connected()
 
 
 class PendingProbes:
@@ -248,7 +195,7 @@ class Link:
     def __init__(
         self,
         terms: LinkConfig,
-        owner: Owner,
+        owner: LinkOwner,
         protocol: Any,
         door: Door,
         ping: Ping | None = None,

@@ -21,7 +21,7 @@ from ..core.causes import PeerSilent
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
-from ..link.link import UnmanagedOwner
+from ..link.owner import UnmanagedOwner
 from ..timing.deadline import cancelCalls
 from ..timing.monotonic import clockFor
 from ..transport.layers import abort

@@ -24,7 +24,8 @@ from zope.interface import Declaration, directlyProvides, providedBy
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..link.hooks import LinkHooks
-from ..link.link import Link, UnmanagedOwner
+from ..link.link import Link
+from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
@@ -34,7 +35,7 @@ from .proxy import ProtocolProxy
 
 if TYPE_CHECKING:
     from ..link.config import Ping
-    from ..link.interfaces import Owner
+    from ..link.owner import LinkOwner
 
 
 _MAX_WRAPPERS = 8
@@ -58,7 +59,7 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
-    def __init__(self, protocol: Any, terms: LinkConfig, owner: Owner) -> None:
+    def __init__(self, protocol: Any, terms: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
         self._keep("link", Link(terms, owner, protocol, self))
         self._keep("dataReceived", self._dataHeard)
@@ -134,7 +135,7 @@ class _InnerLink(MixedInLink):
     __slots__ = ("_wrapper",)
 
     def __init__(
-        self, terms: LinkConfig, owner: Owner, protocol: HeartbeatMixin, wrapper: Any
+        self, terms: LinkConfig, owner: LinkOwner, protocol: HeartbeatMixin, wrapper: Any
     ) -> None:
         super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
         self._wrapper = wrapper
@@ -182,7 +183,7 @@ def _insideOf(protocol: Any) -> HeartbeatMixin | None:
     return None
 
 
-def attachLink(protocol: Any, terms: LinkConfig, owner: Owner) -> tuple[Any, Link]:
+def attachLink(protocol: Any, terms: LinkConfig, owner: LinkOwner) -> tuple[Any, Link]:
     """
     Give a protocol a link.  A protocol with a place for a link has it there, also inside of
     wrappers of Twisted's.  Otherwise a L{WrappedProtocol} has it, and so it does around wrappers if
@@ -307,7 +308,7 @@ class HeartbeatFactory:
         self._strangers.stop()
         self.wrappedFactory.doStop()
 
-    def owner(self) -> Owner:
+    def owner(self) -> LinkOwner:
         """
         Who hears of the next link's turns.
         """
