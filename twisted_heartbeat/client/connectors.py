@@ -25,6 +25,7 @@ from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
+from ..link.events import observersOf
 from ..link.hooks import LinkHooks
 from ..link.owner import LinkOwner
 from ..logs import SafeLogger
@@ -449,8 +450,8 @@ class _Connectors:
         """
         What their links have in common.
         """
-        of = self._factory
-        settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
+        of, hooks = self._factory, observersOf(self._factory.hooks)
+        settings = of.clock, of.heartbeat, of.keepAlive, of.limits, hooks, of.ping, of.name
         if self._terms is None or settings != self._settings:
             self.requireSettings()
             self._settings = settings
@@ -459,7 +460,7 @@ class _Connectors:
                 heartbeat=of.heartbeat,
                 keepAlive=of.keepAlive,
                 limits=of.limits or Limits.off(),
-                hooks=of.hooks or LinkHooks(),
+                hooks=hooks,
                 ping=of.ping,
                 # A subclass may have a method of this name, for example.
                 name=of.name if of.name and isinstance(of.name, str) else type(of).__name__,
@@ -476,12 +477,14 @@ class _Connectors:
             "heartbeat": Heartbeat,
             "keepAlive": KeepAlive,
             "limits": Limits,
-            "hooks": LinkHooks,
         }
         for field, kind in allowed.items():
             value = getattr(self._factory, field)
             if value is not None and not isinstance(value, kind):
                 _complain(self._factory, field, value, f"a {kind.__name__} or None")
+        hooks = self._factory.hooks
+        if not all(isinstance(observer, LinkHooks) for observer in observersOf(hooks)):
+            _complain(self._factory, "hooks", hooks, "a LinkHooks, a list of them or None")
         for field in ("ping", "prepareConnection"):
             value = getattr(self._factory, field)
             if value is not None and not callable(value):

@@ -17,7 +17,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import LogLevel
 
 from ..core import commands as orders
 from ..core.backoff import Backoff, requestedDelay
@@ -201,13 +200,12 @@ class Driver:
         )
 
     def _attempt(self, order: orders.Attempt) -> None:
-        self.terms.announce("connecting", attempt=order.number)
         words = "Attempt {attempt} could not begin"
         error = guarded(_log, words, self.attempt, order.number, attempt=order.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
             self.obey(self.supervision.failed(causeOfFailure(error), self.now))
-        self.terms.callHook("connecting", order.number)
+        self.terms.events.emit("connecting", order.number)
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
@@ -245,10 +243,7 @@ class Driver:
             return
         retry = order.retry
         self._wait = self.terms.clock.callLater(retry.delay, self._wakened, retry)
-        self.terms.announce(
-            "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
-        )
-        self.terms.callHook("retrying", retry)
+        self.terms.events.emit("retrying", retry)
 
     def _wakened(self, retry: Retry) -> None:
         """
@@ -271,6 +266,5 @@ class Driver:
         self._wait = None
 
     def _giveUp(self, cause: Cause) -> None:
-        self.terms.announce("gaveUp", LogLevel.error, cause=cause)
         self.gaveUp(cause)
-        self.terms.callHook("gaveUp", cause)
+        self.terms.events.emit("gaveUp", cause)

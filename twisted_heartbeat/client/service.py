@@ -20,9 +20,8 @@ from ..core.causes import ClosedHere
 from ..core.proof import isProven
 from ..core.reconnector import State
 from ..core.settings import Heartbeat, KeepAlive, Limits
+from ..link.cleanups import linkInCleanup
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
-from ..link.link import linkInCleanup
 from ..logs import SafeLogger
 from ..protocol.wrapper import defaultLinkName, placeOf
 from ..timing.deadline import cancelCalls
@@ -34,6 +33,7 @@ from .rounds import ANSWER_WITHIN, AttemptRound
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.config import Ping
+    from ..link.hooks import Hooks
     from ..link.link import Link
     from .attempt import PrepareConnection
 
@@ -294,7 +294,7 @@ class HeartbeatClientService(Service):
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
         limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
+        hooks: Hooks | None = None,
         ping: Ping | None = None,
         name: str | None = None,
     ) -> None:
@@ -312,7 +312,7 @@ class HeartbeatClientService(Service):
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
-        @param hooks: who hears of all that.
+        @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param name: what the log calls its links; by default the protocol's name and the places
             that the endpoints lead to.
@@ -330,7 +330,7 @@ class HeartbeatClientService(Service):
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
             "limits": limits or Limits.off(),
-            "hooks": hooks or LinkHooks(),
+            "hooks": hooks,
             "ping": ping,
             "name": name or _defaultName(factory, endpoints),
         }

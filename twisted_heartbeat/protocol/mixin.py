@@ -20,7 +20,6 @@ from zope.interface import implementer
 from ..core.causes import PeerSilent
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
 from ..link.owner import UnmanagedOwner
 from ..timing.deadline import cancelCalls
 from ..timing.monotonic import clockFor
@@ -31,11 +30,11 @@ from .overrides import _Cover, _put
 
 if TYPE_CHECKING:
     from ..link.config import Ping
+    from ..link.hooks import Hooks
     from ..link.link import Link
 
 
 UNMANAGED = UnmanagedOwner()
-_NO_HOOKS = LinkHooks()
 _NO_LIMITS = Limits.off()
 
 
@@ -86,7 +85,7 @@ class HeartbeatMixin(TimeoutMixin):
     heartbeat: Heartbeat | None = Heartbeat()
     keepAlive: KeepAlive | None = KeepAlive()
     limits: Limits | None = Limits()
-    hooks: LinkHooks | None = None
+    hooks: Hooks | None = None
     clock: IReactorTime | None = None
 
     link: MixedInLink | None = None
@@ -198,11 +197,7 @@ class HeartbeatMixin(TimeoutMixin):
         Those of the class's last link, where nothing else is said here: most often all are alike.
         """
         last, kind = self.__last, type(self)
-        clock, limits, hooks = (
-            clockFor(self.clock),
-            self.limits or _NO_LIMITS,
-            self.hooks or _NO_HOOKS,
-        )
+        clock, limits, hooks = clockFor(self.clock), self.limits or _NO_LIMITS, self.hooks
         said = (kind.__name__, self.heartbeat, self.keepAlive, limits, id(clock), id(hooks))
         if last is None or said != last[0]:
             terms = LinkConfig(

@@ -23,7 +23,6 @@ from zope.interface import Declaration, directlyProvides, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
 from ..link.link import Link
 from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
@@ -35,6 +34,7 @@ from .proxy import ProtocolProxy
 
 if TYPE_CHECKING:
     from ..link.config import Ping
+    from ..link.hooks import Hooks
     from ..link.owner import LinkOwner
 
 
@@ -249,7 +249,7 @@ class HeartbeatFactory:
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
         limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
+        hooks: Hooks | None = None,
         ping: Ping | None = None,
         clock: IReactorTime | None = None,
         name: str | None = None,
@@ -258,6 +258,7 @@ class HeartbeatFactory:
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
+        @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param clock: the global reactor's, if L{None}.
         @param name: what the log calls its links.
@@ -269,7 +270,7 @@ class HeartbeatFactory:
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
             "limits": limits or Limits.off(),
-            "hooks": hooks or LinkHooks(),
+            "hooks": hooks,
             "ping": ping,
             "name": name or defaultLinkName(wrappedFactory),
             "strangers": self._strangers,
