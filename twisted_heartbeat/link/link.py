@@ -806,7 +806,6 @@ class Link:
 
         @param f: may return a Deferred or a coroutine.
         """
-
         name = printable(textOf(getattr(f, "__qualname__", None) or f))
         cleanup = Cleanup(name, partial(f, *arguments, **keywords))
         if not self.teardown.addCleanup(cleanup):
@@ -886,8 +885,8 @@ class Link:
 
     def release(self) -> None:
         """
-        End the link now if it is closing politely, because another link waits for its end.  The
-        connection is closed further by itself.
+        End the link now if it is closing politely, because another link waits for its end.  Its
+        connection is still closed politely.
         """
         if self._teardown is not None:
             self._teardown.release()
