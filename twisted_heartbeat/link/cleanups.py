@@ -60,35 +60,29 @@ class Cleanup:
         self.timeout = timeout
 
 
-def runCleanupsOf(
-    link: Link, cleanups: Iterable[Cleanup], clock: IReactorTime, timeout: float | None
-) -> Deferred[None]:
-    """
-    Run the cleanups of a link, as L{runCleanups}.  While one is running, L{linkInCleanup} returns
-    the link.
-    """
-    token = _inCleanup.set(link)
-    try:
-        return runCleanups(cleanups, clock, timeout)
-    finally:
-        _inCleanup.reset(token)
-
-
 def runCleanups(
-    cleanups: Iterable[Cleanup], clock: IReactorTime, timeout: float | None
+    cleanups: Iterable[Cleanup],
+    clock: IReactorTime,
+    timeout: float | None,
+    link: Link | None = None,
 ) -> Deferred[None]:
     """
     Run each cleanup after the other has finished.
 
     @param timeout: seconds for all of them; L{None} for no limit.
+    @param link: what L{linkInCleanup} returns in a cleanup.
     @return: always fires, with L{None}.
     """
     left = iter(cleanups)
     overdue: set[Cleanup] = set()
-    for cleanup in left:
-        running = _start(cleanup, overdue)
-        if not running.called or running.paused:
-            return _runSlowly(cleanup, running, left, overdue, clock, timeout)
+    token = _inCleanup.set(link)
+    try:
+        for cleanup in left:
+            running = _start(cleanup, overdue)
+            if not running.called or running.paused:
+                return _runSlowly(cleanup, running, left, overdue, clock, timeout)
+    finally:
+        _inCleanup.reset(token)
     return succeed(None)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
@@ -73,12 +74,6 @@ def runHook(
     return maybeDeferred(hook, *arguments).addCallbacks(lambda _: None, logged)
 
 
-def _observe(observer: LinkHooks, event: str, details: tuple[object, ...]) -> object:
-    # Looked up here, because an object of the application's may lack the method, which is then
-    # logged as if the method had failed.
-    return getattr(observer, event)(*details)
-
-
 class LinkEvents:
     """
     The observers of all links of one factory or service.
@@ -107,12 +102,14 @@ class LinkEvents:
         @param failed: called with each exception of an observer, once it is logged.
         @return: fires when all observers have finished.  Cancelling it cancels the others.
         """
+        # An object of the application's may lack the method.  That is logged like its failure.
+        call = methodcaller(event, *details)
         overdue: list[str] = []
-        running = [
-            runHook(event, _observe, observer, event, details, failed=failed, overdue=overdue)
-            for observer in self._observers
-        ]
-        pending = [hook for hook in running if not hook.called or hook.paused]
+        pending = []
+        for observer in self._observers:
+            running = runHook(event, call, observer, failed=failed, overdue=overdue)
+            if not running.called or running.paused:
+                pending.append(running)
         if not pending:
             return succeed(None)
 
@@ -182,10 +179,20 @@ class LogObserver(LinkHooks):
         self.write("recovered", **link.eventFields())
 
     def disconnected(self, link: Link, cause: Cause) -> None:
-        self._limit(link, cause, partial(self._logDisconnected, link, cause))
+        limit = link.teardown.logLimit
+        if limit is None:
+            self._writeDisconnected(link, cause)
+        else:
+            write = partial(self._writeDisconnected, link, cause)
+            limit.log(type(cause), link.seconds(), timerWheelFor(link.clock), write)
 
     def refused(self, link: Link, cause: Cause) -> None:
-        self._limit(link, cause, partial(self._logRefused, link, cause))
+        limit = link.teardown.logLimit
+        if limit is None:
+            self._writeRefused(link, cause)
+        else:
+            write = partial(self._writeRefused, link, cause)
+            limit.log(type(cause), link.seconds(), timerWheelFor(link.clock), write)
 
     def retrying(self, retry: Retry) -> None:
         delay = round(retry.delay, 3)
@@ -194,20 +201,11 @@ class LogObserver(LinkHooks):
     def gaveUp(self, cause: Cause) -> None:
         self.write("gaveUp", LogLevel.error, cause=cause)
 
-    def _limit(self, link: Link, cause: Cause, log: Callable[..., object]) -> None:
+    def _writeDisconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
         """
-        Log the end of a link, unless its owner limits how many ends with one kind of cause are
-        logged.
-
-        @param log: takes the number of ends that were left out, if there is a limit.
+        @param others: how many ends with this kind of cause were left out before this one; L{None}
+            if the link's owner does not limit them.
         """
-        limit = link.teardown.logLimit
-        if limit is None:
-            log()
-        else:
-            limit.log(type(cause), link.seconds(), timerWheelFor(link.clock), log)
-
-    def _logDisconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
         fields: dict[str, object] = {} if others is None else {"others": others}
         # Port scans and health checks leave in these ways, and need no warning.
         usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
@@ -215,7 +213,7 @@ class LogObserver(LinkHooks):
         fields |= {"cause": cause, "evidence": _evidenceFields(cause.evidence)}
         self.write("disconnected", level, **link.eventFields(), **fields)
 
-    def _logRefused(self, link: Link, cause: Cause, others: int | None = None) -> None:
+    def _writeRefused(self, link: Link, cause: Cause, others: int | None = None) -> None:
         fields: dict[str, object] = {} if others is None else {"others": others}
         fields |= {"cause": cause, "name": link.name}
         self.write("refused", LogLevel.warn, **link.eventFields(), **fields)

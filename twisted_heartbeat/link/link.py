@@ -62,7 +62,7 @@ from ..transport.tls import (
     handshakeRejected,
     usesTLS,
 )
-from .cleanups import Cleanup, runCleanupsOf
+from .cleanups import Cleanup, runCleanups
 from .config import peerName, plainAddress
 from .handshake import HandshakeTimeout
 from .state import LinkState
@@ -810,7 +810,7 @@ class Link:
         cleanup = Cleanup(name, partial(f, *arguments, **keywords))
         if not self.teardown.addCleanup(cleanup):
             config = self._config
-            runCleanupsOf(self, [cleanup], config.clock, config.limits.cleanupTimeout)
+            runCleanups([cleanup], config.clock, config.limits.cleanupTimeout, self)
 
     def send(self, data: bytes) -> Deferred[None]:
         """

@@ -42,7 +42,7 @@ from ..logs import SafeLogger, guarded
 from ..timing.wheel import reactorStopped, timerWheelFor
 from ..transport.layers import abort, findConnection, isClosingLocally
 from ..transport.tls import certificateRefused, usesTLS
-from .cleanups import Cleanup, runCleanupsOf
+from .cleanups import Cleanup, runCleanups
 from .politeclose import CloseStep, PoliteClose
 from .state import LinkState
 
@@ -184,7 +184,8 @@ class Teardown:
         @param timeout: seconds without progress, after which the link is aborted; L{None} for no
             limit.
         """
-        link = self._linkThere
+        link = self._link
+        assert link is not None
         transport = link._transport
         if link.heartbeatSender is not None:
             words = "{link} could not say goodbye"
@@ -208,7 +209,8 @@ class Teardown:
         Limit a polite close that the application or the peer's TLS has begun.  Nothing is heard any
         more, and Twisted would wait for ever on a buffer that cannot drain.
         """
-        link = self._linkThere
+        link = self._link
+        assert link is not None
         self.recordCause(cause, link.seconds())
         self._limitClosing(link, link.closeTimeout)
         self._due = min(self._due, link.detector.deadline)
@@ -218,7 +220,8 @@ class Teardown:
         """
         End the link at once, as L{Link.abort}.
         """
-        link = self._linkThere
+        link = self._link
+        assert link is not None
         self.recordCause(cause, link.seconds())
         link.enterClosing()
         if self._abortTurnsLeft is not None:
@@ -240,11 +243,6 @@ class Teardown:
             if not closing.over:
                 self._link, self._closing, self._due = link, closing, due
                 self._schedule(link)
-
-    @property
-    def _linkThere(self) -> Link:
-        assert self._link is not None
-        return self._link
 
     def _limitClosing(self, link: Link, timeout: float | None) -> None:
         link.enterClosing()
@@ -329,7 +327,8 @@ class Teardown:
 
         @return: why.
         """
-        link = self._linkThere
+        link = self._link
+        assert link is not None
         cause = self._causeOfLoss(link, reason)
         self._closing = None
         self._due = inf
@@ -354,15 +353,15 @@ class Teardown:
         cleanups, self._cleanups = self._cleanups, None
         if cleanups is None:
             return succeed(None)
-        link, cause = self._linkThere, self.cause
-        assert cause is not None
+        link, cause = self._link, self.cause
+        assert link is not None and cause is not None
         self.logLimit = limit
         # A wrapper and its link refer to each other: no collector shall be needed for them.
         del link._outerProtocol
         event, config = "refused" if self.refused else "disconnected", link._config
         first = Cleanup(f"{event} hook", partial(config.events.emit, event, link, cause))
         steps = [first, *reversed(cleanups)]
-        done = runCleanupsOf(link, steps, config.clock, config.limits.cleanupTimeout)
+        done = runCleanups(steps, config.clock, config.limits.cleanupTimeout, link)
         return done.addCallback(lambda _: self._finish())
 
     def whenCleaned(self) -> Deferred[Cause]:
