@@ -54,29 +54,29 @@ class Ours:
     def __init__(self, draw: random.Random, backoff: Backoff = Backoff()) -> None:
         self._draw = draw.random
         self._backoff = backoff
-        self._supervision = Reconnector(lambda failures, attempts, elapsed: False)
-        self._supervision.start()
-        self._supervision.connected()
-        self._supervision.prepared()
+        self._reconnector = Reconnector(lambda failures, attempts, elapsed: False)
+        self._reconnector.start()
+        self._reconnector.connected()
+        self._reconnector.prepared()
 
     def lost(self, now: float) -> float:
         """
         As the driver: the loss, and then that the cleanups have run.
         """
-        self._supervision.lost(PeerReset(), now, proven=True)
-        return self._wait(self._supervision.cleaned(now), now)
+        self._reconnector.lost(PeerReset(), now, proven=True)
+        return self._wait(self._reconnector.cleaned(now), now)
 
     def refused(self, now: float) -> float:
         """
         As the driver: the end of the wait, and then what the attempt came to.
         """
-        self._supervision.waited()
-        return self._wait(self._supervision.failed(refusal(), now), now)
+        self._reconnector.waited()
+        return self._wait(self._reconnector.failed(refusal(), now), now)
 
-    def _wait(self, orders: list[Command], now: float) -> float:
-        [choose] = [order for order in orders if isinstance(order, ChooseDelay)]
+    def _wait(self, commands: list[Command], now: float) -> float:
+        [choose] = [command for command in commands if isinstance(command, ChooseDelay)]
         delay = self._backoff.delay(choose.attempt, choose.cause, self._draw)
-        [wait] = self._supervision.chosen(delay, now)
+        [wait] = self._reconnector.delayChosen(delay, now)
         assert isinstance(wait, Wait)
         return wait.retry.delay
 

@@ -95,7 +95,7 @@ def _python() -> Iterator[Entry]:
                 yield full, "method", f"{page}#{full}"
 
 
-# Those that our docstrings and pages link to.
+# The modules to which docstrings and pages link.
 TWISTED_MODULES = [
     "twisted.application.internet",
     "twisted.application.service",

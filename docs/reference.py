@@ -4,9 +4,9 @@
 """
 How pydoctor reads this package.
 
-pydoctor shows what C{twisted_heartbeat/__init__.py} re-exports as if it were written there, and
-then looks there for the names in its docstrings and annotations, where they are not imported. Here
-they are also looked for where the thing was written.
+pydoctor shows what C{twisted_heartbeat/__init__.py} re-exports as if it were written there. It then
+looks there for the names in docstrings and annotations, where they are not imported. The mix-ins of
+this module look for such a name in the module of origin as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydoctor import extensions, model
 
 class _AtHome:
     """
-    What remembers the module it was written in.
+    An object that remembers the module in which it was written.
     """
 
     def setup(self) -> None:
@@ -48,7 +48,7 @@ class _Attribute(_AtHome, extensions.AttributeMixin):
 
 def setup_pydoctor_extension(registrar: extensions.ExtRegistrar) -> None:
     """
-    Called by pydoctor.
+    Register the mix-ins. pydoctor calls this.
     """
     registrar.register_mixin(_Class, _Function, _Attribute)
 

@@ -393,5 +393,5 @@ class Kernel:
             window=1000,
             probes=0,
             rtt=0.1,
-            _fall=fall or VerdictBatch(1),
+            _batch=fall or VerdictBatch(1),
         )

@@ -25,13 +25,13 @@ from twisted_heartbeat.core.causes import (
     KeepAliveExpired,
     LinkLost,
     NetworkUnreachable,
-    Pace,
     PeerClosed,
     PeerHung,
     PeerReset,
     PeerSilent,
     PermanentFailure,
     ProtocolViolation,
+    RetryPace,
     SendFailed,
     SendStalled,
 )
@@ -130,15 +130,15 @@ def test_hasWhatTwistedsConnectErrorHas() -> None:
     assert [kind().osError for kind in kinds] == [None] * 5
 
 
-def test_pace() -> None:
+def test_paceOfEachCause() -> None:
     """
     Each cause is retried at its own pace, and only a person's word stops it.
     """
-    assert {cause for cause in ALL if cause.pace is Pace.SLOWLY} == SLOWLY
-    assert {cause for cause in ALL if cause.pace is Pace.NEVER} == {PermanentFailure}
+    assert {cause for cause in ALL if cause.pace is RetryPace.SLOW} == SLOWLY
+    assert {cause for cause in ALL if cause.pace is RetryPace.NEVER} == {PermanentFailure}
 
 
-def test_fleetWide() -> None:
+def test_causesOfAWholeFleetAreMarked() -> None:
     """
     What everybody at the same peer sees in the same instant is marked, and nothing else.
     """
@@ -146,7 +146,7 @@ def test_fleetWide() -> None:
 
 
 @pytest.mark.parametrize("cause", ALL)
-def test_pickles(cause: type[Cause]) -> None:
+def test_causesCanBePickled(cause: type[Cause]) -> None:
     """
     A cause keeps its class and its words on the way to another process.
     """
@@ -188,7 +188,7 @@ def test_fellTogether() -> None:
     Links of one fall all know, in the end, how many they were; a lone link is one.
     """
     fall = VerdictBatch()
-    first = Evidence(_fall=fall)
+    first = Evidence(_batch=fall)
     fall.links = 3
     assert (first.simultaneousVerdicts, Evidence().simultaneousVerdicts) == (3, 1)
 
@@ -307,19 +307,26 @@ def test_causePassesThrough(cause: type[Cause]) -> None:
 @pytest.mark.parametrize(
     ("raised", "kind", "pace", "fleetWide"),
     [
-        (error.ConnectionRefusedError(), ConnectFailed, Pace.NOW, True),
-        (error.DNSLookupError("no such host"), ConnectFailed, Pace.SLOWLY, False),
-        (error.NoRouteError(), ConnectFailed, Pace.SLOWLY, False),
-        (error.NoRouteError(errno.EHOSTUNREACH, "no route"), HostUnreachable, Pace.SLOWLY, False),
-        (error.ConnectError(errno.ENETUNREACH), NetworkUnreachable, Pace.SLOWLY, False),
-        (error.TCPTimedOutError(errno.ETIMEDOUT), ConnectFailed, Pace.NOW, False),
-        (error.TimeoutError(), ConnectFailed, Pace.NOW, False),
-        (error.ConnectError(), ConnectFailed, Pace.NOW, False),
-        (ValueError("prepare"), ConnectFailed, Pace.NOW, False),
+        (error.ConnectionRefusedError(), ConnectFailed, RetryPace.NORMAL, True),
+        (error.DNSLookupError("no such host"), ConnectFailed, RetryPace.SLOW, False),
+        (error.NoRouteError(), ConnectFailed, RetryPace.SLOW, False),
+        (
+            error.NoRouteError(errno.EHOSTUNREACH, "no route"),
+            HostUnreachable,
+            RetryPace.SLOW,
+            False,
+        ),
+        (error.ConnectError(errno.ENETUNREACH), NetworkUnreachable, RetryPace.SLOW, False),
+        (error.TCPTimedOutError(errno.ETIMEDOUT), ConnectFailed, RetryPace.NORMAL, False),
+        (error.TimeoutError(), ConnectFailed, RetryPace.NORMAL, False),
+        (error.ConnectError(), ConnectFailed, RetryPace.NORMAL, False),
+        (ValueError("prepare"), ConnectFailed, RetryPace.NORMAL, False),
     ],
     ids=repr,
 )
-def test_causeOfFailure(raised: Exception, kind: type[Cause], pace: Pace, fleetWide: bool) -> None:
+def test_causeOfFailure(
+    raised: Exception, kind: type[Cause], pace: RetryPace, fleetWide: bool
+) -> None:
     """
     A failed attempt is retried at the pace of what it failed for, and keeps what was raised.
     """
@@ -336,7 +343,7 @@ def test_oneFailureDoesNotMarkTheNext() -> None:
     causeOfFailure(error.ConnectionRefusedError())
     causeOfFailure(error.DNSLookupError())
     assert not ConnectFailed.fleetWide
-    assert ConnectFailed.pace is Pace.NOW
+    assert ConnectFailed.pace is RetryPace.NORMAL
 
 
 @pytest.mark.parametrize(
@@ -346,7 +353,7 @@ def test_oneFailureDoesNotMarkTheNext() -> None:
         (ValueError(), "ValueError"),
     ],
 )
-def test_inWords(raised: Exception, words: str) -> None:
+def test_errorIsDescribedInOneLine(raised: Exception, words: str) -> None:
     """
     An error in words is one line with its class and what it says, if it says anything.
     """

@@ -180,7 +180,7 @@ def test_isReconnectingClientFactory() -> None:
     assert isinstance(HeartbeatClientFactory(), ReconnectingClientFactory)
 
 
-def test_connects() -> None:
+def test_firstAttemptIsTheCallersOwn() -> None:
     """
     The first attempt is the caller's own; the hooks hear of it and of the link.
     """
@@ -258,7 +258,7 @@ def test_instanceAttributes() -> None:
     scene.factory.stopTrying()
 
 
-def test_jitter() -> None:
+def test_jitterIsFullOrAFraction() -> None:
     """
     C{jitter="full"} draws from 0 to the ceiling; a fraction varies it either way.
     """
@@ -284,7 +284,7 @@ def test_jitter() -> None:
 
 
 @pytest.mark.parametrize("jitter", [0, False, None])
-def test_noJitter(jitter: Any) -> None:
+def test_anyFalseJitterMeansNone(jitter: Any) -> None:
     """
     Any false value means none, as in Twisted: the delays are what the attributes say.
     """
@@ -428,7 +428,7 @@ def test_stopTryingFromInside() -> None:
         assert scene.clock.getDelayedCalls() == [], name
 
 
-def test_retry() -> None:
+def test_retryConnectsAgainAfterADelay() -> None:
     """
     C{retry} has the connector connect again after a delay; without one it says what is missing.
     """
@@ -567,7 +567,7 @@ async def test_silentPeerIsReplaced(loopback: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_refused(loopback: Loopback) -> None:
+async def test_refusedPortIsTriedAgainWithGrowingDelays(loopback: Loopback) -> None:
     """
     A port where nobody listens is tried again and again, with growing delays, until somebody does.
     """

@@ -905,7 +905,7 @@ def test_withoutPingSilenceProvesNothing() -> None:
 # Cleanups.
 
 
-def test_cleanups() -> None:
+def test_cleanupsRunOnceAndLastAddedFirst() -> None:
     """
     The C{disconnected} hook and the cleanups run exactly once per link, the last added first, each
     after the other has finished, even if another raises (promise 10).

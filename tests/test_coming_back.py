@@ -22,7 +22,7 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 import twisted_heartbeat
 from twisted_heartbeat import Backoff, Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core import causes
-from twisted_heartbeat.core.causes import Pace
+from twisted_heartbeat.core.causes import RetryPace
 from twisted_heartbeat.core.diagnosis import causeOfFailure
 from twisted_heartbeat.core.proof import LinkFacts, isProven
 
@@ -116,10 +116,10 @@ def paceOf(cause: Cause) -> str:
     """
     The pace of a cause, in a word.
     """
-    if cause.pace is Pace.NEVER:
+    if cause.pace is RetryPace.NEVER:
         return "never"
     asked = isinstance(cause, PeerClosed) and cause.retryAfter > 0
-    slow = cause.pace is Pace.SLOWLY
+    slow = cause.pace is RetryPace.SLOW
     if asked:
         return "slow, at least the hint" if slow else "the hint"
     return "slow" if slow else "spread" if cause.fleetWide else "usual"
@@ -129,7 +129,7 @@ def waitsOf(cause: Cause) -> list[str]:
     """
     The first wait, the second and the longest.
     """
-    if cause.pace is Pace.NEVER:
+    if cause.pace is RetryPace.NEVER:
         return ["none"] * 3
     waits = [bounds(cause, attempt) for attempt in (1, 2, 100)]
     if (AFTER, AFTER + SPREAD) in waits:
@@ -142,7 +142,7 @@ def resetOf(cause: Cause, linked: bool) -> str:
     """
     After which links the count of failures starts again.
     """
-    if not linked or cause.pace is Pace.NEVER:
+    if not linked or cause.pace is RetryPace.NEVER:
         return "no"
 
     def proven(upFor: float, heard: bool) -> bool:
@@ -214,7 +214,7 @@ def test_everyCauseIsInTheTable() -> None:
     assert {type(cause) for row in TABLE for cause in row.causes} == public - {Cause}
 
 
-def test_readme() -> None:
+def test_readmeSaysOfEachCauseHowItIsRetried() -> None:
     """
     The README's list of causes says of each whether it is retried as the table does.
     """
@@ -262,7 +262,7 @@ def test_deviceWaitsAsTheTableSays(
     """
     monkeypatch.setattr(device, "part", lambda most: int(most * end))
     cause = row.causes[0]
-    pace = device.SLOW if cause.pace is Pace.SLOWLY else device.USUAL
+    pace = device.SLOW if cause.pace is RetryPace.SLOW else device.USUAL
     if cause.fleetWide and pace == device.USUAL:
         pace = device.TOGETHER
     hint = None

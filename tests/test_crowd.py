@@ -79,7 +79,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 @pytest.mark.parametrize(
-    ("heartbeat", "seconds"), [(BEAT, 1.5), (LONG, 15.0), (PASSIVE, 0.0), (LONG.slower, 30.0)]
+    ("heartbeat", "seconds"),
+    [(BEAT, 1.5), (LONG, 15.0), (PASSIVE, 0.0), (LONG.withDoubledInterval, 30.0)],
 )
 def test_patience(heartbeat: Heartbeat, seconds: float) -> None:
     """

@@ -928,7 +928,7 @@ def test_nameThatIsNoText(value: Any) -> None:
     scene.start()
     scene.connected()
     assert scene.factory.link is not None
-    assert scene.factory._heartbeatConnectors.terms.name == "Mine"
+    assert scene.factory._heartbeatConnectors.config.name == "Mine"
     end(scene)
 
 
@@ -1239,7 +1239,7 @@ class Starts(Real):
 
 
 @pytest_twisted.ensureDeferred
-async def test_overUNIX(tmp_path: Path) -> None:
+async def test_reconnectsOverAUNIXSocket(tmp_path: Path) -> None:
     """
     It reconnects over a UNIX socket; C{startFactory} and C{stopFactory} are called as in Twisted,
     around each connection.

@@ -267,7 +267,7 @@ async def until(condition: Any) -> None:
 
 @pytest.mark.parametrize("shape", list(MAKERS))
 @pytest_twisted.ensureDeferred
-async def test_programs(loopback: Loopback, shape: str) -> None:
+async def test_programsReconnectAllTheirConnections(loopback: Loopback, shape: str) -> None:
     """
     Each of the programs has all of its connections again after the server was restarted, and after
     it has hung; each link has its events; nothing is left when the program stops.
@@ -306,7 +306,7 @@ async def test_programs(loopback: Loopback, shape: str) -> None:
 
 @pytest.mark.parametrize("first", ["library", "ours"])
 @pytest_twisted.ensureDeferred
-async def test_autobahn(first: str) -> None:
+async def test_autobahnsFactoryReconnects(first: str) -> None:
     """
     Autobahn's own WebSocket factory with ours beside it: it reconnects, and its pings are answered.
     """

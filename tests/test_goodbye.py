@@ -31,7 +31,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.backoff import MAX_REQUESTED_DELAY, requestedDelay
-from twisted_heartbeat.core.causes import Pace
+from twisted_heartbeat.core.causes import RetryPace
 
 from .fakes import FakeNetwork, FakeTransport, Recorder
 from .test_client_factory import FakeConnector
@@ -257,7 +257,7 @@ def test_turnedAwayComesBackSlowly(kind: type[Client], code: GoodbyeCode) -> Non
     client = kind(retryPolicy=Backoff(jitter=None, spread=10))
     retry = client.partWith(wire.Goodbye("no", code=code))
     assert type(retry.cause) is PeerClosed
-    assert (retry.cause.goodbyeCode, retry.cause.pace) == (code, Pace.SLOWLY)
+    assert (retry.cause.goodbyeCode, retry.cause.pace) == (code, RetryPace.SLOW)
     assert retry.cause.rejectedByPeer
     assert retry.delay == 10
     client.stop()

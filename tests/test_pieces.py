@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The reader that gives data in pieces: the same frames as ever, and nothing kept.
+Tests for L{StreamingReader}, which gives data in parts: the same frames, and nothing kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from twisted_heartbeat.core.wire.frames import (
     encode,
     encodeDataHeader,
 )
-from twisted_heartbeat.core.wire.reader import StreamingReader
+from twisted_heartbeat.core.wire.reader import StreamingReader, StreamReader
+
+from .test_wire import BYTES, outcomeOf
 
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Data, st.binary(max_size=60)),
@@ -78,9 +80,9 @@ def test_nothingIsKept() -> None:
 
 
 @pytest.mark.parametrize("stream", [b"\2", b"\1\x2a" + bytes(10), encodeDataHeader(2**32 - 1)])
-def test_violation(stream: bytes) -> None:
+def test_nothingFollowsAViolation(stream: bytes) -> None:
     """
-    What can not be a frame is a violation, and nothing can follow it.
+    A malformed frame is a violation, and nothing is read after it.
     """
     reader = StreamingReader()
     good = encode(Hello()) + encode(Data(b"good"))
@@ -91,3 +93,42 @@ def test_violation(stream: bytes) -> None:
     assert found == [Hello(), Data(b"good")]
     with pytest.raises(ProtocolViolation):
         list(reader.receive(good))
+
+
+@given(st.lists(BYTES, max_size=8), st.integers(1, 40))
+def test_streamingFindsTheSameViolations(parts: list[bytes], size: int) -> None:
+    """
+    A reader that gives bodies in parts finds the same other frames and the same violation as a
+    reader that waits for whole bodies, and has given at least the same data.
+    """
+    stream = encode(Hello()) + b"".join(parts)
+    whole, words = outcomeOf(stream, size, StreamReader(50))
+    streamed, streamedWords = outcomeOf(stream, size, StreamingReader(50))
+    assert streamedWords == words
+    assert others(streamed) == others(whole)
+    assert bodies(streamed).startswith(bodies(whole))
+
+
+def others(frames: list[Frame]) -> list[Frame]:
+    return [frame for frame in frames if not isinstance(frame, Data)]
+
+
+def bodies(frames: list[Frame]) -> bytes:
+    return b"".join(frame.message for frame in frames if isinstance(frame, Data))
+
+
+def test_insideOfABodyIsNoFrameBoundary() -> None:
+    """
+    While a part of a body is still to come, a chunk that looks like a frame is a part of the body.
+    """
+    reader = StreamingReader()
+    list(reader.receive(encode(Hello())))
+    assert reader.atFrameBoundary and reader.isIdle
+    assert list(reader.receive(encodeDataHeader(24) + bytes(12))) == [Data(bytes(12))]
+    assert not reader.atFrameBoundary and not reader.isIdle
+    assert reader.readSingleFrame(encode(Ping(7))) is None
+    assert list(reader.receive(b"")) == []
+    assert list(reader.receive(encode(Ping(7)))) == [Data(encode(Ping(7)))]
+    assert reader.atFrameBoundary
+    assert list(reader.receive(encodeDataHeader(0))) == []
+    assert reader.readSingleFrame(encode(Ping(8))) == Ping(8)

@@ -84,7 +84,7 @@ def test_printableTextIsKept(text: str) -> None:
     assert printable(text) is text
 
 
-def test_escapes() -> None:
+def test_otherCharactersAreEscaped() -> None:
     """
     Each other character is written as in a Python string.
     """

@@ -413,7 +413,7 @@ class TunnelClient(ServiceClient):
 
 @pytest.mark.parametrize("upFor", [SOON, LATE], ids=["soon", "late"])
 @pytest.mark.parametrize("code", [*GoodbyeCode, None])
-def test_tunnel(code: GoodbyeCode | None, upFor: float) -> None:
+def test_tunnelsHelloProvesAndItsGoodbyeRevokes(code: GoodbyeCode | None, upFor: float) -> None:
     """
     A tunnel speaks the built-in protocol: its hello proves the link of the carried protocol, and
     its goodbye, whose code the cause keeps, revokes that.

@@ -497,7 +497,9 @@ class Cleaning:
 
 @given(ACTS, st.booleans())
 @settings(deadline=None, max_examples=300)
-def test_anyOrder(acts: list[tuple[str, int]], slowCleanups: bool) -> None:
+def test_anyOrderOfEventsLeavesAtMostOneLink(
+    acts: list[tuple[str, int]], slowCleanups: bool
+) -> None:
     """
     Whatever happens in whatever order: there is at most one link in use, nothing raises, and a
     stop always fires with nothing left.

@@ -98,7 +98,7 @@ def test_wrongValues(kind: type, field: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_defaults(kind: type) -> None:
+def test_defaultsAreTheManuals(kind: type) -> None:
     """
     The defaults are the ones that the manual states.
     """
@@ -136,7 +136,7 @@ def test_defaults(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_frozen(kind: type) -> None:
+def test_settingsAreFrozen(kind: type) -> None:
     """
     A setting that was checked can not become a wrong one later, and one may be shared.
     """
@@ -166,7 +166,7 @@ def test_keywordsOnly(kind: type) -> None:
         Limits.off(),
     ],
 )
-def test_pickles(built: object) -> None:
+def test_settingsCanBePickled(built: object) -> None:
     """
     Settings survive the way to another process.
     """
@@ -194,7 +194,7 @@ def test_boundIsIntervalAndTimeout() -> None:
 
 
 @given(st.floats(min_value=0.2, max_value=1e6))
-def test_within(bound: float) -> None:
+def test_boundIsDividedInProportion(bound: float) -> None:
     """
     Any bound from 0.2 s up is honoured as stated, in the proportion of the defaults.
     """
@@ -218,7 +218,7 @@ def test_withinWrongBound(bound: Any) -> None:
 # Limits
 
 
-def test_limitsOff() -> None:
+def test_limitsOffSwitchesAllOff() -> None:
     """
     None in place of each number switches all of it off.
     """
@@ -260,7 +260,7 @@ def test_fractionOfJitterInsideTheCap(attempt: int, jitter: float, draw: float) 
     assert plain * (1 - jitter) - 1e-9 <= delay <= min(60.0, plain * (1 + jitter) + 1e-9)
 
 
-def test_noJitter() -> None:
+def test_withoutJitterTheCeilingIsWaited() -> None:
     """
     Without jitter each wait is the ceiling itself, doubled until it reaches the cap.
     """

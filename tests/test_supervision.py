@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Tests for L{twisted_heartbeat.core.commands}: every state, every input.
+Tests for L{twisted_heartbeat.core.reconnector}: every state, every input.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ INPUTS: dict[str, Input] = {
     "rejected": lambda one: one.rejected(WHY),
     "lost": lambda one: one.lost(WHY, NOW, proven=False),
     "cleaned": lambda one: one.cleaned(NOW),
-    "chosen": lambda one: one.chosen(5.0, NOW),
+    "delayChosen": lambda one: one.delayChosen(5.0, NOW),
     "waited": lambda one: one.waited(),
     "renew": lambda one: one.renew(),
 }
@@ -76,7 +76,7 @@ PATHS: dict[State, list[str]] = {
     State.REJECTING: ["start", "connected", "rejected"],
     State.CLEANING: ["start", "connected", "prepared", "lost"],
     State.DECIDING: ["start", "failed"],
-    State.WAITING: ["start", "failed", "chosen"],
+    State.WAITING: ["start", "failed", "delayChosen"],
     State.GAVE_UP: ["start", "failed for good"],
     State.CANCELLING: ["start", "stop"],
     State.CLOSING: ["start", "connected", "prepared", "stop"],
@@ -119,7 +119,7 @@ TABLE: dict[State, dict[str, tuple[State, list[Command]]]] = {
     },
     State.DECIDING: {
         "stop": (State.STOPPED, [Stopped()]),
-        "chosen": (State.WAITING, [Wait(Retry(1, 5.0, WHY, 0.0))]),
+        "delayChosen": (State.WAITING, [Wait(Retry(1, 5.0, WHY, 0.0))]),
     },
     State.WAITING: {
         "stop": (State.STOPPED, [CancelWait(), Stopped()]),
@@ -148,14 +148,14 @@ def never(*_: object) -> bool:
 
 
 def supervisionIn(state: State, exhausted: Callable[..., bool] = never) -> Reconnector:
-    supervision = Reconnector(exhausted)
+    reconnector = Reconnector(exhausted)
     for name in PATHS[state]:
         if name == "failed for good":
-            supervision.failed(FOR_GOOD, NOW)
+            reconnector.failed(FOR_GOOD, NOW)
         else:
-            INPUTS[name](supervision)
-    assert supervision.state is state
-    return supervision
+            INPUTS[name](reconnector)
+    assert reconnector.state is state
+    return reconnector
 
 
 def test_everyStateIsHere() -> None:
@@ -168,18 +168,18 @@ def test_everyStateIsHere() -> None:
 @pytest.mark.parametrize("state", State)
 def test_everyInputInEveryState(state: State) -> None:
     """
-    Each input in each state leads where the table says, with those orders; a late one changes
+    Each input in each state leads where the table says, with those commands; a late one changes
     nothing, is no failure of what goes on now, and nothing is ever raised.
     """
     found, late = {}, []
     for name, give in INPUTS.items():
-        supervision = supervisionIn(state)
-        failures = supervision.failures
-        orders = give(supervision)
+        reconnector = supervisionIn(state)
+        failures = reconnector.failures
+        commands = give(reconnector)
         if name in TABLE[state]:
-            found[name] = (supervision.state, orders)
-        elif orders or (supervision.state, supervision.failures) != (state, failures):
-            late.append((name, supervision.state, orders))
+            found[name] = (reconnector.state, commands)
+        elif commands or (reconnector.state, reconnector.failures) != (state, failures):
+            late.append((name, reconnector.state, commands))
     assert found == TABLE[state]
     assert late == []
 
@@ -192,46 +192,46 @@ def test_renewedAttempt() -> None:
     Another attempt in place of one without an answer begins when that is over: without a wait, and
     the one that was given up counts as no failure.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    assert supervision.renew() == [CancelAttempt()]
-    assert supervision.failed(WHY, NOW) == [Attempt(1)]
-    assert (supervision.state, supervision.failures) == (State.CONNECTING, 0)
-    assert supervision.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+    reconnector = supervisionIn(State.CONNECTING)
+    assert reconnector.renew() == [CancelAttempt()]
+    assert reconnector.failed(WHY, NOW) == [Attempt(1)]
+    assert (reconnector.state, reconnector.failures) == (State.CONNECTING, 0)
+    assert reconnector.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
 
 
 def test_renewedPreparation() -> None:
     """
     The same where the link is being prepared: its cleanups come before the next attempt.
     """
-    supervision = supervisionIn(State.PREPARING)
-    assert supervision.renew() == [CancelPrepare(), Abort(RENEWED)]
-    assert supervision.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
-    assert supervision.cleaned(NOW) == [Attempt(1)]
-    assert supervision.failures == 0
+    reconnector = supervisionIn(State.PREPARING)
+    assert reconnector.renew() == [CancelPrepare(), Abort(RENEWED)]
+    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
+    assert reconnector.cleaned(NOW) == [Attempt(1)]
+    assert reconnector.failures == 0
 
 
 def test_renewedTooLate() -> None:
     """
     An attempt that leads to a link although another was asked for is used, and its loss counts.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    supervision.renew()
-    assert supervision.connected() == [Prepare()]
-    supervision.prepared()
-    supervision.lost(WHY, NOW, proven=False)
-    assert supervision.cleaned(NOW) == [ChooseDelay(1, WHY)]
+    reconnector = supervisionIn(State.CONNECTING)
+    reconnector.renew()
+    assert reconnector.connected() == [Prepare()]
+    reconnector.prepared()
+    reconnector.lost(WHY, NOW, proven=False)
+    assert reconnector.cleaned(NOW) == [ChooseDelay(1, WHY)]
 
 
 def test_stopWhileRenewing() -> None:
     """
     Who stops meanwhile gets no attempt, nor does the next start have its failures forgotten.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    supervision.renew()
-    assert supervision.stop() == [CancelAttempt()]
-    assert supervision.failed(WHY, NOW) == [Stopped()]
-    supervision.start()
-    assert supervision.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+    reconnector = supervisionIn(State.CONNECTING)
+    reconnector.renew()
+    assert reconnector.stop() == [CancelAttempt()]
+    assert reconnector.failed(WHY, NOW) == [Stopped()]
+    reconnector.start()
+    assert reconnector.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
 
 
 # Stopping, and starting again while it stops.
@@ -248,12 +248,12 @@ def test_startWhileStopping(state: State) -> None:
     """
     Who starts again while it stops gets a new attempt, but not before the old link is gone.
     """
-    supervision = supervisionIn(state)
-    assert supervision.start() == []
-    *before, last = [INPUTS[name](supervision) for name in STOPPING[state]]
+    reconnector = supervisionIn(state)
+    assert reconnector.start() == []
+    *before, last = [INPUTS[name](reconnector) for name in STOPPING[state]]
     assert Attempt(1) not in sum(before, [])
     assert last == [Stopped(), Attempt(1)]
-    assert supervision.state is State.CONNECTING
+    assert reconnector.state is State.CONNECTING
 
 
 @pytest.mark.parametrize("state", STOPPING)
@@ -261,43 +261,43 @@ def test_startAndStopWhileStopping(state: State) -> None:
     """
     The last word counts.
     """
-    supervision = supervisionIn(state)
-    assert supervision.start() == supervision.stop() == []
-    assert [INPUTS[name](supervision) for name in STOPPING[state]][-1] == [Stopped()]
-    assert supervision.state is State.STOPPED
+    reconnector = supervisionIn(state)
+    assert reconnector.start() == reconnector.stop() == []
+    assert [INPUTS[name](reconnector) for name in STOPPING[state]][-1] == [Stopped()]
+    assert reconnector.state is State.STOPPED
 
 
 def test_restartIsForgotten() -> None:
     """
     A start during one stop starts nothing after the next.
     """
-    supervision = supervisionIn(State.CANCELLING)
-    supervision.start()
-    supervision.failed(WHY, NOW)
-    assert supervision.stop() == [CancelAttempt()]
-    assert supervision.failed(WHY, NOW) == [Stopped()]
+    reconnector = supervisionIn(State.CANCELLING)
+    reconnector.start()
+    reconnector.failed(WHY, NOW)
+    assert reconnector.stop() == [CancelAttempt()]
+    assert reconnector.failed(WHY, NOW) == [Stopped()]
 
 
 def test_connectionThatComesAfterTheCancel() -> None:
     """
     A connection that could not be cancelled any more is closed and cleaned up like any.
     """
-    supervision = supervisionIn(State.CANCELLING)
-    assert supervision.connected() == [Close()]
-    assert supervision.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
-    assert supervision.cleaned(NOW) == [Stopped()]
+    reconnector = supervisionIn(State.CANCELLING)
+    assert reconnector.connected() == [Close()]
+    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
+    assert reconnector.cleaned(NOW) == [Stopped()]
 
 
 # Failures.
 
 
-def once(supervision: Reconnector, cause: Cause = WHY, now: float = NOW) -> list[Command]:
+def once(reconnector: Reconnector, cause: Cause = WHY, now: float = NOW) -> list[Command]:
     """
     One more attempt that fails.
     """
-    supervision.chosen(1.0, now)
-    supervision.waited()
-    return supervision.failed(cause, now)
+    reconnector.delayChosen(1.0, now)
+    reconnector.waited()
+    return reconnector.failed(cause, now)
 
 
 def test_failuresAreCounted() -> None:
@@ -305,12 +305,12 @@ def test_failuresAreCounted() -> None:
     Each failed attempt is counted until a link is proven, and each retry says the count, the delay,
     the cause and the time since the first.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    assert supervision.failed(WHY, 10.0)[-1] == ChooseDelay(1, WHY)
+    reconnector = supervisionIn(State.CONNECTING)
+    assert reconnector.failed(WHY, 10.0)[-1] == ChooseDelay(1, WHY)
     other = ConnectFailed()
-    assert once(supervision, other, 12.5)[-1] == ChooseDelay(2, other)
-    assert supervision.chosen(3.0, 12.5) == [Wait(Retry(2, 3.0, other, 2.5))]
-    assert supervision.waited() == [Attempt(3)]
+    assert once(reconnector, other, 12.5)[-1] == ChooseDelay(2, other)
+    assert reconnector.delayChosen(3.0, 12.5) == [Wait(Retry(2, 3.0, other, 2.5))]
+    assert reconnector.waited() == [Attempt(3)]
 
 
 @pytest.mark.parametrize("ending", ["lost", "rejected"])
@@ -318,86 +318,86 @@ def test_linkThatIsNotPrepared(ending: str) -> None:
     """
     A link that is lost or rejected before it is used is a failed attempt, and reported as one.
     """
-    supervision = supervisionIn(State.PREPARING)
+    reconnector = supervisionIn(State.PREPARING)
     if ending == "rejected":
-        assert supervision.rejected(WHY) == [Abort(WHY)]
-    supervision.lost(WHY, NOW, proven=False)
-    assert supervision.cleaned(NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+        assert reconnector.rejected(WHY) == [Abort(WHY)]
+    reconnector.lost(WHY, NOW, proven=False)
+    assert reconnector.cleaned(NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
 
 
 def test_acceptThenCloseBacksOff() -> None:
     """
     A link that was used and never proven does not reset the backoff.
     """
-    supervision = supervisionIn(State.CONNECTING)
+    reconnector = supervisionIn(State.CONNECTING)
     for failures in (1, 2, 3):
-        supervision.connected()
-        supervision.prepared()
-        supervision.lost(WHY, NOW, proven=False)
-        assert supervision.cleaned(NOW) == [ChooseDelay(failures, WHY)]
-        supervision.chosen(1.0, NOW)
-        assert supervision.waited() == [Attempt(failures + 1)]
+        reconnector.connected()
+        reconnector.prepared()
+        reconnector.lost(WHY, NOW, proven=False)
+        assert reconnector.cleaned(NOW) == [ChooseDelay(failures, WHY)]
+        reconnector.delayChosen(1.0, NOW)
+        assert reconnector.waited() == [Attempt(failures + 1)]
 
 
 def test_provenLinkResets() -> None:
     """
     A proven link resets the backoff; the attempt that follows its loss is the first.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    supervision.failed(WHY, NOW)
-    once(supervision)
-    supervision.chosen(1.0, NOW)
-    supervision.waited()
-    supervision.connected()
-    supervision.prepared()
-    supervision.lost(WHY, 500.0, proven=True)
-    assert supervision.cleaned(500.0) == [ChooseDelay(1, WHY)]
-    assert supervision.chosen(1.0, 500.0) == [Wait(Retry(1, 1.0, WHY, 0.0))]
-    assert supervision.waited() == [Attempt(1)]
+    reconnector = supervisionIn(State.CONNECTING)
+    reconnector.failed(WHY, NOW)
+    once(reconnector)
+    reconnector.delayChosen(1.0, NOW)
+    reconnector.waited()
+    reconnector.connected()
+    reconnector.prepared()
+    reconnector.lost(WHY, 500.0, proven=True)
+    assert reconnector.cleaned(500.0) == [ChooseDelay(1, WHY)]
+    assert reconnector.delayChosen(1.0, 500.0) == [Wait(Retry(1, 1.0, WHY, 0.0))]
+    assert reconnector.waited() == [Attempt(1)]
 
 
-def test_forgive() -> None:
+def test_resetForgetsFailures() -> None:
     """
     Forgiven failures count no more.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    supervision.failed(WHY, NOW)
-    once(supervision)
-    supervision.chosen(1.0, NOW)
-    supervision.forgive()
-    assert supervision.failures == 0
-    assert supervision.waited() == [Attempt(1)]
-    assert supervision.failed(WHY, NOW)[-1] == ChooseDelay(1, WHY)
+    reconnector = supervisionIn(State.CONNECTING)
+    reconnector.failed(WHY, NOW)
+    once(reconnector)
+    reconnector.delayChosen(1.0, NOW)
+    reconnector.resetFailures()
+    assert reconnector.failures == 0
+    assert reconnector.waited() == [Attempt(1)]
+    assert reconnector.failed(WHY, NOW)[-1] == ChooseDelay(1, WHY)
 
 
 def test_forgiveWhileCleaning() -> None:
     """
     Forgiven or not, the retry that follows a loss is the first, and never number 0.
     """
-    supervision = supervisionIn(State.CLEANING)
-    supervision.forgive()
-    assert supervision.cleaned(NOW) == [ChooseDelay(1, WHY)]
-    assert supervision.chosen(1.0, NOW) == [Wait(Retry(1, 1.0, WHY, 0.0))]
+    reconnector = supervisionIn(State.CLEANING)
+    reconnector.resetFailures()
+    assert reconnector.cleaned(NOW) == [ChooseDelay(1, WHY)]
+    assert reconnector.delayChosen(1.0, NOW) == [Wait(Retry(1, 1.0, WHY, 0.0))]
 
 
 def test_startForgives() -> None:
     """
     Who stops and starts begins anew.
     """
-    supervision = supervisionIn(State.WAITING)
-    supervision.stop()
-    assert supervision.start() == [Attempt(1)]
-    assert supervision.failed(WHY, NOW)[-1] == ChooseDelay(1, WHY)
+    reconnector = supervisionIn(State.WAITING)
+    reconnector.stop()
+    assert reconnector.start() == [Attempt(1)]
+    assert reconnector.failed(WHY, NOW)[-1] == ChooseDelay(1, WHY)
 
 
 def test_failureAfterARestartIsReported() -> None:
     """
     That an earlier link was used is no reason to keep a later failure from who waits.
     """
-    supervision = supervisionIn(State.ENDING)
-    supervision.cleaned(NOW)
-    supervision.start()
-    assert supervision.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+    reconnector = supervisionIn(State.ENDING)
+    reconnector.cleaned(NOW)
+    reconnector.start()
+    assert reconnector.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
 
 
 # Giving up.
@@ -407,29 +407,29 @@ def test_permanentFailureOfAnAttempt() -> None:
     """
     A permanent failure is reported, and nothing is tried again.
     """
-    supervision = supervisionIn(State.CONNECTING)
-    assert supervision.failed(FOR_GOOD, NOW) == [ReportFailure(FOR_GOOD), GiveUp(FOR_GOOD)]
-    assert supervision.state is State.GAVE_UP
+    reconnector = supervisionIn(State.CONNECTING)
+    assert reconnector.failed(FOR_GOOD, NOW) == [ReportFailure(FOR_GOOD), GiveUp(FOR_GOOD)]
+    assert reconnector.state is State.GAVE_UP
 
 
 def test_permanentFailureOfTheMaking() -> None:
     """
     So it is when preparing fails for good, once the link is cleaned up.
     """
-    supervision = supervisionIn(State.PREPARING)
-    supervision.rejected(FOR_GOOD)
-    assert supervision.lost(FOR_GOOD, NOW, proven=False) == [CleanUp(FOR_GOOD)]
-    assert supervision.cleaned(NOW) == [ReportFailure(FOR_GOOD), GiveUp(FOR_GOOD)]
+    reconnector = supervisionIn(State.PREPARING)
+    reconnector.rejected(FOR_GOOD)
+    assert reconnector.lost(FOR_GOOD, NOW, proven=False) == [CleanUp(FOR_GOOD)]
+    assert reconnector.cleaned(NOW) == [ReportFailure(FOR_GOOD), GiveUp(FOR_GOOD)]
 
 
 def test_permanentFailureOfAUsedLink() -> None:
     """
     A link in use that is ended for good has nobody waiting for it.
     """
-    supervision = supervisionIn(State.CONNECTED)
-    supervision.rejected(FOR_GOOD)
-    supervision.lost(FOR_GOOD, NOW, proven=True)
-    assert supervision.cleaned(NOW) == [GiveUp(FOR_GOOD)]
+    reconnector = supervisionIn(State.CONNECTED)
+    reconnector.rejected(FOR_GOOD)
+    reconnector.lost(FOR_GOOD, NOW, proven=True)
+    assert reconnector.cleaned(NOW) == [GiveUp(FOR_GOOD)]
 
 
 def exhaustedBy(backoff: Backoff) -> Callable[..., bool]:
@@ -448,12 +448,12 @@ def test_maxAttempts(most: int) -> None:
     """
     It gives up when so many attempts in a row have failed.
     """
-    supervision = supervisionIn(State.CONNECTING, exhaustedBy(Backoff(maxAttempts=most)))
-    orders = supervision.failed(WHY, NOW)
+    reconnector = supervisionIn(State.CONNECTING, exhaustedBy(Backoff(maxAttempts=most)))
+    commands = reconnector.failed(WHY, NOW)
     for _ in range(most - 1):
-        assert isinstance(orders[-1], ChooseDelay)
-        orders = once(supervision)
-    assert orders == [ReportFailure(WHY), GiveUp(WHY)]
+        assert isinstance(commands[-1], ChooseDelay)
+        commands = once(reconnector)
+    assert commands == [ReportFailure(WHY), GiveUp(WHY)]
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -461,29 +461,29 @@ def test_maxAttemptsAfterAProvenLink(most: int) -> None:
     """
     The loss of a proven link is no failed attempt: as many as allowed follow it.
     """
-    supervision = supervisionIn(State.CONNECTED, exhaustedBy(Backoff(maxAttempts=most)))
-    supervision.lost(WHY, NOW, proven=True)
-    orders: list[Any] = supervision.cleaned(NOW)
+    reconnector = supervisionIn(State.CONNECTED, exhaustedBy(Backoff(maxAttempts=most)))
+    reconnector.lost(WHY, NOW, proven=True)
+    commands: list[Any] = reconnector.cleaned(NOW)
     for _ in range(most):
-        assert isinstance(orders[-1], ChooseDelay)
-        orders = once(supervision)
-    assert orders[-1] == GiveUp(WHY)
+        assert isinstance(commands[-1], ChooseDelay)
+        commands = once(reconnector)
+    assert commands[-1] == GiveUp(WHY)
 
 
 def test_maxElapsed() -> None:
     """
     It gives up once the first failure is so long ago.
     """
-    supervision = supervisionIn(State.CONNECTING, exhaustedBy(Backoff(maxElapsed=60.0)))
-    assert isinstance(supervision.failed(WHY, NOW)[-1], ChooseDelay)
-    assert isinstance(once(supervision, now=NOW + 59.0)[-1], ChooseDelay)
-    assert once(supervision, now=NOW + 61.0)[-1] == GiveUp(WHY)
+    reconnector = supervisionIn(State.CONNECTING, exhaustedBy(Backoff(maxElapsed=60.0)))
+    assert isinstance(reconnector.failed(WHY, NOW)[-1], ChooseDelay)
+    assert isinstance(once(reconnector, now=NOW + 59.0)[-1], ChooseDelay)
+    assert once(reconnector, now=NOW + 61.0)[-1] == GiveUp(WHY)
 
 
 def test_startAfterGivingUp() -> None:
     """
     A person may well start it again.
     """
-    supervision = supervisionIn(State.GAVE_UP)
-    assert supervision.start() == [Attempt(1)]
-    assert supervision.connected() == [Prepare()]
+    reconnector = supervisionIn(State.GAVE_UP)
+    assert reconnector.start() == [Attempt(1)]
+    assert reconnector.connected() == [Prepare()]

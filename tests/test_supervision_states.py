@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{twisted_heartbeat.core.commands} under any order of events, with a driver that only keeps
+L{twisted_heartbeat.core.reconnector} under any order of events, with a driver that only keeps
 books.
 """
 
@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from twisted_heartbeat.core import commands as orders
+from twisted_heartbeat.core import commands
 from twisted_heartbeat.core.causes import Cause, HostUnreachable, PeerClosed, PermanentFailure
 from twisted_heartbeat.core.commands import Command
 from twisted_heartbeat.core.reconnector import Reconnector, State
@@ -27,7 +27,7 @@ class Books(RuleBasedStateMachine):
     """
     A driver that carries nothing out: it notes what is to be answered, and the rules answer.
 
-    @ivar open: the orders that wait for their answer, by kind.
+    @ivar open: the commands that wait for their answer, by kind.
     @ivar live: the links that are up.
     @ivar cleanups: how often each link was cleaned up.
     @ivar stops: what was asked to stop and has not stopped yet.
@@ -35,7 +35,7 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.supervision = Reconnector(lambda failures, attempts, elapsed: attempts > MOST_ATTEMPTS)
+        self.reconnector = Reconnector(lambda failures, attempts, elapsed: attempts > MOST_ATTEMPTS)
         self.now = 0.0
         self.wanted = self.renewing = False
         self.open: set[str] = set()
@@ -46,62 +46,62 @@ class Books(RuleBasedStateMachine):
 
     # The driver.
 
-    def obey(self, given: list[Command]) -> None:
-        for order in given:
-            getattr(self, f"carry{type(order).__name__}")(order)
+    def perform(self, issued: list[Command]) -> None:
+        for command in issued:
+            getattr(self, f"on{type(command).__name__}")(command)
 
     def begin(self, what: str) -> None:
         assert what not in self.open, f"a second {what}"
         self.open.add(what)
 
-    def carryAttempt(self, order: orders.Attempt) -> None:
+    def onAttempt(self, command: commands.Attempt) -> None:
         assert self.wanted, "an attempt after stop"
         assert not self.live and not self.open, f"an attempt beside {self.live or self.open}"
-        assert order.number >= 1
+        assert command.number >= 1
         self.begin("attempt")
 
-    def carryCancelAttempt(self, order: orders.CancelAttempt) -> None:
+    def onCancelAttempt(self, command: commands.CancelAttempt) -> None:
         assert "attempt" in self.open and (self.renewing or not self.wanted)
 
-    def carryPrepare(self, order: orders.Prepare) -> None:
+    def onPrepare(self, command: commands.Prepare) -> None:
         assert self.live
         self.begin("prepare")
 
-    def carryCancelPrepare(self, order: orders.CancelPrepare) -> None:
+    def onCancelPrepare(self, command: commands.CancelPrepare) -> None:
         self.open.remove("prepare")
 
-    def carryAnnounce(self, order: orders.Announce) -> None:
+    def onAnnounce(self, command: commands.Announce) -> None:
         assert self.live and self.wanted
 
-    def carryAbort(self, order: orders.Abort) -> None:
+    def onAbort(self, command: commands.Abort) -> None:
         assert self.live and self.wanted
 
-    def carryClose(self, order: orders.Close) -> None:
+    def onClose(self, command: commands.Close) -> None:
         assert self.live
 
-    def carryCleanUp(self, order: orders.CleanUp) -> None:
+    def onCleanUp(self, command: commands.CleanUp) -> None:
         assert not self.live, "cleanups while the link is up"
         self.cleanups[self.generation] = self.cleanups.get(self.generation, 0) + 1
         self.begin("cleanup")
 
-    def carryReportFailure(self, order: orders.ReportFailure) -> None:
+    def onReportFailure(self, command: commands.ReportFailure) -> None:
         assert self.wanted and not self.live
 
-    def carryChooseDelay(self, order: orders.ChooseDelay) -> None:
-        assert self.wanted and not self.live and order.attempt >= 1
+    def onChooseDelay(self, command: commands.ChooseDelay) -> None:
+        assert self.wanted and not self.live and command.attempt >= 1
         self.begin("choice")
 
-    def carryWait(self, order: orders.Wait) -> None:
-        assert self.wanted and not self.live and order.retry.elapsed >= 0
+    def onWait(self, command: commands.Wait) -> None:
+        assert self.wanted and not self.live and command.retry.elapsed >= 0
         self.begin("wait")
 
-    def carryCancelWait(self, order: orders.CancelWait) -> None:
+    def onCancelWait(self, command: commands.CancelWait) -> None:
         self.open.remove("wait")
 
-    def carryGiveUp(self, order: orders.GiveUp) -> None:
+    def onGiveUp(self, command: commands.GiveUp) -> None:
         assert self.wanted and not self.live and not self.open
 
-    def carryStopped(self, order: orders.Stopped) -> None:
+    def onStopped(self, command: commands.Stopped) -> None:
         # Whoever chooses a delay may be told to stop meanwhile: then nobody asks any more.
         self.open.discard("choice")
         assert not self.live and not self.open, f"stopped beside {self.live or self.open}"
@@ -111,29 +111,29 @@ class Books(RuleBasedStateMachine):
 
     def lose(self, cause: Cause, proven: bool) -> None:
         self.live.clear()
-        self.obey(self.supervision.lost(cause, self.now, proven=proven))
+        self.perform(self.reconnector.lost(cause, self.now, proven=proven))
 
     @rule()
     def start(self) -> None:
         self.wanted = True
-        self.obey(self.supervision.start())
+        self.perform(self.reconnector.start())
 
     @rule()
     def stop(self) -> None:
         self.wanted = False
         self.stops += 1
-        self.obey(self.supervision.stop())
+        self.perform(self.reconnector.stop())
 
     @rule(cause=CAUSES)
     def retry(self, cause: type[Cause]) -> None:
-        if self.supervision.state in (State.STOPPED, State.GAVE_UP):
+        if self.reconnector.state in (State.STOPPED, State.GAVE_UP):
             self.wanted = True
-        self.obey(self.supervision.retry(cause(), self.now))
+        self.perform(self.reconnector.retry(cause(), self.now))
 
     @rule()
     def renew(self) -> None:
         self.renewing = True
-        self.obey(self.supervision.renew())
+        self.perform(self.reconnector.renew())
         self.renewing = False
 
     @rule(seconds=st.floats(0.0, 100.0))
@@ -146,25 +146,25 @@ class Books(RuleBasedStateMachine):
         self.open.remove("attempt")
         self.generation += 1
         self.live.add(self.generation)
-        self.obey(self.supervision.connected())
+        self.perform(self.reconnector.connected())
 
     @precondition(lambda self: "attempt" in self.open)
     @rule(cause=CAUSES)
     def fail(self, cause: type[Cause]) -> None:
         self.open.remove("attempt")
-        self.obey(self.supervision.failed(cause(), self.now))
+        self.perform(self.reconnector.failed(cause(), self.now))
 
     @precondition(lambda self: "prepare" in self.open)
     @rule()
     def prepare(self) -> None:
         self.open.remove("prepare")
-        self.obey(self.supervision.prepared())
+        self.perform(self.reconnector.prepared())
 
     @precondition(lambda self: "prepare" in self.open)
     @rule(cause=CAUSES)
     def reject(self, cause: type[Cause]) -> None:
         self.open.remove("prepare")
-        self.obey(self.supervision.rejected(cause()))
+        self.perform(self.reconnector.rejected(cause()))
 
     @precondition(lambda self: self.live)
     @rule(cause=CAUSES, proven=st.booleans())
@@ -175,37 +175,37 @@ class Books(RuleBasedStateMachine):
     @rule()
     def clean(self) -> None:
         self.open.remove("cleanup")
-        self.obey(self.supervision.cleaned(self.now))
+        self.perform(self.reconnector.cleaned(self.now))
 
     @precondition(lambda self: "choice" in self.open)
     @rule(delay=st.floats(0.0, 60.0))
     def choose(self, delay: float) -> None:
         self.open.remove("choice")
-        self.obey(self.supervision.chosen(delay, self.now))
+        self.perform(self.reconnector.delayChosen(delay, self.now))
 
     @precondition(lambda self: "wait" in self.open)
     @rule()
     def endWait(self) -> None:
         self.open.remove("wait")
-        self.obey(self.supervision.waited())
+        self.perform(self.reconnector.waited())
 
     @rule()
     def reset(self) -> None:
-        self.supervision.forgive()
-        assert self.supervision.failures == 0
+        self.reconnector.resetFailures()
+        assert self.reconnector.failures == 0
 
     @rule(data=st.data())
     def comeLate(self, data: st.DataObject) -> None:
         """
         An answer to what is over changes nothing.
         """
-        one = self.supervision
+        one = self.reconnector
         answers: dict[str, list[Callable[[], list[Command]]]] = {
             "attempt": [one.connected, lambda: one.failed(PeerClosed(), self.now)],
             "prepare": [one.prepared],
             "link": [lambda: one.lost(PeerClosed(), self.now, proven=True)],
             "cleanup": [lambda: one.cleaned(self.now)],
-            "choice": [lambda: one.chosen(1.0, self.now)],
+            "choice": [lambda: one.delayChosen(1.0, self.now)],
             "wait": [one.waited],
         }
         expected = self.open | ({"link"} if self.live else set())
@@ -238,7 +238,7 @@ class Books(RuleBasedStateMachine):
         """
         Whenever a link is wanted, there is one, or something leads to it, or it was given up.
         """
-        state = self.supervision.state
+        state = self.reconnector.state
         if self.live or self.open:
             assert state not in (State.STOPPED, State.GAVE_UP)
         else:
@@ -264,7 +264,7 @@ class Books(RuleBasedStateMachine):
                 self.lose(PeerClosed(), False)
             elif "cleanup" in self.open:
                 self.clean()
-        assert self.supervision.state is State.STOPPED
+        assert self.reconnector.state is State.STOPPED
         assert not self.stops and not self.open and not self.live
         self.cleanedUpOnce()
 

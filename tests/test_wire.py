@@ -141,9 +141,9 @@ def test_heartbeatIsABareHeader() -> None:
 
 
 @given(TOKENS, st.floats(0.0, 6553.5))
-def test_unchecked(token: int, hold: float) -> None:
+def test_packedHeartbeatsEqualTheEncodedOnes(token: int, hold: float) -> None:
     """
-    Who sends many heartbeats and counts the tokens itself gets the same bytes without the checks.
+    The functions without checks return the same bytes as the functions with checks.
     """
     assert packPing(token, toTenths(hold)) == encodePing(token, hold)
     assert packPong(token) == encodePong(token)
@@ -196,17 +196,17 @@ def test_whatDoesNotFit(frame: Frame) -> None:
         encode(frame)
 
 
-# The short way.
+# Single frames.
 
 
 @given(st.one_of(FRAMES.map(encode), st.binary(max_size=30)), KINDS)
-def test_shortWay(data: bytes, kind: type[FrameReader]) -> None:
+def test_singleFrameIsReadAsByReceive(data: bytes, kind: type[FrameReader]) -> None:
     """
-    The short way gives what the long one would, and only for the whole of one heartbeat or message;
-    for anything else it takes nothing.
+    C{readSingleFrame} returns what C{receive} would, and only for exactly one heartbeat or message.
+    Of anything else it reads nothing.
     """
     short, long = kind(), kind()
-    frame = short.whole(data)
+    frame = short.readSingleFrame(data)
     if frame is None:
         assert outcomeOf(data, len(data) or 1, short) == outcomeOf(data, len(data) or 1, long)
     else:
@@ -214,38 +214,38 @@ def test_shortWay(data: bytes, kind: type[FrameReader]) -> None:
 
 
 @pytest.mark.parametrize("kind", [FrameReader, StreamReader])
-def test_everyHeartbeatTakesTheShortWay(kind: type[FrameReader]) -> None:
+def test_everyHeartbeatIsReadAsASingleFrame(kind: type[FrameReader]) -> None:
     """
-    A chunk that is one heartbeat or message is found by the short way, again and again, between
-    other frames too; inside of another frame, what looks like one is none, and one that is too long
-    is left to be complained of.
+    A chunk that is one heartbeat or message is read as a single frame, also between other frames.
+    Inside of another frame, what looks like a frame is none.  A frame that is too long is left to
+    C{receive}, which raises.
     """
     reader = kind(1000)
-    assert reader.whole(encodePing(7, 3.5)) == Ping(7, 3.5)
+    assert reader.readSingleFrame(encodePing(7, 3.5)) == Ping(7, 3.5)
     assert list(reader.receive(encode(Hello()))) == [Hello()]
-    assert reader.whole(encodePong(9)) == Pong(9)
-    assert reader.whole(encode(Data(b"abc"))) == Data(b"abc")
+    assert reader.readSingleFrame(encodePong(9)) == Pong(9)
+    assert reader.readSingleFrame(encode(Data(b"abc"))) == Data(b"abc")
     data = encode(Data(encodePong(1) * 2))
     assert list(reader.receive(data[:12])) == []
-    assert reader.whole(data[12:24]) is None
+    assert reader.readSingleFrame(data[12:24]) is None
     assert list(reader.receive(data[12:24])) == []
     assert list(reader.receive(data[24:])) == [Data(encodePong(1) * 2)]
-    assert reader.whole(encodePong(10)) == Pong(10)
-    assert reader.whole(encode(Data(bytes(1001)))) is None
+    assert reader.readSingleFrame(encodePong(10)) == Pong(10)
+    assert reader.readSingleFrame(encode(Data(bytes(1001)))) is None
 
 
-def test_noShortWayAroundTheOrder() -> None:
+def test_singleFrameKeepsToTheOrder() -> None:
     """
-    Data before the hello does not come by the short way either; nor anything after a violation or
-    a goodbye.
+    Data before the hello is not read as a single frame, nor is anything after a violation or a
+    goodbye.
     """
     early, parted, broken = StreamReader(), StreamReader(), StreamReader()
-    assert early.whole(encode(Data(b"early"))) is None
+    assert early.readSingleFrame(encode(Data(b"early"))) is None
     assert list(parted.receive(encode(Goodbye()))) == [Goodbye()]
     with pytest.raises(ProtocolViolation):
         list(broken.receive(b"\0"))
     for reader in (parted, broken):
-        assert reader.whole(encodePong(1)) is None
+        assert reader.readSingleFrame(encodePong(1)) is None
     with pytest.raises(ProtocolViolation):
         list(broken.receive(encodePong(1)))
     assert list(parted.receive(encodePong(1))) == []
@@ -256,7 +256,7 @@ def test_noShortWayAroundTheOrder() -> None:
 
 @given(st.lists(FRAMES, max_size=12), st.integers(1, 40))
 @settings(max_examples=300)
-def test_order(frames: list[Frame], size: int) -> None:
+def test_orderOfFramesIsEnforced(frames: list[Frame], size: int) -> None:
     """
     A hello comes once and before any data or its end, and no data after an end: what breaks that is
     a violation, and what came before it has been given.  After a goodbye nothing is read.
@@ -320,7 +320,7 @@ VIOLATIONS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", VIOLATIONS)
-def test_violation(what: str) -> None:
+def test_malformedFrameIsAViolation(what: str) -> None:
     """
     What can not be a frame is a violation, told in a sentence, however it was cut; and the frames
     before it have been given.
@@ -555,7 +555,7 @@ def test_manySmallFramesInOneChunk() -> None:
 # SharedPing.
 
 
-def test_beats() -> None:
+def test_eachInstantHasItsOwnSharedPing() -> None:
     """
     Each instant has a ping of its own, which tells the hold, and the pong that repeats its token.
     """

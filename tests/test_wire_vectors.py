@@ -64,7 +64,7 @@ def outcome(reader: wire.FrameReader, slices: list[bytes]) -> tuple[list[wire.Fr
 
 
 @pytest.mark.parametrize("vector", VECTORS["frames"], ids=name)
-def test_frame(vector: dict[str, Any]) -> None:
+def test_frameHasTheBytesOfItsVector(vector: dict[str, Any]) -> None:
     """
     A frame has the bytes that the vector says, and they are that frame.
     """
@@ -74,7 +74,7 @@ def test_frame(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["streams"], ids=name)
-def test_stream(vector: dict[str, Any]) -> None:
+def test_streamGivesTheFramesOfItsVector(vector: dict[str, Any]) -> None:
     """
     The beginning of a direction gives the frames that the vector says, and a violation or none,
     cut at each place and into single bytes.
@@ -88,7 +88,7 @@ def test_stream(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["streams"], ids=name)
-def test_protocol(vector: dict[str, Any]) -> None:
+def test_protocolEndsAsItsVectorSays(vector: dict[str, Any]) -> None:
     """
     A C{HeartbeatProtocol} hears the same: a violation ends its link, a goodbye closes it, and
     whatever else leaves it up.
@@ -116,7 +116,7 @@ def test_protocol(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["agreements"])
-def test_agreement(vector: dict[str, Any]) -> None:
+def test_bothEndsNegotiateAsTheVectorSays(vector: dict[str, Any]) -> None:
     """
     Two hellos come to what the vector says, and to the same on both ends.
     """

@@ -84,7 +84,7 @@ else:
 
     def ticks():
         """
-        Milliseconds of a clock that nobody sets.
+        Milliseconds of a clock that is never set.
         """
         return int(time.monotonic() * 1000)
 

@@ -92,7 +92,7 @@ async def line(faultProxy):
 
 @pytest_twisted.ensureDeferred
 async def test_findsASilentCut(line):
-    """A firewall forgets the connection and tells nobody."""
+    """A firewall forgets the connection and tells neither end."""
     proxy, factory = line
     proxy.inject(BlackHole(), connections="existing")
     await proxy.whenConnectionsMade(2).addTimeout(5, reactor)
@@ -122,7 +122,7 @@ async def test_waitsForTheServer(line):
 
 @pytest_twisted.ensureDeferred
 async def test_forgivesAShortCut(line):
-    """The cable is out for less than the limit: nothing is lost, nobody reconnects."""
+    """The cable is out for less than the limit: nothing is lost, no reconnect."""
     proxy, factory = line
     proxy.inject(Hold())
     await deferLater(reactor, 0.1)

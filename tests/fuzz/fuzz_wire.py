@@ -64,7 +64,7 @@ def read(reader: wire.FrameReader, slices: list[bytes], *, shortly: bool = False
     found: list[wire.Frame] = []
     try:
         for one in slices:
-            short = reader.whole(one) if shortly else None
+            short = reader.readSingleFrame(one) if shortly else None
             for frame in reader.receive(one) if short is None else (short,):
                 found.append(frame)
             most = wire.HEADER_SIZE + max(reader._maxMessage, 8 + wire.MAX_REASON)

@@ -3,13 +3,10 @@
 
 """
 L{EndpointAttempt}: one try to connect an endpoint, and the link that it leads to.
-L{AttemptRound}: one try of each of several endpoints, and the first link that is prepared.
-L{Preparation}: one call of C{prepareConnection}, within a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -35,42 +32,42 @@ if TYPE_CHECKING:
     from ..link.link import Link
 
 
-PrepareConnection = Callable[[Any], object]
-"""Takes the protocol of a new connection.  It may return a Deferred or a coroutine."""
-
-
 class AttemptOwner(Protocol):
     """
-    Who makes an attempt, and hears once what it has come to.
+    The driver or round that makes an attempt.  It is told the result once.
 
-    @ivar terms: what its links have in common.
+    @ivar config: what its links have in common.
     """
 
-    terms: LinkConfig
+    config: LinkConfig
 
     def attemptConnected(self, link: Link) -> None:
-        """It has led to a link."""
+        """Handle that the attempt has led to a link."""
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
-        """It has come to nothing, and nothing is left of it."""
+        """Handle that the attempt has failed, and nothing is left of it."""
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        """The link that it had led to has ended."""
+        """Handle the end of the link that the attempt had led to."""
 
 
 def failureOf(cause: Cause) -> Failure:
     """
-    What was raised, where the cause only stands for that.
+    Return the failure that a caller of C{whenConnected} gets: the error that was raised, if the
+    cause only stands for it; otherwise the cause.
     """
     raised = cause.__cause__
-    # A later cause, which is chained to the first, is not what was raised.
+    # A later cause is chained to the first one, and was not raised.
     standsFor = type(cause) is ConnectFailed and not isinstance(raised, Cause)
     return Failure(raised if standsFor and raised is not None else cause)
 
 
 class EndpointAttempt(LinkOwner):
     """
-    One try of a service to connect, and the link that it leads to.  It owns that link.
+    One try of a service to connect.  It owns the link that it leads to.
+
+    The attempt is complete when both the endpoint's Deferred has fired and the link is up, or
+    cleaned up.  Either may come first.
     """
 
     def __init__(self, driver: AttemptOwner) -> None:
@@ -86,9 +83,9 @@ class EndpointAttempt(LinkOwner):
         self._timer: IDelayedCall | PeerDeadline | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint, factory: IProtocolFactory) -> None:
-        limit = self._driver.terms.limits.connectTimeout
+        limit = self._driver.config.limits.connectTimeout
         if limit is not None:
-            self._timer = PeerDeadline(self._driver.terms.clock, limit, self._timedOut, limit)
+            self._timer = PeerDeadline(self._driver.config.clock, limit, self._timedOut, limit)
         self._connecting = maybeDeferred(self._connect, endpoint, AttemptFactory(factory, self))
         self._connecting.addCallbacks(self._endpointConnected, self._endpointFailed)
 
@@ -98,27 +95,29 @@ class EndpointAttempt(LinkOwner):
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give it up.
+        Cancel the attempt.  L{AttemptOwner.attemptFailed} follows when nothing is left of it.
         """
         if self._reported or self._over:
             return
         self._cause = self._cause or cause
         if self._link is not None and self._link.state != "new":
-            # An endpoint that has led to a link is likely to be inside of makeConnection.
+            # The endpoint is likely to be inside of makeConnection, where it can not be cancelled.
             self._link.abort(self._cause)
         elif self._building:
-            # While an endpoint asks for a protocol it can not be cancelled, but it will get none;
-            # and if it makes nothing of that, it is cancelled after all.
+            # While an endpoint asks for a protocol it can not be cancelled.  It will get none; an
+            # endpoint that ignores that is cancelled in the next turn.
             self._cancelTimer()
-            self._timer = self._driver.terms.clock.callLater(0, self._cancelEndpoint)
+            self._timer = self._driver.config.clock.callLater(0, self._cancelEndpoint)
         else:
             self._cancelEndpoint()
 
     def build(self, factory: IProtocolFactory, addr: Any) -> Any:
         """
-        @return: what the transport shall speak to.
-        @raise NoProtocol: if there is nothing, or it is too late.  It is raised, and not L{None}
-            returned, because over TLS Twisted's endpoints do not check for that, and hang.
+        Build the protocol and its link.
+
+        @return: the protocol for the transport.
+        @raise NoProtocol: if the factory builds none, or the attempt is over.  L{None} would not
+            do, because over TLS Twisted's endpoints do not check for it, and hang.
         """
         if self._over or self._cause is not None or self._link is not None:
             raise NoProtocol
@@ -129,7 +128,7 @@ class EndpointAttempt(LinkOwner):
             self._building = False
         if protocol is None or self._cause is not None:
             raise NoProtocol
-        linked, self._link = attachLink(protocol, self._driver.terms, self)
+        linked, self._link = attachLink(protocol, self._driver.config, self)
         return linked
 
     def linkReady(self, link: Link) -> None:
@@ -148,7 +147,7 @@ class EndpointAttempt(LinkOwner):
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:
             cancel(self._connecting)
-            # Cancelling fires it, unless its canceller has raised.
+            # Cancelling fires the Deferred, unless its canceller has raised.
             self._endpointDone = True
         self._failWhenComplete()
 
@@ -185,7 +184,7 @@ class EndpointAttempt(LinkOwner):
 
     def _failWhenComplete(self) -> None:
         """
-        It has failed once the endpoint is done, and the link, if there was one, cleaned up.
+        Report the failure once the endpoint is done, and the link, if there was one, cleaned up.
         """
         link = self._link
         linkDone = link is None or link.cleaned or link.state == "new"
@@ -209,7 +208,7 @@ class EndpointAttempt(LinkOwner):
 
 class AttemptFactory:
     """
-    Stands between an endpoint and the user's factory, and provides what that provides.
+    Stands between an endpoint and the user's factory, and provides the same interfaces.
     """
 
     def __init__(self, factory: IProtocolFactory, attempt: EndpointAttempt) -> None:
@@ -226,58 +225,3 @@ class AttemptFactory:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._factory!r}>"
-
-
-class Preparation:
-    """
-    One call of C{prepareConnection}, which C{Limits.connectTimeout} bounds.
-    """
-
-    def __init__(
-        self, terms: LinkConfig, prepared: Callable[[], None], rejected: Callable[[Cause], None]
-    ) -> None:
-        """
-        @param prepared: called when the call has ended well.
-        @param rejected: called with the cause when the call has failed, or has taken too long.
-        """
-        self._terms = terms
-        self._prepared = prepared
-        self._rejected = rejected
-        self._calling: Deferred[Any] | None = None
-        self._timer: PeerDeadline | None = None
-        self._over = False
-
-    def begin(self, prepareConnection: PrepareConnection, protocol: object) -> None:
-        limit = self._terms.limits.connectTimeout
-        if limit is not None:
-            self._timer = PeerDeadline(self._terms.clock, limit, self._timedOut, limit)
-        self._calling = maybeDeferred(prepareConnection, protocol)
-        self._calling.addCallbacks(self._succeeded, self._failed)
-
-    def cancel(self) -> None:
-        """
-        Give the call up.  Its result means nothing any more.
-        """
-        if self._finish() and self._calling is not None:
-            cancel(self._calling)
-
-    def _succeeded(self, result: object) -> None:
-        if self._finish():
-            self._prepared()
-
-    def _failed(self, failure: Failure) -> None:
-        if self._finish():
-            self._rejected(causeOfFailure(failure.value))
-
-    def _timedOut(self, limit: float) -> None:
-        self.cancel()
-        self._rejected(ConnectFailed(f"prepareConnection did not finish within {limit:g} s"))
-
-    def _finish(self) -> bool:
-        """
-        @return: whether it was under way until now.
-        """
-        wasOver, self._over = self._over, True
-        cancelCalls(self._timer)
-        self._timer = None
-        return not wasOver

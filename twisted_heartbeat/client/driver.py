@@ -2,10 +2,10 @@
 # See LICENSE for details.
 
 """
-L{Driver}: carries out the orders of a supervision.
+L{Driver}: executes the commands of a reconnector.
 
-One after the other, after the transition that gave them.  What user code calls while an order is
-carried out only adds to the queue.
+The driver executes them one after the other, after the transition that gave them.  What user code
+calls while a command is executed only adds to the queue.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from ..core import commands as orders
+from ..core import commands
 from ..core.backoff import Backoff, requestedDelay
 from ..core.causes import GoodbyeCode, PeerClosed
 from ..core.diagnosis import causeOfFailure
@@ -26,6 +26,7 @@ from ..core.reconnector import Reconnector, State
 from ..logs import SafeLogger, guarded
 from ..timing.deadline import cancelCalls
 from ..timing.wheel import reactorStopped
+from .preparation import Preparation
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -33,179 +34,202 @@ if TYPE_CHECKING:
     from ..core.reconnector import GiveUpTest
     from ..link.config import LinkConfig
     from ..link.link import Link
+    from .preparation import PrepareConnection
 
 _log = SafeLogger()
 
 
-_SLOWER = 3
-"""How many times a peer can have the interval doubled: the bound that the user asked for grows with
-it."""
+_MAX_DOUBLINGS = 3
+"""How many times a peer can make this side double the interval.  The bound grows with it."""
 
 _OVERSLEPT = 0.25
-"""Seconds by which a wait may end late."""
+"""Seconds by which a wait may end late without a new draw."""
 
 
 class Driver:
     """
-    Carries out orders.
+    Executes the commands of a reconnector, for one link at a time.
 
-    @ivar supervision: who gives them.
+    @ivar config: what the links have in common.  Its heartbeat changes when a peer is pinged too
+        often.
+    @ivar reconnector: decides, and gives the commands.
+    @ivar link: the link that is up, or being prepared or closed.
+    @ivar prepareConnection: is called with each new link's protocol; L{None} if there is nothing to
+        prepare.
     """
 
-    def __init__(self, terms: LinkConfig, exhausted: GiveUpTest) -> None:
-        self.terms = terms
-        self.supervision = Reconnector(exhausted)
+    prepareConnection: PrepareConnection | None = None
+    _preparation: Preparation | None = None
+
+    def __init__(self, config: LinkConfig, exhausted: GiveUpTest) -> None:
+        self.config = config
+        self.reconnector = Reconnector(exhausted)
         self.link: Link | None = None
-        self._slower = 0
+        self._timesDoubled = 0
         self._queue: deque[Command] = deque()
         self._busy = False
         self._wait: IDelayedCall | None = None
-        self._carry: dict[type, Callable[[Any], None]] = {
-            orders.Attempt: self._attempt,
-            orders.CancelAttempt: lambda order: self.cancelAttempt(),
-            orders.Prepare: lambda order: self.prepare(),
-            orders.CancelPrepare: lambda order: self.cancelPrepare(),
-            orders.Announce: lambda order: self.announce(),
-            orders.Abort: lambda order: self._abort(order.cause),
-            orders.Close: lambda order: self.closeLink(),
-            orders.CleanUp: lambda order: self._cleanUp(),
-            orders.ReportFailure: lambda order: self.reportFailure(order.cause),
-            orders.ChooseDelay: self._chooseDelay,
-            orders.Wait: self._startWait,
-            orders.CancelWait: lambda order: self._cancelWait(),
-            orders.GiveUp: lambda order: self._giveUp(order.cause),
-            orders.Stopped: lambda order: self.stopped(),
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            commands.Attempt: self._attempt,
+            commands.CancelAttempt: lambda command: self.cancelAttempt(),
+            commands.Prepare: lambda command: self.prepare(),
+            commands.CancelPrepare: lambda command: self.cancelPrepare(),
+            commands.Announce: lambda command: self.announce(),
+            commands.Abort: lambda command: self._abort(command.cause),
+            commands.Close: lambda command: self.closeLink(),
+            commands.CleanUp: lambda command: self._cleanUp(),
+            commands.ReportFailure: lambda command: self.reportFailure(command.cause),
+            commands.ChooseDelay: self._chooseDelay,
+            commands.Wait: self._startWait,
+            commands.CancelWait: lambda command: self._cancelWait(),
+            commands.GiveUp: lambda command: self._giveUp(command.cause),
+            commands.Stopped: lambda command: self.stopped(),
         }
 
     @property
     def now(self) -> float:
         """
-        Seconds of the links' clock.
+        The time of the links' clock, in seconds.
         """
-        return self.terms.clock.seconds()
+        return self.config.clock.seconds()
 
-    def obey(self, given: Iterable[Command]) -> None:
+    def execute(self, issued: Iterable[Command]) -> None:
         """
-        Carry out orders, after those that are under way.
+        Execute commands, after the commands that are under way.
         """
-        self._queue.extend(given)
+        self._queue.extend(issued)
         if self._busy:
             return
         self._busy = True
         try:
             while self._queue:
-                order = self._queue.popleft()
-                carry, kind = self._carry[type(order)], type(order).__name__
-                guarded(_log, "The order {order} failed", carry, order, order=kind)
+                command = self._queue.popleft()
+                handle, kind = self._handlers[type(command)], type(command).__name__
+                guarded(_log, "The command {command} failed", handle, command, command=kind)
         finally:
             self._busy = False
 
     def retryNow(self) -> None:
         """
-        Cut a wait short.
+        Cut the wait for the next attempt short.
         """
-        if self.supervision.state is State.WAITING:
+        if self.reconnector.state is State.WAITING:
             self._cancelWait()
             self._waited()
 
     def linkEnded(self, cause: Cause, *, proven: bool) -> None:
         """
-        The link that had been reported as connected has ended.
+        Handle the end of the link that the attempt had led to.
         """
         if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
-        self.obey(self.supervision.lost(cause, self.now, proven=proven))
+        self.execute(self.reconnector.lost(cause, self.now, proven=proven))
 
     # What the drivers differ in.
 
     def attempt(self, number: int) -> None:
         """
-        See L{orders.Attempt<twisted_heartbeat.core.commands.Attempt>}.
+        Begin an attempt.  What this raises is the attempt's failure.
+
+        @param number: 1 for the first since the last link was proven.
         """
         raise NotImplementedError
 
     def cancelAttempt(self) -> None:
         """
-        See L{CancelAttempt<twisted_heartbeat.core.commands.CancelAttempt>}.
+        Cancel the attempt, and report its failure to the reconnector when nothing is left of it.
         """
         raise NotImplementedError
 
     def delay(self, attempt: int, cause: Cause) -> float:
         """
-        Seconds to wait.
+        Return the seconds to wait before the next attempt.
+
+        @param attempt: failures in a row.
+        @param cause: why the last of them happened.
         """
         raise NotImplementedError
 
     def prepare(self) -> None:
         """
-        See L{Prepare<twisted_heartbeat.core.commands.Prepare>}.
+        Prepare the new link, and report the result to the reconnector.
         """
-        self.obey(self.supervision.prepared())
+        if self.prepareConnection is None or self.link is None:
+            self.execute(self.reconnector.prepared())
+            return
+        self._preparation = Preparation(
+            self.config,
+            lambda: self.execute(self.reconnector.prepared()),
+            lambda cause: self.execute(self.reconnector.rejected(cause)),
+        )
+        self._preparation.begin(self.prepareConnection, self.link.outermost)
 
     def cancelPrepare(self) -> None:
         """
-        See L{CancelPrepare<twisted_heartbeat.core.commands.CancelPrepare>}.
+        Cancel the preparation of the link.
         """
+        if self._preparation is not None:
+            self._preparation.cancel()
 
     def announce(self) -> None:
         """
-        See L{Announce<twisted_heartbeat.core.commands.Announce>}.
+        Announce the link as connected.
         """
         if self.link is not None:
             self.link.announceConnected()
 
     def closeLink(self) -> None:
         """
-        See L{Close<twisted_heartbeat.core.commands.Close>}.
+        Close the link politely.
         """
         if self.link is not None:
             self.link.close()
 
     def reportFailure(self, cause: Cause) -> None:
         """
-        See L{ReportFailure<twisted_heartbeat.core.commands.ReportFailure>}.
+        Report a failed attempt to the callers that wait for a connection.
         """
 
     def gaveUp(self, cause: Cause) -> None:
         """
-        See L{GiveUp<twisted_heartbeat.core.commands.GiveUp>}.
+        Release what waited for a connection, because no further attempt follows.
         """
 
     def stopped(self) -> None:
         """
-        See L{Stopped<twisted_heartbeat.core.commands.Stopped>}.
+        Report that no attempt, link or wait is left.
         """
 
     # What they share.
 
     def _pingLess(self) -> None:
         """
-        The links that follow ping half as often.
+        Double the interval for the links that follow.
         """
-        heartbeat = self.terms.heartbeat
+        heartbeat = self.config.heartbeat
         if heartbeat is None or heartbeat.interval is None:
             return
-        if self._slower < _SLOWER:
-            self._slower += 1
-            heartbeat = heartbeat.slower
-            self.terms = replace(self.terms, heartbeat=heartbeat)
+        if self._timesDoubled < _MAX_DOUBLINGS:
+            self._timesDoubled += 1
+            heartbeat = heartbeat.withDoubledInterval
+            self.config = replace(self.config, heartbeat=heartbeat)
             words = "{link}: the peer is pinged too often: from here on the interval is"
         else:
             words = "{link}: the peer is pinged too often, but the interval stays at"
         _log.warn(
             words + " {interval:g} s, and the bound {bound:g} s",
-            link=self.terms.name,
+            link=self.config.name,
             interval=heartbeat.interval,
             bound=heartbeat.bound,
         )
 
-    def _attempt(self, order: orders.Attempt) -> None:
+    def _attempt(self, command: commands.Attempt) -> None:
         words = "Attempt {attempt} could not begin"
-        error = guarded(_log, words, self.attempt, order.number, attempt=order.number)
+        error = guarded(_log, words, self.attempt, command.number, attempt=command.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
-            self.obey(self.supervision.failed(causeOfFailure(error), self.now))
-        self.terms.events.emit("connecting", order.number)
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+        self.config.events.emit("connecting", command.number)
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
@@ -220,11 +244,11 @@ class Driver:
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _cleaned(self) -> None:
-        self.obey(self.supervision.cleaned(self.now))
+        self.execute(self.reconnector.cleaned(self.now))
 
-    def _chooseDelay(self, order: orders.ChooseDelay) -> None:
-        delay = self._draw(order.attempt, order.cause)
-        self.obey(self.supervision.chosen(delay, self.now))
+    def _chooseDelay(self, command: commands.ChooseDelay) -> None:
+        delay = self._draw(command.attempt, command.cause)
+        self.execute(self.reconnector.delayChosen(delay, self.now))
 
     def _draw(self, attempt: int, cause: Cause) -> float:
         try:
@@ -237,29 +261,29 @@ class Driver:
             delay = Backoff().delay(attempt, cause)
         return delay
 
-    def _startWait(self, order: orders.Wait) -> None:
-        if reactorStopped(self.terms.clock):
+    def _startWait(self, command: commands.Wait) -> None:
+        if reactorStopped(self.config.clock):
             # No attempt follows, so none is announced.
             return
-        retry = order.retry
-        self._wait = self.terms.clock.callLater(retry.delay, self._wakened, retry)
-        self.terms.events.emit("retrying", retry)
+        retry = command.retry
+        self._wait = self.config.clock.callLater(retry.delay, self._wakened, retry)
+        self.config.events.emit("retrying", retry)
 
     def _wakened(self, retry: Retry) -> None:
         """
-        The wait is over, unless this process overslept it.  Then so did its other clients, and all
-        would try in one instant, so it is drawn anew, once.
+        End the wait, unless this process overslept it.  Its other clients then overslept theirs,
+        and all would try in one instant, so the delay is drawn anew, once.
         """
-        late = getattr(self.terms.clock, "lateness", 0.0) > _OVERSLEPT
+        late = getattr(self.config.clock, "lateness", 0.0) > _OVERSLEPT
         if late and retry.cause.fleetWide and not requestedDelay(retry.cause):
             again = self._draw(retry.attempt, retry.cause)
-            self._wait = self.terms.clock.callLater(again, self._waited)
+            self._wait = self.config.clock.callLater(again, self._waited)
         else:
             self._waited()
 
     def _waited(self) -> None:
         self._wait = None
-        self.obey(self.supervision.waited())
+        self.execute(self.reconnector.waited())
 
     def _cancelWait(self) -> None:
         cancelCalls(self._wait)
@@ -267,4 +291,4 @@ class Driver:
 
     def _giveUp(self, cause: Cause) -> None:
         self.gaveUp(cause)
-        self.terms.events.emit("gaveUp", cause)
+        self.config.events.emit("gaveUp", cause)

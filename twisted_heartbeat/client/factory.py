@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatClientFactory}: takes the place of C{ReconnectingClientFactory}.
+L{HeartbeatClientFactory}: makes its connectors connect again, as C{ReconnectingClientFactory} does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from twisted.internet.protocol import ReconnectingClientFactory
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..logs import SafeLogger
-from .connectors import _backoffOf, _Connectors
+from .connectordriver import backoffOf
+from .connectors import Connectors
 from .observing import _OBSERVES, _observeClass, _observeInstance
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from ..link.config import Ping
     from ..link.hooks import Hooks
     from ..link.link import Link
-    from .attempt import PrepareConnection
+    from .preparation import PrepareConnection
 
 _log = SafeLogger()
 
 
 class _Overridable:
     """
-    A property in whose place a subclass or an instance may set anything.
+    A property that a subclass or an instance may replace with any attribute.
     """
 
     def __init__(self, get: Callable[[Any], Any]) -> None:
@@ -42,16 +43,16 @@ class _Overridable:
 
 
 _OWN: Any = object()
-"""In place of a setting: the class attribute holds."""
+"""The default of a setting: the class attribute holds."""
 
 
 class HeartbeatClientFactory(ReconnectingClientFactory):
     """
     Reconnects through its connector, for C{reactor.connectTCP}, C{connectSSL} and the like.
 
-    Set C{protocol}, or override C{buildProtocol}: what it returns is watched.  One factory may have
-    several connectors.  Each has a supervision of its own, with its own delays and its own
-    C{maxRetries}; C{connector}, C{delay} and C{retries} tell those of the latest.
+    Set C{protocol}, or override C{buildProtocol}; the result is watched.  One factory may have
+    several connectors.  Each has a reconnector of its own, with its own delays and its own
+    C{maxRetries}; C{connector}, C{delay} and C{retries} show the latest.
 
     @cvar heartbeat: L{None} to prove nothing by silence.
     @cvar keepAlive: L{None} to leave the operating system's options alone.
@@ -89,7 +90,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     stableAfter = 10.0
     delay = initialDelay
 
-    _lazyHeartbeatConnectors: _Connectors | None = None
+    _lazyHeartbeatConnectors: Connectors | None = None
 
     def __init__(
         self,
@@ -134,16 +135,16 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def nextDelay(self, attempt: int, cause: Cause) -> float:
         """
-        Seconds to wait before the next attempt.
+        Return the seconds to wait before the next attempt.
+
+        @param attempt: failures in a row.
+        @param cause: why the last of them happened.
         """
-        self._heartbeatConnectors.tellRetries(attempt)
+        self._heartbeatConnectors.setRetries(attempt)
         self.delay = min(self.initialDelay * self.factor ** min(attempt, 100), self.maxDelay)
-        return _backoffOf(self).delay(attempt, cause)
+        return backoffOf(self).delay(attempt, cause)
 
     def doStart(self) -> None:
-        """
-        See C{IProtocolFactory}.
-        """
         # A class may have been given other methods since it was made.
         _observeClass(type(self))
         _observeInstance(self)
@@ -151,17 +152,15 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         super().doStart()  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: Any) -> Any:
-        """
-        See C{IProtocolFactory}.
-        """
         return self._heartbeatConnectors.addLink(super().buildProtocol(addr))
 
     def retry(self, connector: IConnector | None = None) -> None:
         """
-        Have the connector connect again, after a suitable delay and the cleanups of its last link.
+        Make the connector connect again, after the delay and the cleanups of its last link.
         While it is connecting or connected, this only logs a warning.
 
-        @raise ValueError: if none is given and none is known.
+        @param connector: the latest connector by default.
+        @raise ValueError: if no connector is given and none is known.
         """
         if not self.continueTrying:
             if self.noisy:
@@ -170,7 +169,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         connector = self.connector if connector is None else connector
         if connector is None:
             raise ValueError("no connector to retry")
-        self._heartbeatConnectors.of(connector).retry(connector)
+        self._heartbeatConnectors.driverOf(connector).retry(connector)
 
     def resetDelay(self) -> None:
         """
@@ -179,11 +178,11 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         alone, and then C{continueTrying} keeps its value.
         """
         super().resetDelay()  # type: ignore[no-untyped-call]
-        self._heartbeatConnectors.forgive()
+        self._heartbeatConnectors.resetFailures()
 
     def stopTrying(self) -> None:
         """
-        Try no more, with any connector.  A link that is up stays up.
+        Stop trying, with all connectors.  A link that is up stays up.
         """
         self.continueTrying = 0
         for driver in self._heartbeatConnectors:
@@ -191,10 +190,10 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         super().stopTrying()  # type: ignore[no-untyped-call]
 
     @property
-    def _heartbeatConnectors(self) -> _Connectors:
+    def _heartbeatConnectors(self) -> Connectors:
         # Not in __init__, because a subclass need not call that.
         if self._lazyHeartbeatConnectors is None:
-            self._lazyHeartbeatConnectors = _Connectors(self)
+            self._lazyHeartbeatConnectors = Connectors(self)
         return self._lazyHeartbeatConnectors
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,7 +2,12 @@
 # See LICENSE for details.
 
 """
-Methods that a subclass of the client factory overrides, observed whatever it does in them.
+Wrappers around the methods through which connectors report to a factory.
+
+A subclass may override these methods without calling its base, because
+C{ReconnectingClientFactory} needs no call.  So the outermost method is wrapped, and the wrapper
+tells the driver of the connector.  This happens when the class is made (C{__init_subclass__}), and
+again in C{doStart}, for methods that were set on the class or the instance since.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ _OBSERVES = "twistedHeartbeatObserves"
 
 def _inheritedMethod(cls: type, name: str) -> _Method:
     """
-    A method of a class, as a function: its own, or the next one in the order of the bases.
+    Return a method of a class as a function: the class's own, or the next in the order of the
+    bases.
     """
     if name in vars(cls):
         own = vars(cls)[name]
@@ -39,7 +45,8 @@ def _inheritedMethod(cls: type, name: str) -> _Method:
 
 def _isOutermost(factory: HeartbeatClientFactory, observed: _Method, name: str) -> bool:
     """
-    Whether a connector has called this function, and not a subclass's method its base's.
+    Whether this is the function that a connector calls, and not the base's method that a
+    subclass's method calls.
     """
     own = vars(factory).get(name)
     if not hasattr(own, _OBSERVES):
@@ -49,13 +56,13 @@ def _isOutermost(factory: HeartbeatClientFactory, observed: _Method, name: str) 
 
 def _observeConnector(method: _Method, name: str) -> _Method:
     """
-    A method that tells the driver of a connector what that did, and then does what it did before.
+    Wrap a method so that it tells the driver of a connector first.
     """
 
     def observed(self: HeartbeatClientFactory, connector: IConnector, *given: Any) -> Any:
         if not _isOutermost(self, observed, name):
             return method(self, connector, *given)
-        driver = self._heartbeatConnectors.of(connector)
+        driver = self._heartbeatConnectors.driverOf(connector)
         if name == "startedConnecting":
             self.connector = connector
             driver.connecting(connector)
@@ -64,14 +71,14 @@ def _observeConnector(method: _Method, name: str) -> _Method:
         try:
             return method(self, connector, *given)
         finally:
-            driver.settled()
+            driver.releaseConnector()
 
     return observed
 
 
 def _observeProtocol(method: _Method, name: str) -> _Method:
     """
-    A C{buildProtocol} that gives what was built before a link, if it has none.
+    Wrap a C{buildProtocol} so that its result gets a link, if it has none.
     """
 
     def observed(self: HeartbeatClientFactory, addr: Any) -> Any:
@@ -90,11 +97,9 @@ _OBSERVED = {
 
 def _observe(method: _Method, name: str, like: Any) -> _Method:
     """
-    Let the drivers see what connectors tell a factory.  Otherwise they would miss it wherever a
-    subclass overrides a method, or another base has it, and does not call the next one:
-    C{ReconnectingClientFactory} needs no such call.
+    Wrap a method so that the drivers see its calls.
 
-    @param like: the method in whose place the result is put.
+    @param like: the method that the result replaces.
     """
     observed = wraps(like)(_OBSERVED[name](method, name))
     setattr(observed, _OBSERVES, True)
@@ -110,7 +115,7 @@ def _observeClass(cls: type[HeartbeatClientFactory]) -> None:
 
 def _observeInstance(factory: HeartbeatClientFactory) -> None:
     """
-    The same for methods that the application has set on the factory itself.
+    Wrap the methods that the application has set on the factory itself.
     """
     for name in _OBSERVED.keys() & vars(factory).keys():
         before = vars(factory)[name]

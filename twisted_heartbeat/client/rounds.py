@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{AttemptRound}: several endpoints, tried one after the other in one round (RFC 8305).
+L{AttemptRound}: tries several endpoints, one after the other, in one round (RFC 8305).
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from ..core.causes import ClosedHere, Pace
+from ..core.causes import ClosedHere, RetryPace
 from ..timing.deadline import cancelCalls
-from .attempt import EndpointAttempt, Preparation, failureOf
+from .attempt import EndpointAttempt, failureOf
+from .preparation import Preparation
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.link import Link
-    from .attempt import AttemptOwner, PrepareConnection
+    from .attempt import AttemptOwner
+    from .preparation import PrepareConnection
 
 
 ANSWER_WITHIN = 1.0
 """
 Seconds without an answer after which another endpoint is tried beside the first, as the connection
-attempt delay of RFC 8305, and after which an attempt is old enough to be replaced by another.
+attempt delay of RFC 8305.  C{reconnectNow} replaces an attempt that is older than this.
 """
 
 
@@ -38,8 +40,8 @@ class AttemptRound:
     The first endpoint is tried at once.  The next is tried when one has failed, or has not led to a
     prepared link within L{ANSWER_WITHIN}.  When one has won, the others are cancelled, and their
     links closed.  The round fails when all endpoints have failed, or one of them for good
-    (L{PermanentFailure}).  Its cause is the one that is retried soonest, and of several such ones
-    that of the endpoint that was tried first.
+    (L{PermanentFailure}).  Its cause is the one that is retried soonest; of several, that of the
+    endpoint that was tried first.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class AttemptRound:
         over: Callable[[AttemptRound], None],
     ) -> None:
         """
-        @param over: called after the round has led to a link, once nothing is left of the others.
+        @param over: called after the round has led to a link, once nothing is left of the other
+            candidates.
         """
         self.driver = driver
         self.prepareConnection = prepareConnection
@@ -70,7 +73,7 @@ class AttemptRound:
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give the round up.
+        Cancel the round.  C{attemptFailed} follows when nothing is left of it.
         """
         if self.winner is None and not self._cancelled:
             self._failures = [(0, cause, failureOf(cause))]
@@ -78,7 +81,7 @@ class AttemptRound:
 
     def prepared(self, candidate: Candidate, link: Link) -> None:
         """
-        A candidate's link is prepared.
+        Handle that a candidate's link is prepared: the candidate wins.
         """
         self.winner = candidate
         self._running.remove(candidate)
@@ -87,12 +90,12 @@ class AttemptRound:
 
     def failed(self, candidate: Candidate, cause: Cause, failure: Failure) -> None:
         """
-        A candidate has come to nothing, and nothing is left of it.
+        Handle that a candidate has failed, and nothing is left of it.
         """
         self._running.remove(candidate)
         if self._cancelled:
             self._endWhenComplete()
-        elif cause.pace is Pace.NEVER:
+        elif cause.pace is RetryPace.NEVER:
             self._failures = [(candidate.position, cause, failure)]
             self._cancelOthers(cause)
             self._endWhenComplete()
@@ -103,7 +106,7 @@ class AttemptRound:
     @property
     def losersLeft(self) -> bool:
         """
-        Whether a candidate that has not won is still there.
+        Whether the cancellation of a candidate that has not won is still under way.
         """
         return bool(self._running)
 
@@ -115,7 +118,7 @@ class AttemptRound:
         candidate = self._untried.popleft()
         self._running.append(candidate)
         if self._untried:
-            self._timer = self.driver.terms.clock.callLater(ANSWER_WITHIN, self._unanswered)
+            self._timer = self.driver.config.clock.callLater(ANSWER_WITHIN, self._unanswered)
         candidate.begin()
 
     def _unanswered(self) -> None:
@@ -146,7 +149,7 @@ class AttemptRound:
 
 def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:
     position, cause, _ = failed
-    return cause.pace is not Pace.NOW, position
+    return cause.pace is not RetryPace.NORMAL, position
 
 
 class Candidate:
@@ -164,7 +167,7 @@ class Candidate:
         factory: IProtocolFactory,
     ) -> None:
         self.position = position
-        self.terms = round.driver.terms
+        self.config = round.driver.config
         self._round = round
         self._endpoint = endpoint
         self._factory = factory
@@ -177,7 +180,7 @@ class Candidate:
 
     def cancel(self, cause: Cause) -> None:
         """
-        Give it up; L{AttemptRound.failed} follows.
+        Cancel the attempt, or close its link; L{AttemptRound.failed} follows.
         """
         if self._link is None:
             self._attempt.cancel(cause)
@@ -187,7 +190,7 @@ class Candidate:
 
     def attemptConnected(self, link: Link) -> None:
         self._link = link
-        self._preparation = Preparation(self.terms, self._prepared, link.abort)
+        self._preparation = Preparation(self.config, self._prepared, link.abort)
         if self._round.prepareConnection is None:
             self._prepared()
         else:
@@ -205,7 +208,7 @@ class Candidate:
         link.whenGone().addCallback(lambda _: self._round.failed(self, cause, failureOf(cause)))
 
     def _prepared(self) -> None:
-        # One that is being closed is lost in a moment.
+        # A link that is being closed is lost in a moment.
         if self._link is not None and self._link.isUp:
             self._round.prepared(self, self._link)
 

@@ -2,5 +2,8 @@
 # See LICENSE for details.
 
 """
-What to decide: pure. Facts and C{now} go in, decisions come out.
+The decisions, without I/O: facts and C{now} go in, decisions come out.
+
+Nothing here has a reactor, a clock, a transport or a Deferred, so each decision can be tested as a
+function.
 """

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-from .causes import Pace, PeerClosed
-from .validation import _isNumber, _require, _requirePositive
+from .causes import PeerClosed, RetryPace
+from .validation import isNumber, require, requirePositive
 
 if TYPE_CHECKING:
     from .causes import Cause
 
 
 MAX_REQUESTED_DELAY = 3600.0
-"""Seconds.  A peer that wishes more, to wait or to spread over, is given this."""
+"""Seconds.  A goodbye that asks for a longer delay, or a longer spread, gets this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class Backoff:
     An instance is callable, attempt -> seconds, so that it also serves as the C{retryPolicy} of
     Twisted's C{ClientService}.
 
-    Full jitter: M{uniform(0, ceiling)}, see Marc Brooker, I{Exponential Backoff And Jitter}, AWS
+    Full jitter is M{uniform(0, ceiling)}: see Marc Brooker, I{Exponential Backoff And Jitter}, AWS
     Architecture Blog, 2015.
 
     @ivar initial: seconds; the ceiling of the first draw.
@@ -41,14 +41,15 @@ class Backoff:
     @ivar jitter: C{"full"}; or a fraction from 0 to 1 by which the ceiling is varied either way;
         or L{None} to wait for the ceiling itself.
     @ivar spread: seconds; the first ceiling after a cause that a whole fleet sees in one instant,
-        and the least wait after the next such ones, if no more than half of their ceiling.  A whole
-        fleet in ten seconds is ten percent of it in each; chance needs room.
+        and the shortest wait from the second failure on, but at most half of the ceiling.  The
+        default is above 10 s, so that chance brings no more than 10 % of a fleet in one second.
     @ivar stableAfter: seconds after which a link is proven even if the peer has not spoken; over
         the built-in protocol, after which a goodbye or a violation no longer revokes the proof.
     @ivar maxAttempts: failed attempts in a row after which it gives up, with several endpoints
         failed rounds; L{None} for never.
-    @ivar maxElapsed: seconds since the first of them after which it gives up; L{None} for never.
-    @raise ValueError: if a value is outside of what is said here.
+    @ivar maxElapsed: seconds since the first of these failures after which it gives up; L{None} for
+        never.
+    @raise ValueError: if a value is outside of the range that is stated here.
     """
 
     initial: float = 1.0
@@ -61,13 +62,13 @@ class Backoff:
     maxElapsed: float | None = None
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "initial", "maximum")
+        requirePositive(self, "initial", "maximum")
         for field in ("spread", "stableAfter"):
             value = getattr(self, field)
-            _require(_isNumber(value) and value >= 0, self, field, value, "a number, 0 or more")
-        factorHolds = _isNumber(self.factor) and self.factor >= 1
-        _require(factorHolds, self, "factor", self.factor, "a number, 1 or more")
-        _require(
+            require(isNumber(value) and value >= 0, self, field, value, "a number, 0 or more")
+        factorHolds = isNumber(self.factor) and self.factor >= 1
+        require(factorHolds, self, "factor", self.factor, "a number, 1 or more")
+        require(
             self.maximum >= self.initial,
             self,
             "maximum",
@@ -77,29 +78,27 @@ class Backoff:
         jitterHolds = (
             self.jitter is None
             or self.jitter == "full"
-            or (_isNumber(self.jitter) and 0 <= float(self.jitter) <= 1)
+            or (isNumber(self.jitter) and 0 <= float(self.jitter) <= 1)
         )
-        _require(
-            jitterHolds, self, "jitter", self.jitter, '"full", a fraction from 0 to 1, or None'
-        )
+        require(jitterHolds, self, "jitter", self.jitter, '"full", a fraction from 0 to 1, or None')
         attempts = self.maxAttempts
         attemptsHold = attempts is None or (
-            _isNumber(attempts) and attempts >= 1 and attempts == int(attempts)
+            isNumber(attempts) and attempts >= 1 and attempts == int(attempts)
         )
-        _require(
+        require(
             attemptsHold,
             self,
             "maxAttempts",
             attempts,
             "a whole number, 1 or more, or None to never give up",
         )
-        _requirePositive(self, "maxElapsed", orNone=True)
+        requirePositive(self, "maxElapsed", orNone=True)
 
     def __call__(self, attempt: int) -> float:
         """
-        Seconds to wait after so many failed attempts in a row, whatever their cause.
+        Return the seconds to wait, without regard to a cause.
 
-        @param attempt: 1 after the first.
+        @param attempt: failed attempts in a row, 1 or more.
         """
         return self.delay(attempt)
 
@@ -110,41 +109,43 @@ class Backoff:
         draw: Callable[[], float] = random.random,
     ) -> float:
         """
-        Seconds to wait after so many failed attempts in a row, the last of them for C{cause}.
+        Return the seconds to wait after a cause.
 
-        A peer that has said goodbye and when to come back has its wish, in place of the usual
-        delay; C{maximum} does not limit it, L{MAX_REQUESTED_DELAY} does.
+        The delay that a goodbye has asked for replaces the usual delay.  L{MAX_REQUESTED_DELAY}
+        limits it, C{maximum} does not.
 
-        @param attempt: 1 after the first.
-        @param draw: a random number from 0 to 1.
+        @param attempt: failed attempts in a row, 1 or more.
+        @param cause: why the last attempt failed; L{None} where that is not known.
+        @param draw: returns a random number from 0 to 1.
         """
-        slowly = cause is not None and cause.pace is Pace.SLOWLY
-        usual = self._usual(attempt, cause, slowly, draw)
-        # A peer that always wishes for next to nothing shall not have us in a hot loop.
-        wish = requestedDelay(cause, draw, least=self.initial)
-        return max(usual, wish) if slowly else wish or usual
+        slow = cause is not None and cause.pace is RetryPace.SLOW
+        jittered = self._jittered(attempt, cause, slow, draw)
+        # Without a minimum, a peer that always asks for almost nothing would cause a hot loop.
+        requested = requestedDelay(cause, draw, least=self.initial)
+        return max(jittered, requested) if slow else requested or jittered
 
-    def _usual(
-        self, attempt: int, cause: Cause | None, slowly: bool, draw: Callable[[], float]
+    def _jittered(
+        self, attempt: int, cause: Cause | None, slow: bool, draw: Callable[[], float]
     ) -> float:
-        together = cause is not None and cause.fleetWide and self.jitter is not None
-        base = max(self.initial, self.spread) if slowly or together else self.initial
-        ceiling = min(self.maximum, _grown(base, self.factor, attempt - 1))
+        fleetWide = cause is not None and cause.fleetWide and self.jitter is not None
+        base = max(self.initial, self.spread) if slow or fleetWide else self.initial
+        ceiling = min(self.maximum, _exponential(base, self.factor, attempt - 1))
         if self.jitter is None:
             return ceiling
-        # Slowly means never soon, so its draw keeps to the upper half.
-        floor = ceiling / 2 if slowly else 0.0
-        if together:
-            floor = max(floor, self._apart(attempt, ceiling))
+        # A slow retry must never come soon, so its draw keeps to the upper half.
+        floor = ceiling / 2 if slow else 0.0
+        if fleetWide:
+            floor = max(floor, self._fleetFloor(attempt, ceiling))
         if self.jitter == "full":
             return floor + (ceiling - floor) * draw()
         varied = ceiling * (1 + self.jitter * (2 * draw() - 1))
         return min(self.maximum, max(floor, varied))
 
-    def _apart(self, attempt: int, ceiling: float) -> float:
+    def _fleetFloor(self, attempt: int, ceiling: float) -> float:
         """
-        The least wait of one of a fleet.  At first it is next to nothing, but no peer is back in
-        that.  Who was refused then leaves the spread to those who have not tried yet: else both
+        Return the shortest wait of a client after a cause that the whole fleet sees.  The first
+        wait is short: a tenth of C{initial}, because no peer is back sooner.  A client that was
+        refused then leaves the spread to the clients that have not tried yet; otherwise both groups
         would come at once.
         """
         if attempt == 1:
@@ -153,7 +154,7 @@ class Backoff:
 
     def exhausted(self, attempts: int, elapsed: float) -> bool:
         """
-        Whether it is time to give up.
+        Whether to give up.
 
         @param attempts: failed attempts in a row.
         @param elapsed: seconds since the first of them.
@@ -165,11 +166,11 @@ def requestedDelay(
     cause: Cause | None, draw: Callable[[], float] = random.random, least: float = 0.0
 ) -> float:
     """
-    Seconds for which the peer's goodbye has asked us to stay away, its spread drawn.
+    Return the seconds that the peer's goodbye has asked to wait, with a draw from its spread.
 
-    @param draw: a random number from 0 to 1.
-    @param least: seconds; a wish for less than this in all is none.
-    @return: 0 if it has asked for nothing.
+    @param draw: returns a random number from 0 to 1.
+    @param least: seconds; a request for less than this in all is ignored.
+    @return: 0 if the cause is no goodbye, or asks for nothing.
     """
     if not isinstance(cause, PeerClosed):
         return 0.0
@@ -178,7 +179,7 @@ def requestedDelay(
     return after + spread * draw() if after + spread >= least else 0.0
 
 
-def _grown(base: float, factor: float, times: int) -> float:
+def _exponential(base: float, factor: float, times: int) -> float:
     try:
         return base * factor ** max(0, times)
     except OverflowError:

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from .evidence import Evidence
 
 
-class Pace(Enum):
+class RetryPace(Enum):
     """
-    How a cause is retried.
+    How soon to retry after a cause.
     """
 
-    NOW = "now"
-    """With backoff, and nothing more."""
+    NORMAL = "normal"
+    """With the usual backoff."""
 
-    SLOWLY = "slowly"
-    """What is wrong will not be gone in a second: a route, a name, a certificate."""
+    SLOW = "slow"
+    """Never soon, because a route, a name or a certificate is not mended in a second."""
 
     NEVER = "never"
-    """Nothing but a person can mend it."""
+    """Not at all, because only a person can mend the fault."""
 
 
 class GoodbyeCode(IntEnum):
     """
-    What a goodbye means to whoever hears it.  An unknown number is read as L{CLOSING}.
+    What a goodbye means to the peer that receives it.  An unknown number is read as L{CLOSING}.
     """
 
     CLOSING = 0
@@ -55,20 +55,20 @@ class Cause(Exception):
     """
     Why a link ended, or an attempt failed.
 
-    @ivar summary: what L{str} says where there are no words.  It is no docstring, because
-        C{python -OO} has none.
-    @ivar pace: how to retry.
-    @ivar fleetWide: whether everybody who is connected to the same peer is likely to see it in
-        the same instant, so that their first retries have to be spread.
-    @ivar rejectedByPeer: whether the peer does not want us: to have heard it say so proves no link.
-    @ivar evidence: what the kernel knew, or L{None} where the platform does not say.
-    @ivar goodbyeCode: what the goodbye meant that one of the two sides has said; L{None} if neither
-        has.
-    @ivar retryAfter: seconds after which, by that goodbye, the other side is welcome again.
+    @ivar summary: what C{str} returns for a cause without words.  It can not be the docstring,
+        because C{python -OO} removes docstrings.
+    @ivar pace: how soon to retry.
+    @ivar fleetWide: whether all clients of the same peer are likely to see this cause in the same
+        instant, so that their first retries have to be spread.
+    @ivar rejectedByPeer: whether the peer has refused this side.  A refusal proves no link.
+    @ivar evidence: what the kernel knew; L{None} where the platform does not say.
+    @ivar goodbyeCode: the code of the goodbye, if one of the two sides has said goodbye.
+    @ivar retryAfter: seconds after which, by that goodbye, a new link is welcome.
+    @ivar osError: the error number, as Twisted's C{ConnectError} has it.
     """
 
     summary: str = "Why a link ended, or an attempt failed."
-    pace: Pace = Pace.NOW
+    pace: RetryPace = RetryPace.NORMAL
     fleetWide: bool = False
     rejectedByPeer: bool = False
     evidence: Evidence | None = None
@@ -78,8 +78,8 @@ class Cause(Exception):
 
     def __init__(self, words: str = "", *, evidence: Evidence | None = None) -> None:
         """
-        @param words: what happened, for a reader of the log.  They may hold what the peer has said:
-            see L{printable}.
+        @param words: what happened, for a reader of the log.  Text of the peer's is made
+            L{printable}.
         """
         self.words = printable(textOf(words))
         Exception.__init__(self, self.words)
@@ -88,7 +88,7 @@ class Cause(Exception):
 
     def add(self, words: str) -> None:
         """
-        Say more of what happened.
+        Add to the words of this cause.
         """
         self.words = f"{self}; {words}"
         self.args = (self.words,)
@@ -136,7 +136,7 @@ class HostUnreachable(Cause, ConnectionLost, NoRouteError):
     """
 
     summary = "No way to the peer's host (EHOSTUNREACH)."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
@@ -145,7 +145,7 @@ class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
     """
 
     summary = "No way to the peer's network (ENETUNREACH)."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class SendFailed(Cause, ConnectionLost):
@@ -177,9 +177,9 @@ class PeerClosed(Cause, ConnectionDone):
     """
     The peer closed the connection (FIN).
 
-    @ivar goodbyeCode: what its goodbye meant; L{None} if it has said none.
-    @ivar retryAfter: seconds after which the peer wishes to see us again.
-    @ivar spread: seconds, counted from then, over which all whom it has told so should spread.
+    @ivar goodbyeCode: the code of the peer's goodbye; L{None} if the peer has sent none.
+    @ivar retryAfter: seconds after which, by the goodbye, a new link is welcome.
+    @ivar spread: seconds, counted from then, over which all peers with this goodbye should spread.
     """
 
     summary = "The peer closed the connection (FIN)."
@@ -200,7 +200,7 @@ class PeerClosed(Cause, ConnectionDone):
         self.spread = spread
         if goodbyeCode in (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE):
             self.rejectedByPeer = True
-            self.pace = Pace.SLOWLY
+            self.pace = RetryPace.SLOW
 
 
 class ClosedHere(Cause, ConnectionDone):
@@ -225,7 +225,7 @@ class HandshakeFailed(Cause, ConnectionLost, ConnectError):
     """
 
     summary = "The TLS handshake failed."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class ProtocolViolation(Cause, ConnectionLost):
@@ -234,7 +234,7 @@ class ProtocolViolation(Cause, ConnectionLost):
     """
 
     summary = "The peer broke the protocol, or passed a limit."
-    pace = Pace.SLOWLY
+    pace = RetryPace.SLOW
 
 
 class PermanentFailure(Cause, ConnectError):
@@ -243,4 +243,4 @@ class PermanentFailure(Cause, ConnectError):
     """
 
     summary = "Raised by the user to stop retrying: no further attempt can succeed."
-    pace = Pace.NEVER
+    pace = RetryPace.NEVER

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What a L{Reconnector<twisted_heartbeat.core.reconnector.Reconnector>} orders its driver to do.
+The commands that a L{Reconnector<twisted_heartbeat.core.reconnector.Reconnector>} gives its driver.
 """
 
 from __future__ import annotations
@@ -21,17 +21,14 @@ class Retry:
 
     @ivar attempt: failures in a row, 1 or more: attempts, and the loss of a link before them.
     @ivar delay: seconds until the next attempt.
-    @ivar cause: why the last one ended.
-    @ivar elapsed: seconds since the first of them.
+    @ivar cause: why the last attempt failed, or the link was lost.
+    @ivar elapsed: seconds since the first of these failures.
     """
 
     attempt: int
     delay: float
     cause: Cause
     elapsed: float
-
-
-# The orders.
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class CancelAttempt:
     """
-    Give the attempt up; L{Reconnector.failed} follows when it is gone.
+    Cancel the attempt; L{Reconnector.failed} follows when nothing is left of it.
     """
 
 
@@ -62,14 +59,14 @@ class Prepare:
 @dataclass(frozen=True, slots=True)
 class CancelPrepare:
     """
-    What prepares the link shall stop: nobody waits for it any more.
+    Cancel the preparation of the link.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
     """
-    The link is prepared and in use.
+    Announce the link as connected, because it is prepared.
     """
 
 
@@ -92,7 +89,7 @@ class Close:
 @dataclass(frozen=True, slots=True)
 class CleanUp:
     """
-    The link has ended: run its cleanups; L{Reconnector.cleaned} follows.
+    Run the cleanups of the link, which has ended; L{Reconnector.cleaned} follows.
     """
 
     cause: Cause
@@ -101,7 +98,7 @@ class CleanUp:
 @dataclass(frozen=True, slots=True)
 class ReportFailure:
     """
-    An attempt came to nothing: tell whoever waits for a connection.
+    Report a failed attempt to the callers that wait for a connection.
     """
 
     cause: Cause
@@ -110,10 +107,10 @@ class ReportFailure:
 @dataclass(frozen=True, slots=True)
 class ChooseDelay:
     """
-    How long to wait?  L{Reconnector.chosen} follows.
+    Choose how long to wait; L{Reconnector.delayChosen} follows.
 
     @ivar attempt: failures in a row, as in L{Retry}.
-    @ivar cause: the last one's.
+    @ivar cause: why the last of them happened.
     """
 
     attempt: int
@@ -123,7 +120,7 @@ class ChooseDelay:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """
-    Wait; L{Reconnector.waited} follows.
+    Wait for the delay of the retry; L{Reconnector.waited} follows.
     """
 
     retry: Retry
@@ -132,14 +129,14 @@ class Wait:
 @dataclass(frozen=True, slots=True)
 class CancelWait:
     """
-    Nobody waits any more.
+    Cancel the wait.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """
-    There will be no further attempt.
+    Give up: no further attempt follows.
     """
 
     cause: Cause
@@ -148,7 +145,7 @@ class GiveUp:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """
-    Nothing is left: no attempt, no link, no wait.
+    Report that no attempt, link or wait is left.
     """
 
 

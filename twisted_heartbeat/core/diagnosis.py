@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-From an errno, a loss or a silence to the L{Cause} of a link's end.
+The L{Cause} of an error number, a silence, a lost connection or a failed attempt.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .causes import (
     KeepAliveExpired,
     LinkLost,
     NetworkUnreachable,
-    Pace,
     PeerClosed,
     PeerHung,
     PeerReset,
     PeerSilent,
     ProtocolViolation,
+    RetryPace,
     SendFailed,
 )
 from .text import printable, textOf
@@ -56,16 +56,16 @@ _BY_ERRNO: dict[int, type[Cause]] = {
 
 def causeOfErrno(number: int) -> Cause | None:
     """
-    The cause that an operating system's error number names.
+    Return the cause that an error number of the operating system names.
 
     @param number: as in the C{errno} module.
-    @return: L{None} for a number that says nothing of the peer.
+    @return: L{None} for a number that says nothing about the peer.
     """
     found = _BY_ERRNO.get(number)
     return None if found is None else found(f"{found.summary.rstrip('.')} [errno {number}]")
 
 
-_NO_WAY: dict[int, type[Cause]] = {
+_NO_ROUTE: dict[int, type[Cause]] = {
     errno.EHOSTUNREACH: HostUnreachable,
     errno.EHOSTDOWN: HostUnreachable,
     errno.EACCES: HostUnreachable,
@@ -75,23 +75,23 @@ _NO_WAY: dict[int, type[Cause]] = {
     errno.EADDRNOTAVAIL: NetworkUnreachable,
 }
 """
-What the routing table answers where there is no way to the peer: C{prohibit} is EACCES,
-C{blackhole} EINVAL, an address of our own that has gone EADDRNOTAVAIL (measured on Linux 6.18).
+The answers of the routing table where there is no route to the peer.  C{prohibit} is EACCES,
+C{blackhole} is EINVAL, and a local address that is gone is EADDRNOTAVAIL (measured on Linux 6.18).
 """
 
 
 def causeOfSilence(number: int, evidence: Evidence | None, *, hung: bool, words: str) -> Cause:
     """
-    Why a peer said nothing for the whole bound.
+    Return the cause of a silence that has lasted for the whole bound.
 
-    @param number: what our own kernel says of the way to it, as in the C{errno} module; 0 if there
-        is one.
+    @param number: this host's answer about the route to the peer, as in the C{errno} module; 0 if
+        there is a route.
     @param hung: whether the peer's kernel answers.
-    @param words: for how long it was silent.
+    @param words: how long the peer was silent.
     """
-    noWay = _NO_WAY.get(number)
-    if noWay is not None:
-        return noWay(f"{words}; {noWay.summary} [errno {number}]", evidence=evidence)
+    noRoute = _NO_ROUTE.get(number)
+    if noRoute is not None:
+        return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
     if hung:
         return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
     return PeerSilent(words, evidence=evidence)
@@ -108,22 +108,25 @@ def causeOfLoss(
     refused: str = "",
 ) -> Cause:
     """
-    Why an established connection was lost.
+    Return the cause of an established connection's end.
 
-    @param error: what Twisted passed to C{connectionLost}.
-    @param number: the error number that the kernel gave, where it is known.
+    The order of the tests decides.  The kernel's error number comes before the reason that Twisted
+    gives, because Twisted's reason is often only C{ConnectionLost}.
+
+    @param error: the reason that Twisted passed to C{connectionLost}.
+    @param number: the error number of the kernel; L{None} where it is not known.
     @param finished: whether the peer's FIN had come.
     @param closedHere: whether this side had asked for the close.
     @param handshaking: whether a TLS handshake was under way.
-    @param reactorStopped: whether this side's reactor has stopped.  It disconnects all that is
-        still open then, and says C{ConnectionLost}.
-    @param refused: why the peer's certificate was, in words.
+    @param reactorStopped: whether this side's reactor has stopped.  It then ends every connection
+        with C{ConnectionLost}.
+    @param refused: why the peer's certificate was refused, in words.
     """
     if isinstance(error, Cause):
         return error
     if error is not None and _isTls(error):
         return _chained(_causeOfTls(error, refused, handshaking), error)
-    # A reset that follows a FIN is EPIPE on Linux, and says no more than that.
+    # A reset that follows a FIN is EPIPE on Linux, so EPIPE would hide that the peer has closed.
     named = causeOfErrno(number) if number and not (finished and number == errno.EPIPE) else None
     if named is not None:
         return _chained(named, error)
@@ -142,9 +145,9 @@ def causeOfLoss(
 
 def isOwnException(error: BaseException | None) -> bool:
     """
-    Whether a connection was lost because the protocol raised: neither Twisted nor TLS did.
+    Whether a connection was lost because the protocol raised, and not Twisted or TLS.
 
-    @param error: what Twisted passed to C{connectionLost}.
+    @param error: the reason that Twisted passed to C{connectionLost}.
     """
     known = isinstance(error, Cause | ConnectionClosed)
     return not (error is None or known or _isTls(error))
@@ -152,30 +155,28 @@ def isOwnException(error: BaseException | None) -> bool:
 
 def causeOfFailure(error: BaseException | None) -> Cause:
     """
-    Why an attempt failed.
+    Return the cause of a failed attempt.
 
-    @param error: what the endpoint, or C{prepareConnection}, failed with.
+    @param error: the error of the endpoint, or of C{prepareConnection}.
     """
     if isinstance(error, Cause):
         return error
     number = getattr(error, "osError", None)
     named = causeOfErrno(number) if isinstance(number, int) else None
-    if named is not None and named.pace is Pace.SLOWLY:
+    if named is not None and named.pace is RetryPace.SLOW:
         return _chained(named, error)
     cause = ConnectFailed("" if error is None else describeError(error))
     if isinstance(error, ConnectionRefusedError):
         cause.fleetWide = True
     elif isinstance(error, (DNSLookupError, NoRouteError)):
-        cause.pace = Pace.SLOWLY
+        cause.pace = RetryPace.SLOW
     return _chained(cause, error)
 
 
 def _causeOfTls(error: BaseException, refused: str, handshaking: bool) -> Cause:
-    """
-    Whatever else follows, such as the reset of one who has refused our certificate and closed.
-    """
     words = describeError(error)
-    # In TLS 1.3 a client's handshake is over before the server has looked at its certificate.
+    # In TLS 1.3 a client's handshake is over before the server has checked the client's
+    # certificate, so a refusal comes afterwards, as an alert.
     if handshaking or "alert" in words:
         return _handshakeFailed(error, refused)
     return ProtocolViolation(words)
@@ -189,14 +190,15 @@ def _handshakeFailed(error: BaseException | None, refused: str) -> HandshakeFail
 
 def _isTls(error: BaseException) -> bool:
     """
-    Whether pyOpenSSL raised it: a list of what OpenSSL has to say, from the outermost in.
+    Whether pyOpenSSL raised an error.  Its argument is OpenSSL's list of errors, the outermost
+    first.
     """
     return type(error).__module__.partition(".")[0] == "OpenSSL"
 
 
 def describeError(error: BaseException) -> str:
     """
-    An error for a reader: its class's name, and what it says.
+    Describe an error for a reader of the log: the name of its class, and its text.
     """
     if _isTls(error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         return printable(f"TLS: {', '.join(str(entry[-1]) for entry in error.args[0])}")

@@ -24,16 +24,17 @@ class VerdictBatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """
-    What the kernel knew when the link ended.  A field is L{None} where it does not say.
+    What the kernel knew when the link ended.  A field is L{None} where the platform does not say.
 
     Source: C{struct tcp_info}, C{linux/tcp.h}.
 
     @ivar sinceAck: seconds since the peer's kernel last acknowledged anything.
     @ivar sinceData: seconds since the peer's kernel last delivered data.
     @ivar bytesUnacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
-    @ivar unanswered: segments on their way that the peer's kernel has not acknowledged.
-    @ivar retransmits: times in a row that the oldest of them was sent again.
-    @ivar window: bytes that the peer's kernel is ready to take; 0 from one that does not read.
+    @ivar unanswered: segments that were sent and not acknowledged.
+    @ivar retransmits: times in a row that the oldest of these segments was sent again.
+    @ivar window: bytes that the peer's kernel is ready to receive; 0 while its process reads
+        nothing.
     @ivar probes: keepalive or zero window probes in a row without an answer.
     @ivar rtt: the kernel's smoothed round-trip time, in seconds.
     """
@@ -46,13 +47,13 @@ class Evidence:
     window: int | None = None
     probes: int | None = None
     rtt: float | None = None
-    _fall: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
+    _batch: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
 
     @property
     def kernelAnswers(self) -> bool:
         """
-        Whether the peer's kernel has acknowledged all that it was asked to: what still waits in
-        ours, waits because the peer's has no room.
+        Whether the peer's kernel has acknowledged everything that it had room for.  Bytes that wait
+        in the send queue then wait because the peer's window is closed.
         """
         answered = self.unanswered == 0 and self.retransmits == 0 and self.probes == 0
         return answered and (not self.bytesUnacknowledged or self.window == 0)
@@ -60,7 +61,7 @@ class Evidence:
     @property
     def simultaneousVerdicts(self) -> int:
         """
-        How many links the same tick found dead, this one included: many mean one fault of the
-        network, not many dead peers.
+        The number of links that the same tick found dead, this link included.  Many mean one fault
+        of the network, not many dead peers.
         """
-        return self._fall.links
+        return self._batch.links

@@ -3,6 +3,9 @@
 
 """
 L{isProven}: whether a link that has ended had proven its peer.
+
+The count of failures starts again only after a proven link.  A completed connection proves nothing,
+because a balancer or a port forwarder may have accepted it in place of the server.
 """
 
 from __future__ import annotations
@@ -16,17 +19,12 @@ if TYPE_CHECKING:
     from .causes import Cause
 
 
-# When a link is proven.  The count of failures starts again only after a proven link, so each
-# driver asks this one rule when a link has ended.  That a connection was made proves nothing: a
-# balancer or a port forwarder may have accepted it in place of the server.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkFacts:
     """
     What is known of a link that has ended.
 
-    @ivar cause: why it ended.
+    @ivar cause: why the link ended.
     @ivar upFor: seconds from the establishment of the link until its cause was known.
     @ivar prepared: whether the link was prepared, so that it was in use.
     @ivar builtIn: whether the link spoke the built-in protocol, itself or through a tunnel.

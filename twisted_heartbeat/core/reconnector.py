@@ -2,12 +2,28 @@
 # See LICENSE for details.
 
 """
-Connect, prepare, clean up, wait, stop: one machine that decides, for every driver.
+L{Reconnector}: connect, prepare, clean up, wait, stop; one state machine for all drivers.
 
-L{Reconnector} takes facts (an attempt failed, the link was lost, the user wants to stop) and
-returns orders (make an attempt, wait so long, say that all has stopped).  It carries nothing out
-and calls nobody: the driver carries the orders out, after the transition is complete.  So no
-exception, and no input that comes from inside of an order, can leave it between two states.
+Problem: a reconnecting client calls user code at each step, and user code may raise, or stop and
+start the client in the same call.
+
+Idea: the machine executes nothing.  It takes facts (an attempt failed, the link was lost, the user
+wants to stop) and returns L{commands<twisted_heartbeat.core.commands>} (make an attempt, wait,
+report that everything has stopped).  The driver executes them after the transition is complete.  So
+neither an exception nor an input from inside of a command can leave the machine between two states.
+
+States::
+
+    stopped -> connecting -> preparing -> connected -> cleaning -> deciding -> waiting -> connecting
+                    |            +-> rejecting -----------^           +-> gaveUp
+                    +----------------- failed ------------------------^
+
+    on stop:   connecting -> cancelling -> stopped
+               preparing, connected, rejecting -> closing -> ending -> stopped
+               cleaning -> ending -> stopped;   deciding, waiting, gaveUp -> stopped
+
+Invariants: at most one attempt, link or wait at a time; one C{CleanUp} for each link, before the
+next attempt; no attempt after C{stop} unless C{start} follows; each C{stop} leads to C{Stopped}.
 """
 
 from __future__ import annotations
@@ -15,11 +31,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from automat import NoTransition, TypeMachineBuilder, pep614
 
-from .causes import Cause, ClosedHere, Pace
+from .causes import Cause, ClosedHere, RetryPace
 from .commands import (
     Abort,
     Announce,
@@ -44,7 +61,7 @@ if TYPE_CHECKING:
 
 class State(StrEnum):
     """
-    Where a supervision stands.
+    The state of a L{Reconnector}.
     """
 
     STOPPED = "stopped"
@@ -55,11 +72,11 @@ class State(StrEnum):
     """The link could not be prepared, and is being aborted."""
     CLEANING = "cleaning"
     DECIDING = "deciding"
-    """Again, and when?"""
+    """The driver chooses the delay before the next attempt."""
     WAITING = "waiting"
     GAVE_UP = "gaveUp"
     CANCELLING = "cancelling"
-    """Stopping: the attempt is being given up."""
+    """Stopping: the attempt is being cancelled."""
     CLOSING = "closing"
     """Stopping: the link is being closed."""
     ENDING = "ending"
@@ -68,260 +85,219 @@ class State(StrEnum):
 
 class _Machine(Protocol):
     """
-    The inputs of the machine.  What they come to is in L{_History.orders}.
+    The inputs of the machine.  L{Reconnector} has a method for each, which says what it means.
     """
 
-    def start(self) -> None:
-        """The user wants a link."""
-
-    def stop(self) -> None:
-        """The user wants none."""
-
-    def connected(self) -> None:
-        """The attempt has led to a link."""
-
-    def failed(self) -> None:
-        """The attempt has come to nothing."""
-
-    def retry(self) -> None:
-        """The user wants a link, after a wait."""
-
-    def prepared(self) -> None:
-        """The link is ready for use."""
-
-    def rejected(self, cause: Cause) -> None:
-        """The link can not be used."""
-
-    def lost(self, cause: Cause) -> None:
-        """The link has ended."""
-
-    def cleaned(self) -> None:
-        """The cleanups of the link have run."""
-
-    def waited(self) -> None:
-        """The wait is over, or was cut short."""
-
-    def renew(self) -> None:
-        """The user wants another attempt in place of the present one."""
-
-    def renewed(self) -> None:
-        """The present one is over."""
-
-    def chosen(self, retry: Retry) -> None:
-        """How long to wait is known."""
-
-    def despair(self, cause: Cause) -> None:
-        """No further attempt is worth while."""
-
-    def state(self) -> State:
-        """Where the machine stands."""
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def connected(self) -> None: ...
+    def failed(self) -> None: ...
+    def retry(self) -> None: ...
+    def prepared(self) -> None: ...
+    def rejected(self, cause: Cause) -> None: ...
+    def lost(self, cause: Cause) -> None: ...
+    def cleaned(self) -> None: ...
+    def waited(self) -> None: ...
+    def renew(self) -> None: ...
+    def renewed(self) -> None: ...
+    def delayChosen(self, retry: Retry) -> None: ...
+    def giveUp(self, cause: Cause) -> None: ...
+    def state(self) -> State: ...
 
 
 @dataclass
 class _History:
     """
-    What outlives a transition.
+    What the machine remembers from one transition to the next.
 
-    @ivar orders: what the transitions of this call have come to.
+    @ivar commands: the commands of the transitions of this call.
     @ivar failures: failures in a row, the loss of a proven link being the first of them.
-    @ivar attempts: those of them that were attempts.
-    @ivar firstFailure: when the first of them failed, in seconds.
-    @ivar cause: why the last one failed.
-    @ivar forgiven: failures and attempts, as they were before they were last forgotten.
-    @ivar used: whether the last link got as far as being used.
-    @ivar deciding: whether it has just begun to decide.
+    @ivar attempts: how many of these failures were attempts.
+    @ivar firstFailure: when the first failure happened, in seconds.
+    @ivar cause: why the last failure happened.
+    @ivar beforeReset: failures and attempts, as they were before the last reset.
+    @ivar used: whether the last link was announced as connected.
+    @ivar deciding: whether this call has led to the state C{deciding}.
     @ivar restart: whether to start again once stopped.
-    @ivar renewing: whether the next attempt is to follow the present one without a wait.
+    @ivar renewing: whether the next attempt follows the present attempt without a wait.
     """
 
-    orders: list[Command] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     failures: int = 0
     attempts: int = 0
     firstFailure: float = 0.0
     cause: Cause = field(default_factory=Cause)
-    forgiven: tuple[int, int] = (0, 0)
+    beforeReset: tuple[int, int] = (0, 0)
     used: bool = False
     deciding: bool = False
     restart: bool = False
     renewing: bool = False
 
-    def order(self, *orders: Command) -> None:
-        self.orders.extend(orders)
+    def issue(self, *commands: Command) -> None:
+        self.commands.extend(commands)
 
 
+@cache
 def _makeMachine() -> Callable[[_History], _Machine]:
+    """
+    Define the machine.  The first reconnector does it, and not the import, because it is more than
+    a fifth of what the import of the package would cost, and a server needs no reconnector.
+    """
     builder = TypeMachineBuilder(_Machine, _History)
 
     # States:
-    stopped = builder.state(State.STOPPED.value)
-    connecting = builder.state(State.CONNECTING.value)
-    preparing = builder.state(State.PREPARING.value)
-    connected = builder.state(State.CONNECTED.value)
-    rejecting = builder.state(State.REJECTING.value)
-    cleaning = builder.state(State.CLEANING.value)
-    deciding = builder.state(State.DECIDING.value)
-    waiting = builder.state(State.WAITING.value)
-    gaveUp = builder.state(State.GAVE_UP.value)
-    cancelling = builder.state(State.CANCELLING.value)
-    closing = builder.state(State.CLOSING.value)
-    ending = builder.state(State.ENDING.value)
+    states = {state: builder.state(state.value) for state in State}
+    stopped = states[State.STOPPED]
+    connecting = states[State.CONNECTING]
+    preparing = states[State.PREPARING]
+    connected = states[State.CONNECTED]
+    rejecting = states[State.REJECTING]
+    cleaning = states[State.CLEANING]
+    deciding = states[State.DECIDING]
+    waiting = states[State.WAITING]
+    gaveUp = states[State.GAVE_UP]
+    cancelling = states[State.CANCELLING]
+    closing = states[State.CLOSING]
+    ending = states[State.ENDING]
 
-    # Transitions without an order:
+    # Transitions without a command:
     rejecting.upon(_Machine.stop).to(closing).returns(None)
     cleaning.upon(_Machine.stop).to(ending).returns(None)
 
-    # Transitions with orders:
+    # Transitions with commands:
     @pep614(stopped.upon(_Machine.start).to(connecting))
     @pep614(gaveUp.upon(_Machine.start).to(connecting))
-    def startAnew(machine: _Machine, facts: _History) -> None:
-        facts.failures = facts.attempts = 0
-        facts.restart = facts.used = facts.renewing = False
-        facts.order(Attempt(1))
+    def startAnew(machine: _Machine, history: _History) -> None:
+        history.failures = history.attempts = 0
+        history.restart = history.used = history.renewing = False
+        history.issue(Attempt(1))
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
     @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
     @pep614(stopped.upon(_Machine.retry).to(deciding))
     @pep614(gaveUp.upon(_Machine.retry).to(deciding))
-    def decide(machine: _Machine, facts: _History) -> None:
-        facts.deciding = True
+    def decide(machine: _Machine, history: _History) -> None:
+        history.deciding = True
 
     @pep614(waiting.upon(_Machine.waited).to(connecting))
     @pep614(deciding.upon(_Machine.renewed).to(connecting))
-    def tryAgain(machine: _Machine, facts: _History) -> None:
-        facts.used = False
-        facts.order(Attempt(facts.attempts + 1))
+    def tryAgain(machine: _Machine, history: _History) -> None:
+        history.used = False
+        history.issue(Attempt(history.attempts + 1))
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
-    def prepare(machine: _Machine, facts: _History) -> None:
-        facts.used = facts.renewing = False
-        facts.order(Prepare())
+    def prepare(machine: _Machine, history: _History) -> None:
+        history.used = history.renewing = False
+        history.issue(Prepare())
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
-    def announce(machine: _Machine, facts: _History) -> None:
-        facts.used = True
-        facts.order(Announce())
+    def announce(machine: _Machine, history: _History) -> None:
+        history.used = True
+        history.issue(Announce())
 
     @pep614(preparing.upon(_Machine.rejected).to(rejecting))
     @pep614(connected.upon(_Machine.rejected).to(rejecting))
-    def abort(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(Abort(cause))
+    def abort(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(Abort(cause))
 
     @pep614(preparing.upon(_Machine.lost).to(cleaning))
-    def abandonPreparation(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(CancelPrepare(), CleanUp(cause))
+    def abandonPreparation(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(CancelPrepare(), CleanUp(cause))
 
     @pep614(connected.upon(_Machine.lost).to(cleaning))
     @pep614(rejecting.upon(_Machine.lost).to(cleaning))
     @pep614(closing.upon(_Machine.lost).to(ending))
-    def cleanUp(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(CleanUp(cause))
+    def cleanUp(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(CleanUp(cause))
 
     @pep614(connecting.upon(_Machine.renew).loop())
-    def renewAttempt(machine: _Machine, facts: _History) -> None:
-        facts.renewing = True
-        facts.order(CancelAttempt())
+    def renewAttempt(machine: _Machine, history: _History) -> None:
+        history.renewing = True
+        history.issue(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.renew).to(rejecting))
-    def renewPrepared(machine: _Machine, facts: _History) -> None:
-        facts.renewing = True
+    def renewPrepared(machine: _Machine, history: _History) -> None:
+        history.renewing = True
         cause = ClosedHere("another attempt was asked for while the link was being prepared")
-        facts.order(CancelPrepare(), Abort(cause))
+        history.issue(CancelPrepare(), Abort(cause))
 
-    @pep614(deciding.upon(_Machine.chosen).to(waiting))
-    def wait(machine: _Machine, facts: _History, retry: Retry) -> None:
-        facts.order(Wait(retry))
+    @pep614(deciding.upon(_Machine.delayChosen).to(waiting))
+    def wait(machine: _Machine, history: _History, retry: Retry) -> None:
+        history.issue(Wait(retry))
 
-    @pep614(deciding.upon(_Machine.despair).to(gaveUp))
-    def giveUp(machine: _Machine, facts: _History, cause: Cause) -> None:
-        facts.order(GiveUp(cause))
+    @pep614(deciding.upon(_Machine.giveUp).to(gaveUp))
+    def giveUp(machine: _Machine, history: _History, cause: Cause) -> None:
+        history.issue(GiveUp(cause))
 
     # Stopping:
     @pep614(connecting.upon(_Machine.stop).to(cancelling))
-    def cancelAttempt(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelAttempt())
+    def cancelAttempt(machine: _Machine, history: _History) -> None:
+        history.issue(CancelAttempt())
 
     @pep614(preparing.upon(_Machine.stop).to(closing))
-    def closeUnprepared(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelPrepare(), Close())
+    def closeUnprepared(machine: _Machine, history: _History) -> None:
+        history.issue(CancelPrepare(), Close())
 
     @pep614(connected.upon(_Machine.stop).to(closing))
     @pep614(cancelling.upon(_Machine.connected).to(closing))
-    def close(machine: _Machine, facts: _History) -> None:
-        facts.order(Close())
+    def close(machine: _Machine, history: _History) -> None:
+        history.issue(Close())
 
     @pep614(waiting.upon(_Machine.stop).to(stopped))
-    def cancelWait(machine: _Machine, facts: _History) -> None:
-        facts.order(CancelWait(), Stopped())
+    def cancelWait(machine: _Machine, history: _History) -> None:
+        history.issue(CancelWait(), Stopped())
 
     @pep614(stopped.upon(_Machine.stop).loop())
     @pep614(gaveUp.upon(_Machine.stop).to(stopped))
     @pep614(deciding.upon(_Machine.stop).to(stopped))
     @pep614(cancelling.upon(_Machine.failed).to(stopped))
     @pep614(ending.upon(_Machine.cleaned).to(stopped))
-    def finish(machine: _Machine, facts: _History) -> None:
-        facts.order(Stopped())
+    def finish(machine: _Machine, history: _History) -> None:
+        history.issue(Stopped())
 
-    def startLater(machine: _Machine, facts: _History) -> None:
-        facts.restart = True
+    def startLater(machine: _Machine, history: _History) -> None:
+        history.restart = True
 
-    def stopAfterAll(machine: _Machine, facts: _History) -> None:
-        facts.restart = False
+    def stopAfterAll(machine: _Machine, history: _History) -> None:
+        history.restart = False
 
     for stopping in (cancelling, closing, ending):
         stopping.upon(_Machine.start).loop()(startLater)
         stopping.upon(_Machine.stop).loop()(stopAfterAll)
 
-    for name, state in {
-        State.STOPPED: stopped,
-        State.CONNECTING: connecting,
-        State.PREPARING: preparing,
-        State.CONNECTED: connected,
-        State.REJECTING: rejecting,
-        State.CLEANING: cleaning,
-        State.DECIDING: deciding,
-        State.WAITING: waiting,
-        State.GAVE_UP: gaveUp,
-        State.CANCELLING: cancelling,
-        State.CLOSING: closing,
-        State.ENDING: ending,
-    }.items():
+    for name, state in states.items():
         state.upon(_Machine.state).loop().returns(name)
 
     return builder.build()
 
 
-_buildMachine = _makeMachine()
-
-
 GiveUpTest = Callable[[int, int, float], bool]
 """
-Failures in a row, those of them that were attempts, seconds since the first -> whether to give up.
+Takes the failures in a row, the number of attempts among them, and the seconds since the first.
+Returns whether to give up.
 """
 
 
 class Reconnector:
     """
-    One link at a time, kept up for as long as it is wanted.
+    Keeps one link up for as long as it is wanted.
 
-    Each method takes a fact and returns the orders that follow from it, to be carried out in that
-    order.  An input that does not fit the state is a late one, of an attempt or a link that is
-    over: it changes nothing and no order follows.
+    Each method takes a fact and returns the commands that follow from it, to be executed in this
+    order.  An input that does not fit the state comes late, from an attempt or a link that is over.
+    It changes nothing, and no command follows.
     """
 
     def __init__(self, exhausted: GiveUpTest) -> None:
-        """
-        @param exhausted: whether to give up.
-        """
         self._exhausted = exhausted
-        self._facts = _History()
-        self._machine = _buildMachine(self._facts)
-        # Kept, for it is asked for more often than it changes, and a machine takes its time.
+        self._history = _History()
+        self._machine = _makeMachine()(self._history)
+        # Cached, because asking the machine is slow, and drivers ask more often than it changes.
         self._state: State | None = None
 
     @property
     def state(self) -> State:
         """
-        Where it stands.
+        The present state.
         """
         if self._state is None:
             self._state = self._machine.state()
@@ -332,154 +308,154 @@ class Reconnector:
         """
         Failures in a row, the loss of a proven link being the first of them.
         """
-        return self._facts.failures
+        return self._history.failures
 
-    def forgive(self) -> None:
+    def resetFailures(self) -> None:
         """
         Forget the failures so far.
         """
-        facts = self._facts
-        facts.forgiven = facts.failures, facts.attempts
-        facts.failures = facts.attempts = 0
+        history = self._history
+        history.beforeReset = history.failures, history.attempts
+        history.failures = history.attempts = 0
 
-    def remember(self) -> None:
+    def restoreFailures(self) -> None:
         """
-        What was last forgotten counts after all.
+        Undo the last L{resetFailures}.
         """
-        self._facts.failures, self._facts.attempts = self._facts.forgiven
+        self._history.failures, self._history.attempts = self._history.beforeReset
 
     def start(self) -> list[Command]:
         """
-        The user wants a link.
+        Handle that the user wants a link.
         """
         return self._after(self._machine.start)
 
     def stop(self) -> list[Command]:
         """
-        The user wants none.
+        Handle that the user wants no link.
         """
         return self._after(self._machine.stop)
 
     def connected(self) -> list[Command]:
         """
-        The attempt has led to a link, its TLS handshake included.
+        Handle that the attempt has led to a link, its TLS handshake included.
         """
         return self._after(self._machine.connected)
 
     def failed(self, cause: Cause, now: float) -> list[Command]:
         """
-        The attempt has come to nothing.
+        Handle that the attempt has failed, and nothing is left of it.
         """
-        if self.state is State.CONNECTING and not self._facts.renewing:
-            self._blame(cause, now)
+        if self.state is State.CONNECTING and not self._history.renewing:
+            self._recordFailure(cause, now)
         return self._after(self._machine.failed, now=now)
 
     def retry(self, cause: Cause, now: float) -> list[Command]:
         """
-        Wait, and then make an attempt, although none is under way.  This input is for a driver
-        whose first attempt, or the one before this, was made without it.
+        Handle that the user wants an attempt after a wait, although none is under way.  A driver
+        calls this if the attempt before was made without it.
 
         @param cause: why that attempt failed.
         """
         if self.state in (State.STOPPED, State.GAVE_UP):
-            self._blame(cause, now)
+            self._recordFailure(cause, now)
         return self._after(self._machine.retry, now=now)
 
     def prepared(self) -> list[Command]:
         """
-        The link is ready for use.
+        Handle that the link is prepared.
         """
         return self._after(self._machine.prepared)
 
     def rejected(self, cause: Cause) -> list[Command]:
         """
-        The link can not be used.
+        Handle that the link can not be used.
         """
         return self._after(self._machine.rejected, cause)
 
     def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Command]:
         """
-        The link has ended.
+        Handle that the link has ended.
 
-        @param proven: whether it had been proven by then.
+        @param proven: whether the link had been proven by then.
         """
         isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
-        if isUp and not self._facts.renewing:
+        if isUp and not self._history.renewing:
             if proven:
-                self.forgive()
-            self._blame(cause, now, attempt=not proven)
+                self.resetFailures()
+            self._recordFailure(cause, now, attempt=not proven)
         return self._after(self._machine.lost, cause)
 
     def cleaned(self, now: float) -> list[Command]:
         """
-        The cleanups of the link have run.
+        Handle that the cleanups of the link have run.
         """
         return self._after(self._machine.cleaned, now=now)
 
-    def chosen(self, delay: float, now: float) -> list[Command]:
+    def delayChosen(self, delay: float, now: float) -> list[Command]:
         """
-        It is known how long to wait.
+        Handle that the driver has chosen how long to wait.
 
         @param delay: seconds.
         """
-        facts = self._facts
-        retry = Retry(facts.failures, delay, facts.cause, now - facts.firstFailure)
-        return self._after(self._machine.chosen, retry)
+        history = self._history
+        retry = Retry(history.failures, delay, history.cause, now - history.firstFailure)
+        return self._after(self._machine.delayChosen, retry)
 
     def waited(self) -> list[Command]:
         """
-        The wait is over, or was cut short.
+        Handle that the wait is over, or was cut short.
         """
         return self._after(self._machine.waited)
 
     def renew(self) -> list[Command]:
         """
-        The user wants another attempt in place of the present one, which has not led to a link yet.
-        The attempt that is given up counts as no failure.
+        Handle that the user wants another attempt in place of the present one, which has not led to
+        a prepared link yet.  The attempt that is cancelled counts as no failure.
         """
         return self._after(self._machine.renew)
 
     def _after(
         self, feed: Callable[..., None], *arguments: Cause | Retry, now: float = 0.0
     ) -> list[Command]:
-        facts = self._facts
+        history = self._history
         try:
             feed(*arguments)
         except NoTransition:
             return []
         self._state = None
-        if facts.deciding:
-            facts.deciding = False
+        if history.deciding:
+            history.deciding = False
             self._decide(now)
-        elif facts.restart and self.state is State.STOPPED:
+        elif history.restart and self.state is State.STOPPED:
             self._state = None
             self._machine.start()
-        orders, facts.orders = facts.orders, []
-        return orders
+        commands, history.commands = history.commands, []
+        return commands
 
-    def _blame(self, cause: Cause, now: float, *, attempt: bool = True) -> None:
-        facts = self._facts
-        if facts.failures == 0:
-            facts.firstFailure = now
-        facts.failures += 1
-        facts.attempts += attempt
-        facts.cause = cause
+    def _recordFailure(self, cause: Cause, now: float, *, attempt: bool = True) -> None:
+        history = self._history
+        if history.failures == 0:
+            history.firstFailure = now
+        history.failures += 1
+        history.attempts += attempt
+        history.cause = cause
 
     def _decide(self, now: float) -> None:
-        facts = self._facts
-        if facts.renewing:
-            facts.renewing = False
+        history = self._history
+        if history.renewing:
+            history.renewing = False
             self._machine.renewed()
             return
-        if facts.failures == 0:
-            # Forgiven meanwhile, by a cleanup perhaps; but this one has to be retried, too.
-            self._blame(facts.cause, now, attempt=False)
-        if not facts.used:
-            facts.order(ReportFailure(facts.cause))
-        elapsed = now - facts.firstFailure
-        if facts.cause.pace is Pace.NEVER or self._exhausted(
-            facts.failures, facts.attempts, elapsed
+        if history.failures == 0:
+            # A cleanup, for example, has reset the failures; this failure is retried all the same.
+            self._recordFailure(history.cause, now, attempt=False)
+        if not history.used:
+            history.issue(ReportFailure(history.cause))
+        elapsed = now - history.firstFailure
+        if history.cause.pace is RetryPace.NEVER or self._exhausted(
+            history.failures, history.attempts, elapsed
         ):
-            self._machine.despair(facts.cause)
+            self._machine.giveUp(history.cause)
         else:
-            facts.order(ChooseDelay(facts.failures, facts.cause))
+            history.issue(ChooseDelay(history.failures, history.cause))

@@ -2,26 +2,26 @@
 # See LICENSE for details.
 
 """
-What the user states: L{Heartbeat}, L{KeepAlive}, L{Limits} and L{ServerLimits}.
+The settings: L{Heartbeat}, L{KeepAlive}, L{Limits} and L{ServerLimits}.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .validation import _isNumber, _require, _requirePositive
+from .validation import isNumber, require, requirePositive
 
 MIN_BOUND = 0.2
-"""Seconds.  Below this a loaded but healthy process can not be told from a dead one."""
+"""Seconds.  Below this a loaded but healthy process can not be told from a dead process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heartbeat:
     """
-    How soon a silent peer is pinged, and how long it may then take.
+    How soon a silent peer is pinged, and how long its answer may take.
 
-    The two together are the L{bound}.  With C{interval=None} no ping is ever sent: the peer is
-    known to speak by itself, and C{timeout} alone is the bound.
+    The sum of both is the L{bound}.  With C{interval=None} no ping is ever sent: the peer is known
+    to send by itself, and C{timeout} alone is the bound.
 
     @ivar interval: seconds of silence before a ping; L{None} to watch passively.
     @ivar timeout: seconds from the ping to the verdict.
@@ -32,9 +32,9 @@ class Heartbeat:
     timeout: float = 15.0
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "interval", orNone=True)
-        _requirePositive(self, "timeout")
-        _require(
+        requirePositive(self, "interval", orNone=True)
+        requirePositive(self, "timeout")
+        require(
             self.bound >= MIN_BOUND * 0.999,
             self,
             "bound",
@@ -52,12 +52,12 @@ class Heartbeat:
     @classmethod
     def within(cls, bound: float) -> Heartbeat:
         """
-        The interval and the timeout for a bound, in the proportion of the defaults (4 to 3).
+        Divide a bound into interval and timeout, in the proportion of the defaults (4 to 3).
 
         @param bound: seconds, at least 0.2.
-        @raise ValueError: if it is anything else.
+        @raise ValueError: if C{bound} is anything else.
         """
-        if not _isNumber(bound) or bound < MIN_BOUND:
+        if not isNumber(bound) or bound < MIN_BOUND:
             raise ValueError(
                 f"Heartbeat.within({bound!r}): the bound must be a number of seconds, "
                 f"at least {MIN_BOUND}"
@@ -66,19 +66,19 @@ class Heartbeat:
         return cls(interval=interval, timeout=bound - interval)
 
     @classmethod
-    def trusting(cls, bound: float) -> Heartbeat:
+    def forPassivePeer(cls, bound: float) -> Heartbeat:
         """
-        For a peer that has said that it would speak by itself within the bound: until three
-        quarters of that have passed its silence is no reason to wonder.
+        Return the heartbeat for a peer that has offered to send by itself within the bound.  It is
+        pinged after three quarters of the bound, because it should have sent something by then.
 
         @param bound: seconds, at least 0.2.
         """
         return cls(interval=bound * 3 / 4, timeout=bound / 4)
 
     @property
-    def slower(self) -> Heartbeat:
+    def withDoubledInterval(self) -> Heartbeat:
         """
-        The same with twice the interval.
+        This heartbeat with twice the interval.
         """
         return self if self.interval is None else replace(self, interval=2 * self.interval)
 
@@ -86,14 +86,14 @@ class Heartbeat:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeepAlive:
     """
-    The operating system's own probes on an idle connection.
+    The operating system's probes on an idle connection.
 
     @ivar idle: whole seconds of idleness before the first probe.
     @ivar interval: whole seconds between probes.
-    @ivar count: unanswered probes before the system gives the connection up.
-    @ivar userTimeout: seconds that sent data may stay bytesUnacknowledged (C{TCP_USER_TIMEOUT},
-        tcp(7)); L{None} leaves the system's own rule.
-    @raise ValueError: if a value is outside of what is said here.
+    @ivar count: unanswered probes before the system ends the connection.
+    @ivar userTimeout: seconds that sent data may stay unacknowledged (C{TCP_USER_TIMEOUT}, tcp(7));
+        L{None} leaves the system's default.
+    @raise ValueError: if a value is outside of the range that is stated here.
     """
 
     idle: int = 5
@@ -104,18 +104,18 @@ class KeepAlive:
     def __post_init__(self) -> None:
         for field in ("idle", "interval", "count"):
             value = getattr(self, field)
-            whole = _isNumber(value) and value >= 1 and value == int(value)
-            _require(whole, self, field, value, "a whole number, 1 or more")
-        _requirePositive(self, "userTimeout", orNone=True)
+            whole = isNumber(value) and value >= 1 and value == int(value)
+            require(whole, self, field, value, "a whole number, 1 or more")
+        requirePositive(self, "userTimeout", orNone=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """
-    How long, and how much, anything may take.  L{None} switches that limit off.
+    The time and the memory that one link may take.  L{None} switches a limit off.
 
-    @ivar connectTimeout: seconds for an attempt, name look-up and TLS handshake included; for
-        C{prepareConnection} after it; and at a server for a connection's TLS handshake, or its load
+    @ivar connectTimeout: seconds for an attempt, name look-up and TLS handshake included; then for
+        C{prepareConnection}; and at a server for a connection's TLS handshake, or its load
         balancer's header.
     @ivar closeTimeout: seconds that a polite close may go without progress, after which the
         connection is aborted.  In all, a polite close takes at most twelve times as long.
@@ -132,7 +132,7 @@ class Limits:
     maxBuffered: int | None = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        _requirePositive(
+        requirePositive(
             self,
             "connectTimeout",
             "closeTimeout",
@@ -145,7 +145,7 @@ class Limits:
     @classmethod
     def off(cls) -> Limits:
         """
-        No limit on anything.
+        Return limits that limit nothing.
         """
         return cls(
             connectTimeout=None,
@@ -159,17 +159,17 @@ class Limits:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerLimits:
     """
-    What those who connect to a server may take of it.  L{None} switches that limit off.
+    What the peers of a server may take of it.  L{None} switches a limit off.
 
     @ivar peers: links at a time.
     @ivar peersPerAddress: links at a time from one IPv4 address, or from one IPv6 network of 64
         bits.  Off by default: many well-behaved peers may be behind one address.
-    @ivar helloTimeout: seconds in which a peer has to say hello.
-    @ivar admissionTimeout: seconds from its hello until it is admitted.
+    @ivar helloTimeout: seconds in which a peer has to send its hello.
+    @ivar admissionTimeout: seconds from the hello until the peer is admitted.
     @ivar maxMessage: bytes that a received message may have.  Off by default, which leaves the
         protocol's own C{maxMessage}.
-    @ivar maxHeld: bytes that are kept of what a peer says before it is admitted; no more is read
-        until then.
+    @ivar maxHeld: bytes that are kept of what a peer sends before it is admitted.  Reading pauses
+        beyond that until the peer is admitted.
     @ivar pingsPerSecond: pings that a peer may send in a second; unused ones are kept for two
         minutes.
     @raise ValueError: if a number is not whole and 1 or more, or a time is not above 0.
@@ -184,17 +184,17 @@ class ServerLimits:
     pingsPerSecond: int | None = 50
 
     def __post_init__(self) -> None:
-        _requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
+        requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
         for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
             value = getattr(self, field)
-            whole = _isNumber(value) and value >= 1 and value == int(value)
+            whole = isNumber(value) and value >= 1 and value == int(value)
             allowed = "a whole number, 1 or more, or None to switch it off"
-            _require(value is None or whole, self, field, value, allowed)
+            require(value is None or whole, self, field, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:
         """
-        No limit on anything.
+        Return limits that limit nothing.
         """
         return cls(
             peers=None,

@@ -7,8 +7,6 @@ Text of a peer or of user code, made safe for a log and a terminal.
 
 from __future__ import annotations
 
-# Text from elsewhere.
-
 MAX_PRINTED = 1024
 """Characters of one text that are printed.  A goodbye's reason, 1,024 bytes, is never cut."""
 
@@ -21,12 +19,12 @@ def printable(text: str) -> str:
 
     A peer's text, or a user's exception, may hold escape sequences that rewrite the lines of a
     terminal, line breaks that forge a second event, and bidirectional marks that reorder what is
-    read.  This is the only place where they are escaped.  It is applied where text becomes a
-    cause's words, an error in words, or a field of the log.
+    read.  They are escaped here only: where text becomes a cause's words, the description of an
+    error, or a field of the log.
 
     Printable is what C{str.isprintable} says: no control and format characters, surrogates, unused
     characters (Unicode categories Cc, Cf, Cs, Co, Cn), and no separators but the space (Zl, Zp,
-    Zs).  Each other one is written as in a Python string, C{\\x1b} or C{\\u202e}.
+    Zs).  Each other character is written as in a Python string, C{\\x1b} or C{\\u202e}.
 
     @return: the text itself where nothing has to change.
     """
@@ -34,13 +32,13 @@ def printable(text: str) -> str:
         text = text[: MAX_PRINTED - len(_CUT)] + _CUT
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
 
 
 def textOf(value: object) -> str:
     """
-    What C{str} makes of somebody else's object.  An object for which C{str} fails is named by its
-    class instead: no log line and no cause may fail for it.
+    Convert an object of user code to text.  If its C{str} raises, its class's name stands for it;
+    otherwise a log line or a cause would fail because of it.
     """
     try:
         return str(value)

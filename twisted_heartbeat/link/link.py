@@ -598,7 +598,7 @@ class Link:
         """
         self._trusted = within is not None
         bound = None if within is None else max(MIN_BOUND, within)
-        self._watchBy(None if bound is None else Heartbeat.trusting(bound))
+        self._watchBy(None if bound is None else Heartbeat.forPassivePeer(bound))
 
     def watchActively(self) -> None:
         """

@@ -180,11 +180,11 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             return
         reader = self.__reader
         try:
-            frame = (reader or _resting(self.maxMessage)).whole(data)
+            frame = (reader or _resting(self.maxMessage)).readSingleFrame(data)
             if frame is not None:
                 self.frameReceived(frame)
                 return
-            reader = self.__reader = reader or wire.StreamReader.opened(self.maxMessage)
+            reader = self.__reader = reader or wire.StreamReader.afterHello(self.maxMessage)
             for one in reader.receive(data):
                 if link.state.isEnding:
                     break
@@ -198,9 +198,9 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         Between two frames a reader has nothing of its own, and most of many are there.
         """
-        plain = reader.between and self.__hidesPongs()
+        plain = reader.atFrameBoundary and self.__hidesPongs()
         link.setSharedPing(self.__said.beats if plain else None, HeartbeatProtocol.sendPing)
-        if type(reader) is wire.StreamReader and reader.resting:
+        if type(reader) is wire.StreamReader and reader.isIdle:
             self.__reader = None
 
     @classmethod

@@ -63,7 +63,7 @@ class LocalHello:
 @lru_cache(maxsize=256)
 def _resting(maxMessage: int) -> wire.StreamReader:
     """
-    One for all, to be asked for a L{whole<wire.FrameReader.whole>} frame, which changes nothing in
-    it.
+    One for all, to be asked for a L{single frame<wire.FrameReader.readSingleFrame>}, which changes
+    nothing in it.
     """
-    return wire.StreamReader.opened(maxMessage)
+    return wire.StreamReader.afterHello(maxMessage)

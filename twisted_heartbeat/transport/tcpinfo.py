@@ -110,5 +110,5 @@ def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) ->
         window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
         probes=info[_PROBES],
         rtt=info[_RTT] / 1e6,
-        _fall=fall or VerdictBatch(1),
+        _batch=fall or VerdictBatch(1),
     )

@@ -10,7 +10,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 
 
 class Sensor(WebSocketClientProtocol):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def onOpen(self):
         self.sendMessage(b"sensor-17")

@@ -8,7 +8,7 @@ from twisted.internet.protocol import ReconnectingClientFactory
 
 
 class Sensor(WebSocketClientProtocol):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def onOpen(self):
         self.factory.resetDelay()

@@ -11,7 +11,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 
 
 class Sensor(LineReceiver):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def lineReceived(self, line):
         """What the hub says."""

@@ -10,7 +10,7 @@ from twisted.protocols.basic import LineReceiver
 
 
 class Sensor(LineReceiver):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def lineReceived(self, line):
         """What the hub says."""

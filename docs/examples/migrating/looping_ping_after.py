@@ -11,7 +11,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService, HeartbeatMixin
 
 
 class Sensor(HeartbeatMixin, LineReceiver):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def connectionMade(self):
         self.sendLine(b"sensor-17")
@@ -20,7 +20,7 @@ class Sensor(HeartbeatMixin, LineReceiver):
         self.sendLine(b"ping")
 
     def lineReceived(self, line):
-        """What the hub says. Nobody needs to tell the answers from the rest."""
+        """Take what the hub says. The answers to pings need not be told from the rest."""
 
 
 def start(reactor, hub, within=8.0):

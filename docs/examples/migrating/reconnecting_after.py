@@ -9,7 +9,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientFactory
 
 
 class Sensor(LineReceiver):
-    """Whatever your protocol is."""
+    """Your protocol."""
 
     def lineReceived(self, line):
         """What the hub says."""

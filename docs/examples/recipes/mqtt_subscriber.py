@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-An MQTT subscriber: whatever the broker sends is life, and not its PINGRESP alone.
+An MQTT subscriber: every byte of the broker's proves life, and not its PINGRESP alone.
 
     python mqtt_subscriber.py tcp:127.0.0.1:1883
 """
@@ -36,7 +36,7 @@ class Subscribers(MQTTFactory):
     def buildProtocol(self, addr):
         mqtt = super().buildProtocol(addr)
         mqtt.onPublish = heard
-        # Its own ping aborts if there is no PINGRESP, whatever else comes, and can not bear to be
+        # Its own ping aborts if there is no PINGRESP, also while other data comes, and must not be
         # called again before that. This one only sends, every KEEPALIVE seconds and when asked.
         mqtt.ping = lambda: mqtt.transport.write(PINGREQ().encode())
         mqtt.handlePINGRESP = lambda: None

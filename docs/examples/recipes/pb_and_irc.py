@@ -25,7 +25,7 @@ class Bot(IRCClient):
     """Says who it is on each new connection, as every IRCClient does, and joins again."""
 
     nickname = "sensor"
-    # IRCClient's own heartbeat sends PING every two minutes, and nobody looks for the answer.
+    # IRCClient's own heartbeat sends PING every two minutes, and does not check the answer.
     heartbeatInterval = None
 
     def signedOn(self):

@@ -32,7 +32,7 @@ async def main(reactor, server="tcp:127.0.0.1:6379", within="8"):
         ping=lambda redis: redis.ping(),
     ).startService()
 
-    # What txredisapi.lazyConnection() would have returned: it takes whatever connection is up.
+    # What txredisapi.lazyConnection() would have returned: it uses the connection that is up.
     redis = factory.handler
     while True:
         try:

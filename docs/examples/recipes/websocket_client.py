@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-A WebSocket client on twisted.web.websocket, which has a ping and nobody who calls it.
+A WebSocket client on twisted.web.websocket, which can ping and never does by itself.
 
     python websocket_client.py ws://127.0.0.1:8765/
 """

@@ -4,9 +4,9 @@
 """
 Bytes <-> frames of the built-in protocol, as C{docs/wire-protocol.md} describes it.
 
-L{frames} has the frame types and their encoding, L{reader} takes any slicing of the input to the
-same frames, L{pings} has the heartbeats that many links share, and L{negotiation} is what two
-hellos come to.
+L{frames} has the frame types and their encoding, L{reader} makes frames of any slicing of the
+input, L{pings} has the heartbeats that many links share, and L{negotiation} computes from two
+hellos which end pings.
 """
 
 from .frames import (

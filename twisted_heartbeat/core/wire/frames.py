@@ -2,20 +2,18 @@
 # See LICENSE for details.
 
 """
-Bytes <-> frames of the built-in protocol.
+The frames of the built-in protocol, and their encoding.
 
 A frame is a header of twelve bytes in network byte order, and a body::
 
     version  u8    1
     type     u8    see L{FrameType}; the highest bit marks a type that a reader may skip
     hold     u16   of a ping, tenths of a second for which its sender may stay silent from here
-    token    u32   what a ping asks to have back; of a goodbye, its L{GoodbyeCode}
+    token    u32   of a ping, what the pong has to repeat; of a goodbye, its L{GoodbyeCode}
     length   u32   bytes of the body
 
-A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.  The whole of
-it is in C{docs/wire-protocol.md}.
-
-No reactor here: L{StreamReader} takes any slicing of the input to the same frames.
+A heartbeat is a bare header: C{length} is 0, and the pong repeats the ping's token.  The full
+description is in C{docs/wire-protocol.md}.
 """
 
 from __future__ import annotations
@@ -49,12 +47,12 @@ MAX_HOLD = _U16 / 10
 """Seconds."""
 
 MAX_MESSAGE = 1024 * 1024
-"""Bytes of a message, unless the user says otherwise."""
+"""Bytes that the body of a message may have by default."""
 
 
 class FrameType(IntEnum):
     """
-    What a frame is.
+    The type of a frame, as in its header.
     """
 
     HELLO = 1
@@ -66,18 +64,19 @@ class FrameType(IntEnum):
 
 
 _KNOWN = frozenset(FrameType)
-# As plain numbers, for what is read most: to look a member up takes longer than all the rest.
+# Plain numbers for the types that are read most: a look-up in the enum takes longer than the rest
+# of the decoding.
 _PING, _PONG, _DATA = int(FrameType.PING), int(FrameType.PONG), int(FrameType.DATA)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """
-    Who speaks, and what is wanted.
+    The first frame of each end: its name, and how often it needs to receive and offers to send.
 
-    @ivar name: the peer's name.
-    @ivar needs: seconds within which it has to hear something; 0 for never.
-    @ivar offers: seconds within which it will say something by itself; 0 for never.
+    @ivar name: the sender's name.
+    @ivar needs: seconds within which the sender has to receive something; 0 for never.
+    @ivar offers: seconds within which the sender will send something unsolicited; 0 for never.
     """
 
     name: str = ""
@@ -87,9 +86,10 @@ class Hello:
     @property
     def rounded(self) -> Hello:
         """
-        As whoever hears it has it, to the millisecond.
+        This hello with its times rounded to milliseconds, as the receiver decodes it.  Both ends
+        must negotiate from identical values.
 
-        @raise ValueError: as L{encode}.
+        @raise ValueError: if a time does not fit its place on the wire.
         """
         needs = _milliseconds("needs", self.needs) / 1000
         return Hello(self.name, needs, _milliseconds("offers", self.offers) / 1000)
@@ -98,10 +98,10 @@ class Hello:
 @dataclass(frozen=True, slots=True)
 class Ping:
     """
-    Speak!
+    A request that the receiver answers with a L{Pong}.
 
     @ivar token: what the pong has to repeat.
-    @ivar hold: seconds for which the sender may stay silent from here; 0 if it does not say.
+    @ivar hold: seconds for which the sender may stay silent from here; 0 if the ping does not say.
     """
 
     token: int
@@ -122,7 +122,7 @@ class Pong:
 @dataclass(frozen=True, slots=True)
 class Data:
     """
-    A message of the user's.
+    A message of the application.
     """
 
     message: bytes
@@ -133,10 +133,10 @@ class Goodbye:
     """
     The last frame before a close.
 
-    @ivar reason: why, in words.
+    @ivar reason: why the sender closes, in words.
     @ivar retryAfter: seconds after which a new link is welcome.
-    @ivar spread: seconds, counted from then, over which all who are told should spread.
-    @ivar code: why, for a program.
+    @ivar spread: seconds, counted from then, over which all peers with this goodbye should spread.
+    @ivar code: why the sender closes, for a program.
     """
 
     reason: str = ""
@@ -148,7 +148,7 @@ class Goodbye:
 @dataclass(frozen=True, slots=True)
 class End:
     """
-    No more data will come from the sender, who still listens, and whose heart still beats.
+    The sender's last data: it sends heartbeats after this, and still receives.
     """
 
 
@@ -157,7 +157,7 @@ Frame = Hello | Ping | Pong | Data | Goodbye | End
 
 def beginsWithHello(data: bytes) -> bool:
     """
-    Whether bytes of which nothing is known begin as this protocol does, with a HELLO.
+    Whether bytes of an unknown protocol begin with a HELLO of this one.
     """
     if len(data) < HEADER_SIZE + _HELLO.size:
         return False
@@ -168,7 +168,7 @@ def beginsWithHello(data: bytes) -> bool:
 
 def encode(frame: Frame) -> bytes:
     """
-    The bytes of a frame.
+    Return the bytes of a frame.
 
     @raise ValueError: if a field does not fit its place on the wire.
     """
@@ -194,9 +194,9 @@ def encode(frame: Frame) -> bytes:
 
 def encodePing(token: int, hold: float = 0.0) -> bytes:
     """
-    The bytes of a ping.
+    Return the bytes of a ping.
 
-    @param hold: seconds; more than L{MAX_HOLD} is sent as that.
+    @param hold: seconds; more than L{MAX_HOLD} is sent as L{MAX_HOLD}.
     @raise ValueError: if a value does not fit its place on the wire.
     """
     return packPing(_token(token), toTenths(_seconds("hold", hold)))
@@ -204,7 +204,7 @@ def encodePing(token: int, hold: float = 0.0) -> bytes:
 
 def encodePong(token: int) -> bytes:
     """
-    The bytes of a pong.
+    Return the bytes of a pong.
 
     @raise ValueError: if the token does not fit its place on the wire.
     """
@@ -213,14 +213,15 @@ def encodePong(token: int) -> bytes:
 
 def toTenths(hold: float) -> int:
     """
-    A hold in seconds as a ping has it: never shorter, but for what does not fit.
+    Convert a hold from seconds to a ping's tenths.  It is rounded up, so that the peer never
+    expects the sender too soon; only what does not fit is cut.
     """
     return min(_U16, ceil(hold * 10))
 
 
 def packPing(token: int, tenths: int) -> bytes:
     """
-    The bytes of a ping, unchecked: for whoever sends many.
+    Return the bytes of a ping, without checks, because one timer may send thousands.
 
     @param token: from 0 to 2**32 - 1.
     @param tenths: see L{toTenths}.
@@ -230,14 +231,14 @@ def packPing(token: int, tenths: int) -> bytes:
 
 def packPong(token: int) -> bytes:
     """
-    The bytes of a pong, unchecked: for a token that was itself read.
+    Return the bytes of a pong, without checks, because its token was read from a ping.
     """
     return _pack(VERSION, _PONG, 0, token, 0)
 
 
 def encodeDataHeader(length: int) -> bytes:
     """
-    What goes before the body of a data frame, for those who would not copy the body.
+    Return the header of a data frame, for a caller that writes the body without a copy.
 
     @param length: the body's bytes.
     """

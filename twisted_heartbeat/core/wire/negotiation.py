@@ -2,10 +2,10 @@
 # See LICENSE for details.
 
 """
-What two hellos come to: for each direction, who has to hear what, and who has to ask for it.
+L{Negotiated}: how often each end sends by itself, and which end has to ping.
 
-As STOMP's C{heart-beat} header does, each end computes it from the same two hellos, to the same
-result.
+Each end computes it from the same two hellos, to the same result, as with the C{heart-beat} header
+of STOMP 1.2.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Direction:
     """
-    What is agreed on for what one end says and the other hears.
+    What the two ends have agreed on for one direction.
 
-    @ivar within: seconds within which the listener has to hear something; 0 if it does not watch.
-    @ivar unsolicitedInterval: seconds within which the speaker says something by itself, in time
-        for that; 0 if it does not.
+    @ivar within: seconds within which the receiver has to receive something; 0 if it does not watch
+        the sender.
+    @ivar unsolicitedInterval: seconds within which the sender sends something unsolicited, which is
+        soon enough for the receiver; 0 if it does not.
     """
 
     within: float
@@ -34,7 +35,8 @@ class Direction:
     @property
     def pinged(self) -> bool:
         """
-        Whether the listener has to ping: it watches one who would not speak in time by itself.
+        Whether the receiver has to ping, because it watches a sender that would not send soon
+        enough by itself.
         """
         return self.within > 0 and not self.unsolicitedInterval
 
@@ -42,10 +44,10 @@ class Direction:
 @dataclass(frozen=True, slots=True)
 class Negotiated:
     """
-    What two hellos come to, seen from one end.
+    What two hellos agree on, seen from one end.
 
-    @ivar outgoing: for what this end says.
-    @ivar incoming: for what it hears.
+    @ivar outgoing: the direction from this end to the peer.
+    @ivar incoming: the direction from the peer to this end.
     """
 
     outgoing: Direction
@@ -54,16 +56,18 @@ class Negotiated:
     @classmethod
     def of(cls, mine: Hello, theirs: Hello) -> Negotiated:
         """
-        @param mine: what this end has said.
-        @param theirs: what it has heard.
+        Compute the agreement of two hellos.
+
+        @param mine: what this end has sent, L{rounded<Hello.rounded>}.
+        @param theirs: what this end has received.
         """
-        return _agreement(mine.needs, mine.offers, theirs.needs, theirs.offers)
+        return _negotiated(mine.needs, mine.offers, theirs.needs, theirs.offers)
 
 
 @lru_cache(maxsize=256)
-def _agreement(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Negotiated:
+def _negotiated(needs: float, offers: float, theirNeeds: float, theirOffers: float) -> Negotiated:
     """
-    One for all the links of a fleet: they differ in little but their names.
+    Compute the agreement.  It is cached, because the hellos of a fleet differ in their names only.
     """
     return Negotiated(_direction(offers, theirNeeds), _direction(theirOffers, needs))
 

@@ -12,18 +12,18 @@ from .frames import _U32, packPing, packPong, toTenths
 
 class SharedPing:
     """
-    What links ping with that promise the same: all pings of one instant are the same bytes, and so
-    are the pongs that they ask for.
+    The ping of all links with the same hold.  At one instant they all send the same bytes, and
+    expect the same pong.
 
-    @ivar ping: the bytes of the ping; none before the first instant.
-    @ivar pong: those of its pong.
+    @ivar ping: the bytes of the present ping; empty before the first L{advance}.
+    @ivar pong: the bytes of the pong that answers it.
     """
 
     __slots__ = ("_tenths", "_token", "ping", "pong")
 
     def __init__(self, hold: float) -> None:
         """
-        @param hold: as L{Ping.hold}.
+        @param hold: seconds for which the sender may stay silent after each ping.
         """
         self._tenths = toTenths(hold)
         self._token = 0
@@ -31,9 +31,9 @@ class SharedPing:
 
     def advance(self) -> None:
         """
-        Go on to another instant.
+        Make the ping of the next instant.
         """
-        # Never 0, which is the token of a pong that nobody has asked for.
+        # Never 0, which is the token of an unsolicited pong.
         token = self._token = self._token % _U32 + 1
         self.ping = packPing(token, self._tenths)
         self.pong = packPong(token)

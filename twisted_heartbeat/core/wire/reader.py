@@ -3,6 +3,21 @@
 
 """
 From bytes to frames: L{FrameReader}, L{StreamReader} and L{StreamingReader}.
+
+The input comes in slices of any size, because TCP keeps no boundaries.  All readers share one loop,
+L{FrameReader.receive}:
+
+  1. It looks at a header as soon as all twelve bytes are there, and rejects a wrong version, an
+     unknown or misplaced type, and a length beyond that type's limit, before the body has come.
+  2. It keeps an incomplete frame in a buffer and waits until the frame is complete.  Then it looks
+     again; otherwise a large frame in small slices would be copied at each of them.
+  3. L{StreamingReader} keeps no incomplete data frame.  It gives each part of the body as it comes.
+
+The readers differ in the order of frames that they accept, which is a L{_Stage}.  Each stage has a
+table from the type to the largest body, so that one look-up checks both place and length.
+
+A reader keeps less than one frame of the largest allowed size.  After a violation or a goodbye it
+keeps nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +26,7 @@ import struct
 from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..causes import GoodbyeCode as GoodbyeCode
 from ..causes import ProtocolViolation
@@ -48,7 +63,7 @@ class _Stage(Enum):
     """
 
     ANYWHERE = "anywhere"
-    """It is not known, and anything may come."""
+    """Unknown, because reading began in the middle: any frame may come."""
 
     NEW = "new"
     OPEN = "open"
@@ -69,9 +84,9 @@ _MISPLACED: dict[_Stage, dict[FrameType, str]] = {
         **_SECOND_HELLO,
     },
 }
-"""What has no place in which stage, and what to say of it."""
+"""The types that have no place in a stage, each with the words of the violation."""
 
-_MOST: dict[int, int] = {
+_MAX_BODY_SIZE: dict[int, int] = {
     FrameType.HELLO: _HELLO.size + MAX_NAME,
     FrameType.PING: 0,
     FrameType.PONG: 0,
@@ -79,63 +94,78 @@ _MOST: dict[int, int] = {
     FrameType.END: 0,
 }
 
-_LEAST: dict[int, int] = {FrameType.HELLO: _HELLO.size, FrameType.GOODBYE: _GOODBYE.size}
-"""Bytes that a body must have."""
+_MIN_BODY_SIZE: dict[int, int] = {FrameType.HELLO: _HELLO.size, FrameType.GOODBYE: _GOODBYE.size}
 
 
 @lru_cache(maxsize=64)
-def _mostIn(stage: _Stage, maxMessage: int) -> dict[int, int]:
+def _maxBodySizes(stage: _Stage, maxMessage: int) -> dict[int, int]:
     """
-    The types that may come in a stage, and the bytes that their bodies may have.
+    Return the types that may come in a stage, each with the bytes that its body may have.
     """
-    users = dict.fromkeys([FrameType.DATA, *range(_OPTIONAL, 0x100)], maxMessage)
+    variable = dict.fromkeys([FrameType.DATA, *range(_OPTIONAL, 0x100)], maxMessage)
     misplaced = _MISPLACED[stage]
-    return {int(k): most for k, most in {**users, **_MOST}.items() if k not in misplaced}
+    return {
+        int(kind): size
+        for kind, size in {**variable, **_MAX_BODY_SIZE}.items()
+        if kind not in misplaced
+    }
 
 
 class FrameReader:
     """
-    Takes bytes as they come, gives frames, in whatever order they stand: for a piece of what an
-    end has said.  See L{StreamReader} for all of it.
+    A reader of frames in any order, for a part of one direction.  L{StreamReader} reads a direction
+    from its beginning.
     """
 
-    __slots__ = ("_buffer", "_maxMessage", "_most", "_open", "_stage", "_violation", "_wanted")
+    __slots__ = (
+        "_bodyLeft",
+        "_buffer",
+        "_maxBodySize",
+        "_maxMessage",
+        "_open",
+        "_stage",
+        "_violation",
+        "_wanted",
+    )
 
     _first = _Stage.ANYWHERE
+    _streamsData: ClassVar[bool] = False
 
     def __init__(self, maxMessage: int = MAX_MESSAGE) -> None:
         """
         @param maxMessage: bytes that the body of a data frame, or of an unknown one, may have.
         """
-        # Only what comes in parts needs one, and on most links nothing does.
+        # Made when a frame comes in parts; on most links none does.
         self._buffer: bytearray | None = None
         self._wanted = HEADER_SIZE
+        # Bytes of a data frame's body that are still to come, where they are given in parts.
+        self._bodyLeft = 0
         self._maxMessage = maxMessage
         self._open = True
         self._violation = ""
         self._enter(self._first)
 
     @property
-    def between(self) -> bool:
+    def atFrameBoundary(self) -> bool:
         """
-        Whether what comes next begins a frame.  A reader that keeps a part of one elsewhere than
-        in its buffer has to say so here.
+        Whether the next byte begins a frame.
         """
-        return self._open and not self._buffer
+        return self._open and not self._buffer and not self._bodyLeft
 
-    def whole(self, data: bytes) -> Ping | Pong | Data | None:
+    def readSingleFrame(self, data: bytes) -> Ping | Pong | Data | None:
         """
-        The frame that C{data} is, if that is one heartbeat or message and nothing else has been
-        begun: what most chunks are on a link that is not busy, at the least cost.
+        Return the frame that C{data} is, if it is exactly one heartbeat or message.  On a link that
+        is not busy most chunks are, and this is the cheapest way to read them.
 
-        @return: L{None} if it is anything else, and then L{receive} has to be asked.
+        @return: L{None} if C{data} is anything else, or does not begin at a frame boundary.  Then
+            nothing was read, and L{receive} has to be called.
         """
-        if len(data) < HEADER_SIZE or not self.between:
+        if len(data) < HEADER_SIZE or not self.atFrameBoundary:
             return None
         version, kind, hold, token, length = _unpackFrom(data)
         if length != len(data) - HEADER_SIZE or version != VERSION:
             return None
-        if length > self._most.get(kind, -1):
+        if length > self._maxBodySize.get(kind, -1):
             return None
         if kind == _PONG:
             return Pong(token)
@@ -145,9 +175,9 @@ class FrameReader:
 
     def receive(self, data: bytes) -> Iterator[Frame]:
         """
-        The frames that C{data} completes.
+        Yield the frames that C{data} completes.
 
-        @raise ProtocolViolation: if what came can not be a frame; nothing can follow it.
+        @raise ProtocolViolation: if the input can not be a frame.  Nothing is read after it.
         """
         if not self._open:
             if self._violation:
@@ -157,29 +187,39 @@ class FrameReader:
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._wanted:
-                # A large frame in small slices is not looked at, or copied, at each of them.
                 return
             data = bytes(self._buffer)
             self._buffer = None
         start, size = 0, len(data)
+        if self._bodyLeft and data:
+            part = data[: self._bodyLeft]
+            start = len(part)
+            self._bodyLeft -= start
+            yield Data(part)
         try:
             while size - start >= HEADER_SIZE:
                 version, kind, hold, token, length = _unpackFrom(data, start)
-                if version != VERSION or length > self._most.get(kind, -1):
+                if version != VERSION or length > self._maxBodySize.get(kind, -1):
                     raise self._violationOf(version, kind, length)
-                end = start + HEADER_SIZE + length
+                body = start + HEADER_SIZE
+                end = body + length
                 if size < end:
-                    if length < _LEAST.get(kind, 0):
-                        raise _tooShort(kind, length)
+                    if kind == _DATA and self._streamsData:
+                        self._bodyLeft = end - size
+                        start = size
+                        if body < size:
+                            yield Data(data[body:])
+                    elif length < _MIN_BODY_SIZE.get(kind, 0):
+                        raise _bodyTooShort(kind, length)
                     break
-                body = data[start + HEADER_SIZE : end]
                 start = end
                 if kind == _DATA:
-                    yield Data(body)
+                    if length or not self._streamsData:
+                        yield Data(data[body:end])
                     continue
-                frame = _frame(kind, hold, token, body)
+                frame = _decode(kind, hold, token, data[body:end])
                 if frame is not None:
-                    self._passed(kind)
+                    self._frameAccepted(kind)
                     yield frame
                     if not self._open:
                         return
@@ -191,14 +231,18 @@ class FrameReader:
 
     def _enter(self, stage: _Stage) -> None:
         self._stage = stage
-        self._most = _mostIn(stage, self._maxMessage)
+        self._maxBodySize = _maxBodySizes(stage, self._maxMessage)
 
-    def _passed(self, kind: int) -> None:
+    def _frameAccepted(self, kind: int) -> None:
         """
-        A frame of this type has come.
+        Go on to the stage that follows a frame of this type.
         """
 
     def _keep(self, rest: bytes) -> None:
+        """
+        Keep an incomplete frame.  A wrong version is a violation from its first byte on; otherwise
+        a peer with another protocol would be waited for.
+        """
         if rest and rest[0] != VERSION:
             raise self._violationOf(rest[0])
         self._buffer = bytearray(rest) if rest else None
@@ -211,18 +255,18 @@ class FrameReader:
             words = f"a frame begins with version {version}: {VERSION} is known"
         elif kind not in _KNOWN and not kind & _OPTIONAL:
             words = f"frame type {kind} is unknown and not marked optional"
-        elif kind not in self._most:
+        elif kind not in self._maxBodySize:
             words = _MISPLACED[self._stage][FrameType(kind)]
         else:
-            most = self._most[kind]
-            words = f"{_named(kind)} has a body of {length} bytes: at most {most} are allowed"
+            maximum = self._maxBodySize[kind]
+            words = f"{_named(kind)} has a body of {length} bytes: at most {maximum} are allowed"
         return ProtocolViolation(words)
 
 
 class StreamReader(FrameReader):
     """
-    Reads all that one end says, from its first byte on, and holds it to the order: a hello comes
-    once and before the first data, no data follows an end, and nothing is read after a goodbye.
+    A reader of one direction, from its first byte on.  It enforces the order: one hello, before the
+    first data; no data after an end; nothing is read after a goodbye.
     """
 
     __slots__ = ()
@@ -230,23 +274,23 @@ class StreamReader(FrameReader):
     _first = _Stage.NEW
 
     @classmethod
-    def opened(cls, maxMessage: int = MAX_MESSAGE) -> StreamReader:
+    def afterHello(cls, maxMessage: int = MAX_MESSAGE) -> StreamReader:
         """
-        One that goes on where another was L{resting}.
+        Return a reader that goes on where another was L{isIdle}.
         """
         stream = cls(maxMessage)
         stream._enter(_Stage.OPEN)
         return stream
 
     @property
-    def resting(self) -> bool:
+    def isIdle(self) -> bool:
         """
-        Whether it is L{between<FrameReader.between>} two frames, after the hello: there all are
-        alike.
+        Whether this reader is between two frames, after the hello and before an END.  All readers
+        with the same limit are interchangeable there.
         """
-        return self.between and self._stage is _Stage.OPEN
+        return self.atFrameBoundary and self._stage is _Stage.OPEN
 
-    def _passed(self, kind: int) -> None:
+    def _frameAccepted(self, kind: int) -> None:
         if kind == FrameType.HELLO:
             self._enter(_Stage.OPEN)
         elif kind == FrameType.END:
@@ -257,73 +301,19 @@ class StreamReader(FrameReader):
 
 class StreamingReader(StreamReader):
     """
-    Gives the body of a data frame in pieces, each in a L{Data} of its own, as they come: for those
-    to whom the data is itself a stream.  An empty body is no piece.
+    A reader that gives the body of a data frame in parts, as they come, each in a L{Data} of its
+    own.  It is for data that is itself a stream.  An empty body gives no L{Data}.
     """
 
-    __slots__ = ("_due",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._due = 0
-
-    @property
-    def between(self) -> bool:
-        """
-        See L{FrameReader.between}.
-        """
-        return not self._due and super().between
-
-    def receive(self, data: bytes) -> Iterator[Frame]:
-        """
-        See L{FrameReader.receive}.
-        """
-        if not self._open:
-            yield from super().receive(data)
-            return
-        if self._buffer:
-            # Less than a frame that is not data: a split header, as a rule.
-            data = bytes(self._buffer) + data
-            self._buffer.clear()
-        start, size = 0, len(data)
-        try:
-            while start < size:
-                if self._due:
-                    piece = data[start : start + self._due]
-                    start += len(piece)
-                    self._due -= len(piece)
-                    yield Data(piece)
-                    continue
-                if size - start < HEADER_SIZE:
-                    break
-                version, kind, hold, token, length = _unpackFrom(data, start)
-                if version != VERSION or length > self._most.get(kind, -1):
-                    raise self._violationOf(version, kind, length)
-                if kind == _DATA:
-                    start += HEADER_SIZE
-                    self._due = length
-                    continue
-                end = start + HEADER_SIZE + length
-                if size < end:
-                    if length < _LEAST.get(kind, 0):
-                        raise _tooShort(kind, length)
-                    break
-                frame = _frame(kind, hold, token, data[start + HEADER_SIZE : end])
-                start = end
-                if frame is not None:
-                    self._passed(kind)
-                    yield frame
-                    if not self._open:
-                        return
-            self._keep(data[start:])
-        except ProtocolViolation as violation:
-            self._open = False
-            self._violation = str(violation)
-            raise
+    _streamsData = True
 
 
-def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
+def _decode(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
     """
+    Make a frame of its fields.
+
     @return: L{None} for a type that is skipped.
     """
     if kind == _PONG:
@@ -343,7 +333,7 @@ def _frame(kind: int, hold: int, token: int, body: bytes) -> Frame | None:
 @lru_cache(maxsize=256)
 def _hello(body: bytes) -> Hello:
     """
-    One for all the peers that say the same.
+    Decode a hello.  It is cached, because thousands of peers may send the same.
     """
     needs, offers, name = _splitBody(_HELLO, body, FrameType.HELLO)
     return Hello(name, needs, offers)
@@ -363,15 +353,15 @@ def _goodbyeCode(token: int) -> GoodbyeCode:
         return GoodbyeCode.CLOSING
 
 
-def _tooShort(kind: int, length: int) -> ProtocolViolation:
-    least = _LEAST[kind]
+def _bodyTooShort(kind: int, length: int) -> ProtocolViolation:
+    least = _MIN_BODY_SIZE[kind]
     words = f"{_named(kind)} has a body of {length} bytes: at least {least} are needed"
     return ProtocolViolation(words)
 
 
 def _splitBody(fixed: struct.Struct, body: bytes, kind: FrameType) -> tuple[float, float, str]:
     if len(body) < fixed.size:
-        raise _tooShort(kind, len(body))
+        raise _bodyTooShort(kind, len(body))
     first, second = fixed.unpack_from(body)
     try:
         text = body[fixed.size :].decode("utf-8")

@@ -1,0 +1,205 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The public API as a user's program has it. mypy checks this file and nothing runs it.
+
+A C{type: ignore} marks a call that mypy must refuse. With C{warn_unused_ignores}, which C{strict}
+sets, mypy reports the comment as soon as the call is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTCP, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.protocols.basic import LineReceiver
+
+from twisted_heartbeat import (
+    Backoff,
+    Cause,
+    ClosedHere,
+    Evidence,
+    GoodbyeCode,
+    Heartbeat,
+    HeartbeatClientFactory,
+    HeartbeatClientService,
+    HeartbeatFactory,
+    HeartbeatMixin,
+    HeartbeatProtocol,
+    HeartbeatServerFactory,
+    KeepAlive,
+    Limits,
+    Link,
+    LinkHooks,
+    PeerClosed,
+    PermanentFailure,
+    Retry,
+    ServerLimits,
+)
+from twisted_heartbeat.testing import BlackHole, FaultProxy
+
+# Settings.
+heartbeat: Heartbeat = Heartbeat.within(8)
+passive = Heartbeat(interval=None, timeout=30)
+bound: float = Heartbeat(interval=20.0, timeout=15.0).bound
+keepAlive = KeepAlive(idle=5, interval=5, count=3, userTimeout=None)
+limits = Limits(connectTimeout=None, closeTimeout=5, sendStall=15)
+serverLimits = ServerLimits(peers=5000, peersPerAddress=None)
+backoff = Backoff(initial=1.0, maximum=60.0, spread=0, maxAttempts=None)
+delay: float = backoff(1)
+
+Heartbeat(20.0, 15.0)  # type: ignore[call-arg]
+KeepAlive(idle="5")  # type: ignore[arg-type]
+heartbeat.timeout = 3.0  # type: ignore[misc]
+
+
+# Hooks and links.
+class Hooks(LinkHooks):
+    """
+    A hook may return a plain value, a Deferred or nothing, or be a coroutine.
+    """
+
+    def connecting(self, attempt: int) -> None:
+        """Print a number."""
+        print(attempt + 1)
+
+    async def connected(self, link: Link) -> None:
+        """Use what a link shows."""
+        generation: int = link.generation
+        silence: float = link.silence
+        roundTrip: float | None = link.rtt
+        link.addCleanup(print, generation, silence, roundTrip, sep=" ")
+
+    def disconnected(self, link: Link, cause: Cause) -> Deferred[None]:
+        """Use what a cause carries."""
+        evidence: Evidence | None = cause.evidence
+        code: GoodbyeCode | None = cause.goodbyeCode
+        print(evidence, code)
+        if isinstance(cause, PeerClosed):
+            print(cause.retryAfter + cause.spread)
+        link.abort(ClosedHere("no longer needed"))
+        return Deferred()
+
+    def retrying(self, retry: Retry) -> None:
+        """Use what a retry carries."""
+        print(retry.attempt + 1, retry.delay + 0.5, retry.elapsed, retry.cause.evidence)
+
+    def suspected(self, link: str) -> None:  # type: ignore[override]
+        """A hook that takes something else than a link."""
+
+
+# Mix in.
+class Sensor(HeartbeatMixin, LineReceiver):
+    """
+    A protocol of the user's that pings by itself.
+    """
+
+    def sendPing(self) -> None:
+        """Make the peer speak."""
+        assert self.transport is not None
+        self.transport.write(b"ping\r\n")
+
+
+class Device(HeartbeatProtocol):
+    """
+    A protocol that speaks the built-in protocol.
+    """
+
+    def messageReceived(self, message: bytes) -> None:
+        """Answer."""
+        sent: Deferred[None] = self.sendMessage(message)
+        sent.addErrback(print)
+
+
+# Wrap, on either side.
+def ping(protocol: Any) -> object:
+    """
+    Make the peer speak.
+    """
+    return protocol.sendPing()
+
+
+def admit(address: IAddress, certificate: Any, hello: Any) -> str | None:
+    """
+    Decide about a peer.
+    """
+    return None if address else "unknown"
+
+
+wrapped = HeartbeatFactory(Factory.forProtocol(Protocol), heartbeat=heartbeat, ping=ping)
+server = HeartbeatServerFactory(
+    Factory.forProtocol(Device),
+    heartbeat=Heartbeat.within(35),
+    hooks=Hooks(),
+    admit=admit,
+    serverLimits=serverLimits,
+)
+peers: Mapping[int, Link] = server.peers
+named: Link | None = server.named("pump-3")
+drained: Deferred[None] = server.drain(retryAfter=1.0, spread=12.0)
+
+
+# Keep a link up.
+async def prepare(protocol: Any) -> None:
+    """
+    Log in.
+    """
+    if not await protocol.logIn():
+        raise PermanentFailure("the password is wrong")
+
+
+def client(endpoint: IStreamClientEndpoint) -> HeartbeatClientService:
+    """
+    Make a service with all of its arguments, and one for several endpoints.
+    """
+    HeartbeatClientService([endpoint, endpoint], Factory.forProtocol(Protocol))
+    service = HeartbeatClientService(
+        endpoint,
+        Factory.forProtocol(Sensor),
+        backoff,
+        Clock(),
+        prepare,
+        heartbeat=heartbeat,
+        keepAlive=keepAlive,
+        limits=limits,
+        hooks=Hooks(),
+        ping=ping,
+        name="sensor",
+    )
+    service.startService()
+    service.reconnectNow()
+    current: Link | None = service.link
+    print(current)
+    return service
+
+
+class SensorFactory(HeartbeatClientFactory):
+    """
+    A factory for a connector.
+    """
+
+    heartbeat = Heartbeat.within(8)
+
+
+def connect(reactor: IReactorTCP) -> None:
+    """
+    Give it to a reactor.
+    """
+    reactor.connectTCP("hub", 7000, SensorFactory())
+
+
+# Test.
+async def cut(reactor: Any, port: int) -> None:
+    """
+    Use the proxy of the test kit.
+    """
+    proxy: FaultProxy = FaultProxy(reactor, ("127.0.0.1", port))
+    await proxy.listen()
+    proxy.inject(BlackHole(), toward="client", connections="existing")
+    proxy.heal()
+    await proxy.close()
