@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-A server for C{storm.py} to kill: sends back what it receives, and knows whom it has accepted.
+The server that C{storm.py} kills: it sends back what it receives, and knows its connections.
 
 Run by C{storm.py}.
 """
@@ -11,42 +11,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from child import obey
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from workerprocess import serveCommands
 
 HOST = "127.0.0.1"
 
 
 class Served(Protocol):
     """
-    One that was accepted.
+    An accepted connection.
     """
 
     factory: Broker
 
     def connectionMade(self) -> None:
         """
-        It is known by its port.
+        Record the peer's port.
         """
         self._port = self.transport.getPeer().port
         self.factory.ports.add(self._port)
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Whatever it is, it is answered.
+        Send the data back.
         """
         self.transport.write(data)
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """
-        It is gone.
+        Remove the peer's port.
         """
         self.factory.ports.discard(self._port)
 
 
 class Broker(Factory):
     """
-    @ivar ports: the ports of those who are connected.
+    Listens, and records its connections.
+
+    @ivar ports: the ports of the connected peers.
     """
 
     protocol = Served
@@ -57,7 +59,9 @@ class Broker(Factory):
 
     def listen(self, port: int, backlog: int) -> int:
         """
-        @param port: 0 for any that is free.
+        Listen on a port.
+
+        @param port: 0 for any free port.
         @return: its number.
         """
         from twisted.internet import reactor
@@ -67,11 +71,11 @@ class Broker(Factory):
 
     def connected(self) -> list[int]:
         """
-        The ports of those whom it has accepted and not lost.
+        The ports of the accepted connections that are not lost.
         """
         return list(self.ports)
 
 
 if __name__ == "__main__":
     broker = Broker()
-    obey({"listen": broker.listen, "connected": broker.connected})
+    serveCommands({"listen": broker.listen, "connected": broker.connected})

@@ -149,7 +149,7 @@ def bars(axes: Axes, rows: Rows, title: str, unit: str) -> None:
 
 def panels(count: int, heights: list[float], width: float = 7.6) -> tuple[Figure, list[Axes]]:
     """
-    So many charts, one below the other.
+    Several charts, one below the other.
     """
     figure, grid = pyplot.subplots(
         count, 1, figsize=(width, sum(heights) + 0.2), height_ratios=heights, squeeze=False
@@ -163,7 +163,7 @@ def panels(count: int, heights: list[float], width: float = 7.6) -> tuple[Figure
 def drawHeartbeat(found: dict[str, Any]) -> dict[str, Figure]:
     """
     What a ping costs, in floors, and what a link holds.  Who did not keep the rate, so that its
-    figures are not those of one ping a second, is marked.
+    figures are not for one ping a second, is marked.
     """
     slow = {
         name: f"{spoken(name)}, at {row['median']:.2f} Hz"
@@ -253,7 +253,7 @@ def extent(row: dict[str, Any], of: str) -> tuple[float, float, float]:
 
 def inColumn(axes: Axes, edge: float, place: float, words: str, ink: str) -> None:
     """
-    Words beside a bar, that end so many points to the right of the chart.
+    Words beside a bar, which end this many points to the right of the chart.
     """
     axes.annotate(
         words,

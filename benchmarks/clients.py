@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 # It finds the checkout, too.
-from contestants import HOST, runTwisted, timed
+from heartbeatservers import HOST, runTwisted, timed
 
 
 def underClientService(protocol: Any, port: int) -> None:

@@ -53,7 +53,7 @@ GOALS = {"mixin": Goal(150, "over"), "wrapped": Goal(400, "over")}
 """Nanoseconds for each chunk."""
 
 UNDISTURBED = Heartbeat(interval=3600, timeout=3600)
-"""Nobody is pinged while the others have their turn."""
+"""No peer is pinged while the others have their turn."""
 
 CALLS_A_SAMPLE = 2000
 TRIPS_A_SAMPLE = 150
@@ -209,8 +209,8 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
-        link.leaveTalkerScan()
-        link._wheel.leave(link)
+        link._withdraw()
+        link._wheel.cancel(link)
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)
 
@@ -220,7 +220,7 @@ def leave(protocol: Any) -> None:
 
 class Pitcher(Protocol):
     """
-    Sends so many messages, with so many in flight, and waits for their echoes.
+    Sends a number of messages, with a limited number in flight, and waits for their echoes.
     """
 
     left = 0

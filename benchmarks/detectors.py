@@ -27,7 +27,7 @@ INTERVAL = 1.0
 """Seconds between two heartbeats of the peer."""
 
 WINDOW = 1000
-"""So many of the last arrivals are what the adaptive ones learn from."""
+"""The number of last arrivals that the adaptive detectors learn from."""
 
 
 class Detector(Protocol):
@@ -105,7 +105,7 @@ class Chen:
 class Phi:
     """
     The probability of so late an arrival, by a normal distribution of the last intervals; dead at
-    phi 8, that is at one in 10**8.  Its detection time follows from that, whatever bound is asked.
+    phi 8, that is at one in 10**8.  Its detection time follows from that, and not from a bound.
 
     Source: Hayashibara et al., I{The phi accrual failure detector}, 2004; the least deviation and
     the first estimate are Akka's.
@@ -228,7 +228,7 @@ def replay(
     """
     Have a detector watch a trace.  After a mistake it begins anew with the next arrival.
 
-    @param every: the peer's death is tried after each of so many arrivals.
+    @param every: the peer's death is tried once in this number of arrivals.
     """
     record = Record()
     start = trace.runs(trace.arrivals[0])

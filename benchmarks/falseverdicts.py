@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-How often a living peer is found dead: traces of arrivals, see C{arrivals.py}, replayed through a
+How often a living peer is found dead: traces of arrivals, see C{traces.py}, replayed through a
 fixed timeout, Chen's detector, phi accrual and the package's own, see C{detectors.py}, all asked
 for the same bound.
 
@@ -22,9 +22,9 @@ from typing import Any
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arrivals import TRACES  # noqa: E402
 from detectors import DETECTORS, replay  # noqa: E402
 from report import Comparison, Goal, parserFor, report  # noqa: E402
+from traces import TRACES  # noqa: E402
 
 OURS = "twisted_heartbeat"
 
@@ -34,7 +34,7 @@ def compare(name: str, bound: float, count: int, seeds: int) -> list[Comparison]
     All detectors on one kind of trace.
     """
     words = f"{name}, bound {bound:g} s"
-    # Those of the recorded one are real silence; in all others what is at fault is known.
+    # Stalls of the recorded trace are real silence; in the other traces each fault is known.
     goals: dict[str, Goal] = {OURS: Goal(0)} if name in ("normal", "own stalls") else {}
     mistakes = Comparison(f"{words}: mistakes", "in 10,000 heartbeats", "fixed timeout", goals)
     lasted = Comparison(f"{words}: a mistake lasts", "s")

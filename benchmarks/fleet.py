@@ -5,7 +5,7 @@
 A fleet whose broker dies and comes back, in virtual time, under one policy of waiting or another.
 
 All clients see the loss in the same instant.  While the broker is down each attempt is refused;
-when it is back it accepts so many in each second, and refuses the others.
+when it is back it accepts a limited number in each second, and refuses the others.
 
 The policies of this package and of Twisted are the real ones: what decides here is
 L{Reconnector} with L{Backoff}, C{ReconnectingClientFactory.retry} and C{backoffPolicy}.  gRPC's and
@@ -230,7 +230,7 @@ class Outage:
     @ivar down: seconds for which every attempt is refused.
     @ivar accepts: attempts that the broker then takes in each second.
     @ivar latency: seconds until an attempt has its answer.
-    @ivar patience: seconds after the return at which whoever is not back yet is given up.
+    @ivar patience: seconds after the return; clients that are not back by then are given up.
     """
 
     clients: int = 10_000
@@ -292,10 +292,10 @@ class Storm:
 
 def percentile(values: list[float], fraction: float, *, of: int | None = None) -> float:
     """
-    The smallest value that so many are not above: the nearest rank.
+    The smallest value that this share of the values does not exceed: the nearest rank.
 
     @param fraction: above 0 and at most 1.
-    @param of: how many there should be; those that are missing count as infinite.
+    @param of: how many values there should be; missing ones count as infinite.
     """
     rank = ceil(fraction * (len(values) if of is None else of))
     return sorted(values)[rank - 1] if rank <= len(values) else float("inf")

@@ -14,9 +14,9 @@ its own.  The interpreter's own start is in all the figures.
 B{Wakeups} are the kernel's own count of how often a process had gone to sleep and was woken:
 C{voluntary_ctxt_switches}, proc_pid_status(5), of all its threads.  Each process is real, and so
 are its connections; this process is at their other ends, and answers each ping at once.  As idle
-processes are in nobody's way, all run at the same time, so that each turn is the same for all; and
-it is as long as some intervals.  Many links came one after another in the course of an interval:
-those of a crowd that comes in one instant share their wakeups with any timers.
+processes do not disturb each other, all run at the same time, so that each turn is the same for
+all; and it is as long as some intervals.  Many links came one after another in the course of an
+interval: links that connect in one instant share their wakeups with any timers.
 
 Run it with C{python benchmarks/footprint.py [--links N] [--turns N] [--json FILE]}.
 """
@@ -38,9 +38,9 @@ from tempfile import TemporaryDirectory
 from threading import Event
 from time import monotonic, sleep
 
-from contestants import HOST
-from crowd import SLOWEST, most, pongOf
 from heartbeat import HELLO, Peers, ownMemory, serving
+from heartbeatservers import HOST
+from peerload import SLOWEST, most, pongOf
 from report import Comparison, inTurns, parserFor, report
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -142,7 +142,7 @@ class Idle:
     @ivar role: what it does, in words.
     @ivar links: how many it has.
     @ivar pid: its process.
-    @ivar answered: how many of its pings have been answered; L{None} if it has none, or nobody
+    @ivar answered: how many of its pings have been answered; L{None} if it has none, or no process
         counts them.
     """
 
@@ -229,7 +229,7 @@ def wakeupsOf(pid: int) -> int:
 
 def isConnected(port: int) -> bool:
     """
-    Whether somebody is connected to a port here, proc_net_tcp(5).
+    Whether a peer is connected to a port of this host, proc_net_tcp(5).
     """
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
@@ -343,7 +343,7 @@ class Scene:
         return [] if name == "silent" else self._timing
 
     def _serving(self, name: str) -> AbstractContextManager[tuple[int, int]]:
-        script = Path(__file__).with_name("contestants.py")
+        script = Path(__file__).with_name("heartbeatservers.py")
         return serving([sys.executable, str(script), name, *self._timingOf(name)])
 
 
@@ -369,7 +369,7 @@ def compareWakeups(
 
 def count(scene: Scene, turns: int, seconds: float) -> list[Comparison]:
     """
-    Count for so many turns.
+    Count for a number of turns.
     """
     found: dict[tuple[str, str], Comparison] = {}
     for role in dict.fromkeys(idle.role for idle in scene.idle):

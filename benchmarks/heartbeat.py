@@ -5,9 +5,10 @@
 What a heartbeat costs the side that pings: processor time for each ping and its pong, and memory
 for each link.
 
-The contestants are servers, see C{contestants.py}, each in a process of its own on one core.  This
-process is the load, on another core: it connects so many idle peers, spread over whole seconds,
-answers each ping, and reads the server's processor clock before and after a few seconds of that.
+The contestants are the servers of C{heartbeatservers.py}, each in a process of its own on one core.
+This process is the load, on another core.  It connects the given number of idle peers, spread over
+whole seconds, and answers each ping.  It reads the server's processor clock before and after a few
+seconds of that.
 The floor is a raw epoll loop in Python that sends and receives the same bytes; and one in C, where
 there is a compiler.  The load tells how busy it was itself, and gives up when that was too much.
 
@@ -35,8 +36,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import clock_gettime, monotonic, process_time
 
-from contestants import BACKLOG, CONTESTANTS, HOST
-from crowd import NEVER_LINGER, SLOWEST, most, pongOf
+from heartbeatservers import BACKLOG, HOST, SERVERS
+from peerload import NEVER_LINGER, SLOWEST, most, pongOf
 from report import Comparison, Goal, inTurns, parserFor, report
 
 from twisted_heartbeat.core import wire
@@ -48,7 +49,7 @@ KEPT = Goal(0.9, least=True)
 """Who pings less often than that does not keep the rate that is asked for."""
 
 FEW = 50
-"""What so many bring with them is not counted as a link's memory."""
+"""Memory up to this number of links is not counted as a link's memory."""
 
 SETTLE = 1.0
 """Seconds, after the last peer was pinged first, until measuring begins."""
@@ -56,10 +57,10 @@ SETTLE = 1.0
 CONNECTS_A_SECOND = 3000
 
 AHEAD = BACKLOG - 500
-"""So many may not have been pinged yet: more could overflow the queue of who accepts slowly."""
+"""Links that may wait for their first ping: more could overflow a slow server's accept queue."""
 
 BUSIEST = 90.0
-"""Percent of its core that the load may take, lest it be what is measured."""
+"""Percent of its core that the load may take; otherwise the load would be what is measured."""
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -97,7 +98,7 @@ class Peers:
 
     def connect(self, count: int, *, pings: bool, aSecond: float = CONNECTS_A_SECOND) -> None:
         """
-        Connect so many more, answering meanwhile.
+        Connect a number of further peers, answering meanwhile.
 
         Pings follow the connections, so these take whole seconds: no part of the second is fuller
         than another.
@@ -122,7 +123,7 @@ class Peers:
 
     def serve(self, seconds: float) -> None:
         """
-        Answer for so long.
+        Answer for a number of seconds.
         """
         deadline = monotonic() + seconds
         while monotonic() < deadline:
@@ -215,7 +216,7 @@ def serving(command: list[str], core: int | None = None) -> Iterator[tuple[int, 
 
 def measure(command: list[str], name: str, links: int, window: int, core: int) -> Turn:
     """
-    Start it, connect, let it ping for so many seconds, and end it.
+    Start it, connect, let it ping for a number of seconds, and end it.
     """
     pings = name != "silent"
     with serving(command, core) as (pid, port):
@@ -232,7 +233,7 @@ def measure(command: list[str], name: str, links: int, window: int, core: int) -
             own, passed = process_time() - own, monotonic() - began
             grown = ownMemory(pid) - before
         finally:
-            # First, lest it complain of the others.
+            # First, otherwise it reports an error for the others.
             os.kill(pid, signal.SIGKILL)
             peers.close()
     if not pings:
@@ -249,7 +250,7 @@ def commands(only: list[str] | None) -> Iterator[dict[str, list[str]]]:
     How to start each.
     """
     here = Path(__file__).resolve().parent
-    found = {name: [sys.executable, str(here / "contestants.py"), name] for name in CONTESTANTS}
+    found = {name: [sys.executable, str(here / "heartbeatservers.py"), name] for name in SERVERS}
     with TemporaryDirectory() as folder:
         compiler = shutil.which("cc")
         if compiler is not None:
@@ -309,8 +310,8 @@ def main() -> None:
         "--only",
         nargs="+",
         metavar="NAME",
-        choices=[*CONTESTANTS, "C"],
-        help=f"only these of {', '.join(CONTESTANTS)}, C",
+        choices=[*SERVERS, "C"],
+        help=f"only these of {', '.join(SERVERS)}, C",
     )
     options = parser.parse_args()
     found = []

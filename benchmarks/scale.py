@@ -18,13 +18,13 @@ from time import monotonic
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from child import Child  # noqa: E402
-from crowd import SLOWEST, Crowd, most  # noqa: E402
+from peerload import SLOWEST, PeerLoad, most  # noqa: E402
 from report import Comparison, Goal, parserFor, report  # noqa: E402
-from verdicts import LATEST, SETTLE, crowded, cutTenth  # noqa: E402
+from verdicts import LATEST, SETTLE, cutTenth, loadedServer  # noqa: E402
+from workerprocess import WorkerProcess  # noqa: E402
 
 FEW = 100
-"""What so many bring with them is not counted as a link's memory."""
+"""Memory up to this number of links is not counted as a link's memory."""
 
 WINDOW = 5.0
 """Seconds for which processor time is measured."""
@@ -34,19 +34,19 @@ def measure(links: int) -> dict[str, float]:
     """
     @return: each figure, by its title.
     """
-    with crowded(FEW) as (server, crowd, _):
+    with loadedServer(FEW) as (server, load, _):
         empty = server.ask("memory")
-        took = crowd.connect(links, lambda: server.ask("count"))
-        crowd.serve(SETTLE)
+        took = load.connect(links, lambda: server.ask("count"))
+        load.serve(SETTLE)
         memory = (server.ask("memory") - empty) / (links - FEW)
-        spent, answered, began = server.ask("spent"), crowd.answered, monotonic()
-        crowd.serve(WINDOW)
-        spent, answered = server.ask("spent") - spent, crowd.answered - answered
+        spent, answered, began = server.ask("spent"), load.answered, monotonic()
+        load.serve(WINDOW)
+        spent, answered = server.ask("spent") - spent, load.answered - answered
         load = spent / (monotonic() - began)
-        cut = cutTenth(server, crowd, links)
+        cut = cutTenth(server, load, links)
         if not cut.verdicts:
-            raise SystemExit("nobody was found dead")
-        again = comeAgain(server, crowd, links)
+            raise SystemExit("no peer was found dead")
+        again = comeAgain(server, load, links)
     return {
         "a ping and its pong": spent / answered * 1e6,
         "of the core, at one ping a second each": 100 * load,
@@ -60,19 +60,19 @@ def measure(links: int) -> dict[str, float]:
     }
 
 
-def comeAgain(server: Child, crowd: Crowd, links: int) -> float:
+def comeAgain(server: WorkerProcess, load: PeerLoad, links: int) -> float:
     """
     All are lost at once, and come back.
 
     @return: seconds until all were accepted, from the first connect.
     """
-    crowd.leave()
+    load.leave()
     deadline = monotonic() + SLOWEST
     while server.ask("count"):
         if monotonic() > deadline:
             raise SystemExit(f"links were left {SLOWEST:g} s after their loss")
-        crowd.serve(0.05)
-    return crowd.connect(links, lambda: server.ask("count"))
+        load.serve(0.05)
+    return load.connect(links, lambda: server.ask("count"))
 
 
 UNITS = {

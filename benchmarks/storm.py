@@ -8,8 +8,8 @@ What a fleet of clients does to a broker that dies and comes back.
     accepts five hundred a second; the six policies, each by a few seeds.
   - Real, over loopback: a few thousand clients whose server's process is killed; three seconds
     later another listens in its place, with the backlog that is Twisted's default.  When the queue
-    of a listening socket overflows, Linux lets clients believe that they are connected whom the
-    server never accepts.  Those phantoms are counted: the ports of the clients that believe, less
+    of a listening socket overflows, Linux lets clients believe that they are connected which the
+    server never accepts.  These phantoms are counted: the ports of the clients that believe, less
     the ports that the server has accepted.
 
 Run it with C{python benchmarks/storm.py [--clients N] [--only NAME ...] [--json FILE]}.
@@ -29,9 +29,9 @@ from typing import Any
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from child import Child  # noqa: E402
 from fleet import POLICIES, Outage, Storm, run  # noqa: E402
 from report import Comparison, Goal, inTurns, parserFor, report  # noqa: E402
+from workerprocess import WorkerProcess  # noqa: E402
 
 OURS = "twisted_heartbeat"
 REAL = [OURS, "ClientService", "ReconnectingClientFactory"]
@@ -40,7 +40,7 @@ DOWN = 3.0
 """Seconds between the death of the real server and the next."""
 
 PROCESSES = 2
-"""For the clients, lest one of them be too slow for its share."""
+"""Processes for the clients, so that none is too slow for its share."""
 
 BACKLOG = 50
 """As C{listenTCP} has it by default."""
@@ -121,8 +121,8 @@ class Aftermath:
     What came of a real one.
 
     @ivar attempts: in each second since the loss.
-    @ivar phantoms: at the end, those who believe that they are connected, and are not.
-    @ivar missing: at the end, those whom the server has not accepted; the phantoms among them.
+    @ivar phantoms: clients that believe at the end that they are connected, and are not.
+    @ivar missing: clients that the server has not accepted at the end, including the phantoms.
     @ivar back: seconds from the server's return until all were; L{None} if they never were.
     """
 
@@ -141,22 +141,22 @@ class Aftermath:
 
 
 @contextmanager
-def children(kind: str) -> Iterator[tuple[list[Child], Child, Child]]:
+def children(kind: str) -> Iterator[tuple[list[WorkerProcess], WorkerProcess, WorkerProcess]]:
     """
     The clients, the server, and the one that comes after it.
     """
-    started: list[Child] = []
+    started: list[WorkerProcess] = []
     try:
-        for script, *arguments in [["customers.py", kind]] * PROCESSES + [["broker.py"]] * 2:
-            started.append(Child(script, *arguments))
-        *customers, broker, successor = started
-        yield customers, broker, successor
+        for script, *arguments in [["stormclients.py", kind]] * PROCESSES + [["broker.py"]] * 2:
+            started.append(WorkerProcess(script, *arguments))
+        *workers, broker, successor = started
+        yield workers, broker, successor
     finally:
         for child in started:
             child.kill()
 
 
-def askAll(children: list[Child], command: str, **arguments: Any) -> list[Any]:
+def askAll(children: list[WorkerProcess], command: str, **arguments: Any) -> list[Any]:
     """
     Ask all of them at the same time.
     """
@@ -167,26 +167,28 @@ def askAll(children: list[Child], command: str, **arguments: Any) -> list[Any]:
 
 def kill(kind: str, clients: int) -> Aftermath:
     """
-    Kill a server that so many clients of a kind are connected to.
+    Kill a server with a number of connected clients of one kind.
     """
-    with children(kind) as (customers, broker, successor):
+    with children(kind) as (workers, broker, successor):
         port = broker.ask("listen", port=0, backlog=AMPLE_BACKLOG)
         share, rate = clients // PROCESSES, STARTS_A_SECOND // PROCESSES
-        askAll(customers, "begin", port=port, count=share, rate=rate)
+        askAll(workers, "begin", port=port, count=share, rate=rate)
         clients, began = share * PROCESSES, monotonic()
         while len(broker.ask("connected")) < clients:
             if monotonic() - began > SLOWEST:
                 raise SystemExit(f"not all of {clients} clients were connected in {SLOWEST:g} s")
             sleep(0.2)
-        askAll(customers, "settle")
+        askAll(workers, "settle")
         killed = monotonic()
         broker.kill()
         sleep(max(0.0, killed + DOWN - monotonic()))
         successor.ask("listen", port=port, backlog=BACKLOG)
-        return follow(customers, successor, clients, killed)
+        return follow(workers, successor, clients, killed)
 
 
-def follow(customers: list[Child], broker: Child, clients: int, killed: float) -> Aftermath:
+def follow(
+    workers: list[WorkerProcess], broker: WorkerProcess, clients: int, killed: float
+) -> Aftermath:
     """
     Wait until all are back, or patience is at its end.
     """
@@ -195,9 +197,9 @@ def follow(customers: list[Child], broker: Child, clients: int, killed: float) -
     well: float | None = None
     while True:
         sleep(0.5)
-        for tried in askAll(customers, "tried"):
+        for tried in askAll(workers, "tried"):
             attempts.update(int(when - killed) for when in tried)
-        *believing, connected = askAll(customers, "believing") + [broker.ask("connected")]
+        *believing, connected = askAll(workers, "believing") + [broker.ask("connected")]
         phantoms = len(set().union(*believing) - set(connected))
         missing = clients - len(connected)
         now = monotonic()

@@ -82,9 +82,9 @@ def connected(factory: Any, reactor: Any) -> Any:
 
 async def speaking(reactor: Any, spoken: list[Any], seconds: float) -> float:
     """
-    Let all peers speak four times a second, spread over it, for so long.
+    Let all peers speak four times a second, spread over the second, for a number of seconds.
 
-    @return: processor seconds, less those that the speaking itself takes.
+    @return: processor seconds, without the seconds that the speaking itself takes.
     """
     began, used, at = monotonic(), 0.0, 0
     start = process_time()

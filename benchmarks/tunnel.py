@@ -48,7 +48,7 @@ FEWEST_TURNS = 5
 
 DOORS = ("bare", "keepalive:", "wrapped", "heartbeat:")
 QUIET = {"within": "3600"}
-"""Nobody is pinged while the others have their turn."""
+"""No peer is pinged while the others have their turn."""
 
 
 class Sink(Protocol):
@@ -148,7 +148,7 @@ class Accepting(Factory):
 
 class Pitcher(Sink):
     """
-    Sends one small message at a time, so many times.
+    Sends a number of small messages, one at a time.
     """
 
     trips = 0

@@ -30,17 +30,17 @@ from typing import Any
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from child import Child  # noqa: E402
-from crowd import Crowd, most  # noqa: E402
 from fleet import percentile  # noqa: E402
+from peerload import PeerLoad, most  # noqa: E402
 from report import Comparison, Goal, parserFor, report  # noqa: E402
 from virtual import watch  # noqa: E402
+from workerprocess import WorkerProcess  # noqa: E402
 
 from twisted_heartbeat import Heartbeat  # noqa: E402
 
 HEARTBEAT = Heartbeat(interval=1.0, timeout=1.5)
 SETTLE = 3.0
-"""Seconds that the crowd is watched before it is cut, and after."""
+"""Seconds for which the peers are watched before the cut, and after it."""
 
 LATEST = 50.0
 """Milliseconds after the bound."""
@@ -49,13 +49,13 @@ LATEST = 50.0
 @dataclass
 class Cut:
     """
-    What came of those who fell silent.
+    The result of cutting peers off.
 
     @ivar verdicts: milliseconds that each verdict came after the bound.
     @ivar told: milliseconds that the hook was told after the bound, from the last byte sent.
-    @ivar missed: those who were not found dead.
+    @ivar missed: peers that were not found dead.
     @ivar disturbed: healthy ones that were, or that lost their connection.
-    @ivar repeated: those whose end was told more than once.
+    @ivar repeated: peers whose end was reported more than once.
     @ivar paused: milliseconds, the longest that Python's collector held the server up meanwhile.
     """
 
@@ -69,35 +69,37 @@ class Cut:
 
 
 @contextmanager
-def crowded(links: int) -> Iterator[tuple[Child, Crowd, float]]:
+def loadedServer(links: int) -> Iterator[tuple[WorkerProcess, PeerLoad, float]]:
     """
-    A server on one core, and its crowd, from this process, on another.
+    Start a server on one core, and its peers in this process on another.
 
     @return: and the seconds that it took to accept them.
     """
     cores = sorted(os.sched_getaffinity(0))
-    server = Child("watch.py", str(HEARTBEAT.interval), str(HEARTBEAT.timeout), core=cores[0])
+    server = WorkerProcess(
+        "watchserver.py", str(HEARTBEAT.interval), str(HEARTBEAT.timeout), core=cores[0]
+    )
     os.sched_setaffinity(0, {cores[-1]})
     try:
-        crowd = Crowd(server.ask("listen"))
-        took = crowd.connect(links, lambda: server.ask("count"))
-        yield server, crowd, took
-        crowd.leave()
+        load = PeerLoad(server.ask("listen"))
+        took = load.connect(links, lambda: server.ask("count"))
+        yield server, load, took
+        load.leave()
     finally:
         os.sched_setaffinity(0, cores)
         server.kill()
 
 
-def cutTenth(server: Child, crowd: Crowd, links: int) -> Cut:
+def cutTenth(server: WorkerProcess, load: PeerLoad, links: int) -> Cut:
     """
     Have a tenth of them fall silent, and wait until all verdicts must have come.
     """
-    crowd.serve(SETTLE)
+    load.serve(SETTLE)
     server.ask("ended")
     server.ask("paused")
-    before = crowd.lost
-    sentAt = crowd.hush(links // 10)
-    crowd.serve(HEARTBEAT.bound + SETTLE)
+    before = load.lost
+    sentAt = load.silence(links // 10)
+    load.serve(HEARTBEAT.bound + SETTLE)
     ended = server.ask("ended")
     bound = HEARTBEAT.bound
     fell = {port: end for port, *end in ended if port in sentAt}
@@ -107,7 +109,7 @@ def cutTenth(server: Child, crowd: Crowd, links: int) -> Cut:
         verdicts=[1000 * (silence - bound) for _, silence, _ in fell.values()],
         told=[1000 * (at - sentAt[port] - bound) for port, (at, *_) in fell.items()],
         missed=len(sentAt) - len(fell),
-        disturbed=len(times.keys() - sentAt.keys()) + crowd.lost - before,
+        disturbed=len(times.keys() - sentAt.keys()) + load.lost - before,
         repeated=sum(count > 1 for count in times.values()),
         paused=1000 * server.ask("paused"),
     )
@@ -157,8 +159,8 @@ def main() -> None:
     parser.add_argument("--links", type=int, default=10_000)
     options = parser.parse_args()
     real = most(options.links)
-    with crowded(real) as (server, crowd, _):
-        cuts = {f"{real} real": cutTenth(server, crowd, real)}
+    with loadedServer(real) as (server, load, _):
+        cuts = {f"{real} real": cutTenth(server, load, real)}
     if real < options.links:
         rest = options.links - real
         cuts[f"{rest} virtual"] = inVirtualTime(rest)

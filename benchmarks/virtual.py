@@ -77,7 +77,7 @@ class Verdicts(LinkHooks):
 
 def watch(heartbeat: Heartbeat, links: int, cut: int, seed: int) -> tuple[list[float], int]:
     """
-    Watch so many, and cut so many of them at once.
+    Watch a number of links, and cut some of them at once.
 
     @return: for each that was cut, the seconds from its last byte to the verdict; and how many
         others were disturbed, or told of twice.

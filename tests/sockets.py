@@ -20,6 +20,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from twisted_heartbeat.batching.poller import readParked
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
 from twisted_heartbeat.timing.wheel import TimerWheel
@@ -220,7 +221,7 @@ class Scene:
         The same, by whoever reads it now.
         """
         quiet = self.connection in self.reactor._twistedHeartbeatIdlePoller.quiet
-        self.lose(self.connection.readParked({}) if quiet else self.connection.doRead())
+        self.lose(readParked(self.connection, {}) if quiet else self.connection.doRead())
 
     def lose(self, why: Any) -> None:
         """

@@ -37,9 +37,9 @@ from twisted_heartbeat import (
     SendFailed,
     SendStalled,
 )
+from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.pinground import CustomPingRound
-from twisted_heartbeat.batching.poller import idlePollerFor
-from twisted_heartbeat.timing.wheel import timerWheelFor
+from twisted_heartbeat.batching.poller import idlePollerFor, readParked
 
 from .loopback import Loopback, opened, wait, within
 from .sockets import Accepted, Connection, Crew, Kernel, RestingScene
@@ -280,7 +280,7 @@ def inRound(*peers: Peer) -> bool:
     states = set()
     for peer in peers:
         quiet = peer.connection in peer.reactor._twistedHeartbeatIdlePoller.quiet
-        states.add((type(peer.connection.round) is CustomPingRound, quiet))
+        states.add((type(peer.connection.batch) is CustomPingRound, quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
 
@@ -332,7 +332,7 @@ def test_joins(way: str) -> None:
     """
     server = settled(2, **WAYS[way])
     assert inRound(*server.peers)
-    assert server.peers[0].connection.round is server.peers[1].connection.round
+    assert server.peers[0].connection.batch is server.peers[1].connection.batch
     server.wait(10.0)
     for peer in server.peers:
         assert peer.askedAt == places(5)
@@ -382,7 +382,7 @@ def test_comeTogether() -> None:
         server.join()
     server.wait(SETTLED)
     assert inRound(*server.peers)
-    assert len({id(peer.connection.round) for peer in server.peers}) == 1
+    assert len({id(peer.connection.batch) for peer in server.peers}) == 1
     assert len({tuple(peer.askedAt[-3:]) for peer in server.peers}) == 1
     server.peers[0].answers = False
     server.wait(BEAT.bound)
@@ -407,7 +407,7 @@ def test_notTogether() -> None:
     server.wait(SETTLED)
     one, another = server.peers
     assert inRound(one, another)
-    assert one.connection.round is not another.connection.round
+    assert one.connection.batch is not another.connection.batch
 
 
 def test_logged() -> None:
@@ -418,7 +418,7 @@ def test_logged() -> None:
     [peer] = server.peers
     context: dict[str, Any] = {}
     peer.socket.arrived = b"a word"
-    assert peer.connection.readParked(context) is None
+    assert readParked(peer.connection, context) is None
     assert context == {"system": peer.connection.logPrefix()}
     assert peer.own.heard == [b"a word"]
 
@@ -809,8 +809,8 @@ def test_askedWhenTheFirstHadToBe() -> None:
     Those who come into a round together are taken to have been asked when the first of them had to
     be, so that the bound of none begins later than its own ping was due.
     """
-    pulse = timerWheelFor(Clock())
-    one, other = (pulse.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
+    batcher = batcherFor(Clock())
+    one, other = (batcher.roundFor(Own.ask, BEAT, 10.0, askedAt) for askedAt in (10.06, 10.05))
     assert one is other
     assert one.askedAt == 10.05
 
@@ -852,7 +852,7 @@ class Looking(Own):
         context: Any = contextOf(ILogContext)
         self.contexts.add(context["system"])
         transport: Any = self.transport
-        self.inRounds += type(transport.round) is CustomPingRound
+        self.inRounds += type(transport.batch) is CustomPingRound
 
 
 class LookingMixed(HeartbeatMixin, Looking):
@@ -937,14 +937,13 @@ async def test_onARealReactor(loopback: Loopback, mixed: bool) -> None:
         if not connection.connected:
             break
         await wait(0.01)
-    assert not connection.connected and connection.round is None
+    assert not connection.connected and connection.batch is None
 
 
 # Anything at all.
 
 WAITS = st.tuples(st.just("wait"), st.integers(1, 320))
 ACTS = st.tuples(st.sampled_from(["answer", "say", "write", "reply"]), st.just(0))
-PAUSES = st.tuples(st.sampled_from(["pause", "resume"]), st.just(0))
 STALLS = st.tuples(st.just("stall"), st.integers(1, 2000))
 TIMEOUTS = st.sampled_from([1.0, 2.0, 6.0])
 
@@ -977,99 +976,6 @@ def happen(server: Server, event: str, steps: int) -> None:
         peer.link.pause()
     elif event == "resume":
         peer.link.resume()
-
-
-def assertToldAlike(together: Server, single: Server) -> None:
-    """
-    The hooks of both were told the same at the same times.
-    """
-    assert together.hooks.names == single.hooks.names
-    for (_, one), (_, other) in zip(together.hooks.moments, single.hooks.moments, strict=True):
-        assert abs(one - other) <= CLOSE
-
-
-def assertWatchedAlike(member: Peer, alone: Peer) -> None:
-    """
-    Both have heard the same, and have the same deadline.
-    """
-    assert member.own.heard == alone.own.heard
-    assert member.link.state == alone.link.state
-    if member.link.state != "gone":
-        its, whose = member.link.detector, alone.link.detector
-        assert its.heardAt == whose.heardAt
-        assert abs(its.deadline - whose.deadline) <= 0.05
-
-
-@settings(max_examples=60)
-@given(
-    TIMEOUTS, st.sampled_from([Own, Mixed]), st.lists(st.one_of(WAITS, ACTS, PAUSES), max_size=25)
-)
-def test_likeSingles(timeout: float, protocol: type[Own], events: list[tuple[str, int]]) -> None:
-    """
-    Whatever a peer says, a user does and whenever: those in a round are asked, and their hooks are
-    called, when those are that have the same place and are in none; they hear the same, and have
-    the same deadlines.
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (
-            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol, phase=PHASE)
-            for rounds in (True, False)
-        )
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # It is the events that have it answer.
-            server.peers[0].answers = False
-        for event, steps in events:
-            for server in (together, single):
-                happen(server, event, steps)
-            assertToldAlike(together, single)
-            for member, alone in zip(together.peers, single.peers, strict=True):
-                assertWatchedAlike(member, alone)
-                assert len(member.askedAt) == len(alone.askedAt)
-                for when, then in zip(member.askedAt, alone.askedAt, strict=True):
-                    assert abs(when - then) <= CLOSE
-
-
-SPEECHES = st.tuples(st.sampled_from(["say", "write", "reply"]), st.just(0))
-
-
-@settings(max_examples=60)
-@given(
-    TIMEOUTS,
-    st.sampled_from([Own, Mixed]),
-    st.lists(st.one_of(WAITS, SPEECHES, PAUSES), max_size=25),
-)
-def test_likeSinglesWithoutAPlace(
-    timeout: float, protocol: type[Own], events: list[tuple[str, int]]
-) -> None:
-    """
-    The same for those that have no place, but that they may be asked a little before the interval
-    is over.
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (
-            settled(2, rounds=rounds, heartbeat=heartbeat, protocol=protocol)
-            for rounds in (True, False)
-        )
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # They have last spoken in one instant.
-            server.peers[0].answers = False
-            server.peers[0].say(b"a word")
-        member, alone = together.peers[0], single.peers[0]
-        for event, steps in events:
-            heardAt, asked = member.link.detector.heardAt, len(member.askedAt)
-            for server in (together, single):
-                happen(server, event, steps)
-            assertToldAlike(together, single)
-            assertWatchedAlike(member, alone)
-            if event == "wait":
-                least = 2.0 * (1 - 1 / 32 - 1 / 16) - STEP
-                assert all(when - heardAt >= least for when in member.askedAt[asked:])
 
 
 @settings(max_examples=40)

@@ -34,10 +34,10 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 fleet: Any = importlib.import_module("fleet")
 detectors: Any = importlib.import_module("detectors")
-arrivals: Any = importlib.import_module("arrivals")
+traces: Any = importlib.import_module("traces")
 virtual: Any = importlib.import_module("virtual")
-crowd: Any = importlib.import_module("crowd")
-contestants: Any = importlib.import_module("contestants")
+peerload: Any = importlib.import_module("peerload")
+heartbeatservers: Any = importlib.import_module("heartbeatservers")
 footprint: Any = importlib.import_module("footprint")
 heartbeat: Any = importlib.import_module("heartbeat")
 report: Any = importlib.import_module("report")
@@ -208,13 +208,13 @@ def test_stallDelaysWhatFallsIntoIt() -> None:
     assert [trace.runs(when) for when in moments] == [0.5, 2.0, 2.0, 2.0, 3.0, 9.0, 9.5]
 
 
-@pytest.mark.parametrize("name", arrivals.TRACES)
+@pytest.mark.parametrize("name", traces.TRACES)
 def test_tracesAreInOrder(name: str) -> None:
     """
     A trace is the same each time, nothing overtakes, and stalls follow each other.
     """
-    trace = arrivals.TRACES[name](random.Random(2), 3000)
-    assert trace == arrivals.TRACES[name](random.Random(2), 3000)
+    trace = traces.TRACES[name](random.Random(2), 3000)
+    assert trace == traces.TRACES[name](random.Random(2), 3000)
     assert len(trace.arrivals) >= 3000
     assert list(trace.arrivals) == sorted(trace.arrivals)
     edges = [edge for stall in trace.stalls for edge in stall]
@@ -230,10 +230,10 @@ def test_crowdAnswersPings() -> None:
     The benchmarks' own peers answer each ping of the built-in protocol with its token, whatever
     hold it tells, and nothing else.
     """
-    assert crowd.pongOf(wire.encodePing(7, hold=2.5)) == wire.encodePong(7)
-    assert crowd.pongOf(wire.encodePing(2**32 - 1)) == wire.encodePong(2**32 - 1)
-    assert crowd.pongOf(wire.encodePong(7)) == b""
-    assert crowd.pongOf(wire.encode(wire.Hello("hub"))) == b""
+    assert peerload.pongOf(wire.encodePing(7, hold=2.5)) == wire.encodePong(7)
+    assert peerload.pongOf(wire.encodePing(2**32 - 1)) == wire.encodePong(2**32 - 1)
+    assert peerload.pongOf(wire.encodePong(7)) == b""
+    assert peerload.pongOf(wire.encode(wire.Hello("hub"))) == b""
 
 
 def test_verdictsInVirtualTime() -> None:
@@ -254,7 +254,7 @@ def test_verdictsInVirtualTime() -> None:
 NEEDS = {"autobahn": "autobahn", "uvloop": "uvloop", "websockets": "websockets"}
 """Packages that not everybody has, by contestant."""
 
-PINGED = [name for name in contestants.CONTESTANTS if name != "silent"]
+PINGED = [name for name in heartbeatservers.SERVERS if name != "silent"]
 
 
 def missing(name: str) -> str | None:
@@ -273,7 +273,7 @@ def turns() -> Any:
     One short turn of all contestants that can start here, all at once, by name.
     """
     core = min(os.sched_getaffinity(0))
-    names = [name for name in (*contestants.CONTESTANTS, "C") if not missing(name)]
+    names = [name for name in (*heartbeatservers.SERVERS, "C") if not missing(name)]
     with pytest.MonkeyPatch.context() as patch, heartbeat.commands(names) as found:
         patch.setattr(heartbeat, "FEW", 3)
         patch.setattr(heartbeat, "SETTLE", 0.2)

@@ -29,6 +29,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from twisted_heartbeat.core.evidence import VerdictCounter
 from twisted_heartbeat.timing import alarms
 from twisted_heartbeat.timing import monotonic as monotonicModule
 from twisted_heartbeat.timing.monotonic import MonotonicClock, clockFor
@@ -825,11 +826,11 @@ def test_fallsTogether() -> None:
     """
     Verdicts that follow each other closely belong to one fall; a later one begins another.
     """
-    pulse = TimerWheel(Clock())
-    first = pulse.verdictBatch(1.0)
-    assert pulse.verdictBatch(1.05) is first and pulse.verdictBatch(1.14) is first
+    verdicts = TimerWheel(Clock()).shared(VerdictCounter)
+    first = verdicts.count(1.0)
+    assert verdicts.count(1.05) is first and verdicts.count(1.14) is first
     assert first.links == 3
-    second = pulse.verdictBatch(1.5)
+    second = verdicts.count(1.5)
     assert second is not first
     assert (first.links, second.links) == (3, 1)
 
@@ -864,7 +865,8 @@ def test_pulseOfAClockThatKeepsNothing() -> None:
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError])
 def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) -> None:
     """
-    What a visit, an errand or a round raises is logged, and the pulse visits all others.
+    What a visit, an errand or a call at the end of a tick raises is logged, and all others are
+    visited.
     """
     clock = Clock()
     pulse = TimerWheel(clock)
@@ -895,19 +897,6 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
             visited.append("again")
             return now + 1
 
-    class FailingRound:
-        """
-        A round that can not send its pings.
-        """
-
-        waiting: dict[Any, Any] = {}
-
-        def post(self) -> None:
-            """
-            See L{PingRound}.
-            """
-            raise kind
-
     def errand() -> None:
         raise kind
 
@@ -915,8 +904,8 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
     pulse.schedule(failing, 1.0)
     pulse.schedule(going, 1.0)
     pulse.callSoon(errand)
-    round: Any = FailingRound()
-    pulse.begin(round, 5.0)
+    pulse.atEndOfTick(errand)
+    pulse.scheduleRemaining({}, 5.0)
     for _ in range(4):
         clock.advance(1.1)
     assert len(visited) >= 3

@@ -24,10 +24,11 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogBeginner
 
 from twisted_heartbeat import Heartbeat, HeartbeatFactory, HeartbeatMixin, HeartbeatServerFactory
+from twisted_heartbeat.batching.batcher import Batcher
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
-from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
+from twisted_heartbeat.timing.wheel import timerWheelFor
 from twisted_heartbeat.transport.connection import ObservedConnection
 
 from .interpreter import numberOf
@@ -296,7 +297,7 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     clock = Clock()
     factory = builtIn(clock)
     peers = Heartbeat.within(8)
-    scenes = [Scene(factory, clock, kind=Accepted) for _ in range(2 * TimerWheel.MIN_FOR_SCAN)]
+    scenes = [Scene(factory, clock, kind=Accepted) for _ in range(2 * Batcher.MIN_FOR_SCAN)]
     for scene in scenes:
         scene.begin(needs=peers.bound)
     rounds = 2 * int(20 / peers.interval) + 1

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -35,9 +35,19 @@ from twisted_heartbeat import (
     LinkHooks,
     PeerSilent,
 )
+from twisted_heartbeat.batching.batcher import Batcher, batcherFor
 from twisted_heartbeat.batching.talkers import TalkerScan
 from twisted_heartbeat.core import wire
-from twisted_heartbeat.core.detector import Decision, FailureDetector, patience
+from twisted_heartbeat.core.detector import Decision, FailureDetector
+from twisted_heartbeat.core.quiet import (
+    checksSuspended,
+    isTalkative,
+    minSilenceBeforePing,
+    park,
+    quietSince,
+    resumeChecks,
+    suspendChecks,
+)
 from twisted_heartbeat.timing.wheel import TimerWheel, timerWheelFor
 
 from .fakes import Kept
@@ -71,7 +81,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
     One that says what is wanted; and the fewest are a crowd.
     """
-    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 0)
+    monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 0)
     return Kernel(monkeypatch)
 
 
@@ -87,7 +97,7 @@ def test_patience(heartbeat: Heartbeat, seconds: float) -> None:
     Nothing is due before three quarters of the interval have passed in silence, whatever the place
     of the peer; where nobody pings, that says nothing.
     """
-    assert patience(heartbeat) == seconds
+    assert minSilenceBeforePing(heartbeat) == seconds
     for twentieth in range(20):
         liveness = FailureDetector(heartbeat, 0.0, twentieth / 20)
         if liveness.decide(liveness.due) is Decision.PING:
@@ -101,13 +111,13 @@ def test_speaksOften(heartbeat: Heartbeat) -> None:
     """
     Whoever has spoken within half of the patience may be one of those who need not be asked.
     """
-    half = patience(heartbeat) / 2
+    half = minSilenceBeforePing(heartbeat) / 2
     liveness = FailureDetector(heartbeat, 100.0)
-    assert liveness.isTalkative(100.0)
-    assert liveness.isTalkative(100.0 + half - STEP)
-    assert not liveness.isTalkative(100.0 + half)
+    assert isTalkative(liveness, 100.0)
+    assert isTalkative(liveness, 100.0 + half - STEP)
+    assert not isTalkative(liveness, 100.0 + half)
     liveness.heardAt = 100.0 + half
-    assert liveness.isTalkative(100.0 + half)
+    assert isTalkative(liveness, 100.0 + half)
 
 
 def test_settles() -> None:
@@ -116,14 +126,14 @@ def test_settles() -> None:
     """
     for heartbeat in (BEAT, LONG, PASSIVE):
         liveness = FailureDetector(heartbeat, 100.0)
-        first, until = liveness.due, 100.0 + patience(heartbeat)
-        assert not liveness.suspendChecks(until + STEP)
-        assert not liveness.checksSuspended and liveness.due == first
-        assert liveness.suspendChecks(until)
-        assert liveness.checksSuspended and liveness.due == inf
+        first, until = liveness.due, 100.0 + minSilenceBeforePing(heartbeat)
+        assert not suspendChecks(liveness, until + STEP)
+        assert not checksSuspended(liveness) and liveness.due == first
+        assert suspendChecks(liveness, until)
+        assert checksSuspended(liveness) and liveness.due == inf
         assert liveness.deadline == 100.0 + heartbeat.bound
-        liveness.resumeChecks()
-        assert not liveness.checksSuspended and liveness.due == first
+        resumeChecks(liveness)
+        assert not checksSuspended(liveness) and liveness.due == first
 
 
 def test_doesNotSettleBeforeItsFirstPing() -> None:
@@ -134,12 +144,12 @@ def test_doesNotSettleBeforeItsFirstPing() -> None:
     liveness = FailureDetector(LONG, 0.0, 0.25)
     for now in (0.0, 2.0, 4.5):
         liveness.heardAt = now
-        assert not liveness.suspendChecks(now)
+        assert not suspendChecks(liveness, now)
         assert liveness.due == 5.0
     assert liveness.decide(5.0) is Decision.PING
-    assert not liveness.suspendChecks(5.0)
+    assert not suspendChecks(liveness, 5.0)
     liveness.heardAt = 5.5
-    assert liveness.suspendChecks(5.5 + 15.0)
+    assert suspendChecks(liveness, 5.5 + 15.0)
 
 
 def test_doesNotSettleUnanswered() -> None:
@@ -149,11 +159,11 @@ def test_doesNotSettleUnanswered() -> None:
     """
     liveness = FailureDetector(LONG, 0.0)
     assert liveness.decide(20.0) is Decision.PING
-    assert not liveness.suspendChecks(20.0)
+    assert not suspendChecks(liveness, 20.0)
     assert liveness.due == 28.0
     liveness.heardAt = 21.0
-    assert liveness.suspendChecks(36.0)
-    liveness.resumeChecks()
+    assert suspendChecks(liveness, 36.0)
+    resumeChecks(liveness)
     assert liveness.due == 41.0
     assert liveness.decideFast(40.9) is False
     assert liveness.decideFast(41.0) is True
@@ -164,12 +174,12 @@ def test_doesNotSettleAsked() -> None:
     Nor does one that was asked to speak before its time.
     """
     liveness = FailureDetector(LONG, 0.0)
-    assert liveness.suspendChecks(5.0)
-    liveness.resumeChecks()
+    assert suspendChecks(liveness, 5.0)
+    resumeChecks(liveness)
     assert liveness.probe(1.0, 16.0) is Decision.PING
-    assert not liveness.suspendChecks(1.0)
+    assert not suspendChecks(liveness, 1.0)
     liveness.heardAt = 1.0
-    assert liveness.suspendChecks(16.0)
+    assert suspendChecks(liveness, 16.0)
 
 
 def test_doesNotSettleSuspected() -> None:
@@ -179,11 +189,11 @@ def test_doesNotSettleSuspected() -> None:
     liveness = FailureDetector(LONG, 0.0)
     liveness.decide(20.0)
     assert liveness.decide(28.0) is Decision.SUSPECT
-    assert not liveness.suspendChecks(28.0)
+    assert not suspendChecks(liveness, 28.0)
     liveness.heardAt = 29.0
-    assert not liveness.suspendChecks(29.0)
+    assert not suspendChecks(liveness, 29.0)
     assert liveness.decide(29.0) is Decision.RECOVERED
-    assert liveness.suspendChecks(44.0)
+    assert suspendChecks(liveness, 44.0)
 
 
 def test_neverSettles() -> None:
@@ -192,7 +202,7 @@ def test_neverSettles() -> None:
     however often one is told to be looked at again.
     """
     muted = FailureDetector(LONG, 0.0)
-    assert muted.suspendChecks(15.0)
+    assert suspendChecks(muted, 15.0)
     muted.peerHalfClosed()
     dead = FailureDetector(LONG, 0.0)
     for now in (20.0, 28.0, 36.0, 36.0):
@@ -200,11 +210,11 @@ def test_neverSettles() -> None:
     assert decision is Decision.VERDICT
     dead.heardAt = 36.0
     for liveness in (muted, dead, FailureDetector(None, 0.0)):
-        assert not liveness.suspendChecks(0.0)
-        assert not liveness.checksSuspended
-        liveness.resumeChecks()
+        assert not suspendChecks(liveness, 0.0)
+        assert not checksSuspended(liveness)
+        resumeChecks(liveness)
         assert liveness.due == inf
-    assert not FailureDetector(None, 0.0).isTalkative(0.0)
+    assert not isTalkative(FailureDetector(None, 0.0), 0.0)
 
 
 def test_restIsNotSettled() -> None:
@@ -215,10 +225,10 @@ def test_restIsNotSettled() -> None:
     liveness = FailureDetector(LONG, 0.0, 0.25)
     liveness.decide(5.0)
     liveness.heardAt = 5.1
-    assert liveness.quietSince(25.0) == 25.0
-    liveness.park()
-    assert not liveness.checksSuspended
-    liveness.resumeChecks()
+    assert quietSince(liveness, 25.0) == 25.0
+    park(liveness)
+    assert not checksSuspended(liveness)
+    resumeChecks(liveness)
     assert liveness.due == inf
 
 
@@ -244,11 +254,11 @@ def test_unsettlesAsIfNever(
         now = one.due
         assert one.decide(now) is other.decide(now)
     for word in [answer, *words]:
-        now += word / 15.0 * patience(heartbeat)
+        now += word / 15.0 * minSilenceBeforePing(heartbeat)
         one.heardAt = other.heardAt = now
         other.decide(now)
-        assert one.checksSuspended or one.suspendChecks(now + patience(heartbeat) / 3)
-    one.resumeChecks()
+        assert checksSuspended(one) or suspendChecks(one, now + minSilenceBeforePing(heartbeat) / 3)
+    resumeChecks(one)
     assert one.due == other.due
     assert one.deadline == other.deadline
     assert one.hasSpokenSincePing and not one.suspected
@@ -272,11 +282,11 @@ class Member:
         self.detector.heardAt = heardAt
         self.left = 0
 
-    def leftTalkerScan(self) -> None:
+    def resumed(self, last: object) -> None:
         """
-        See L{TalkerScan}.
+        See L{BatchMember<twisted_heartbeat.batching.interfaces.BatchMember>}.
         """
-        assert not self.detector.checksSuspended
+        assert not checksSuspended(self.detector)
         self.left += 1
 
 
@@ -285,8 +295,8 @@ def joined(crowd: TalkerScan, *members: Member) -> None:
     Have them join.
     """
     for member in members:
-        assert crowd.join(member.detector, member)
-        assert member.detector.checksSuspended
+        assert crowd.add(member)
+        assert checksSuspended(member.detector)
 
 
 def test_goesThrough() -> None:
@@ -302,7 +312,7 @@ def test_goesThrough() -> None:
     rare.detector.heardAt = busy.detector.heardAt = 0.5
     # Silent for two of them, and no longer.
     assert crowd.onTimer(1.0, 0.0) == 1.5
-    assert all(member.detector.checksSuspended for member in members)
+    assert all(checksSuspended(member.detector) for member in members)
     busy.detector.heardAt = 1.5
     assert crowd.onTimer(1.5, 0.0) == 2.0
     assert [member.left for member in members] == [1, 0, 0]
@@ -310,7 +320,7 @@ def test_goesThrough() -> None:
     assert crowd.onTimer(2.0, 0.0) == 2.5
     assert [member.left for member in members] == [1, 1, 0]
     assert rare.detector.due == 2.5
-    assert busy.detector.checksSuspended
+    assert checksSuspended(busy.detector)
 
 
 def test_isEmpty() -> None:
@@ -325,7 +335,7 @@ def test_isEmpty() -> None:
     assert [member.left for member in members] == [1, 1, 1]
     crowd = TalkerScan(BEAT, 0.0)
     joined(crowd, members[0])
-    assert crowd.leave(members[0].detector)
+    assert crowd.remove(members[0])
     assert crowd.onTimer(0.5, 0.0) is None
 
 
@@ -336,13 +346,13 @@ def test_leaves() -> None:
     crowd = TalkerScan(BEAT, 0.0)
     one, other, stranger = (Member() for _ in range(3))
     joined(crowd, one, other)
-    assert crowd.leave(one.detector)
+    assert crowd.remove(one)
     assert one.detector.due == 2.0 and one.left == 0
-    assert not crowd.leave(one.detector)
+    assert not crowd.remove(one)
     before = stranger.detector.due
-    assert not crowd.leave(stranger.detector)
+    assert not crowd.remove(stranger)
     assert stranger.detector.due == before
-    assert other.detector.checksSuspended
+    assert checksSuspended(other.detector)
     assert crowd.onTimer(0.5, 0.0) == 1.0
     joined(crowd, one)
     assert crowd.onTimer(1.5, 0.5) is None
@@ -355,8 +365,8 @@ def test_doesNotAdmit() -> None:
     """
     crowd = TalkerScan(BEAT, 10.0)
     late = Member(10.5 - 1.5 - STEP)
-    assert not crowd.join(late.detector, late)
-    assert not crowd.leave(late.detector)
+    assert not crowd.add(late)
+    assert not crowd.remove(late)
     assert late.detector.due < inf
     joined(crowd, Member(10.5 - 1.5))
 
@@ -399,9 +409,9 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
             if event == "speak":
                 member.detector.heardAt = now
             elif event == "leave":
-                assert crowd.leave(member.detector) is (number in there)
+                assert crowd.remove(member) is (number in there)
                 there.discard(number)
-            elif number not in there and crowd.join(member.detector, member):
+            elif number not in there and crowd.add(member):
                 there.add(number)
         now = crowd.due
         silent = {number for number in there if members[number].detector.heardAt < now - 1.0}
@@ -410,7 +420,7 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
         again = crowd.onTimer(now, 0.0)
         assert (again is None) is (not there)
         assert Counter({n: m.left for n, m in enumerate(members) if m.left}) == left
-        assert {n for n, m in enumerate(members) if m.detector.checksSuspended} == there
+        assert {n for n, m in enumerate(members) if checksSuspended(m.detector)} == there
         # None of those who stay can be due before it is gone through again.
         assert all(members[n].detector.heardAt + 1.5 >= now + 0.5 for n in there)
         if again is None:
@@ -439,25 +449,6 @@ def test_lieInOrder() -> None:
 
 
 # Links in virtual time.
-
-
-class Closed:
-    """
-    A crowd that takes nobody in.
-    """
-
-    def join(self, liveness: FailureDetector, link: Any) -> bool:
-        """
-        See L{TalkerScan}.
-        """
-        return False
-
-
-def close(pulse: Any) -> None:
-    """
-    Have no crowds.
-    """
-    pulse.talkerScanFor = lambda heartbeat, now: Closed()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -525,6 +516,7 @@ class Peer(Scene):
         phase: float | None,
         protocol: type[Any],
         limits: Limits | None = Limits(),
+        batching: bool = True,
     ) -> None:
         self.moments = Moments(clock)
         self.plain = not issubclass(protocol, HeartbeatProtocol)
@@ -537,6 +529,7 @@ class Peer(Scene):
             limits=limits,
             ping=(lambda protocol: protocol.transport.write(b"?")) if self.plain else None,
         )
+        factory._settings["batching"] = batching
         if phase is not None:
             factory._settings["phase"] = lambda: phase
         super().__init__(factory, clock)
@@ -625,9 +618,10 @@ class Watch:
         self.clock = Clock()
         self.heartbeat = heartbeat
         self.pulse: Any = timerWheelFor(self.clock)
-        if not crowds:
-            close(self.pulse)
-        self.peers = [Peer(self.clock, heartbeat, phase, protocol, limits) for phase in phases]
+        self.batcher = batcherFor(self.clock, crowds)
+        self.peers = [
+            Peer(self.clock, heartbeat, phase, protocol, limits, crowds) for phase in phases
+        ]
 
     def wait(self, seconds: float) -> None:
         """
@@ -652,11 +646,11 @@ class Watch:
         """
         The links that are in a crowd.
         """
-        crowds = self.pulse._crowds.values()
+        crowds = self.batcher.scans.values()
         found = {liveness: link for crowd in crowds for liveness, link in crowd._members.items()}
         assert all(link.detector is liveness for liveness, link in found.items())
         links = [peer.link for peer in self.peers]
-        assert {one for one in links if one.detector.checksSuspended} == set(found.values())
+        assert {one for one in links if checksSuspended(one.detector)} == set(found.values())
         return list(found.values())
 
     def holds(self, *peers: Peer) -> bool:
@@ -715,7 +709,7 @@ def test_isNotVisited(visits: Counter[Link], phase: float | None) -> None:
     itself at all.
     """
     watch = settled(phase, phase, None)
-    assert len(watch.pulse._crowds) == 1
+    assert len(watch.batcher.scans) == 1
     visits.clear()
     watch.wait(100.0)
     assert watch.holds(*watch.peers)
@@ -851,7 +845,7 @@ def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     There is a crowd only where it saves anything: a few links are looked at by themselves, an
     interval after what was then their last word.  Whoever is left of many is a crowd still.
     """
-    monkeypatch.setattr(TimerWheel, "MIN_FOR_SCAN", 32)
+    monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 32)
     watch = Watch(*[None] * count)
     watch.wait(SETTLED)
     if count < 32:
@@ -881,7 +875,7 @@ def test_watchedAlike() -> None:
     watch.peers.append(other)
     watch.wait(2 * SETTLED)
     assert watch.holds(*watch.peers)
-    assert sorted(len(crowd._members) for crowd in watch.pulse._crowds.values()) == [1, 2]
+    assert sorted(len(crowd._members) for crowd in watch.batcher.scans.values()) == [1, 2]
     for peer in watch.peers[:2]:
         peer.connection.connectionLost(Failure(ConnectionLost()))
     watch.wait(1.0)
@@ -890,7 +884,7 @@ def test_watchedAlike() -> None:
     watch.peers[:2] = [one]
     watch.wait(SETTLED)
     assert watch.holds(one, other)
-    assert len(watch.pulse._crowds) == 2
+    assert len(watch.batcher.scans) == 2
     one.every = None
     watch.wait(5.0)
     assert 4.0 <= one.moments.noted[-1][1] - one.lastSentAt <= 4.0 + CLOSE
@@ -1063,7 +1057,7 @@ def test_lost() -> None:
         peer.connection.connectionLost(Failure(ConnectionLost()))
         assert watch.holds(*watch.peers[number:])
         assert peer.link.slot is None
-    assert all(not crowd._members for crowd in watch.pulse._crowds.values())
+    assert all(not crowd._members for crowd in watch.batcher.scans.values())
     assert watch.clock.getDelayedCalls() == []
     assert [peer.names for peer in watch.peers] == [["disconnected"]] * 3
 
@@ -1253,99 +1247,3 @@ def test_stallBeforeSilence(phase: float | None, seconds: float) -> None:
     assert silent.names[-1] == "disconnected"
     assert lastSentAt + BEAT.bound <= silent.moments.noted[-1][1] <= back + BEAT.bound + CLOSE
     assert "suspected" not in busy.names and "disconnected" not in busy.names
-
-
-# Anything at all.
-
-SIXTEENTH = 1 / 16
-
-HEARTBEATS = st.sampled_from(
-    [BEAT, Heartbeat(interval=2.0, timeout=1.0), Heartbeat(interval=2.0, timeout=6.0)]
-)
-
-TRACES = st.tuples(
-    st.sampled_from([None, 0.1, 0.4, 0.75, 0.95]),
-    st.lists(st.tuples(st.integers(1, 14) | st.integers(1, 140), st.integers(1, 20)), max_size=4),
-)
-"""How it is watched, and its words: pauses, and how many of each."""
-
-
-def wordsOf(heartbeat: Heartbeat, trace: list[tuple[int, int]]) -> list[float]:
-    """
-    When they are said: never in the very slot in which something is due, where it is a matter of
-    chance which is first.
-    """
-    timeout, interval = heartbeat.timeout, heartbeat.interval or 0.0
-    due = {interval, interval + timeout / 2, interval + timeout}
-    # A place begins a slot and a half later, or ends two and a half sooner.
-    now = 3 / 64
-    words = []
-    for pause, count in trace:
-        for _ in range(count):
-            now += pause * SIXTEENTH + (SIXTEENTH if pause * SIXTEENTH in due else 0.0)
-            words.append(now)
-    return words
-
-
-def lived(
-    heartbeat: Heartbeat, phases: list[float | None], words: list[list[float]], crowds: bool
-) -> tuple[list[list[tuple[str, float]]], bool]:
-    """
-    @return: what has happened to each of the peers, and whether there ever was a crowd.
-    """
-    watch = Watch(*phases, crowds=crowds, heartbeat=heartbeat)
-    clock = watch.clock
-    for peer in watch.peers:
-        peer.every = None
-    said = sorted((when, number) for number, some in enumerate(words) for when in some)
-    until = (said[-1][0] if said else 0.0) + 2 * heartbeat.bound
-    crowded = False
-    while clock.seconds() < until:
-        calls = [call.getTime() for call in clock.getDelayedCalls()]
-        when = min([*calls, *(when for when, _ in said[:1]), until])
-        clock.advance(max(0.0, when - clock.seconds()))
-        for peer in watch.peers:
-            peer.turn()
-        while said and said[0][0] <= clock.seconds():
-            watch.peers[said.pop(0)[1]].say()
-        crowded = crowded or bool(watch.pulse._crowds)
-    assert clock.getDelayedCalls() == []
-    return [peer.moments.noted for peer in watch.peers], crowded
-
-
-@settings(max_examples=100, deadline=None)
-@given(HEARTBEATS, st.lists(TRACES, min_size=1, max_size=4))
-def test_likeSingles(
-    heartbeat: Heartbeat, traces: list[tuple[float | None, list[tuple[int, int]]]]
-) -> None:
-    """
-    Whatever the peers say and whenever, each is pinged, suspected, told as recovered and found dead
-    at the instants at which it would be without crowds; the bound is kept, and nobody dies who has
-    spoken within it.
-    """
-    phases = [phase for phase, _ in traces]
-    words = [wordsOf(heartbeat, trace) for _, trace in traces]
-    together, _ = lived(heartbeat, phases, words, crowds=True)
-    single, crowded = lived(heartbeat, phases, words, crowds=False)
-    assert not crowded
-    for one, other, some in zip(together, single, words, strict=True):
-        assert [name for name, _ in one] == [name for name, _ in other]
-        for (_, when), (_, then) in zip(one, other, strict=True):
-            assert abs(when - then) <= CLOSE
-        [death] = [when for name, when in one if name == "disconnected"]
-        last = max([0.0, *(word for word in some if word < death)])
-        assert heartbeat.bound <= death - last <= heartbeat.bound + CLOSE
-        for name, when in one:
-            if name == "ping":
-                before = max([0.0, *(word for word in some if word < when)])
-                # But for the first, which comes with its place.
-                isFirst = (name, when) == one[0]
-                assert isFirst or when - before > patience(heartbeat)
-
-
-def test_thereAreCrowds() -> None:
-    """
-    What L{test_likeSingles} compares has crowds on one side.
-    """
-    _, crowded = lived(BEAT, [None], [wordsOf(BEAT, [(6, 20)])], crowds=True)
-    assert crowded

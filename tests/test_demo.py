@@ -19,7 +19,7 @@ import pytest
 
 from twisted_heartbeat import PeerClosed, PeerHung, PeerReset, PeerSilent
 from twisted_heartbeat.demo.main import main
-from twisted_heartbeat.demo.results import Row
+from twisted_heartbeat.demo.results import FaultResult
 from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
@@ -29,7 +29,7 @@ WAIT_LIMIT = 60
 
 FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
 
-KEPT = Row(
+KEPT = FaultResult(
     "silent cut",
     2.0,
     silent=True,
@@ -46,7 +46,7 @@ QUICK = """
 import sys
 from twisted_heartbeat.demo import main, scenario
 scenario.SETTLE = 0.1
-scenario.AWAY = 0.5
+scenario.OUTAGE = 0.5
 {}
 main.main(["--within", "0.5"])
 """

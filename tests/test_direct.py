@@ -112,7 +112,7 @@ def told() -> Told:
 @pytest.fixture
 def scene(told: Told) -> Scene:
     """
-    A connection with a witness, and no link.
+    An observed connection without a link.
     """
     scene = Scene(Factory.forProtocol(Kept), Clock())
     instrument(scene.connection, FailureDetector(None, 0.0), scene.clock.seconds, told)
@@ -120,7 +120,7 @@ def scene(told: Told) -> Scene:
     return scene
 
 
-# The witness.
+# The observed connection.
 
 
 def test_straight(scene: Scene, told: Told) -> None:
@@ -438,7 +438,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
         undecided.append(sum(scene.protocol.link.isUp for scene in scenes))
         return errno.ENETUNREACH
 
-    monkeypatch.setattr("twisted_heartbeat.link.link.unreachable", ask)
+    monkeypatch.setattr("twisted_heartbeat.link.link.routeErrno", ask)
     cutOff(kernel, scenes)
     for _ in scenes:
         clock.advance(0)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_heartbeat.core.detector import Decision, FailureDetector
+from twisted_heartbeat.core.quiet import hasPhase, park, quietSince, resume
 from twisted_heartbeat.core.settings import Heartbeat
 
 NOTHING, PING, SUSPECT, PING_AGAIN, RECOVERED, LOOK, VERDICT = Decision
@@ -219,8 +220,8 @@ def oneAmongMany() -> FailureDetector:
     liveness = FailureDetector(HEARTBEAT, 0.0, 0.5)
     assert liveness.decide(10.0) is PING
     liveness.heardAt = 10.1
-    assert liveness.quietSince(30.0) == 30.0
-    liveness.park()
+    assert quietSince(liveness, 30.0) == 30.0
+    park(liveness)
     return liveness
 
 
@@ -231,25 +232,25 @@ def test_rests() -> None:
     """
     assert oneAmongMany().due == inf
     alone = FailureDetector(HEARTBEAT, 0.0)
-    assert alone.quietSince(20.0) is None
+    assert quietSince(alone, 20.0) is None
     alone.decide(20.0)
     alone.heardAt = 20.5
-    assert alone.quietSince(40.4) is None
-    assert alone.quietSince(40.51) == 40.5
-    assert alone.quietSince(40.6) is None
-    alone.park()
-    assert alone.due == inf and not alone.hasPhase
+    assert quietSince(alone, 40.4) is None
+    assert quietSince(alone, 40.51) == 40.5
+    assert quietSince(alone, 40.6) is None
+    park(alone)
+    assert alone.due == inf and not hasPhase(alone)
     other = FailureDetector(HEARTBEAT, 0.0, 0.5)
-    assert other.quietSince(10.0) is None
+    assert quietSince(other, 10.0) is None
     other.decide(10.0)
-    assert other.quietSince(30.0) is None
+    assert quietSince(other, 30.0) is None
     other.heardAt = 20.0
-    assert other.quietSince(30.0) is None
+    assert quietSince(other, 30.0) is None
     other.heardAt = 10.1
-    assert other.quietSince(30.0) == other.quietSince(30.01) == 30.0
-    assert other.quietSince(29.99) is None
+    assert quietSince(other, 30.0) == quietSince(other, 30.01) == 30.0
+    assert quietSince(other, 29.99) is None
     other.suspected = True
-    assert other.quietSince(30.0) is None
+    assert quietSince(other, 30.0) is None
 
 
 @pytest.mark.parametrize("late", [0.0, 4.0])
@@ -260,7 +261,7 @@ def test_resumes(late: float) -> None:
     """
     liveness = oneAmongMany()
     liveness.heardAt = 190.1
-    liveness.resume(210.0, 210.0 + late, answered=False)
+    resume(liveness, 210.0, 210.0 + late, answered=False)
     deadline = max(190.1 + HEARTBEAT.bound, 210.0 + late + HEARTBEAT.timeout)
     assert liveness.deadline == pytest.approx(deadline)
     assert liveness.decide(liveness.deadline - HEARTBEAT.timeout / 2) is SUSPECT
@@ -274,7 +275,7 @@ def test_resumesAfterAnAnswer() -> None:
     """
     liveness = oneAmongMany()
     liveness.heardAt = 210.1
-    liveness.resume(210.0, 210.0, answered=True)
+    resume(liveness, 210.0, 210.0, answered=True)
     assert liveness.hasSpokenSincePing and liveness.due == 230.0
     assert liveness.decide(229.9) is NOTHING
     assert liveness.decide(230.0) is PING
@@ -288,10 +289,10 @@ def test_resumesAlone(answered: bool) -> None:
     liveness = FailureDetector(HEARTBEAT, 0.0)
     liveness.decide(20.0)
     liveness.heardAt = 20.5
-    liveness.park()
+    park(liveness)
     liveness.heardAt = 43.0 if answered else 20.5
-    liveness.resume(40.0, 40.5, answered=answered)
-    assert not liveness.hasPhase
+    resume(liveness, 40.0, 40.5, answered=answered)
+    assert not hasPhase(liveness)
     assert liveness.deadline == liveness.heardAt + HEARTBEAT.bound
     if answered:
         assert liveness.due == 63.0

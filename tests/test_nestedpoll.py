@@ -78,9 +78,9 @@ class Quiet:
         self.reason: Failure | None = None
         self.fileno = self.socket.fileno
 
-    def readParked(self, context: dict[str, Any]) -> Any:
+    def read(self, context: dict[str, Any]) -> Any:
         """
-        See C{Quiet}, and so the others.
+        See L{readParked<twisted_heartbeat.batching.poller.readParked>}.
         """
         self.heard.append(self.socket.recv(100))
         return self.then()
@@ -99,7 +99,7 @@ class Place:
 
     def __init__(self) -> None:
         self.reactor = Reactor()
-        self.poll = IdlePoller(self.reactor)
+        self.poll = IdlePoller(self.reactor, Quiet.read)
         self.made: list[Quiet] = []
 
     def add(self, count: int) -> list[Quiet]:
@@ -515,7 +515,7 @@ async def test_onARealReactor(loopback: Loopback) -> None:
 
     async def untilInARound() -> None:
         for _ in range(800):
-            if connection.round is not None:
+            if connection.batch is not None:
                 return
             await wait(0.01)
         raise AssertionError("it never comes to rest")
@@ -524,7 +524,7 @@ async def test_onARealReactor(loopback: Loopback) -> None:
         await untilInARound()
         before = connection.bytesSent
         await wait(0.5)
-        assert connection.round is not None
+        assert connection.batch is not None
         assert connection.bytesSent - before >= 2 * wire.HEADER_SIZE
         assert client.link is not None
         client.link.protocol.sendMessage(message)
@@ -536,7 +536,7 @@ async def test_onARealReactor(loopback: Loopback) -> None:
         link.protocol.messages.clear()
         assert received == message
         assert same and system.startswith("Looking,")
-        assert connection.round is None
+        assert connection.batch is None
     assert hooks.names == ["connected"]
     await within(server.close())
     poll = idlePollerFor(reactor)

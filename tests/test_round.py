@@ -35,13 +35,14 @@ from twisted_heartbeat import (
     ProtocolViolation,
     SendFailed,
 )
+from twisted_heartbeat.batching import batcher
+from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.poller import idlePollerFor
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
 from twisted_heartbeat.logs import SafeLogger, Shortage
 from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
-from twisted_heartbeat.transport import connection as transport
 from twisted_heartbeat.transport.instrument import instrument
 
 from .loopback import serverOptions
@@ -239,7 +240,7 @@ def inRound(*peers: Peer) -> bool:
     states = set()
     for peer in peers:
         poll: Any = idlePollerFor(peer.reactor)
-        states.add((peer.connection.round is not None, peer.connection in poll.quiet))
+        states.add((peer.connection.batch is not None, peer.connection in poll.quiet))
     assert states <= {(True, True), (False, False)}
     return states == {(True, True)}
 
@@ -267,7 +268,7 @@ def test_joins() -> None:
     """
     server = Server()
     [peer] = server.peers
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     server.wait(SETTLED)
     assert inRound(peer)
     assert sorted(peer.reactor.calls[-2:]) == ["nest", "removeReader"]
@@ -286,7 +287,7 @@ def test_notWithoutAPoll() -> None:
     server = settled(rounds=False)
     [peer] = server.peers
     assert idlePollerFor(peer.reactor) is None
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     server.wait(10.0)
     assert peer.pingedAt == places(5)
     assert peer.reactor.calls == []
@@ -298,7 +299,7 @@ def test_together() -> None:
     """
     server = settled(3)
     assert inRound(*server.peers)
-    [shared] = {id(peer.connection.round) for peer in server.peers}
+    [shared] = {id(peer.connection.batch) for peer in server.peers}
     server.wait(4.0)
     assert [peer.taken for peer in server.peers] == [server.peers[0].taken] * 3
     assert [peer.socket.calls for peer in server.peers] == [["send", "recv"] * 2] * 3
@@ -316,7 +317,7 @@ def test_notTogether() -> None:
     server.wait(SETTLED)
     one, other = server.peers
     assert inRound(one, other)
-    assert one.connection.round is not other.connection.round
+    assert one.connection.batch is not other.connection.batch
     assert (other.pingedAt[-1] - one.pingedAt[-1]) % 2.0 == 1.0
 
 
@@ -398,7 +399,7 @@ def test_noRoomInThePoll(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
     monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", fail)
     server.wait(SETTLED)
-    assert peer.connection.round is None
+    assert peer.connection.batch is None
     readings = [call for call in peer.reactor.calls if call.endswith("Reader")]
     assert not readings or readings[-1] == "addReader"
     server.forget()
@@ -417,7 +418,7 @@ def test_shortageIsSaidOnce(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     warned: list[Any] = []
     shortage = Shortage(SafeLogger(observer=warned.append), "Short: {error}", lambda: now[0])
-    monkeypatch.setattr(transport, "_noIdlePoller", shortage)
+    monkeypatch.setattr(batcher, "_pollerShortage", shortage)
     server = Server(3)
     for peer in server.peers:
         monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", _fail)
@@ -898,12 +899,12 @@ def test_joinedAgain() -> None:
     pulse = timerWheelFor(server.clock)
     pulse.ticking = True
     now, beats = server.clock.seconds(), wire.SharedPing(0.0)
-    round = pulse.roundFor(beats, BEAT, now, now)
+    round = batcherFor(server.clock).roundFor(beats, BEAT, now, now)
     assert round.slot is not None
     round.join(peer.connection, peer.link)
     round.leave(peer.connection)
     assert round.slot is None
-    assert pulse.roundFor(beats, BEAT, now, now) is round
+    assert batcherFor(server.clock).roundFor(beats, BEAT, now, now) is round
     assert round.slot is not None
 
 
@@ -1159,39 +1160,6 @@ def happen(server: Server, event: str, steps: int) -> None:
     elif event == "write":
         peer.protocol.sendMessage(b"a message")
         server.turn()
-
-
-@settings(max_examples=40)
-@given(TIMEOUTS, st.lists(st.one_of(WAITS, ACTS), max_size=25))
-def test_likeSingles(timeout: float, events: list[tuple[str, int]]) -> None:
-    """
-    Whatever a peer says, a user writes and whenever, the hooks of links in a round are called as
-    those of links that are in none, and their peers have the same deadlines.  (The pings may come
-    at other instants: after an answer that took more than a quarter of the interval, one that is
-    watched by itself is pinged at another quarter, and a round keeps to its place.)
-    """
-    heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-    with pytest.MonkeyPatch.context() as patch:
-        Kernel(patch)
-        together, single = (settled(2, rounds=r, heartbeat=heartbeat) for r in (True, False))
-        assert inRound(*together.peers)
-        for server in (together, single):
-            # It is the events that have it answer.
-            server.peers[0].answers = False
-        for event, steps in events:
-            for server in (together, single):
-                happen(server, event, steps)
-            assert together.hooks.names == single.hooks.names
-            for (_, one), (_, other) in zip(
-                together.hooks.moments, single.hooks.moments, strict=True
-            ):
-                assert abs(one - other) <= CLOSE
-            for member, alone in zip(together.peers, single.peers, strict=True):
-                assert member.link.state == alone.link.state
-                if member.link.state != "gone":
-                    its, whose = member.link.detector, alone.link.detector
-                    assert its.heardAt == whose.heardAt
-                    assert abs(its.deadline - whose.deadline) <= 0.05
 
 
 @settings(max_examples=40)

@@ -22,8 +22,8 @@ from twisted.python.usage import UsageError
 
 from twisted_heartbeat import Backoff, Heartbeat, KeepAlive
 from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
-from twisted_heartbeat.cli.options import Options, Place
-from twisted_heartbeat.cli.service import Listener, Watch, makeService
+from twisted_heartbeat.cli.options import EndpointSpec, Options
+from twisted_heartbeat.cli.service import HeartbeatServices, Listener, makeService
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
 
@@ -70,7 +70,7 @@ def parse(reactor: MemoryReactor, *arguments: str) -> Options:
     return options
 
 
-def started(reactor: MemoryReactor, *arguments: str) -> Watch:
+def started(reactor: MemoryReactor, *arguments: str) -> HeartbeatServices:
     watch = makeService(parse(reactor, *arguments))
     watch.startService()
     reactor.running = True
@@ -148,8 +148,8 @@ def test_severalPlaces(reactor: MemoryReactor) -> None:
     """
     given = ["--listen=tcp:1", "--connect=unix:/a", "--listen=tcp:0", "--connect=tcp:there:65535"]
     options = parse(reactor, *given)
-    assert [place.words for place in options["listen"]] == ["tcp:1", "tcp:0"]
-    assert [place.words for place in options["connect"]] == ["unix:/a", "tcp:there:65535"]
+    assert [spec.description for spec in options["listen"]] == ["tcp:1", "tcp:0"]
+    assert [spec.description for spec in options["connect"]] == ["unix:/a", "tcp:there:65535"]
 
 
 def test_maxDelayBelowTheFirst(reactor: MemoryReactor) -> None:
@@ -356,7 +356,7 @@ def test_stopClosesThePortFirst(reactor: MemoryReactor) -> None:
             return defer.succeed(None)
 
     peers: Any = Peers()
-    listener = Listener(Place("there", Endpoint()), peers, lambda status: None)
+    listener = Listener(EndpointSpec("there", Endpoint()), peers, lambda status: None)
     listener.startService()
     stopped = listener.stopService()
     assert calls == ["port"]
@@ -424,10 +424,10 @@ class Unable:
         self.answer.errback(CannotListenError("any", 8470, OSError(98, "in use")))
 
 
-def unable(reactor: MemoryReactor, endpoint: Unable, daemon: bool = False) -> Watch:
-    watch = Watch(reactor, daemon=daemon)
+def unable(reactor: MemoryReactor, endpoint: Unable, daemon: bool = False) -> HeartbeatServices:
+    watch = HeartbeatServices(reactor, daemon=daemon)
     peers: Any = None
-    watch.listen(Place("tcp:8470", endpoint), peers)
+    watch.listen(EndpointSpec("tcp:8470", endpoint), peers)
     return watch
 
 
@@ -496,9 +496,9 @@ def test_listeningIsCancelled(reactor: MemoryReactor) -> None:
     """
     A stop while it is still opening the port is no failure.
     """
-    watch = Watch(reactor)
+    watch = HeartbeatServices(reactor)
     peers: Any = type("Peers", (), {"drain": lambda self: defer.succeed(None)})()
-    watch.listen(Place("tcp:8470", Unable(True)), peers)
+    watch.listen(EndpointSpec("tcp:8470", Unable(True)), peers)
     watch.startService()
     assert watch.stopService().called
     assert statuses(reactor) == []
@@ -565,7 +565,7 @@ def test_firstStatusWins(reactor: MemoryReactor) -> None:
     """
     One process ends once: two ports that are in use stop the reactor once, with one status.
     """
-    watch = Watch(reactor)
+    watch = HeartbeatServices(reactor)
     watch.end(EX_OSERR)
     watch.end(EX_UNAVAILABLE)
     assert statuses(reactor) == [EX_OSERR]
@@ -581,5 +581,5 @@ def test_signalWasFaster(reactor: MemoryReactor) -> None:
 
     reactor.stop = stop
     reactor.running = True
-    Watch(reactor).end(EX_OSERR)
+    HeartbeatServices(reactor).end(EX_OSERR)
     assert statuses(reactor) == [EX_OSERR]

@@ -216,13 +216,13 @@ def test_errnoOnEachReactor(name: str, during: str) -> None:
     assert f"[errno {errno.ECONNRESET}]" in done.stdout
 
 
-# The witness.
+# The observed connection.
 
 
 @pytest_twisted.ensureDeferred
-async def test_witnessLooksLikeTheOriginal(loopback: Loopback) -> None:
+async def test_observedConnectionLooksLikeTheOriginal(loopback: Loopback) -> None:
     """
-    A connection that bears witness is an instance of what it was, provides the same, and has the
+    An observed connection is an instance of what it was, provides the same, and has the
     same C{repr} and name.
     """
     hooks, factory = Recorder(), KeptFactory()
@@ -243,9 +243,10 @@ async def test_witnessLooksLikeTheOriginal(loopback: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_witnessTwice(loopback: Loopback) -> None:
+async def test_instrumentTwice(loopback: Loopback) -> None:
     """
-    To bear witness twice makes no second subclass, and one class serves all connections of a kind.
+    To instrument a connection twice makes no second subclass, and one class serves all connections
+    of a kind.
     """
     factory = KeptFactory()
     _, _ = await connectedPair(loopback, Recorder(), factory)
@@ -260,9 +261,9 @@ async def test_witnessTwice(loopback: Loopback) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_portMakesWitnesses() -> None:
+async def test_portMakesObservedConnections() -> None:
     """
-    From its second connection on a port makes witnesses from the start; one of them that nobody
+    From its second connection on a port makes observed ones from the start; one that nobody
     watches is as any other connection.
     """
     from twisted.internet import reactor
@@ -299,10 +300,10 @@ async def test_portMakesWitnesses() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_witnessCounts(loopback: Loopback) -> None:
+async def test_observedConnectionCounts(loopback: Loopback) -> None:
     """
-    The witness knows what was handed to the kernel, what waits, what the peer's kernel has
-    acknowledged, and when bytes last came.
+    The observed connection knows what was handed to the kernel, what waits, what the peer's kernel
+    has acknowledged, and when bytes last came.
     """
     factory = KeptFactory()
     service, peer = await connectedPair(loopback, Recorder(), factory)
@@ -369,7 +370,7 @@ def test_noEvidenceElsewhere() -> None:
         assert readEvidence(one) is None
 
 
-def test_noWitness() -> None:
+def test_nothingToObserve() -> None:
     """
     What is no connection of Twisted's is left alone.
     """

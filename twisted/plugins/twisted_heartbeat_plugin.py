@@ -2,12 +2,11 @@
 # See LICENSE for details.
 
 """
-What C{twist} and C{twistd}, C{clientFromString} and C{serverFromString} find of this package.
+The plugins of this package, for C{twist}, C{twistd}, C{clientFromString} and C{serverFromString}.
 
-Everybody's C{twist} imports this file, before it installs a reactor: nothing here may import the
-reactor, nor anything that can fail to import. L{ServiceMaker} imports the module it names when
-C{heartbeat} is asked for, not before; so does a L{Prefix} when a string that begins with it is
-parsed.
+Every C{twist} imports this file before it installs a reactor, also for other services.  Therefore
+nothing here may import the reactor, or anything that can fail to import.  L{ServiceMaker} imports
+its module only when C{heartbeat} is asked for, and a L{Prefix} when it parses a string.
 """
 
 from __future__ import annotations
@@ -28,25 +27,19 @@ from zope.interface import implementer
 )
 class Prefix:
     """
-    Parses the strings of endpoints that begin with a prefix of this package's.
+    Parses endpoint strings that begin with a prefix of this package.
     """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
 
-    # An argument of the endpoint's may have any name.
+    # Positional-only, because an argument of the endpoint may have any name.
     def parseStreamClient(self, reactor: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """
-        See C{IStreamClientEndpointStringParserWithReactor}.
-        """
         from twisted_heartbeat.endpoints.build import clientFor
 
         return clientFor(self.prefix, reactor, args, kwargs)
 
     def parseStreamServer(self, reactor: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """
-        See C{IStreamServerEndpointStringParser}.
-        """
         from twisted_heartbeat.endpoints.build import serverFor
 
         return serverFor(self.prefix, reactor, args, kwargs)

@@ -2,102 +2,75 @@
 # See LICENSE for details.
 
 """
-L{PingRound}: the links that are pinged together, interval after interval.
-
-Of thousands of idle peers almost all do nothing but answer.  What they have in common is kept once,
-and an interval of one of them costs a C{send}, a C{recv}, and its name in a dictionary: nothing is
-looked at that lies elsewhere in memory.  Whoever does anything else, or does not answer, leaves its
-round, and is watched by itself until it has come to rest again.
-
-In an L{CustomPingRound} are those who are pinged by what the user has for that.  What such a ping
-sends, and what the answer looks like, only the user knows: each is sent by him, and all that comes
-is delivered; but none of them is looked at.
+L{PingRound}: the parked links that are pinged together, interval after interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ..core.detector import ANSWER_WINDOW
+from ..core.quiet import ANSWER_WINDOW
 from ..core.wire.pings import SharedPing
 from .places import lastPlace
 
 if TYPE_CHECKING:
-    from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
+    from ..timing.wheel import Slot
+    from .batcher import Batcher
+    from .interfaces import BatchMember, ParkableConnection
 
 
 Pinger = SharedPing | Callable[[Any], object]
-"""What to ping with: the built-in protocol's, or what the user has for it and takes a protocol."""
+"""What a link pings with: shared bytes of the built-in protocol, or a callable of the user's own
+that takes the protocol."""
 
 
-class Timing(Protocol):
+class LastPing:
     """
-    Who has a round's pings sent, and has a look at those who do not answer: the pulse.
-    """
+    The last ping that a round has sent on a connection, for the link that leaves the round.
 
-    seconds: Callable[[], float]
-
-    def begin(self, round: PingRound, suspicious: float) -> None:
-        """Send at the end of this tick, and look then."""
-
-    def cancel(self, one: Any) -> None:
-        """Visit it no more."""
-
-    def roundLike(self, means: Pinger, heartbeat: Heartbeat, due: float) -> PingRound | None:
-        """One that has begun in this tick."""
-
-
-class ParkedConnection(Protocol):
-    """
-    The connection of a member.
+    @ivar pong: the bytes that answer it.
+    @ivar size: bytes of the ping.
+    @ivar isUnanswered: whether the pong is still expected.
+    @ivar isBeingSent: whether the link leaves because this ping could not be written at once.
     """
 
-    detector: FailureDetector
-    round: PingRound | None
+    # No dataclass: to make one takes longer than to import all of this package's batching.
+    __slots__ = ("isBeingSent", "isUnanswered", "pong", "size")
 
-    def writeDirectUnchecked(self, data: bytes) -> None:
-        """Send a ping."""
-
-
-class Member(Protocol):
-    """
-    A link in a round.
-    """
-
-    def onTimer(self, now: float, lateness: float) -> float | None:
-        """See L{Timer<twisted_heartbeat.timing.wheel.Timer>}."""
-
-    def leaveRound(self) -> None:
-        """L{PingRound.leave}, and be visited by itself."""
-
-    def pingInTurn(self) -> None:
-        """Make the peer speak, by the user's own ping."""
+    def __init__(self, pong: bytes, size: int, isUnanswered: bool, isBeingSent: bool) -> None:
+        self.pong = pong
+        self.size = size
+        self.isUnanswered = isUnanswered
+        self.isBeingSent = isBeingSent
 
 
 class PingRound:
     """
-    Links that are due in one instant and ping alike.
+    Parked links whose pings are due at the same time and have the same bytes.
 
-    @ivar means: what they ping with.
+    The timer of a round is due once in an interval.  It lets go the members that have not answered,
+    and has the next pings sent at the end of the tick.
+
+    @ivar pinger: what they ping with.
     @ivar heartbeat: how they are watched.
-    @ivar due: when they were last due, in seconds of their clock.
-    @ivar askedAt: when they were asked, if that was late; else the same.
-    @ivar pong: the bytes that answer the ping of then; L{None} where nobody knows them.
-    @ivar waiting: those who have not answered, each by the connection that hears it.
-    @ivar pinging: whose connection's ping is being sent.
+    @ivar due: when the last pings were due, in seconds of the clock.
+    @ivar askedAt: when they were sent, if that was late; otherwise the same.
+    @ivar pong: the bytes that answer them; L{None} where they are unknown.
+    @ivar waiting: the members that have not answered, by their connections.
+    @ivar pinging: the connection whose ping is being sent.
     """
 
     __slots__ = (
+        "_batcher",
         "_members",
         "_ping",
-        "_pulse",
         "_sent",
         "askedAt",
         "due",
         "heartbeat",
-        "means",
+        "pinger",
         "pinging",
         "pong",
         "slot",
@@ -105,102 +78,111 @@ class PingRound:
     )
 
     def __init__(
-        self, pulse: Timing, means: Pinger, heartbeat: Heartbeat, due: float, askedAt: float
+        self, batcher: Batcher, pinger: Pinger, heartbeat: Heartbeat, due: float, askedAt: float
     ) -> None:
-        self._pulse = pulse
-        self._members: dict[ParkedConnection, Member] = {}
+        self._batcher = batcher
+        self._members: dict[ParkableConnection, BatchMember] = {}
         self._ping = b""
         self.pong: bytes | None = None
-        self.means: Any = means
+        self.pinger: Any = pinger
         self.heartbeat = heartbeat
-        self.slot: Any = None
-        self.pinging: ParkedConnection | None = None
+        self.slot: Slot | None = None
+        self.pinging: ParkableConnection | None = None
         self._begin(due, askedAt)
 
-    @property
-    def size(self) -> int:
+    def isLike(self, pinger: Pinger, heartbeat: Heartbeat, due: float) -> bool:
         """
-        Bytes of its ping, where these are known.
+        Whether a link that pings so, and was due then, belongs to this round.
         """
-        return len(self._ping)
+        if self.pinger is not pinger or self.heartbeat is not heartbeat:
+            return False
+        return abs(self.due - due) * self._batcher.wheel.PER_SECOND <= 1
 
-    def asked(self, connection: ParkedConnection) -> bool:
+    def hasPinged(self, connection: ParkableConnection) -> bool:
         """
-        Whether a member's ping of then has been sent.
+        Whether the last ping of a member has been sent.
         """
         return self._sent
 
-    def keeps(self, connection: ParkedConnection, now: float) -> bool:
+    def acceptsData(self, connection: ParkableConnection, now: float) -> bool:
         """
-        Note that something has come from a member that is not L{pong}.
+        Note that a member has received something that is not L{pong}.
 
-        @return: whether it stays one.
+        @return: whether it stays a member.
         """
         return False
 
-    def join(self, connection: ParkedConnection, link: Member) -> None:
+    def join(self, connection: ParkableConnection, member: BatchMember) -> None:
         """
-        Take in one that is due now, for as long as it only answers.
+        Add a member whose ping is due now.
         """
-        self._members[connection] = self.waiting[connection] = link
+        self._members[connection] = self.waiting[connection] = member
 
-    def leave(self, connection: ParkedConnection) -> None:
+    def leave(self, connection: ParkableConnection) -> LastPing | None:
         """
-        It no longer is in it.
+        Remove a member.
+
+        @return: L{None} where the bytes of the pings are unknown.
         """
         del self._members[connection]
-        self.waiting.pop(connection, None)
+        isUnanswered = self.waiting.pop(connection, None) is not None and self._sent
         if not self._members:
-            self._pulse.cancel(self)
+            self._batcher.wheel.cancel(self)
+        if self.pong is None:
+            return None
+        return LastPing(self.pong, len(self._ping), isUnanswered, self.pinging is connection)
+
+    def release(self, connection: ParkableConnection) -> None:
+        """
+        Let go a member that has received something else than a pong.
+        """
+        self._batcher.interrupt(self._members[connection])
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
-        """
-        for link in list(self.waiting.values()):
-            link.leaveRound()
+        if self.waiting:
+            for member in list(self.waiting.values()):
+                self._batcher.interrupt(member)
         if not self._members:
             return None
-        # Not by its slot, which others may have made later.
-        due, askedAt = lastPlace(self.heartbeat, self.again, now)
-        like = self._pulse.roundLike(self.means, self.heartbeat, due)
-        if like is not None:
-            self._mergeInto(like, askedAt)
-            return None
+        # Not the time of its slot, which other timers may have made later.
+        due, askedAt = lastPlace(self.heartbeat, self.nextDue, now)
+        for other in self._batcher.begun:
+            if other.isLike(self.pinger, self.heartbeat, due):
+                self._mergeInto(other, askedAt)
+                return None
         self._begin(due, askedAt)
-        return self.again
+        return due + (self.heartbeat.interval or 0.0)
 
     def _mergeInto(self, other: PingRound, askedAt: float) -> None:
-        """
-        Have all in one that begins in the same instant.
-        """
         other.askedAt = min(other.askedAt, askedAt)
         members, self._members = self._members, {}
-        for connection, link in members.items():
-            connection.round = other
-            other.join(connection, link)
+        for connection, member in members.items():
+            connection.batch = other
+            other.join(connection, member)
 
     @property
-    def before(self) -> float:
+    def previousDue(self) -> float:
         """
-        When they were due before that.
+        When the pings before the last ones were due.
         """
         return self.due - (self.heartbeat.interval or 0.0)
 
     @property
-    def again(self) -> float:
+    def nextDue(self) -> float:
         """
-        When they are due next.
+        When the next pings are due.
         """
         return self.due + (self.heartbeat.interval or 0.0)
 
-    def post(self) -> None:
+    def sendPings(self) -> None:
         """
-        Ping all.
+        Send the pings of all members.
         """
+        del self._batcher.begun[self]
         self._sent = True
-        ping, seconds = self._ping, self._pulse.seconds
+        ping, seconds = self._ping, self._batcher.wheel.seconds
         for connection in list(self.waiting):
+            # An error on one connection may end the stay of another.
             if connection in self.waiting:
                 connection.detector.pingedAt = seconds()
                 self.pinging = connection
@@ -211,51 +193,57 @@ class PingRound:
         self.due, self.askedAt = due, askedAt
         self._prepare()
         self._sent = False
-        self.waiting: dict[ParkedConnection, Member] = self._members.copy()
-        # Nobody's silence is suspicious sooner, for each was due within an interval of its word.
-        self._pulse.begin(self, askedAt + self.heartbeat.timeout / 2)
+        self.waiting: dict[ParkableConnection, BatchMember] = self._members.copy()
+        # At the end of the tick, one right after the other: a machine that is woken by the first
+        # packet is then still awake for the others.
+        self._batcher.begun[self] = None
+        self._batcher.wheel.atEndOfTick(self.sendPings)
+        # No member is suspected sooner, because each was due within an interval of its last word.
+        self._batcher.wheel.scheduleRemaining(self.waiting, askedAt + self.heartbeat.suspectAfter)
 
     def _prepare(self) -> None:
-        self.means.advance()
-        self._ping, self.pong = self.means.ping, self.means.pong
+        self.pinger.advance()
+        self._ping, self.pong = self.pinger.ping, self.pinger.pong
 
 
 class CustomPingRound(PingRound):
     """
-    The same for links that share a ping of the user's own: that is what L{means} is.  Whatever a
-    peer says soon after it may be what it asked for.  Whoever says anything later leaves, lest he
-    be asked again although he has just spoken.
+    A ping round whose pings are made by a callable of the user's own.
+
+    The answer's bytes are unknown, so any data within L{ANSWER_WINDOW} of the ping counts as the
+    answer, and all data is delivered.  A peer that sends data later leaves the round; otherwise it
+    would be pinged although it has just spoken.
     """
 
-    __slots__ = ("_unasked", "_until")
+    __slots__ = ("_acceptsUntil", "_unasked")
 
-    def asked(self, connection: ParkedConnection) -> bool:
-        """
-        See L{PingRound}, and so the others.
-        """
+    def hasPinged(self, connection: ParkableConnection) -> bool:
         return self._sent and connection not in self._unasked
 
-    def keeps(self, connection: ParkedConnection, now: float) -> bool:
+    def acceptsData(self, connection: ParkableConnection, now: float) -> bool:
         waiting = self.waiting
         if waiting.pop(connection, None) is not None and not waiting:
             waiting.clear()
-        return now < self._until
+        return now < self._acceptsUntil
 
-    def leave(self, connection: ParkedConnection) -> None:
-        super().leave(connection)
+    def leave(self, connection: ParkableConnection) -> LastPing | None:
+        last = super().leave(connection)
         self._unasked.pop(connection, None)
+        return last
 
-    def post(self) -> None:
-        # What one of them does in its ping may end another's rest.
-        self._unasked: dict[ParkedConnection, Member] = self.waiting.copy()
+    def sendPings(self) -> None:
+        del self._batcher.begun[self]
+        # What the ping of one link does may make another link leave.
+        self._unasked: dict[ParkableConnection, BatchMember] = self.waiting.copy()
         self._sent = True
-        for connection, link in self.waiting.copy().items():
+        seconds = self._batcher.wheel.seconds
+        for connection, member in self.waiting.copy().items():
             if self._unasked.pop(connection, None) is not None:
                 self.pinging = connection
-                link.pingInTurn()
-        # One that has been emptied keeps its room.
+                member.sendPing(seconds())
+        # A dictionary that has been emptied keeps its room.
         self.pinging, self._unasked = None, {}
 
     def _prepare(self) -> None:
         self._unasked = {}
-        self._until = self.due + ANSWER_WINDOW * (self.heartbeat.interval or 0.0)
+        self._acceptsUntil = self.due + ANSWER_WINDOW * (self.heartbeat.interval or 0.0)

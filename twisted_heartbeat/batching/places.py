@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The common phases of an interval, at which quiet links are pinged together.
+The common places of an interval, at which quiet links are pinged together.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 
 
 PLACES = 32
-"""In an interval."""
+"""Places in an interval."""
 
 _INSIDE = 1 / 128
-"""Seconds: half of a slot of the pulse."""
+"""Seconds: half of a slot of the timer wheel."""
 
 
 def commonPhase(drawn: float, now: float, interval: float) -> float:
     """
-    The phase nearest to one that was drawn that has its place in common with others: there are
-    L{PLACES} in each interval, so that those who share one are pinged together, and wake a sleeping
-    machine once.
+    Return the phase nearest to C{drawn} that lies at one of L{PLACES} places in the interval.  The
+    links of one place are pinged together, and wake a sleeping machine once.
 
     @param drawn: from 0 to 1.
-    @param now: seconds of the clock of all.
+    @param now: seconds of the clock that all links share.
     """
     step = interval / PLACES
     place = placeBefore(now + drawn * interval + _INSIDE, interval)
@@ -43,17 +42,19 @@ def commonPhase(drawn: float, now: float, interval: float) -> float:
 
 def placeBefore(when: float, interval: float) -> float:
     """
-    The last of the common places that is no later than this.
+    Return the last place that is no later than C{when}.
     """
     step = interval / PLACES
-    # Where slots begin, an error in the last digit would tear one apart.
+    # Inside of a slot: at its border, a rounding error would divide the links of a place.
     return floor((when - _INSIDE) / step) * step + _INSIDE
 
 
 def lastPlace(heartbeat: Heartbeat, due: float, now: float) -> tuple[float, float]:
     """
-    When those were last due who once were, and when they are asked: at the same time, as far as
-    their bound goes, unless it is late.
+    Move C{due} on by whole intervals to the last time that is not after C{now}.
+
+    @return: that time, and when the pings of then are taken to be sent: at the same time, unless
+        they are late.
     """
     assert heartbeat.interval is not None
     due += (now - due) // heartbeat.interval * heartbeat.interval

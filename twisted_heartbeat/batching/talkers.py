@@ -2,96 +2,90 @@
 # See LICENSE for details.
 
 """
-L{TalkerScan}: the links whose peers speak so often that none is ever asked to.
-
-Of thousands of such nobody need be looked at by itself, only to see that it has just spoken: they
-are gone through together.  Whoever falls silent leaves, and is looked at on its instant.
+L{TalkerScan}: the links whose peers speak so often that they never need a ping.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from ..core.detector import patience
+from ..core.quiet import minSilenceBeforePing, resumeChecks, suspendChecks
 
 if TYPE_CHECKING:
     from ..core.detector import FailureDetector
     from ..core.settings import Heartbeat
+    from ..timing.wheel import Slot
+    from .interfaces import BatchMember
 
 
 _STEPS = 3
-"""In which what a peer may be silent for is gone through: who speaks once in two of them stays."""
-
-
-class Member(Protocol):
-    """
-    A link in a crowd.
-    """
-
-    def leftTalkerScan(self) -> None:
-        """Be visited by itself again."""
+"""Scans within the silence that a peer may have: a peer that speaks once in two of them stays."""
 
 
 class TalkerScan:
     """
-    Links that are watched alike, and whose peers have all just spoken.
+    Links that are watched alike, and whose peers have all spoken recently.
 
     @ivar heartbeat: how they are watched.
-    @ivar due: when it is gone through next, in seconds of their clock.
+    @ivar due: when they are scanned next, in seconds of their clock.
     """
 
     __slots__ = ("_joined", "_members", "_step", "due", "heartbeat", "slot")
 
     def __init__(self, heartbeat: Heartbeat, now: float) -> None:
         self.heartbeat = heartbeat
-        self._step = patience(heartbeat) / _STEPS
-        self._members: dict[FailureDetector, Member] = {}
+        self._step = minSilenceBeforePing(heartbeat) / _STEPS
+        self._members: dict[FailureDetector, BatchMember] = {}
         self._joined = 0
         self.due = now + self._step
-        self.slot: Any = None
+        self.slot: Slot | None = None
 
-    def join(self, liveness: FailureDetector, link: Member) -> bool:
+    def add(self, member: BatchMember) -> bool:
         """
-        Take in one whose peer has just spoken.
+        Add a link whose peer has just spoken.
 
-        @return: whether it has been.
+        @return: L{False} if its ping could be due before the next scan.
         """
-        if not liveness.suspendChecks(self.due):
+        if not suspendChecks(member.detector, self.due):
             return False
-        self._members[liveness] = link
+        self._members[member.detector] = member
         self._joined += 1
         return True
 
     @property
-    def empty(self) -> bool:
+    def isEmpty(self) -> bool:
         """
-        Whether nobody is in it.
+        Whether it has no members.
         """
         return not self._members
 
-    def leave(self, liveness: FailureDetector) -> bool:
+    def remove(self, member: BatchMember) -> bool:
         """
-        It no longer is in it.
+        Remove a link, and let its detector go on.
 
-        @return: whether it was.
+        @return: whether it was a member.
         """
-        if self._members.pop(liveness, None) is None:
+        if self._members.pop(member.detector, None) is None:
             return False
-        liveness.resumeChecks()
+        resumeChecks(member.detector)
         return True
 
     def onTimer(self, now: float, lateness: float) -> float | None:
+        return self.scan(now)
+
+    def scan(self, now: float) -> float | None:
         """
-        See L{Timer<twisted_heartbeat.timing.wheel.Timer>}.
+        Let go the members whose pings could be due before the next scan.
+
+        @return: when to scan again; L{None} if no member is left.
         """
         if self._joined * 2 > len(self._members):
             self._sort()
-        # Whoever has spoken since then is due no sooner than they are gone through again.
         since = now - self._step * (_STEPS - 1)
-        for liveness in [one for one in self._members if one.heardAt < since]:
-            link = self._members.pop(liveness)
-            liveness.resumeChecks()
-            link.leftTalkerScan()
+        for detector in [one for one in self._members if one.heardAt < since]:
+            member = self._members.pop(detector)
+            resumeChecks(detector)
+            member.resumed(None)
         if not self._members:
             return None
         self.due = now + self._step
@@ -99,8 +93,8 @@ class TalkerScan:
 
     def _sort(self) -> None:
         """
-        Have them in the order in which they lie in memory, as far as that is known: thousands are
-        gone through three times as fast.
+        Order the members as they lie in memory, as far as their identities tell.  Thousands are
+        scanned three times as fast then.
         """
         self._joined = 0
         self._members = dict(sorted(self._members.items(), key=lambda item: id(item[0])))

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The exit status of C{twist heartbeat}: giving up is no success.
+The exit status of C{twist heartbeat}: a process that gives up exits with an error.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from ..link.hooks import LinkHooks
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
-    from .service import Watch
+    from .service import HeartbeatServices
 
 
-# Exit statuses, sysexits(3); the os module does not have them on Windows.
+# Exit statuses, sysexits(3).  The os module does not have them on Windows.
 EX_UNAVAILABLE = 69
 EX_OSERR = 71
 
 
-class _GiveUp(LinkHooks):
+class GiveUpObserver(LinkHooks):
     """
-    Tells the watch.
+    Tells the L{HeartbeatServices} that a link gave up.
     """
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, services: HeartbeatServices) -> None:
+        self._services = services
 
     def gaveUp(self, cause: Cause) -> None:
-        self._watch.oneGaveUp()
+        self._services.linkGaveUp()
 
 
 def exitWith(status: int) -> None:
     """
-    Have the process exit with this status once the runner is done.
+    Exit with this status once the runner has finished.
 
-    Both runners return after the reactor has stopped, which is status 0; a C{SystemExit} that is
-    raised inside of the reactor ends in the log, and one that leaves the reactor is swallowed by
-    twistd.  After the runner (log closed, pid file removed) there is only the interpreter's exit.
+    Both runners return after the reactor has stopped, which is status 0.  The reactor logs a
+    C{SystemExit} that is raised inside of it, and twistd swallows one that leaves the reactor.
+    After the runner (log closed, pid file removed) only the interpreter's exit functions run.
     """
     atexit.register(_leave, status)
 
 
 def _leave(status: int) -> None:
-    # os._exit is the only way to a status from here, so what it would skip is done before.
+    # Only os._exit can set the status from here.  It skips the other exit functions and the
+    # flushing of the streams, so both are done first.
     atexit.unregister(_leave)
     atexit._run_exitfuncs()
     for stream in (sys.__stdout__, sys.__stderr__):

@@ -20,10 +20,11 @@ from ..core import wire
 from ..core.backoff import Backoff
 from ..core.diagnosis import describeError
 from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
+from ..transport.compat import hostOfEndpoint, portOfEndpoint, wrappedEndpoint
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE
 
 _LONGEST = 1e9
-"""Seconds, some thirty years: what the timers of every system can hold."""
+"""Seconds, about thirty years: the longest time that the timers of every system accept."""
 
 
 _MORE_HELP = f"""
@@ -42,14 +43,15 @@ _HELP = {
     "version": "Display Twisted version and exit.",
     "help": "Display this help and exit.",
     "listen": (
-        "Watch whoever connects to this endpoint, for example tcp:8470. May be given several times."
+        "Watch the peers that connect to this endpoint, for example tcp:8470. May be given several "
+        "times."
     ),
     "connect": (
         "Keep one link up to the --listen at this endpoint, for example "
         "tcp:server.example:8470. May be given several times, for one link each."
     ),
     "name": (
-        "What this process calls itself on all its links; the other side logs it. Default: no name."
+        "The name of this process on all its links; the other side logs it. Default: no name."
     ),
     "within": (
         "The bound: seconds from the last byte received to the verdict that the peer is dead; "
@@ -61,44 +63,44 @@ _HELP = {
     ),
     "max-delay": "The longest wait before the next attempt to connect, in seconds. Default: 60.",
     "give-up-after": (
-        "Give up a link when attempts have failed for so many seconds in a row. Default: never."
+        "Give up a link when attempts have failed for this many seconds in a row. Default: never."
     ),
 }
-"""What the help says of each option."""
+"""The help text of each option."""
 
 
 @dataclass(frozen=True)
-class Place:
+class EndpointSpec:
     """
-    Where to listen, or to connect to.
+    One endpoint to listen on or to connect to.
 
-    @ivar words: the endpoint as the operator wrote it; the C{link} of the log.
-    @ivar endpoint: what was built from that.
+    @ivar description: the string from the command line; the C{link} of the log.
+    @ivar endpoint: the endpoint that Twisted built from it.
     """
 
-    words: str
+    description: str
     endpoint: Any
 
 
 class Options(_Options):
     """
-    The command line.  Each value is checked when it is parsed, so that a wrong one is a
+    The command line.  Each value is checked when it is parsed, so that an invalid value is a
     C{UsageError} before anything starts.
     """
 
     synopsis = "--listen ENDPOINT | --connect ENDPOINT [--name NAME] [options]"
     longdesc = (
-        "Watches the links of whoever connects, keeps links up to others, or both. Each link is "
-        "proven alive within the bound, or it is closed, its cause is logged, and it is replaced. "
-        "Every change is one event of the log, which can be had in JSON."
+        "Watches the links of the peers that connect, keeps links up to other hosts, or both. Each "
+        "link is proven alive within the bound, or it is closed, its cause is logged, and it is "
+        "replaced. Every change is one event in the log, which can be written as JSON."
     )
 
     def __init__(self, reactor: Any = None) -> None:
         """
-        @param reactor: what the endpoints are built for; the global one if L{None}.
+        @param reactor: the reactor that the endpoints use; the global reactor if L{None}.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        # Twisted takes docstrings, of which python -OO has none.
+        # Twisted takes the help from docstrings, and python -OO removes those.
         self.docs |= _HELP
         self._reactor = reactor
         self["listen"] = []
@@ -111,8 +113,8 @@ class Options(_Options):
     @property
     def reactor(self) -> Any:
         """
-        What everything runs on.  When the global one is asked for here, twist and twistd have
-        already installed the one that they were told to: their options stand before ours.
+        The reactor that everything runs on.  The global reactor is imported only here.  By then
+        twist and twistd have installed the chosen one, because their options precede these.
         """
         if self._reactor is None:
             from twisted.internet import reactor
@@ -121,19 +123,16 @@ class Options(_Options):
         return self._reactor
 
     def getUsage(self, width: int | None = None) -> str:
-        """
-        See L{twisted.python.usage.Options.getUsage}.
-        """
         return super().getUsage(width) + _MORE_HELP
 
     def opt_listen(self, endpoint: str) -> None:
-        place = self._place("listen", endpoint, serverFromString, "tcp:8470", lowestPort=0)
-        self["listen"].append(place)
+        spec = self._parseEndpoint("listen", endpoint, serverFromString, "tcp:8470", lowestPort=0)
+        self["listen"].append(spec)
 
     def opt_connect(self, endpoint: str) -> None:
         example = "tcp:server.example:8470"
-        place = self._place("connect", endpoint, clientFromString, example, lowestPort=1)
-        self["connect"].append(place)
+        spec = self._parseEndpoint("connect", endpoint, clientFromString, example, lowestPort=1)
+        self["connect"].append(spec)
 
     def opt_name(self, name: str) -> None:
         try:
@@ -166,7 +165,9 @@ class Options(_Options):
 
     def parseArgs(self, *arguments: str) -> None:
         """
-        There is nothing but options.
+        Refuse positional arguments.
+
+        @raise UsageError: if there are any.
         """
         if arguments:
             raise UsageError(
@@ -175,35 +176,37 @@ class Options(_Options):
 
     def postOptions(self) -> None:
         """
-        At least one thing has to be done.
+        Require at least one endpoint.
+
+        @raise UsageError: if there is neither C{--listen} nor C{--connect}.
         """
         if not self["listen"] and not self["connect"]:
             raise UsageError(
                 "neither --listen nor --connect is given: there must be at least one of them"
             )
 
-    def _place(
+    def _parseEndpoint(
         self,
         option: str,
-        words: str,
+        description: str,
         parse: Callable[[Any, str], Any],
         example: str,
         lowestPort: int,
-    ) -> Place:
+    ) -> EndpointSpec:
         try:
-            endpoint = parse(self.reactor, words)
+            endpoint = parse(self.reactor, description)
         except Exception as error:
-            # An endpoint's parser may be anybody's plugin, and raise anything.
-            allowed = f"an endpoint such as {example} ({_complaint(error)})"
-            raise _wrong(option, words, allowed) from None
+            # Any plugin may provide the endpoint's parser, so it may raise any exception.
+            allowed = f"an endpoint such as {example} ({_errorText(error)})"
+            raise _wrong(option, description, allowed) from None
         innermost = _innermost(endpoint)
-        port = getattr(innermost, "_port", None)
+        port = portOfEndpoint(innermost)
         if isinstance(port, int) and not lowestPort <= port <= 65535:
             allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
-            raise _wrong(option, words, allowed)
-        if getattr(innermost, "_host", None) == "":
-            raise _wrong(option, words, f"an endpoint with a host, such as {example}")
-        return Place(words, endpoint)
+            raise _wrong(option, description, allowed)
+        if hostOfEndpoint(innermost) == "":
+            raise _wrong(option, description, f"an endpoint with a host, such as {example}")
+        return EndpointSpec(description, endpoint)
 
 
 def _wrong(option: str, value: str, allowed: str) -> UsageError:
@@ -214,8 +217,10 @@ def _seconds(
     option: str, text: str, least: float = 0.0, allowed: str = "a number of seconds above 0"
 ) -> float:
     """
-    @param least: 0 is itself too little, any other number is enough.
-    @raise UsageError: if it is anything else.
+    Parse a number of seconds.
+
+    @param least: the smallest allowed number; 0 itself is never allowed.
+    @raise UsageError: if the text is anything else.
     """
     try:
         number = float(text)
@@ -228,18 +233,18 @@ def _seconds(
     return number
 
 
-def _complaint(error: Exception) -> str:
+def _errorText(error: Exception) -> str:
     """
-    What a parser of endpoints has to say, without the name of the function that says it.
+    The message of an endpoint parser's exception, without the name of the function.
     """
-    said = str(error).rpartition("() ")[2]
-    return said if isinstance(error, TypeError) else describeError(error)
+    message = str(error).rpartition("() ")[2]
+    return message if isinstance(error, TypeError) else describeError(error)
 
 
 def _innermost(endpoint: Any) -> Any:
     """
-    The endpoint in Twisted's wrappers, such as that of C{tls:}.
+    The endpoint inside of Twisted's wrapping endpoints, such as that of C{tls:}.
     """
-    while (inner := getattr(endpoint, "_wrappedEndpoint", None)) is not None:
+    while (inner := wrappedEndpoint(endpoint)) is not None:
         endpoint = inner
     return endpoint

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The services behind C{twist heartbeat}: L{Listener} and L{Watch}.
+The services behind C{twist heartbeat}: L{Listener} and L{HeartbeatServices}.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ..core.text import printable
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..server.factory import HeartbeatServerFactory
-from .exitstatus import EX_OSERR, EX_UNAVAILABLE, _GiveUp, exitWith
+from .exitstatus import EX_OSERR, EX_UNAVAILABLE, GiveUpObserver, exitWith
 
 if TYPE_CHECKING:
     from ..core import wire
-    from .options import Options, Place
+    from .options import EndpointSpec, Options
 
 _log = SafeLogger()
 
 
 class NamedProtocol(HeartbeatProtocol):
     """
-    Logs what the other side calls itself.
+    Logs the name in the peer's hello.
 
-    @ivar words: the endpoint's, for the log.
+    @ivar description: the endpoint's description, for the log.
     """
 
-    words = ""
+    description = ""
 
     def helloReceived(self, hello: wire.Hello) -> None:
         if hello.name and self.link is not None:
             _log.info(
                 "{link}: the peer of generation {generation} calls itself {name!r}",
-                link=self.words,
+                link=self.description,
                 generation=self.link.generation,
                 name=printable(hello.name),
             )
@@ -53,48 +53,48 @@ class NamedProtocol(HeartbeatProtocol):
 
 class NamedFactory(Factory):
     """
-    Makes speakers that have a name.
+    Makes the protocols that send this process's name in their hello.
     """
 
     noisy = False
     protocol = NamedProtocol
 
-    def __init__(self, name: str, words: str) -> None:
+    def __init__(self, name: str, description: str) -> None:
         self._name = name
-        self._words = words
+        self._description = description
 
     def logPrefix(self) -> str:
-        return self._words
+        return self._description
 
     def buildProtocol(self, addr: Any) -> NamedProtocol:
-        speaker = NamedProtocol()
-        speaker.factory = self
-        speaker.name = self._name
-        speaker.words = self._words
-        return speaker
+        protocol = NamedProtocol()
+        protocol.factory = self
+        protocol.name = self._name
+        protocol.description = self._description
+        return protocol
 
 
 class Listener(Service):
     """
-    Listens at one place.  Where it can not, that is one sentence in the log, and the end.
+    Listens on one endpoint.  If that fails, it logs one sentence and ends the process.
 
-    Twisted's C{StreamServerEndpointService} raises the error, or logs it and runs on without a
-    port, by whether it comes at once; and leaves the links open when it stops.
+    Twisted's C{StreamServerEndpointService} raises an immediate error, but only logs a later one
+    and runs on without a port.  It also leaves the links open when it stops.
     """
 
     def __init__(
         self,
-        place: Place,
+        spec: EndpointSpec,
         factory: HeartbeatServerFactory,
         end: Callable[[int], None],
         *,
         daemon: bool = False,
     ) -> None:
         """
-        @param end: takes an exit status, and ends the process.
-        @param daemon: whether twistd is about to tell a shell how the start went.
+        @param end: ends the process; takes an exit status.
+        @param daemon: whether twistd will report the result of the start to a shell.
         """
-        self._place = place
+        self._spec = spec
         self._factory = factory
         self._end = end
         self._daemon = daemon
@@ -103,10 +103,10 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Listen, with the privileges that twistd gives up after this.
+        Listen, with the privileges that twistd drops after this call.
 
-        @raise Exception: in a daemon, whatever the endpoint failed with; the shell gets its status
-            and its message, where any other way out were status 0.
+        @raise Exception: in a daemon, the endpoint's own failure.  Only then the shell gets a
+            status other than 0, and the message.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._open()
@@ -115,7 +115,7 @@ class Listener(Service):
 
     def startService(self) -> None:
         """
-        Listen, unless that is done already.
+        Listen, unless L{privilegedStartService} has done so.
         """
         super().startService()  # type: ignore[no-untyped-call]
         if self._opening is None:
@@ -123,9 +123,9 @@ class Listener(Service):
 
     def stopService(self) -> Deferred[Any]:
         """
-        Close the port, and then drain the factory of its links.
+        Close the port, then drain the factory.
 
-        @return: fires when nothing is left, within C{Limits.closeTimeout}.
+        @return: fires when no link is left, within C{Limits.closeTimeout}.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         opening, self._opening = self._opening, None
@@ -136,7 +136,7 @@ class Listener(Service):
         return opening.addCallback(lambda _: self._factory.drain())
 
     def _open(self) -> None:
-        self._opening = maybeDeferred(self._place.endpoint.listen, self._factory)
+        self._opening = maybeDeferred(self._spec.endpoint.listen, self._factory)
         self._opening.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
@@ -144,18 +144,19 @@ class Listener(Service):
             return
         assert failure.value is not None
         self._failure = failure
-        # Critical, so that it is seen on stderr as well where the log has not begun.
+        # Critical, because such events also go to stderr while no log has been started.
         _log.critical(
             "Could not listen at {link}: {reason}",
-            link=self._place.words,
+            link=self._spec.description,
             reason=describeError(failure.value),
         )
         self._end(EX_OSERR)
 
 
-class Watch(MultiService):
+class HeartbeatServices(MultiService):
     """
-    All that one command line asks for.  It ends the process when none of that can be done.
+    The listeners and client services of one command line.  It ends the process when none of them
+    can do its work any more.
     """
 
     def __init__(self, reactor: Any, *, daemon: bool = False) -> None:
@@ -169,24 +170,24 @@ class Watch(MultiService):
         self._trying = 0
         self._ended = False
 
-    def listen(self, place: Place, factory: HeartbeatServerFactory) -> None:
+    def listen(self, spec: EndpointSpec, factory: HeartbeatServerFactory) -> None:
         """
-        Watch whoever connects there.
+        Watch the peers that connect to an endpoint.
         """
         self._listens = True
-        listener = Listener(place, factory, self.end, daemon=self._daemon)
+        listener = Listener(spec, factory, self.end, daemon=self._daemon)
         listener.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def connect(self, service: HeartbeatClientService) -> None:
         """
-        Have a link kept up.
+        Keep a link up.
         """
         self._trying += 1
         service.setServiceParent(self)  # type: ignore[no-untyped-call]
 
-    def oneGaveUp(self) -> None:
+    def linkGaveUp(self) -> None:
         """
-        A link is not tried any more.
+        Count a link that is not tried any more, and end the process after the last one.
         """
         self._trying -= 1
         if not self._trying and not self._listens:
@@ -195,7 +196,7 @@ class Watch(MultiService):
 
     def end(self, status: int) -> None:
         """
-        Stop the reactor, and exit with this status.
+        Stop the reactor, and exit with a status.
         """
         if not self._ended:
             self._ended = True
@@ -203,32 +204,32 @@ class Watch(MultiService):
             self._reactor.callWhenRunning(self._stopReactor)
 
     def _stopReactor(self) -> None:
-        # A signal may have stopped it already.
+        # A signal may have stopped the reactor already.
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
 
-def makeService(options: Options) -> Watch:
+def makeService(options: Options) -> HeartbeatServices:
     """
-    The service for a command line.
+    Make the service for a command line.
     """
     reactor = options.reactor
     runner: Mapping[str, Any] = options.parent or {}
-    watch = Watch(reactor, daemon=not runner.get("nodaemon", True))
+    services = HeartbeatServices(reactor, daemon=not runner.get("nodaemon", True))
     settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
-    for place in options["listen"]:
-        speakers = NamedFactory(options["name"], place.words)
-        factory = HeartbeatServerFactory(speakers, clock=reactor, name=place.words, **settings)
-        watch.listen(place, factory)
-    for place in options["connect"]:
+    for spec in options["listen"]:
+        named = NamedFactory(options["name"], spec.description)
+        factory = HeartbeatServerFactory(named, clock=reactor, name=spec.description, **settings)
+        services.listen(spec, factory)
+    for spec in options["connect"]:
         client = HeartbeatClientService(
-            place.endpoint,
-            NamedFactory(options["name"], place.words),
+            spec.endpoint,
+            NamedFactory(options["name"], spec.description),
             options["backoff"],
             reactor,
-            hooks=_GiveUp(watch),
-            name=place.words,
+            hooks=GiveUpObserver(services),
+            name=spec.description,
             **settings,
         )
-        watch.connect(client)
-    return watch
+        services.connect(client)
+    return services

@@ -45,7 +45,11 @@ class Decision(Enum):
     """The peer is dead."""
 
 
-class _Stage(Enum):
+class Stage(Enum):
+    """
+    How far the detector has got with a silent peer.
+    """
+
     FRESH = 0
     PINGED = 1
     PINGED_AGAIN = 2
@@ -53,7 +57,7 @@ class _Stage(Enum):
     DEAD = 4
 
 
-_FRESH, _PINGED, _PINGED_AGAIN, _LOOKING, _DEAD = _Stage
+FRESH, PINGED, PINGED_AGAIN, LOOKING, DEAD = Stage
 
 LATENESS_TOLERANCE = 0.025
 """Seconds.  A look that comes no later than this after its time is not late."""
@@ -61,32 +65,15 @@ LATENESS_TOLERANCE = 0.025
 _STALL_THRESHOLD = 1.0
 """Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
 
-_FRESH_FRACTION = 0.75
+FRESH_FRACTION = 0.75
 """
 Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
 left of the interval is the room in which the pings to many peers are kept apart.
 """
 
 
-_TALKATIVE_FRACTION = 0.5
-"""Of its L{patience}: a peer that speaks often has most likely spoken within that."""
-
-ANSWER_WINDOW = 1 / 16
-"""Of the interval.  Whatever a peer says later than this after a ping is most likely no answer."""
-
-_ROUNDING = 1e-6
-"""Seconds: more than any sum of floats is wrong by."""
-
 NEVER = -inf
 """Before all time.  One object for all, where an expression would make each its own."""
-
-
-def patience(heartbeat: Heartbeat) -> float:
-    """
-    Seconds for which a peer may be silent before a ping can be due, whatever its place; none, for
-    one that is never pinged.
-    """
-    return (heartbeat.interval or 0.0) * _FRESH_FRACTION
 
 
 class FailureDetector:
@@ -138,7 +125,7 @@ class FailureDetector:
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
         self._phaseDueAt = None if phase is None or interval is None else now + phase * interval
-        self._stage = _FRESH
+        self._stage = FRESH
         self._heardAtPing = self._pingDueAt = NEVER
         self.suspected = False
         self._deadline = inf
@@ -150,7 +137,7 @@ class FailureDetector:
         """
         Whether the peer spoke since it was last asked to.
         """
-        return self._stage is _FRESH or self.heardAt != self._heardAtPing
+        return self._stage is FRESH or self.heardAt != self._heardAtPing
 
     @property
     def deadline(self) -> float:
@@ -173,11 +160,11 @@ class FailureDetector:
         if heartbeat is None or self.suspected or heardAt == self._heardAtPing:
             return None
         interval, place = heartbeat.interval, self._pingDueAt
-        if interval is None or self._stage is _DEAD:
+        if interval is None or self._stage is DEAD:
             return None
         if self._phaseDueAt is None:
             due = heardAt + interval
-        elif 0.0 <= heardAt - place < interval * (1 - _FRESH_FRACTION):
+        elif 0.0 <= heardAt - place < interval * (1 - FRESH_FRACTION):
             # Its place in the interval that follows.
             due = place + interval
         else:
@@ -188,130 +175,23 @@ class FailureDetector:
         if lateness > LATENESS_TOLERANCE:
             return None
         timeout = heartbeat.timeout
-        self._stage = _PINGED
+        self._stage = PINGED
         self._pingDueAt = due
         if self._phaseDueAt is not None:
             # As good as its first one, and no number of its own.
             self._phaseDueAt = due
         self._heardAtPing = heardAt
         self._deadline = deadline = heardAt + (interval + timeout)
-        suspicion, again = deadline - timeout / 2, due + interval
+        suspicion, again = deadline - (timeout - heartbeat.suspectAfter), due + interval
         self.due = suspicion if suspicion < again else again
         return True
-
-    def quietSince(self, due: float) -> float | None:
-        """
-        Find out whether the peer does nothing else, as most of many do: it has answered the last
-        ping, has said nothing since, and it is to be pinged again.
-
-        @param due: when it was to be looked at, in seconds.
-        @return: since when it is to be pinged, in seconds; L{None} if it does anything else.
-        """
-        heartbeat = self._heartbeat
-        if heartbeat is None or heartbeat.interval is None:
-            return None
-        if self._stage is not _PINGED or self.suspected or self.heardAt == self._heardAtPing:
-            return None
-        first, latest = self._firstLook(heartbeat), self.heardAt + heartbeat.interval
-        return min(first, due) if first - _ROUNDING < due <= latest + LATENESS_TOLERANCE else None
-
-    @property
-    def hasPhase(self) -> bool:
-        """
-        Whether it has a place in the interval.
-        """
-        return self._phaseDueAt is not None
-
-    def park(self) -> None:
-        """
-        One that L{quietSince} is pinged now, and interval after interval, by somebody who need not
-        ask again before L{resume}.
-        """
-        self.due = self._deadline = inf
-        self._heardAtPing = self._pingDueAt = NEVER
-        if self._phaseDueAt is not None:
-            self._phaseDueAt = NEVER
-
-    def resume(self, due: float, askedAt: float, *, answered: bool) -> None:
-        """
-        It no longer only answers.
-
-        @param due: its last place, or that at which it was pinged, in seconds.
-        @param askedAt: when it was pinged, if that was late; else the same.
-        @param answered: whether it has spoken since.
-        """
-        heartbeat = self._heartbeat
-        if heartbeat is None or heartbeat.interval is None:
-            return
-        self._stage = _PINGED
-        self._pingDueAt = due
-        if self._phaseDueAt is not None:
-            self._phaseDueAt = due
-        if answered:
-            self._heardAtPing = NEVER
-            self.due = (self.heardAt if self._phaseDueAt is None else due) + heartbeat.interval
-        else:
-            self._heardAtPing = self.heardAt
-            # One that was asked late has its whole timeout all the same.
-            deadline = max(self.heardAt + heartbeat.bound, askedAt + heartbeat.timeout)
-            self._expectBy(deadline, heartbeat.timeout)
-            self._lookBy(due + heartbeat.interval)
-
-    def isTalkative(self, now: float) -> bool:
-        """
-        Whether the peer's last word is so young that it may be one of those who need not be asked,
-        and was not asked for.
-        """
-        heartbeat = self._heartbeat
-        if heartbeat is None or now - self.heardAt >= patience(heartbeat) * _TALKATIVE_FRACTION:
-            return False
-        return self.heardAt - self.pingedAt > (heartbeat.interval or 0.0) * ANSWER_WINDOW
-
-    def suspendChecks(self, until: float) -> bool:
-        """
-        Find out whether nothing can be due before then, for the peer has spoken, and not long ago.
-        Then whoever sees to that, and comes back in time, need not ask again before
-        L{resumeChecks}.
-
-        @param until: seconds.
-        """
-        heartbeat = self._heartbeat
-        if (
-            heartbeat is None
-            or self.suspected
-            or self._stage is _DEAD
-            or not self.hasSpokenSincePing
-        ):
-            return False
-        if self._phaseDueAt is not None and self._pingDueAt == NEVER:
-            # Its first ping comes with its place, whatever it says.
-            return False
-        if self.heardAt + patience(heartbeat) < until:
-            return False
-        self._stage = _FRESH
-        self.due = inf
-        return True
-
-    @property
-    def checksSuspended(self) -> bool:
-        """
-        Whether nothing is due before L{resumeChecks}.
-        """
-        return self.due == inf and self._stage is _FRESH and self._heartbeat is not None
-
-    def resumeChecks(self) -> None:
-        """
-        It is looked at by itself again.
-        """
-        if self._heartbeat is not None and self.checksSuspended:
-            self.due = self._firstLook(self._heartbeat)
 
     def peerHalfClosed(self) -> None:
         """
         The peer has closed its half: from here on its silence proves nothing.
         """
         self._heartbeat = None
-        self._stage = _FRESH
+        self._stage = FRESH
         self.suspected = False
         self.due = inf
 
@@ -324,16 +204,16 @@ class FailureDetector:
             that it does not say proves anything.  A ping that is unanswered already is not sent
             again, but its answer has to come by then as well.
         """
-        if self._heartbeat is None or self._stage is _DEAD:
+        if self._heartbeat is None or self._stage is DEAD:
             return Decision.NOTHING
         deadline = min(self.deadline, now + within)
         if not self.hasSpokenSincePing:
-            self._hasten(deadline, self._heartbeat.timeout)
+            self._hasten(deadline, self._heartbeat)
             return Decision.NOTHING
         # Where time is coarse, the answer may come in the instant of the word before it.
         self._heardAtPing = self.heardAt = nextafter(self.heardAt, -inf)
-        self._expectBy(deadline, self._heartbeat.timeout)
-        self._lookBy(now + _FRESH_FRACTION * (self._heartbeat.interval or inf))
+        self._expectBy(deadline, self._heartbeat)
+        self._lookBy(now + FRESH_FRACTION * (self._heartbeat.interval or inf))
         return Decision.PING
 
     def decide(
@@ -347,9 +227,9 @@ class FailureDetector:
         @param localDelayUntil: the latest instant at which the silence since the ping was ours:
             the ping still waited in a buffer that drains, or reading was paused.
         """
-        if self._heartbeat is None or self._stage is _DEAD:
+        if self._heartbeat is None or self._stage is DEAD:
             return Decision.NOTHING
-        if self._stage is _FRESH or self.heardAt != self._heardAtPing:
+        if self._stage is FRESH or self.heardAt != self._heardAtPing:
             return self._decideFresh(self._heartbeat, now, lateness, localDelayUntil)
         return self._decideExpected(self._heartbeat, now, lateness, localDelayUntil)
 
@@ -358,13 +238,13 @@ class FailureDetector:
     ) -> Decision:
         timeout = heartbeat.timeout
         if localDelayUntil is not None and localDelayUntil + timeout > self._deadline:
-            return self._postpone(localDelayUntil + timeout, timeout)
+            return self._postpone(localDelayUntil + timeout, heartbeat)
         return self._decideSilent(heartbeat, now, lateness)
 
     def _decideFresh(
         self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
     ) -> Decision:
-        self._stage = _FRESH
+        self._stage = FRESH
         self.due = self._firstLook(heartbeat)
         if self.suspected:
             return self._recovered()
@@ -374,38 +254,39 @@ class FailureDetector:
         self._heardAtPing = self.heardAt
         bound = self.heardAt + heartbeat.bound
         if heartbeat.interval is None:
-            self._expectBy(bound, heartbeat.timeout)
+            self._expectBy(bound, heartbeat)
             return self._decideExpected(heartbeat, now, lateness, localDelayUntil)
         # A peer that was asked late has its whole timeout all the same; but a timer that is late
         # by a little does not move the bound.
         late = lateness > LATENESS_TOLERANCE
         again = self.due + heartbeat.interval
-        self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat.timeout)
+        self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat)
         self._lookBy(again)
         return Decision.PING
 
     def _firstLook(self, heartbeat: Heartbeat) -> float:
         if heartbeat.interval is None:
-            return self.heardAt + heartbeat.timeout / 2
+            return self.heardAt + heartbeat.suspectAfter
         latest = self.heardAt + heartbeat.interval
         if self._phaseDueAt is None:
             return latest
         if self._pingDueAt == NEVER:
             return self._phaseDueAt
-        return latest - (latest - self._phaseDueAt) % (heartbeat.interval * (1 - _FRESH_FRACTION))
+        return latest - (latest - self._phaseDueAt) % (heartbeat.interval * (1 - FRESH_FRACTION))
 
-    def _expectBy(self, deadline: float, timeout: float) -> None:
-        self._stage = _PINGED
+    def _expectBy(self, deadline: float, heartbeat: Heartbeat) -> None:
+        self._stage = PINGED
         self._deadline = deadline
-        self.due = deadline - timeout / 2
+        self.due = _suspicionBefore(deadline, heartbeat)
 
-    def _hasten(self, deadline: float, timeout: float) -> None:
+    def _hasten(self, deadline: float, heartbeat: Heartbeat) -> None:
         """
         Bring the deadline of an unanswered ping forward.
         """
-        if self._stage is not _LOOKING and deadline < self._deadline:
+        if self._stage is not LOOKING and deadline < self._deadline:
             self._deadline = deadline
-            self.due = min(self.due, deadline if self.suspected else deadline - timeout / 2)
+            suspicion = _suspicionBefore(deadline, heartbeat)
+            self.due = min(self.due, deadline if self.suspected else suspicion)
 
     def _lookBy(self, when: float) -> None:
         """
@@ -417,29 +298,29 @@ class FailureDetector:
         self.suspected = False
         return Decision.RECOVERED
 
-    def _postpone(self, deadline: float, timeout: float) -> Decision:
+    def _postpone(self, deadline: float, heartbeat: Heartbeat) -> Decision:
         stage = self._stage
-        self._expectBy(deadline, timeout)
-        if stage is _PINGED_AGAIN:
+        self._expectBy(deadline, heartbeat)
+        if stage is PINGED_AGAIN:
             self._stage = stage
         return self._recovered() if self.suspected else Decision.NOTHING
 
     def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
-        if self._stage is _LOOKING:
+        if self._stage is LOOKING:
             # Whatever had arrived by the deadline has been read since, however late this look is.
-            self._stage = _DEAD
+            self._stage = DEAD
             self.due = inf
             return Decision.VERDICT
         if now >= self._deadline:
             if self._wasAway(heartbeat, lateness):
                 # By no more than this was the ping late to leave.
-                self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat.timeout)
-                self._stage = _PINGED_AGAIN
+                self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat)
+                self._stage = PINGED_AGAIN
                 return Decision.PING_AGAIN
-            self._stage = _LOOKING
+            self._stage = LOOKING
             self.due = now
             return Decision.LOOK
-        suspicion = self._deadline - heartbeat.timeout / 2
+        suspicion = _suspicionBefore(self._deadline, heartbeat)
         if now < suspicion:
             self.due = suspicion
             return Decision.NOTHING
@@ -455,6 +336,13 @@ class FailureDetector:
         or its answer found nobody.  A process that is always a little late is told so once in a
         silence only, lest it never find a dead peer.
         """
-        if self._stage is _PINGED_AGAIN:
+        if self._stage is PINGED_AGAIN:
             return lateness > max(heartbeat.bound, _STALL_THRESHOLD)
         return lateness > max(LATENESS_TOLERANCE, heartbeat.timeout / 8)
+
+
+def _suspicionBefore(deadline: float, heartbeat: Heartbeat) -> float:
+    """
+    Return when an unanswered ping with this deadline makes its peer suspected.
+    """
+    return deadline - (heartbeat.timeout - heartbeat.suspectAfter)

@@ -8,17 +8,44 @@ L{Evidence}: what the kernel knew of a connection when its link ended.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
+
+SIMULTANEOUS = 0.1
+"""Seconds: verdicts that follow each other closer than this belong to one batch."""
 
 
-@dataclass(slots=True)
 class VerdictBatch:
     """
-    The links that one tick of the pulse found dead.
+    The links that were found dead in one instant.
 
     @ivar links: how many.
     """
 
-    links: int = 0
+    # No dataclass, because each makes the import slower.
+    __slots__ = ("links",)
+
+    def __init__(self, links: int = 0) -> None:
+        self.links = links
+
+
+class VerdictCounter:
+    """
+    Counts the verdicts of one clock in batches.
+    """
+
+    def __init__(self) -> None:
+        self._batch = VerdictBatch()
+        self._lastAt = -inf
+
+    def count(self, now: float) -> VerdictBatch:
+        """
+        Return the batch that a verdict of this instant belongs to, with that verdict counted.
+        """
+        if now - self._lastAt > SIMULTANEOUS:
+            self._batch = VerdictBatch()
+        self._lastAt = now
+        self._batch.links += 1
+        return self._batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,14 @@ class Heartbeat:
         """
         return (self.interval or 0.0) + self.timeout
 
+    @property
+    def suspectAfter(self) -> float:
+        """
+        Seconds from an unanswered ping to the suspicion, when it is sent once more.  Without pings
+        they run from the last received byte.
+        """
+        return self.timeout / 2
+
     @classmethod
     def within(cls, bound: float) -> Heartbeat:
         """

@@ -4,8 +4,8 @@
 """
 The live demo: C{python -m twisted_heartbeat}.
 
-A client here and a peer in a process of its own keep one link up through a L{FaultProxy}.  Five
-faults are done to it, and a table says what became of each.
+A client in this process and a peer in a second process keep one link up through a L{FaultProxy}.
+The demo does five faults to the link, and shows the result of each in a table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ only if every promise was kept."""
 
 class Options(ArgumentParser):
     """
-    A command line whose mistakes are one sentence each, and exit as sysexits.h has it.
+    A parser that reports a mistake in one sentence, and exits with a status of sysexits.h.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -41,7 +41,9 @@ class Options(ArgumentParser):
 
 def within(text: str) -> Heartbeat:
     """
-    The heartbeat for a bound.
+    Parse the bound.
+
+    @return: the heartbeat for it.
 
     @raise ArgumentTypeError: if the bound is not a number of seconds, or out of range.
     """
@@ -57,7 +59,7 @@ def within(text: str) -> Heartbeat:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    The command line.
+    Parse the command line, and run the demo or its peer.
     """
     options = Options("python -m twisted_heartbeat", description=DESCRIPTION, allow_abbrev=False)
     options.add_argument(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 class Echo(HeartbeatProtocol):
     """
-    The peer's side of a link.
+    The peer's protocol.
     """
 
     def messageReceived(self, message: bytes) -> None:
@@ -37,9 +37,9 @@ class Echo(HeartbeatProtocol):
 
 def dieWithParent() -> None:
     """
-    Have the kernel kill this process when the one that started it has ended, however it ends, and
-    even if this one is frozen by then.  An orphaned group is not enough: one whose stop is still
-    pending when it is orphaned stays frozen for ever.
+    Ask the kernel to kill this process when its parent has ended, even if this process is frozen.
+    An orphaned process group is not enough: if its stop is still pending when it is orphaned, it
+    stays frozen for ever.
 
     Source: C{PR_SET_PDEATHSIG}, prctl(2).  Only Linux has it.
     """
@@ -50,7 +50,7 @@ def dieWithParent() -> None:
 
 def runPeer(reactor: Any, port: int, heartbeat: Heartbeat) -> None:
     """
-    Be the peer's process, for as long as the standard input lasts, and no longer than its lifetime.
+    Run the peer until the standard input is closed, and no longer than L{PEER_LIFETIME}.
     """
     dieWithParent()
     signal.alarm(PEER_LIFETIME)

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What was found of each fault, and how it is said.
+The result of each fault, and its row in the table.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ kernel still did, but not the peer's process.
 """
 
 
-class Facts(LinkHooks):
+class Recorder(LinkHooks):
     """
-    What the hooks tell.
+    Records what the hooks report.
 
-    @ivar ended: why and when each link ended, by its generation.
-    @ivar cleanups: how many ran for each.
-    @ivar rejections: attempts so far that led to no link.
+    @ivar ended: why and when each link ended, by generation.
+    @ivar cleanups: the number of cleanups that ran for each link, by generation.
+    @ivar rejections: the number of failed attempts to connect.
     """
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
@@ -68,13 +68,13 @@ class Facts(LinkHooks):
 
 
 @dataclass
-class Row:
+class FaultResult:
     """
-    What became of one fault.
+    The result of one fault.
 
     @ivar bound: see L{Heartbeat.bound}.
-    @ivar silent: whether only silence tells of it, so that a verdict may also come too early.
-    @ivar refuses: whether attempts to connect must fail while it lasts.
+    @ivar silent: whether only silence reveals the fault, so that a verdict may come too early.
+    @ivar refuses: whether attempts to connect must fail during the fault.
     @ivar expected: the true cause.
     """
 
@@ -91,7 +91,7 @@ class Row:
 
     def broken(self) -> list[str]:
         """
-        Each promise that was not kept: what was expected, and what came.
+        The promises that were not kept: what was expected, and what came.
         """
         earliest, latest = self._span()
         inTime = earliest <= self.detectedAfter <= latest
@@ -110,7 +110,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """
-        The row under L{HEADINGS}.
+        The cells of the row under L{HEADINGS}.
         """
         promise = "broken" if self.broken() else "kept"
         return (

@@ -33,8 +33,8 @@ from .. import (
     PeerSilent,
 )
 from ..testing import BlackHole, FaultProxy
-from .results import Facts, Row
-from .settings import AWAY, BACKOFF, HUNG, SETTLE, WAIT_LIMIT
+from .results import FaultResult, Recorder
+from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -47,12 +47,14 @@ Fault = Callable[[Link], AbstractAsyncContextManager[type[Cause]]]
 
 class Client(HeartbeatProtocol):
     """
-    The client's side of a link.
+    The client's protocol.
     """
 
     def ask(self) -> Deferred[bytes]:
         """
-        Fires when the peer answers.
+        Send a question.
+
+        @return: fires with the peer's answer.
         """
         self.asked: Deferred[bytes] = Deferred()
         self.sendMessage(b"are you there?")
@@ -64,34 +66,35 @@ class Client(HeartbeatProtocol):
 
 class Demo:
     """
-    A client, a proxy, a peer, and what is done to them.
+    A client, a proxy and a peer, and the faults that are done to them.
 
-    @ivar rows: one for each fault, filled in as far as it has come.
+    @ivar results: one for each fault, filled in during the run.
     @ivar service: the client; L{None} until it starts.
     """
 
     def __init__(self, reactor: Any, heartbeat: Heartbeat, view: type[Plain]) -> None:
         bound = heartbeat.bound
-        self.rows = [
-            Row("silent cut", bound, silent=True),
-            Row("frozen peer", bound, silent=True),
-            Row("reset", bound),
-            Row("clean close", bound),
-            Row(f"peer gone {AWAY:g} s", bound, refuses=True),
+        self.results = [
+            FaultResult("silent cut", bound, silent=True),
+            FaultResult("frozen peer", bound, silent=True),
+            FaultResult("reset", bound),
+            FaultResult("clean close", bound),
+            FaultResult(f"peer gone {OUTAGE:g} s", bound, refuses=True),
         ]
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
         self._view = view(self)
-        self._facts = Facts(self._view.say)
+        self._recorder = Recorder(self._view.say)
         self._peer: subprocess.Popen[bytes] | None = None
         self._port = 0
 
     async def perform(self) -> None:
         """
-        Do it all, and leave nothing running, not even when cancelled.
+        Run all faults, and leave nothing running, even if cancelled.
 
-        @raise TimeoutError: if something was waited for in vain; the last row lacks it.
+        @raise TimeoutError: if a wait took longer than C{WAIT_LIMIT}; the last result is then
+            incomplete.
         """
         async with AsyncExitStack() as left:
             left.callback(self._view.end)
@@ -103,7 +106,7 @@ class Demo:
             self.service = self._makeService()
             left.push_async_callback(self.service.stopService)
             self.service.startService()
-            await self._sufferAll()
+            await self._runFaults()
 
     def _makeService(self) -> HeartbeatClientService:
         return HeartbeatClientService(
@@ -112,34 +115,36 @@ class Demo:
             BACKOFF,
             self._reactor,
             heartbeat=self._heartbeat,
-            hooks=self._facts,
+            hooks=self._recorder,
         )
 
-    async def _sufferAll(self) -> None:
+    async def _runFaults(self) -> None:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
-        for row, fault in zip(self.rows, faults, strict=True):
-            await self._suffer(row, fault)
+        for result, fault in zip(self.results, faults, strict=True):
+            await self._runFault(result, fault)
 
-    async def _suffer(self, row: Row, fault: Fault) -> None:
+    async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None
         await deferLater(self._reactor, SETTLE)
         link = await self._talk()
-        heardAt, refusedBefore = monotonic() - link.silence, self._facts.rejections
-        self._view.say("FAULT", row.fault)
-        async with fault(link) as row.expected:
+        heardAt, refusedBefore = monotonic() - link.silence, self._recorder.rejections
+        self._view.say("FAULT", result.fault)
+        async with fault(link) as result.expected:
             await self._patiently(self.service.whenDisconnected())
-            row.cause, endedAt = self._facts.ended[link.generation]
-            row.detectedAfter = endedAt - heardAt
-            row.cleanups = self._facts.cleanups[link.generation]
-        row.refused = self._facts.rejections - refusedBefore
+            result.cause, endedAt = self._recorder.ended[link.generation]
+            result.detectedAfter = endedAt - heardAt
+            result.cleanups = self._recorder.cleanups[link.generation]
+        result.refused = self._recorder.rejections - refusedBefore
         backFrom = monotonic()
         await self._talk()
-        row.cleanups = self._facts.cleanups[link.generation]
-        row.backAfter = monotonic() - backFrom
+        result.cleanups = self._recorder.cleanups[link.generation]
+        result.backAfter = monotonic() - backFrom
 
     async def _talk(self) -> Link:
         """
-        @return: a link on which the peer has just answered, so that nothing is on its way.
+        Wait for a link, and for an answer on it, so that no data is on its way.
+
+        @return: the link.
         """
         assert self.service is not None
         client: Client = await self._patiently(self.service.whenConnected())
@@ -150,12 +155,13 @@ class Demo:
     def _patiently(self, waiting: Deferred[T]) -> Deferred[T]:
         return waiting.addTimeout(WAIT_LIMIT, self._reactor)
 
-    # The faults: each yields the true cause, and is over when its link is gone.
+    # The faults: each yields the true cause, and ends once its link is gone.
 
     @asynccontextmanager
     async def _cut(self, link: Link) -> AsyncIterator[type[Cause]]:
         self._proxy.inject(BlackHole())
-        # The proxy's kernel still acknowledges what the proxy throws away, unless that is cut too.
+        # The proxy's kernel still acknowledges what the proxy discards, unless its packets are
+        # dropped as well.
         yield PeerSilent if dropPackets(link.protocol.transport.getHandle()) else HUNG
         await self._proxy.heal()
 
@@ -179,9 +185,9 @@ class Demo:
     async def _gone(self, link: Link) -> AsyncIterator[type[Cause]]:
         await self._proxy.refuse()
         self._endPeer()
-        # It left nothing unread, so its kernel closes for it, and does not reset.
+        # The peer left nothing unread, so its kernel sends FIN and not RST.
         yield PeerClosed
-        await deferLater(self._reactor, AWAY)
+        await deferLater(self._reactor, OUTAGE)
         await self._startPeer()
         await self._proxy.accept()
 
@@ -190,8 +196,8 @@ class Demo:
     async def _startPeer(self) -> None:
         command = [sys.executable, "-m", "twisted_heartbeat", "--peer", str(self._port)]
         command += ["--within", str(self._heartbeat.bound)]
-        # In a group of its own: control-C is for the demo alone; and should that be killed, most
-        # systems wake and end even a frozen peer, as an orphaned group: setpgid(2).
+        # In a process group of its own, because control-C must reach only the demo.  If the demo is
+        # killed, most systems wake and end even a frozen peer, as an orphaned group: setpgid(2).
         self._peer = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
         )
@@ -210,12 +216,12 @@ class Demo:
 
 def dropPackets(connection: socket.socket) -> bool:
     """
-    Have the kernel drop each packet that comes for a connection, acknowledgements too, as a cut
-    cable does and no proxy can: by a packet filter that accepts none.
+    Attach a packet filter that accepts nothing, so that the kernel drops every packet of a
+    connection, acknowledgements too.  A cut cable does so, and a proxy cannot.
 
     Source: C{SO_ATTACH_FILTER}, socket(7); C{linux/filter.h}.
 
-    @return: whether this kernel can.
+    @return: whether this kernel supports it.
     """
     attachFilter, returnConstant = 26, 0x06
     acceptNone = ctypes.create_string_buffer(struct.pack("HBBI", returnConstant, 0, 0, 0))

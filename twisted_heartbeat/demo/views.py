@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The demonstration on a terminal, or as plain lines.
+The views of the demonstration: a live table on a terminal, or plain lines.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Plain:
 
     def say(self, event: str, words: str) -> None:
         """
-        Show what happens.
+        Show an event.
         """
         print(self._line(event, words), flush=True)
 
     def end(self) -> None:
         """
-        Show what became of it.
+        Show the results.
         """
-        lines = [HEADINGS, *(row.cells() for row in self._demo.rows)]
+        lines = [HEADINGS, *(result.cells() for result in self._demo.results)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, tuple("-" * width for width in widths))
         print()
@@ -56,7 +56,7 @@ class Plain:
 
 class LiveView(Plain):
     """
-    Shows the demo as a picture that moves, by means of rich.
+    Shows the demo as a live table, drawn by rich.
     """
 
     def __init__(self, demo: Demo) -> None:
@@ -91,8 +91,8 @@ class LiveView(Plain):
         table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for heading, width in zip(HEADINGS, WIDTHS, strict=True):
             table.add_column(heading, min_width=width, no_wrap=heading != "cause named")
-        for row in self._demo.rows:
-            cells = row.cells()
+        for result in self._demo.results:
+            cells = result.cells()
             table.add_row(*cells, style={"kept": "green", "broken": "red"}.get(cells[-1]))
         return table
 
@@ -108,9 +108,9 @@ class LiveView(Plain):
 
 async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
     """
-    Run the demo, and judge it.
+    Run the demo, and print the broken promises.
 
-    @raise SystemExit: always; with 0 if each row kept the promise.
+    @raise SystemExit: always; with 0 if every result kept the promise.
     """
     lively = sys.stdout.isatty() and find_spec("rich") is not None
     demo = Demo(reactor, heartbeat, LiveView if lively else Plain)
@@ -128,7 +128,7 @@ async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
         raise SystemExit(INTERRUPTED) from None
     except TimeoutError:
         broken.append(f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s.")
-    for row in demo.rows:
-        broken += [f"{row.fault}: {words}." for words in row.broken()]
+    for result in demo.results:
+        broken += [f"{result.fault}: {words}." for words in result.broken()]
     print(LEGEND, *(broken or ["Each row kept the promise."]), sep="\n")
     raise SystemExit(1 if broken else 0)

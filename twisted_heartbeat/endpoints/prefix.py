@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from twisted.internet.endpoints import _parse, clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString, serverFromString
+
+from ..transport.compat import argumentsOf
 
 Parse = Callable[[Any, str], Any]
 """A reactor and a description -> an endpoint: C{clientFromString}, or C{serverFromString}."""
@@ -116,7 +118,7 @@ class Prefix:
             raise UnknownArgument(error.argument, [self.takes, *error.takers]) from error
         except TypeError as error:
             said = " ".join(str(error).split())
-            for name in _parse(description)[1]:
+            for name in argumentsOf(description):
                 if repr(name) in said:
                     behind = f"and of {description!r} it is said: {said}"
                     raise UnknownArgument(name, [self.takes, behind]) from error

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet._newtls import startTLS
-from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
@@ -31,6 +29,7 @@ from zope.interface import (
 from ..core import wire
 from ..core.causes import PeerClosed
 from ..logs import SafeLogger, guarded
+from ..transport.compat import pullProducerOf, pushProducerFor, startTLSOn
 from ..transport.layers import Buffering, isClosingLocally
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ class TunnelTransport(Buffering):
             producer.stopProducing()
             return
         self.streamingProducer = streaming
-        self.producer = producer if streaming else _PullToPush(producer, self)
+        self.producer = producer if streaming else pushProducerFor(producer, self)
         if not streaming:
             self.producer.startStreaming()
 
@@ -187,7 +186,7 @@ class TunnelTransport(Buffering):
         """
         producer, self.producer = self.producer, None
         self._producerPaused = False
-        if isinstance(producer, _PullToPush):
+        if pullProducerOf(producer) is not None:
             producer.stopStreaming()
         self._settle()
 
@@ -220,12 +219,12 @@ class TunnelTransport(Buffering):
         if producer is not None:
             self.unregisterProducer()
         provided = directlyProvidedBy(self)
-        startTLS(self, contextFactory, normal, TunnelTransport)
+        startTLSOn(self, contextFactory, normal, TunnelTransport)
         alsoProvides(self, provided)
         for name in _SECURED:
             setattr(self, name, getattr(self.protocol, name))
         if producer is not None:
-            self.registerProducer(getattr(producer, "_producer", producer), streaming)
+            self.registerProducer(pullProducerOf(producer) or producer, streaming)
 
     # The end.
 

@@ -11,16 +11,21 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
+from ..batching.batcher import batcherFor
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..core.text import printable, textOf
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from .events import LinkEvents
 from .hooks import Hooks
+
+if TYPE_CHECKING:
+    from ..batching.batcher import Batcher
+
 
 Ping = Callable[[Any], object]
 """Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
@@ -75,6 +80,9 @@ class LinkConfig:
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
     @ivar events: tells the log and the hooks what happens to the links.
+    @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
+        environment.
+    @ivar batcher: batches the links of this clock.
     """
 
     clock: IReactorTime
@@ -88,9 +96,13 @@ class LinkConfig:
     proxied: Callable[[Any], None] | None = None
     strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
-
-    events: LinkEvents = field(init=False, compare=False, repr=False)
+    batching: bool | None = None
+    if TYPE_CHECKING:
+        # No field, because each makes the import slower; but set for each instance.
+        batcher: Batcher = field(init=False)
+        events: LinkEvents = field(init=False)
 
     def __post_init__(self) -> None:
         # The dataclass is frozen.
+        object.__setattr__(self, "batcher", batcherFor(self.clock, self.batching))
         object.__setattr__(self, "events", LinkEvents(self.name, self.heartbeat, self.hooks))

@@ -22,7 +22,7 @@ from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..batching.places import commonPhase, lastPlace, placeBefore
+from ..batching.places import commonPhase
 from ..core.causes import (
     Cause,
     ClosedHere,
@@ -30,14 +30,17 @@ from ..core.causes import (
     SendFailed,
     SendStalled,
 )
-from ..core.detector import LATENESS_TOLERANCE, NEVER, Decision, FailureDetector
+from ..core.detector import NEVER, Decision, FailureDetector
 from ..core.diagnosis import causeOfSilence, describeError
+from ..core.evidence import VerdictCounter
 from ..core.proof import LinkFacts
+from ..core.quiet import checksSuspended
 from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
 from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
 from ..timing.wheel import timerWheelFor
+from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
@@ -52,7 +55,7 @@ from ..transport.layers import (
     isServerSide,
 )
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
-from ..transport.routes import unreachable
+from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
@@ -71,7 +74,7 @@ from .usercode import startPing
 from .writes import STALL_LOOKS, Sending
 
 if TYPE_CHECKING:
-    from ..batching.pinground import Pinger
+    from ..batching.pinground import LastPing, Pinger
     from ..core.evidence import Evidence, VerdictBatch
     from ..core.wire.negotiation import Negotiated
     from ..core.wire.pings import SharedPing
@@ -630,7 +633,7 @@ class Link:
         """
         Speak by itself in another manner from here on, because the peer has said what it needs.
         """
-        self.leaveRound()
+        self._withdraw()
         self.heartbeatSender = manner
         self._revisit()
 
@@ -681,7 +684,7 @@ class Link:
         """
         self._stopHandshakeTimeout()
         cause = self.teardown.connectionLost(reason)
-        self.leaveTalkerScan()
+        self._withdraw()
         self.state = LinkState.GONE
         self._wheel.cancel(self)
         told = reason.value
@@ -753,8 +756,7 @@ class Link:
             nothing for the C{timeout} of the heartbeat from now on, if not before.
         """
         now = self.seconds()
-        self.leaveRound()
-        self.leaveTalkerScan()
+        self._withdraw()
         if not self.isUp:
             return succeed(False)
         asking = self._probes = self._probes or PendingProbes()
@@ -844,7 +846,7 @@ class Link:
             the kernel, unless something waits before them, there or here.  What waits has to be
             looked at, and L{writeStarted} sees to that.
         """
-        self.leaveRound()
+        self.activity()
         witness = self._direct
         if transport is not witness or witness is None or not self._allArrived(witness):
             transport.write(data)
@@ -878,7 +880,7 @@ class Link:
         @return: as L{whenGone}.
         """
         if not self.state.isEnding:
-            self.leaveRound()
+            self._withdraw()
             timeout = within or self._config.limits.closeTimeout
             self.teardown.close(cause or ClosedHere(), timeout, lingers=lingers)
         return self.whenGone()
@@ -898,7 +900,7 @@ class Link:
         @param cause: kept, unless it had one already.
         """
         if self.state not in (LinkState.NEW, LinkState.GONE):
-            self.leaveRound()
+            self._withdraw()
             self.teardown.abort(cause)
 
     @property
@@ -937,24 +939,22 @@ class Link:
         steady = self._steady
         if steady is not None and self.state == "alive":
             # Nothing but heartbeats goes on, as on most of many links.
-            if steady.round is not None:
-                self.leaveRound()
-            liveness = self.detector
-            if liveness.due == inf and liveness.checksSuspended:
-                # In a crowd nothing of it is due, and it is here for its own word.
+            if steady.batch is not None:
+                # It has not answered its round's ping in time.
+                self.activity()
+            if self._isBatched(steady, now, lateness):
+                if steady.batch is not None:
+                    return None
+                # It is in a talker scan, and is visited because of its own promise alone.
                 speakBy = self._promiseDue
                 if now < speakBy:
                     return speakBy if speakBy < inf else None
                 self._keepPromise(now)
                 return self._next()
-            if self._joinsRound(steady, now, now - lateness):
-                return None
+            liveness = self.detector
             pings = liveness.decideFast(now, lateness)
-            if pings is False:
-                if liveness.isTalkative(now):
-                    self._joinTalkerScan(now)
-                if self.heartbeatSender is None:
-                    return liveness.due if liveness.due < inf else None
+            if pings is False and self.heartbeatSender is None:
+                return liveness.due
             if pings is not None:
                 if pings:
                     self._sendPing(now)
@@ -971,100 +971,88 @@ class Link:
             self._keepPromise(now)
         return self._next()
 
-    def _joinsRound(self, steady: ObservedConnection, now: float, due: float) -> bool:
+    # What a batcher sees of it, see BatchMember.
+
+    @property
+    def heartbeat(self) -> Heartbeat | None:
+        return self._heartbeat
+
+    @property
+    def sharesHeartbeat(self) -> bool:
+        return self._heartbeat is self._config.heartbeat
+
+    @property
+    def connection(self) -> ObservedConnection | None:
+        return self._direct
+
+    @property
+    def pinger(self) -> Pinger | None:
+        return self._pinger
+
+    @property
+    def promisedWithin(self) -> float:
+        return inf if self.heartbeatSender is None else self.heartbeatSender.promisedWithin
+
+    def isQuiet(self) -> bool:
+        connection = self._direct
+        if connection is None or self.expectedPong is not None:
+            return False
+        return connection.bytesSent == self._lastPingEnd
+
+    def sendPing(self, now: float) -> None:
+        if self._ping is not None:
+            self._pingWith(now, self._ping)
+
+    def resumed(self, last: LastPing | None) -> None:
+        connection = self._direct
+        if last is not None and connection is not None:
+            # What waits, if anything, is what has ended its stay; or a part of the ping.
+            waits = self.bytesBuffered if last.isBeingSent else 0
+            self._firstPingEnd = self._lastPingEnd = self._ackedMark = connection.bytesSent + waits
+            if last.isUnanswered:
+                self._ackedMark -= last.size
+                self.expectedPong = last.pong
+        self._revisit()
+
+    def _isBatched(self, steady: ObservedConnection, now: float, lateness: float) -> bool:
         """
-        @return: whether it has, and is visited no more, for its peer only answers.
+        Offer this link to the batcher.  A link that this side has opened, in a process with few
+        timers, would never be batched, and does not enter the batcher.
+
+        @return: whether it is in a batch.
         """
-        means, heartbeat, manner = self._pinger, self._heartbeat, self.heartbeatSender
-        if means is None or heartbeat is None or self.expectedPong is not None:
+        batcher = self._config.batcher
+        many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
+        if not (many or self._config.phase is not None or isServerSide(steady)):
             return False
-        place = self.detector.quietSince(due)
-        if place is None or steady.bytesSent != self._lastPingEnd or not steady.canPark:
+        if not batcher.offer(self, now, lateness):
             return False
-        placed = self.detector.hasPhase
-        if not placed and not isServerSide(steady):
-            # It is the only one, most likely.
-            return False
-        word = inf if manner is None else manner.promisedWithin
-        if word < (heartbeat.interval or 0.0) + LATENESS_TOLERANCE:
-            return False
-        place, askedAt = lastPlace(heartbeat, place, now)
-        if not placed:
-            place = placeBefore(place, heartbeat.interval or 0.0)
-        round = self._wheel.roundFor(means, heartbeat, place, askedAt)
-        if not steady.park(round):
-            return False
-        self.detector.park()
-        # What each holds of its own here, thousands need not.
-        self.lastSentAt = NEVER
-        self._firstPingEnd = self._lastPingEnd = self._ackedMark = 0
-        round.join(steady, self)
+        if steady.batch is not None:
+            # Shared constants: thousands of parked links must not each keep numbers of their own.
+            self.lastSentAt = NEVER
+            self._firstPingEnd = self._lastPingEnd = self._ackedMark = 0
         return True
 
-    def pingInTurn(self) -> None:
+    def activity(self) -> None:
         """
-        See L{Member<twisted_heartbeat.batching.pinground.Member>}.
+        Leave the ping round, because something else than a ping or its pong goes on.
         """
-        if self._ping is not None:
-            self._pingWith(self.seconds(), self._ping)
+        if self._direct is not None and self._direct.batch is not None:
+            self._config.batcher.interrupt(self)
 
-    def _joinTalkerScan(self, now: float) -> None:
+    def _withdraw(self) -> None:
         """
-        Be looked at with others, if nothing but words of the peer is to be expected.
+        Leave any batch.
         """
-        heartbeat = self._heartbeat
-        # One that is watched by its peer's own word is watched like no other.
-        if heartbeat is not None and heartbeat is self._config.heartbeat:
-            crowd = self._wheel.talkerScanFor(heartbeat, now)
-            if crowd is not None:
-                crowd.join(self.detector, self)
-
-    def leaveTalkerScan(self) -> None:
-        """
-        Be in none from here on.
-        """
-        if self._heartbeat is not None and self.detector.checksSuspended:
-            if self._wheel.leaveTalkerScan(self._heartbeat, self.detector):
-                self._revisit()
-
-    def leftTalkerScan(self) -> None:
-        """
-        See L{TalkerScan<twisted_heartbeat.batching.talkers.TalkerScan>}.
-        """
-        self._revisit()
-
-    def leaveRound(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}, and
-        L{PingRound}.
-        """
-        witness = self._direct
-        round = None if witness is None else witness.round
-        if witness is None or round is None:
-            return
-        asked, answered = round.asked(witness), witness not in round.waiting
-        round.leave(witness)
-        witness.unpark()
-        if round.pong is not None:
-            # What waits, if anything, is what has ended its rest; or a part of the ping.
-            waits = self.bytesBuffered if round.pinging is witness else 0
-            self._firstPingEnd = self._lastPingEnd = self._ackedMark = witness.bytesSent + waits
-            if asked and not answered:
-                self._ackedMark -= round.size
-                self.expectedPong = round.pong
-        if asked:
-            self.detector.resume(round.due, round.askedAt, answered=answered)
-        else:
-            # It is due yet.
-            self.detector.resume(round.before, round.before, answered=True)
-        self._revisit()
+        isParked = self._direct is not None and self._direct.batch is not None
+        if isParked or checksSuspended(self.detector):
+            self._config.batcher.withdraw(self)
 
     def writeStarted(self) -> None:
         """
         See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        self.leaveRound()
-        self.leaveTalkerScan()
+        self._withdraw()
         self._steady = None
         witness = self._connection
         if witness is not None and self.state != "closing":
@@ -1102,8 +1090,7 @@ class Link:
         """
         See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        self.leaveRound()
-        self.leaveTalkerScan()
+        self._withdraw()
         self.detector.peerHalfClosed()
         if self.state == "suspected":
             self._recover()
@@ -1142,8 +1129,7 @@ class Link:
         self._watchFrom(now)
 
     def _watchBy(self, heartbeat: Heartbeat | None) -> None:
-        self.leaveRound()
-        self.leaveTalkerScan()
+        self._withdraw()
         self._heartbeat = heartbeat
         self._mayBeDirect()
         if self.isUp:
@@ -1309,7 +1295,7 @@ class Link:
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
         if self._probes is not None and self._probes.waiting:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
-        evidence = self._evidence(self._wheel.verdictBatch(now))
+        evidence = self._evidence(self._wheel.shared(VerdictCounter).count(now))
         hung = evidence is not None and self._isHung(evidence, silence)
         self.teardown.recordDiagnosis(partial(self._diagnose, evidence, hung, words), now)
         self.enterClosing()
@@ -1318,7 +1304,7 @@ class Link:
     def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
         witness = self._connection
         asks = evidence is not None and not hung and witness is not None and witness.connected
-        number = unreachable(witness.socket) if asks and witness is not None else 0
+        number = routeErrno(witness.socket) if asks and witness is not None else 0
         return causeOfSilence(number, evidence, hung=hung, words=words)
 
     def _abortDecided(self) -> None:
@@ -1565,6 +1551,4 @@ def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     in the log, so it is no unhandled error if nobody hears it here.
     """
     deferred.errback(Failure(cause))
-    debug = getattr(deferred, "_debugInfo", None)
-    if debug is not None:
-        debug.failResult = None
+    markErrorHandled(deferred)

@@ -47,6 +47,14 @@ from zope.interface import implementer
 
 from ..core.detector import LATENESS_TOLERANCE
 from ..transport.closing import bytesUnacknowledged, closeableStack
+from ..transport.compat import (
+    holdSocketOpen,
+    isAborting,
+    isTLSLost,
+    isWriteClosed,
+    markWriteClosed,
+    releaseSocket,
+)
 from ..transport.connection import ObservedConnection
 from ..transport.layers import Relay
 from ..transport.tcpinfo import hasUnreadBytes
@@ -215,8 +223,8 @@ class PoliteClose(Relay):
         if self._tls is not None:
             self._tls.wrappedProtocol = _Discard(self._tls.wrappedProtocol)
         connection.protocol = self
-        connection._postLoseConnection = self._flushed
-        if connection._writeDisconnected:
+        holdSocketOpen(connection, self._flushed)
+        if isWriteClosed(connection):
             # The protocol has closed its half before.  Twisted would close the socket at once.
             connection.disconnecting = 1
             self._finSent = True
@@ -293,7 +301,7 @@ class PoliteClose(Relay):
         return self._tlsIsOver() or bool(self._tlsState() & RECEIVED_SHUTDOWN)
 
     def _tlsIsOver(self) -> bool:
-        return getattr(self._tls, "_lostTLSConnection", False) or self._tls.getHandle() is None
+        return isTLSLost(self._tls) or self._tls.getHandle() is None
 
     def _tlsState(self) -> int:
         state: int = self._tls.getHandle().get_shutdown()
@@ -306,7 +314,7 @@ class PoliteClose(Relay):
         Take the next step, if it is due, and read on.
         """
         connection = self._connection
-        if getattr(connection, "protocol", None) is not self or connection._aborting:
+        if getattr(connection, "protocol", None) is not self or isAborting(connection):
             return
         if self._tls is not None and self._hasNotified():
             # Not by a layer's own method: those above have been called, and TLS has its own.
@@ -328,7 +336,7 @@ class PoliteClose(Relay):
             # The connection is lost already, and the next read reports the error.
             pass
         # As doWrite does it: what is written from here on is ignored, and not sent into an error.
-        connection._writeDisconnected = True
+        markWriteClosed(connection)
         self._finSent = True
         self._proceed()
         self._changed()
@@ -360,6 +368,6 @@ class PoliteClose(Relay):
 
     def connectionLost(self, reason: Failure) -> None:
         # It refers to this, and this to it.
-        self._connection.__dict__.pop("_postLoseConnection", None)
+        releaseSocket(self._connection)
         self.protocol.connectionLost(reason)
         self._changed()

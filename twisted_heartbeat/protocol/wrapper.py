@@ -27,6 +27,7 @@ from ..link.link import Link
 from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
+from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
@@ -213,10 +214,6 @@ def defaultLinkName(factory: object) -> str:
     return getattr(protocol, "__name__", None) or type(factory).__name__
 
 
-_PLACES = ("_hostText", "_host", "_path", "_executable")
-"""Where Twisted's endpoints keep what they lead to."""
-
-
 def placeOf(endpoint: object) -> str:
     """
     Where an endpoint leads to, for the log: a host and port, a path, or a program.
@@ -225,13 +222,12 @@ def placeOf(endpoint: object) -> str:
     """
     layer = endpoint
     for _ in range(_MAX_WRAPPERS):
-        fields: dict[str, Any] = getattr(layer, "__dict__", {})
-        place = next((fields[name] for name in _PLACES if fields.get(name)), None)
+        place = targetOfEndpoint(layer)
         if place is not None:
             text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
-            port = fields.get("_port")
+            port = portOfEndpoint(layer)
             return text if port is None else f"{text}:{port}"
-        layer = fields.get("_wrappedEndpoint")
+        layer = wrappedEndpoint(layer)
     return ""
 
 

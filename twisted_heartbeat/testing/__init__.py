@@ -20,12 +20,12 @@ Faults are frozen values. Each direction of each connection holds at most one fa
 injecting a kind again replaces it, and different kinds act together (L{Delay}, L{Bandwidth} and
 L{Slice} make a bad mobile line). A connection made while a fault is set gets it too.
 
-Bytes, FIN and RST of one end travel through the proxy in one queue, so none overtakes another, and
-a fault that holds back bytes holds back what follows them. What reaches an end that is gone is
-answered with RST, as by the kernel of a restarted host; where that end had sent FIN, what reaches
-it first is lost and what comes next is answered, for only then is the proxy told.
+Bytes, FIN and RST of one end travel through the proxy in one queue, so none overtakes another. A
+fault that holds back bytes also holds back what follows them. Data for an end that is gone is
+answered with RST, as the kernel of a restarted host would. If that end had sent FIN, the first data
+is lost and only the next is answered, because the proxy's kernel learns of the loss no earlier.
 
-What no TCP proxy can do: it accepts in its own kernel, so a SYN is never lost or slow, and every
+A TCP proxy has limits: it accepts in its own kernel, so a SYN is never lost or slow, and every
 byte it reads has been acknowledged to its sender. Faults below TCP need a network namespace.
 
 Pytest finds the fixtures C{faultProxy} and C{datagramFaultProxy}: see

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What callers hand in is what it must be, or one sentence says why not.
+Checks of arguments: each raises a L{ValueError} of one sentence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 def require(allowed: bool, name: str, value: object, meaning: str) -> None:
     """
-    Check anything.
+    Check one condition.
 
     @param meaning: what is allowed, in words.
 
@@ -29,9 +29,9 @@ def requireNumber(
     name: str, value: object, lowest: float, highest: float = inf, kind: type = float
 ) -> None:
     """
-    Check a finite number, with C{kind=int} a whole one, between two numbers that are allowed too.
+    Check that a value is a finite number in a closed range; with C{kind=int} a whole number.
 
-    @raise ValueError: if it is none of these.
+    @raise ValueError: if the value is anything else.
     """
     noun = "a whole number" if kind is int else "a number"
     span = f", {lowest} or more" if highest == inf else f" from {lowest} to {highest}"
@@ -42,9 +42,9 @@ def requireNumber(
 
 def requireAddress(name: str, host: object, port: object, lowestPort: int) -> None:
     """
-    Check a host, which is no name, and a port.
+    Check a host, which must be an IP address, and a port.
 
-    @raise ValueError: if either is none.
+    @raise ValueError: if either is invalid.
     """
     allowed = isinstance(host, str) and (isIPAddress(host) or isIPv6Address(host))
     require(allowed, f"the host of {name}", host, "an IPv4 or IPv6 address")
@@ -53,9 +53,9 @@ def requireAddress(name: str, host: object, port: object, lowestPort: int) -> No
 
 def requireTarget(target: object, meaning: str) -> None:
     """
-    Check a pair of a host and a port, where something can listen.
+    Check that a target is a pair of an IP address and a port from 1 up.
 
-    @raise ValueError: if it is none.
+    @raise ValueError: if it is anything else.
     """
     require(isinstance(target, tuple) and len(target) == 2, "target", target, meaning)
     requireAddress("target", *cast(tuple[object, object], target), lowestPort=1)

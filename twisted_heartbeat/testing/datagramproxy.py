@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The UDP proxy.
+L{DatagramFaultProxy}: the UDP proxy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .checks import requireAddress, requireTarget
 from .faults import DatagramFault, Delay, Drop, Duplicate, Reorder, Toward, endsToward, requireFault
 
 
-class _Lane:
+class _DatagramPipe:
     """One direction of a L{DatagramFaultProxy}."""
 
     def __init__(self, clock: IReactorTime, random: Callable[[], float]) -> None:
@@ -52,7 +52,7 @@ class _Lane:
         self._first = None
 
     def carry(self, send: Callable[[], None]) -> None:
-        """Send a datagram, or do to it what the faults say."""
+        """Send a datagram, or apply the faults to it."""
         if Drop in self._faults and self._isDropped(self._faults[Drop]):
             return
         if Reorder not in self._faults:
@@ -100,7 +100,7 @@ class _Socket(DatagramProtocol):
 class DatagramFaultProxy:
     """
     A UDP proxy that misbehaves on request. Like a NAT it gives each client address a port of its
-    own toward the target, and passes everything on until a fault is set.
+    own toward the target, and forwards everything until a fault is set.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class DatagramFaultProxy:
         @param target: the IP address and port where datagrams go.
         @param interface: the IP address to receive on.
         @param port: the port to receive on; 0 lets the kernel choose.
-        @param clock: what waits are measured with, the reactor by default.
+        @param clock: measures the waits; the reactor by default.
         @param random: returns a number from 0 up to 1; C{random.Random(7).random} makes jitter and
             probabilities repeatable.
 
@@ -130,9 +130,9 @@ class DatagramFaultProxy:
         self._reactor = reactor
         self._target = target
         self._interface = interface
-        self._lanes = {"server": _Lane(time, random), "client": _Lane(time, random)}
-        self._entrance: Any = None
-        self._exits: dict[tuple[str, int], Any] = {}
+        self._pipes = {"server": _DatagramPipe(time, random), "client": _DatagramPipe(time, random)}
+        self._listeningPort: Any = None
+        self._targetPorts: dict[tuple[str, int], Any] = {}
         self.port = port
 
     @property
@@ -151,19 +151,19 @@ class DatagramFaultProxy:
 
     def inject(self, fault: DatagramFault, *, toward: Toward = "both") -> None:
         """
-        Set a fault, in the place of any earlier one of its kind. Together they act in this order:
+        Set a fault; it replaces an earlier fault of its kind. Faults act in this order:
         L{Drop}, L{Reorder}, L{Duplicate}, L{Delay}.
 
-        @raise ValueError: for a value that is no fault of datagrams, or a wrong direction.
+        @raise ValueError: if C{fault} is no L{DatagramFault}, or for a wrong direction.
         """
         requireFault(fault, DatagramFault)
         for end in endsToward(toward):
-            self._lanes[end].inject(fault)
+            self._pipes[end].inject(fault)
 
     def heal(self) -> None:
-        """Lift all faults, and send at once what they have held back."""
-        for lane in self._lanes.values():
-            lane.heal()
+        """Lift all faults, and send at once what they held back."""
+        for pipe in self._pipes.values():
+            pipe.heal()
 
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], None, None]:
@@ -172,17 +172,20 @@ class DatagramFaultProxy:
 
         @return: fires once no socket and no delayed call of the proxy is left.
         """
-        for lane in self._lanes.values():
-            lane.close()
-        ports = [*self._exits.values(), *([self._entrance] if self._entrance else [])]
-        self._exits, self._entrance = {}, None
+        for pipe in self._pipes.values():
+            pipe.close()
+        ports = [
+            *self._targetPorts.values(),
+            *([self._listeningPort] if self._listeningPort else []),
+        ]
+        self._targetPorts, self._listeningPort = {}, None
         yield gatherResults([maybeDeferred(port.stopListening) for port in ports])
 
     def _listen(self) -> IPv4Address | IPv6Address:
-        if self._entrance is None:
-            self._entrance = self._open(self.port, self._fromClient)
-            self.port = self._entrance.getHost().port
-        return cast(IPv4Address | IPv6Address, self._entrance.getHost())
+        if self._listeningPort is None:
+            self._listeningPort = self._open(self.port, self._fromClient)
+            self.port = self._listeningPort.getHost().port
+        return cast(IPv4Address | IPv6Address, self._listeningPort.getHost())
 
     def _open(self, port: int, received: Callable[[bytes, Any], None]) -> Any:
         return self._reactor.listenUDP(
@@ -190,10 +193,12 @@ class DatagramFaultProxy:
         )
 
     def _fromClient(self, data: bytes, client: tuple[str, int]) -> None:
-        if client not in self._exits:
-            self._exits[client] = self._open(0, lambda data, _: self._fromTarget(data, client))
-        port = self._exits[client]
-        self._lanes["server"].carry(lambda: port.write(data, self._target))
+        if client not in self._targetPorts:
+            self._targetPorts[client] = self._open(
+                0, lambda data, _: self._fromTarget(data, client)
+            )
+        port = self._targetPorts[client]
+        self._pipes["server"].carry(lambda: port.write(data, self._target))
 
     def _fromTarget(self, data: bytes, client: tuple[str, int]) -> None:
-        self._lanes["client"].carry(lambda: self._entrance.write(data, client))
+        self._pipes["client"].carry(lambda: self._listeningPort.write(data, client))

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The faults: frozen values, and the two directions and the connections that they act on.
+The faults: frozen values, with the directions and the connections that they act on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from .checks import require, requireNumber
 
 Toward = Literal["server", "client", "both"]
-"""The direction that a fault acts on: what travels toward that end."""
+"""The direction that a fault acts on, named by the end that receives the bytes."""
 
 Which = Literal["all", "existing", "new"]
 """The connections that a fault acts on."""
@@ -23,12 +23,12 @@ Which = Literal["all", "existing", "new"]
 @dataclass(frozen=True, kw_only=True)
 class BlackHole:
     """
-    Bytes are read and thrown away; so are FIN and RST, and so is what the proxy still holds.
+    Bytes, FIN and RST are read and discarded, and so is what the proxy still holds.
 
     The sender sees its bytes acknowledged and nothing else: a firewall that forgot the flow, or a
-    process that hangs behind a healthy kernel. Once healed, what was thrown away stays lost and the
-    stream goes on behind the hole, which TLS and most framings do not forgive; for a cable that is
-    plugged in again use L{Hold}.
+    process that hangs behind a healthy kernel. Once healed, the discarded bytes stay lost and the
+    stream goes on behind the gap, which breaks TLS and most framings. For a cable that is plugged
+    in again use L{Hold}.
     """
 
 
@@ -46,16 +46,16 @@ class Hold:
 class StopReading:
     """
     The proxy stops reading from the sender: its receive buffer fills, the window closes to zero,
-    and then the sender's buffers fill. FIN and RST of the sender go unseen as well. Once healed,
-    all arrives and nothing is lost.
+    and then the sender's buffers fill. FIN and RST of the sender are not seen either. Once
+    healed, everything arrives and nothing is lost.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delay:
     """
-    Each chunk (on UDP each datagram) waits C{seconds}, give or take C{jitter} seconds, drawn
-    evenly. TCP keeps its order; datagrams may overtake one another.
+    Each chunk (on UDP each datagram) waits C{seconds}, plus or minus up to C{jitter} seconds, drawn
+    uniformly. TCP keeps its order; datagrams may overtake each other.
 
     At most C{maxBuffered} bytes wait per direction of a connection, so a long delay also limits the
     rate, as a window does.
@@ -82,7 +82,7 @@ class Delay:
 @dataclass(frozen=True, kw_only=True)
 class Bandwidth:
     """
-    At most C{bytesPerSecond} pass per direction of a connection, in small even pieces. The sender
+    At most C{bytesPerSecond} pass per direction of a connection, in small equal pieces. The sender
     is held back once C{maxBuffered} bytes wait.
 
     @raise ValueError: if C{bytesPerSecond} is below 0.001.
@@ -97,8 +97,8 @@ class Bandwidth:
 @dataclass(frozen=True, kw_only=True)
 class CutAfter:
     """
-    C{bytes} more bytes pass in this direction, counted per connection from the injection, and then
-    it is cut: with C{reset} both ends get RST once those bytes have been handed on, without it this
+    C{bytes} more bytes pass in this direction, counted per connection from the injection; then the
+    direction is cut. With C{reset} both ends get RST after the last of these bytes. Without it the
     direction becomes a L{BlackHole}.
 
     @raise ValueError: if C{bytes} is not a whole number, 0 or more.
@@ -114,9 +114,9 @@ class CutAfter:
 @dataclass(frozen=True, kw_only=True)
 class Slice:
     """
-    Bytes leave the proxy at most C{size} at a time, each slice in a send of its own with Nagle's
-    algorithm off, C{pause} seconds apart. A receiver that keeps up reads them one by one; TCP
-    promises no more.
+    Bytes leave the proxy at most C{size} at a time, each slice in its own send with Nagle's
+    algorithm off, C{pause} seconds apart. A receiver that keeps up reads the slices one by one; TCP
+    does not guarantee more.
 
     @raise ValueError: if C{size} is not a whole number, 1 or more, or C{pause} is negative.
     """
@@ -132,27 +132,27 @@ class Slice:
 @dataclass(frozen=True, kw_only=True)
 class AcceptThenClose:
     """
-    New connections are accepted and closed at once (FIN); the target never hears of them. A client
-    that sends all the same sees RST behind the FIN, as with any server that closes unread.
+    New connections are accepted and closed at once (FIN); the target is not contacted. A client
+    that sends nevertheless sees RST after the FIN, as with any server that closes without reading.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class HangHandshake:
     """
-    New connections are accepted, what they send goes nowhere, and nothing is ever answered, so that
-    a TLS handshake hangs; the target never hears of them.
+    New connections are accepted and their bytes discarded without an answer, so that a TLS
+    handshake hangs. The target is not contacted.
 
-    They hang until the client resets them or the proxy ends them. C{heal()} lets only later
-    connections through: the first flight of these is lost.
+    The connections hang until the client resets them or the proxy ends them. C{heal()} lets only
+    later connections through, because the first flight of the hanging connections is lost.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
     """
-    Datagrams are lost: all of them, or C{every} n-th counted from the injection, each of these with
-    a C{probability}.
+    Datagrams are lost: every C{every}-th counted from the injection, with C{probability}. By
+    default all are lost.
 
     @raise ValueError: if C{every} is not a whole number, 1 or more, or C{probability} is not
         between 0 and 1.
@@ -199,7 +199,7 @@ def requireFault(fault: object, kinds: Any) -> None:
 
     @param kinds: L{StreamFault} or L{DatagramFault}.
 
-    @raise ValueError: if it is none of these.
+    @raise ValueError: if the value is none of C{kinds}.
     """
     names = ", ".join(f"{kind.__name__}()" for kind in kinds.__args__)
     require(isinstance(fault, kinds), "fault", fault, f"one of {names}")
@@ -207,9 +207,9 @@ def requireFault(fault: object, kinds: Any) -> None:
 
 def endsToward(toward: object) -> tuple[str, ...]:
     """
-    Say which of the ends C{"server"} and C{"client"} a direction leads to.
+    Return the ends that a direction leads to: C{"server"}, C{"client"}, or both.
 
-    @raise ValueError: if it is no L{Toward}.
+    @raise ValueError: if C{toward} is no L{Toward}.
     """
     allowed = toward in ("server", "client", "both")
     require(allowed, "toward", toward, '"server", "client" or "both"')

@@ -4,8 +4,8 @@
 """
 The fixtures that pytest finds here by the package's entry point.
 
-Only what needs them imports pytest-twisted and the reactor: this is loaded in every run of pytest,
-whatever reactor that run wants.
+pytest-twisted and the reactor are imported only inside the fixtures.  Every run of pytest loads
+this module, and a run may choose any reactor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def faultProxy() -> Iterator[Callable[..., Deferred[FaultProxy]]]:
     """
     Make listening FaultProxy objects: C{proxy = await faultProxy(("127.0.0.1", port))}.
 
-    Takes what FaultProxy takes after the reactor. Closes them after the test. Needs pytest-twisted.
+    The arguments are those of FaultProxy after the reactor. The proxies are closed after the test.
+    Needs pytest-twisted.
     """
     yield from _lend(FaultProxy)
 

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-One direction of a proxied connection: what comes in, and what the faults let out of it.
+L{Pipe}: one direction of a proxied connection, and the faults that act on it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from zope.interface import implementer
 from .faults import Bandwidth, BlackHole, CutAfter, Delay, Hold, Slice, StopReading, StreamFault
 
 if TYPE_CHECKING:
-    from .end import End
+    from .side import ProxySide
 
 # A limited bandwidth is spread over this many pieces per second, or over single bytes below that.
 _PIECES_PER_SECOND = 50
 
 
-class Ending(Enum):
-    """What ends a direction, in line behind its bytes."""
+class StreamEnd(Enum):
+    """The end of a direction, queued behind its bytes."""
 
     FIN = "the sender has closed its side"
     RST = "the sender has reset, or was lost"
@@ -37,9 +37,9 @@ class Pipe:
     """
     One direction of one connection.
 
-    A pull producer is asked for more only when its consumer's buffer is empty. So C{_drained} tells
-    that the kernel has taken all that went before, which makes slices exact, lets FIN and RST
-    follow the last byte, and keeps what waits in here, where it is counted.
+    A pull producer is asked for more only when its consumer's buffer is empty. So C{_drained} means
+    that the kernel has taken all previous bytes. This makes slices exact and lets FIN and RST
+    follow the last byte. Waiting bytes stay in this queue, where they are counted.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Pipe:
         clock: IReactorTime,
         random: Callable[[], float],
         maxBuffered: int,
-        source: End,
-        destination: End,
+        source: ProxySide,
+        destination: ProxySide,
     ) -> None:
         self._clock = clock
         self._random = random
@@ -56,7 +56,7 @@ class Pipe:
         self._source = source
         self._destination = destination
         self._faults: dict[type, Any] = {}
-        self._queue: deque[tuple[float, memoryview | Ending]] = deque()
+        self._queue: deque[tuple[float, memoryview | StreamEnd]] = deque()
         self._size = 0
         self._untilCut = 0
         self._notBefore = 0.0
@@ -79,10 +79,10 @@ class Pipe:
         self._notBefore = 0.0
         self._settle()
 
-    def receive(self, item: bytes | Ending) -> None:
-        """Take what the source has sent."""
-        # Behind a FIN of the proxy's own making nothing can follow but a reset.
-        if BlackHole in self._faults or (self._ended and item is not Ending.RST):
+    def receive(self, item: bytes | StreamEnd) -> None:
+        """Queue what the source has sent."""
+        # After the proxy's own FIN only a reset may follow.
+        if BlackHole in self._faults or (self._ended and item is not StreamEnd.RST):
             return
         if isinstance(item, bytes) and CutAfter in self._faults:
             item = item[: self._untilCut]
@@ -93,14 +93,14 @@ class Pipe:
         self._settle()
 
     def end(self) -> None:
-        """Let a FIN follow what is queued, whatever the source does."""
+        """Queue a FIN behind what waits, independently of the source."""
         if not self._ended:
             self._ended = True
-            self._append(0.0, Ending.FIN)
+            self._append(0.0, StreamEnd.FIN)
             self._settle()
 
     def empty(self) -> None:
-        """Throw away what is queued, and stop the timer."""
+        """Discard what is queued, and stop the timer."""
         self._queue.clear()
         self._size = 0
         self._stopTimer()
@@ -110,9 +110,9 @@ class Pipe:
         self._settle()
 
     def stopProducing(self) -> None:
-        """The consumer is lost; its end says so itself."""
+        """Do nothing: the lost consumer reports its own loss."""
 
-    def _append(self, due: float, item: bytes | Ending) -> None:
+    def _append(self, due: float, item: bytes | StreamEnd) -> None:
         if isinstance(item, bytes):
             self._size += len(item)
             self._queue.append((due, memoryview(item)))
@@ -120,7 +120,7 @@ class Pipe:
             self._queue.append((due, item))
 
     def _settle(self) -> None:
-        """Act on whatever has changed: cut, deliver, read on or stop reading."""
+        """Act on a change: cut, deliver, resume or pause reading."""
         if CutAfter in self._faults and self._untilCut == 0:
             self._cut(self._faults.pop(CutAfter))
         self._pump()
@@ -130,7 +130,7 @@ class Pipe:
     def _cut(self, cut: CutAfter) -> None:
         if cut.reset:
             self._ended = True
-            self._append(0.0, Ending.CUT)
+            self._append(0.0, StreamEnd.CUT)
         else:
             self._faults[BlackHole] = BlackHole()
 
@@ -143,9 +143,9 @@ class Pipe:
         wait = earliest - self._clock.seconds()
         if wait > 0:
             self._timer = self._clock.callLater(wait, self._timeUp)
-        elif isinstance(item, Ending):
+        elif isinstance(item, StreamEnd):
             self._queue.popleft()
-            self._deliverEnding(item)
+            self._deliverStreamEnd(item)
             self._pump()
         elif self._destination.gone:
             self.empty()
@@ -162,11 +162,11 @@ class Pipe:
             self._timer.cancel()
             self._timer = None
 
-    def _deliverEnding(self, ending: Ending) -> None:
-        if ending is Ending.CUT:
+    def _deliverStreamEnd(self, streamEnd: StreamEnd) -> None:
+        if streamEnd is StreamEnd.CUT:
             self._source.abort()
             self._destination.abort()
-        elif ending is Ending.RST:
+        elif streamEnd is StreamEnd.RST:
             self._destination.abort()
         elif self._destination.gone:
             self._source.abort()

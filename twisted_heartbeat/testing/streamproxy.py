@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The TCP proxy, and the connections through it.
+L{FaultProxy}: the TCP proxy, and the connections through it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .checks import require, requireAddress, requireNumber, requireTarget
-from .door import Door
-from .end import End
 from .faults import (
     AcceptThenClose,
     HangHandshake,
@@ -34,13 +32,15 @@ from .faults import (
     requireFault,
 )
 from .pipe import Pipe
+from .port import ProxyPort
+from .side import ProxySide
 
 _log = Logger()
 
 
 class ProxiedConnection:
     """
-    One connection through a L{FaultProxy}, for as long as either of its two sockets lives.
+    One connection through a L{FaultProxy}, until both of its sockets are closed.
 
     @ivar peer: the client's address.
     """
@@ -48,8 +48,8 @@ class ProxiedConnection:
     def __init__(self, proxy: FaultProxy, peer: IPv4Address | IPv6Address) -> None:
         self.peer = peer
         self._proxy = proxy
-        self._client = client = End(lambda: proxy._accepted(self), self._endGone)
-        self._server = server = End(lambda: None, self._endGone)
+        self._client = client = ProxySide(lambda: proxy._accepted(self), self._sideGone)
+        self._server = server = ProxySide(lambda: None, self._sideGone)
         pipe = partial(Pipe, proxy._clock, proxy._random, proxy._maxBuffered)
         client.outgoing = server.incoming = pipe(client, server)
         server.outgoing = client.incoming = pipe(server, client)
@@ -61,7 +61,8 @@ class ProxiedConnection:
         """
         Set a fault on this connection alone.
 
-        @raise ValueError: if it is no fault of a connection that exists, or for a wrong direction.
+        @raise ValueError: if the fault does not act on existing connections, or for a wrong
+            direction.
         """
         requireFault(fault, StreamFault)
         ends = endsToward(toward)
@@ -77,8 +78,8 @@ class ProxiedConnection:
 
     def reset(self, *, toward: Toward = "both") -> None:
         """
-        Send RST (C{SO_LINGER} of 0 seconds). Sent toward one end only, the other end keeps a
-        half-open connection until what it sends is answered with RST as well.
+        Send RST (C{SO_LINGER} of 0 seconds). If RST is sent toward one end only, the other end
+        keeps a half-open connection until what it sends is answered with RST as well.
 
         @raise ValueError: for a wrong direction.
         """
@@ -89,7 +90,7 @@ class ProxiedConnection:
 
     def halfClose(self, *, toward: Toward) -> None:
         """
-        Send FIN behind what is on its way. What the other end sends afterwards is thrown away,
+        Send FIN behind the bytes on their way. What the other end sends afterwards is discarded,
         except its RST.
 
         @raise ValueError: for a wrong direction.
@@ -111,17 +112,17 @@ class ProxiedConnection:
 
     def _connectEnded(self, _: object) -> None:
         self._connecting = None
-        self._endGone()
+        self._sideGone()
 
     def _close(self) -> None:
         self._server.gone = True
         self._client.close()
 
     def _hang(self) -> None:
-        # Toward a server that never comes, nothing leaves the pipe.
+        # The server side never connects, so nothing leaves the pipe toward it.
         self._server.gone = True
 
-    def _endGone(self) -> None:
+    def _sideGone(self) -> None:
         if self._client.gone and self._server.gone and not self._over.called:
             self._client.incoming.empty()
             self._client.outgoing.empty()
@@ -131,8 +132,8 @@ class ProxiedConnection:
 
 class FaultProxy:
     """
-    A TCP proxy that misbehaves on request. Until a fault is set it passes everything on, FIN, RST
-    and back-pressure included; a target that cannot be reached shows as RST.
+    A TCP proxy that misbehaves on request. Until a fault is set it forwards everything, FIN, RST
+    and back-pressure included. The client gets RST if the target cannot be reached.
 
     @ivar connectionsMade: how many connections have been accepted so far.
     """
@@ -155,7 +156,7 @@ class FaultProxy:
         @param port: the port to listen on; 0 lets the kernel choose.
         @param maxBuffered: how many bytes may wait per direction of a connection before the proxy
             stops reading from the sender.
-        @param clock: what waits are measured with, the reactor by default.
+        @param clock: measures the waits; the reactor by default.
         @param random: returns a number from 0 up to 1; C{random.Random(7).random} makes jitter
             repeatable.
 
@@ -172,7 +173,7 @@ class FaultProxy:
         self._maxBuffered = maxBuffered
         self._clock: IReactorTime = reactor if clock is None else clock
         self._random = random
-        self._door = Door(reactor, _Entrance(self), interface, port)
+        self._listeningPort = ProxyPort(reactor, _ProxyFactory(self), interface, port)
         self._faults: dict[str, dict[type, StreamFault]] = {"server": {}, "client": {}}
         self._welcome: StreamFault | None = None
         self._connections: list[ProxiedConnection] = []
@@ -182,7 +183,7 @@ class FaultProxy:
     @property
     def port(self) -> int:
         """The port number to connect to, known once L{listen} has fired."""
-        return self._door.port
+        return self._listeningPort.port
 
     @property
     def description(self) -> str:
@@ -192,7 +193,7 @@ class FaultProxy:
 
     @property
     def connections(self) -> tuple[ProxiedConnection, ...]:
-        """The connections of which a socket lives, oldest first."""
+        """The connections with an open socket, oldest first."""
         return tuple(self._connections)
 
     def endpoint(self) -> IStreamClientEndpoint:
@@ -206,14 +207,14 @@ class FaultProxy:
         @return: fires with the address listened on, or fails with
             L{twisted.internet.error.CannotListenError}.
         """
-        return self._door.open().addCallback(lambda _: self._door.getHost())
+        return self._listeningPort.open().addCallback(lambda _: self._listeningPort.getHost())
 
     def whenConnectionsMade(self, count: int) -> Deferred[None]:
         """
-        Wait for a client to come, or to come back.
+        Wait for a client to connect, or to reconnect.
 
-        @return: fires once C{connectionsMade} has reached C{count}; never if that does not happen,
-            so bound the wait with C{addTimeout}.
+        @return: fires once C{connectionsMade} has reached C{count}. It has no timeout of its own:
+            use C{addTimeout}.
         """
         waiting: Deferred[None] = Deferred()
         self._waiting.append((count, waiting))
@@ -224,12 +225,14 @@ class FaultProxy:
         self, fault: StreamFault, *, toward: Toward = "both", connections: Which = "all"
     ) -> None:
         """
-        Set a fault, in the place of any earlier one of its kind.
+        Set a fault; it replaces an earlier fault of its kind.
 
-        @param toward: the direction it acts on. L{AcceptThenClose} and L{HangHandshake} know none.
-        @param connections: act on those that exist, on those to come, or on all.
+        @param toward: the direction that the fault acts on. L{AcceptThenClose} and L{HangHandshake}
+            have none.
+        @param connections: act on existing connections, on new connections, or on all.
 
-        @raise ValueError: for a value that is no fault, or a wrong direction or C{connections}.
+        @raise ValueError: if C{fault} is no L{StreamFault}, or for a wrong C{toward} or
+            C{connections}.
         """
         requireFault(fault, StreamFault)
         ends = endsToward(toward)
@@ -258,7 +261,7 @@ class FaultProxy:
             faults.clear()
         for connection in self.connections:
             connection.heal()
-        return self._door.reopen()
+        return self._listeningPort.reopen()
 
     def reset(self, *, toward: Toward = "both") -> None:
         """
@@ -282,12 +285,12 @@ class FaultProxy:
 
     def refuse(self) -> Deferred[None]:
         """
-        Close the port, so that the kernel refuses new connections. Those that exist live on, and
-        the port number stays reserved.
+        Close the port, so that the kernel refuses new connections. Existing connections stay open,
+        and the port number stays reserved.
 
         @return: fires once the kernel refuses.
         """
-        return self._door.refuse()
+        return self._listeningPort.refuse()
 
     def accept(self) -> Deferred[None]:
         """
@@ -295,7 +298,7 @@ class FaultProxy:
 
         @return: fires once the port listens.
         """
-        return self._door.reopen()
+        return self._listeningPort.reopen()
 
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], None, None]:
@@ -304,7 +307,7 @@ class FaultProxy:
 
         @return: fires once no socket and no delayed call of the proxy is left.
         """
-        yield self._door.close()
+        yield self._listeningPort.close()
         left = self.connections
         for connection in left:
             connection.reset()
@@ -332,7 +335,7 @@ class FaultProxy:
                 waiting.callback(None)
 
 
-class _Entrance(Factory):
+class _ProxyFactory(Factory):
     noisy = False
 
     def __init__(self, proxy: FaultProxy) -> None:

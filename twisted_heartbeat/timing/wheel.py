@@ -2,33 +2,45 @@
 # See LICENSE for details.
 
 """
-L{TimerWheel}: the timer wheel, one timer for all links of a reactor.
+L{TimerWheel}: one delayed call of the reactor that serves thousands of timers.
+
+I{Problem.}  Each link has a timer that is moved at every ping.  C{reactor.callLater} keeps its
+calls in a heap: ten thousand links would move ten thousand of its entries in every interval.
+
+I{Idea.}  A hashed timing wheel (Varghese and Lauck, 1987).  Timers lie in slots of 1/64 s.  To
+schedule a timer is to append it to the list of a slot, and the wheel has one delayed call, for the
+first slot.  The slot that a timer refers to is the one that counts: a timer that moves leaves its
+entry in the old slot behind, and the visit passes that over.
+
+I{Invariants.}
+
+  - A timer is never visited early, and at most one slot late, plus what the reactor is late.
+  - A timer is visited at most once in a tick.  Between two looks at a silent peer the reactor has
+    to poll the peer's socket; otherwise data that has arrived in time would not count.
+  - What a visit schedules waits for the next tick, even if it is due.
+  - An exception ends the timer or the call that raised it, and nothing else.
+
+I{A tick} visits, in this order: the timers of L{TimerWheel.scheduleRemaining} that are still in
+their mapping; all other timers that are due; the calls of L{TimerWheel.atEndOfTick}; at most
+L{TimerWheel.CALLS_PER_TICK} calls of L{TimerWheel.callSoon}.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
-from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..batching.pinground import CustomPingRound, PingRound
-from ..batching.talkers import TalkerScan
-from ..core.evidence import VerdictBatch
-from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger, guarded
 from .monotonic import InertClock, MonotonicClock
 
-if TYPE_CHECKING:
-    from ..batching.pinground import Pinger
-    from ..core.detector import FailureDetector
-    from ..core.settings import Heartbeat
-
 _log = SafeLogger()
+
+_T = TypeVar("_T")
 
 
 def reactorStopped(clock: IReactorTime) -> bool:
@@ -40,9 +52,9 @@ def reactorStopped(clock: IReactorTime) -> bool:
 
 class Timer(Protocol):
     """
-    What the pulse visits.
+    An object that the wheel visits.
 
-    @ivar slot: the pulse's own mark; L{None} to begin with.
+    @ivar slot: belongs to the wheel; L{None} at first, and while no visit is scheduled.
     """
 
     slot: Slot | None
@@ -51,18 +63,18 @@ class Timer(Protocol):
         """
         Do what is due.
 
-        @param lateness: seconds by which the visit comes late.
-        @return: when to come again; L{None} for never.
+        @param lateness: seconds by which the visit is late.
+        @return: when to visit this timer next; L{None} for never.
         """
 
 
 class Slot:
     """
-    The visits that fall together.
+    The timers that are visited together.
 
-    @ivar latest: the latest of their times: when it comes, all of them are due, so that one alone
-        is visited on its exact instant, and none is ever visited early.
-    @ivar pending: those that are visited as well, unless they have been taken out by then.
+    @ivar latest: the latest of their times.  The slot is visited then, so that no timer is visited
+        early, and a timer alone in its slot is visited exactly on time.
+    @ivar pending: mappings of L{TimerWheel.scheduleRemaining}.
     """
 
     __slots__ = ("latest", "pending", "timers")
@@ -70,65 +82,77 @@ class Slot:
     def __init__(self) -> None:
         self.latest = 0.0
         self.timers: list[Timer] = []
-        # Few have any.
-        self.pending: Sequence[dict[Any, Any]] = ()
+        # One shared object, because few slots have any.
+        self.pending: Sequence[Mapping[Any, Any]] = ()
 
 
 class TimerWheel:
     """
-    The single timer that serves all links of a reactor.
-
-    Visits are kept in slots of 1/64 s, so that setting one costs a list's append and ten thousand
-    of them cost one delayed call; a visit comes at most one slot late.
+    The timers of one clock.
 
     @ivar ticking: whether visits are being made.
+    @ivar timerCount: timers that are scheduled, those of L{scheduleRemaining} not counted.
+    @ivar seconds: tells the time of the clock.
     """
 
     PER_SECOND = 64
+    """Slots."""
 
     CALLS_PER_TICK = 4
     """
-    What a tick has to end takes long, for it ends in user code.  A thousand ends in one tick would
-    keep the others from being looked at on their instants.
+    Calls of L{callSoon} in one tick.  Such a call ends a link, which runs user code.  A thousand of
+    them in one tick would delay the visits of all other timers.
     """
-
-    MIN_FOR_SCAN = 32
-    """
-    So many visits are no crowd: by itself, each link has its process wake once in an interval, and
-    a crowd has it wake four times.
-    """
-
-    SIMULTANEOUS = 0.1
-    """Seconds: verdicts that follow each other closer than this belong to one fall."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._slots: dict[int, Slot] = {}
         self._order: list[int] = []
-        self._count = 0
         self._call: IDelayedCall | None = None
         self._calledFor = 0.0
+        self._soon: deque[Callable[[], None]] = deque()
+        self._atEnd: list[Callable[[], None]] = []
+        self._shared: dict[object, Any] = {}
         self.ticking = False
+        self.timerCount = 0
         self.seconds = clock.seconds
-        self._rounds: list[PingRound] = []
-        self._crowds: dict[int, TalkerScan] = {}
-        self._calls: deque[Callable[[], None]] = deque()
-        self._verdicts = VerdictBatch()
-        self._lastVerdictAt = -inf
 
-    def schedule(self, one: Timer, when: float) -> None:
+    def shared(self, kind: Callable[..., _T], *arguments: object) -> _T:
         """
-        Visit it then, and not when it was to be visited before.
+        Return the object of this kind that all users of the wheel share.
+
+        @param kind: makes it from the arguments when it is asked for the first time.
+        """
+        found: _T | None = self._shared.get(kind)
+        if found is None:
+            found = self._shared[kind] = kind(*arguments)
+        return found
+
+    def schedule(self, timer: Timer, when: float) -> None:
+        """
+        Visit a timer then, in place of any visit that was scheduled for it before.
+
+        @param when: seconds of the clock.
         """
         slot = self._slotFor(when)
-        if one.slot is not slot:
-            if one.slot is None:
-                self._count += 1
-            # Its place in the slot that it leaves stays, and is passed over.
-            one.slot = slot
-            slot.timers.append(one)
+        if timer.slot is not slot:
+            if timer.slot is None:
+                self.timerCount += 1
+            # The entry in the slot that it leaves stays, and is passed over.
+            timer.slot = slot
+            slot.timers.append(timer)
         if not self.ticking:
             self._setCall()
+
+    def scheduleRemaining(self, pending: Mapping[Any, Timer], when: float) -> None:
+        """
+        Visit the timers that are values of this mapping at that time.  If the mapping is empty by
+        then, no visit is made, and the process is not woken.
+
+        @param when: seconds of the clock.
+        """
+        slot = self._slotFor(when)
+        slot.pending = [*slot.pending, pending]
 
     def _slotFor(self, when: float) -> Slot:
         number = int(when * self.PER_SECOND)
@@ -140,125 +164,52 @@ class TimerWheel:
             slot.latest = when
         return slot
 
-    def cancel(self, one: Timer) -> None:
+    def cancel(self, timer: Timer) -> None:
         """
-        Do not visit it any more.
+        Cancel the visit of a timer.  Its entry stays in its slot until the slot is due.
         """
-        if one.slot is None:
+        if timer.slot is None:
             return
-        one.slot = None
-        self._count -= 1
-        if not self._count and not self.ticking:
+        timer.slot = None
+        self.timerCount -= 1
+        if not self.timerCount and not self.ticking:
             self._setCall()
 
-    def discard(self, one: Timer) -> None:
+    def discard(self, timer: Timer) -> None:
         """
-        As L{cancel}, and keep neither it nor an empty slot until that is due.  That is a look
-        through the slot: for those who leave soon, and so find few there.
+        Cancel the visit of a timer, and remove its entry.  This is O(n) in the timers of the slot:
+        it is meant for timers that are cancelled soon after they were scheduled, in great numbers,
+        which would otherwise stay in memory until they are due.
         """
-        slot = one.slot
+        slot = timer.slot
         if slot is not None:
-            slot.timers.remove(one)
+            slot.timers.remove(timer)
             if not slot.timers and not slot.pending:
                 # Its number stays in the order, and is passed over.
                 self._slots.pop(int(slot.latest * self.PER_SECOND), None)
-            self.cancel(one)
+            self.cancel(timer)
 
-    def callSoon(self, errand: Callable[[], None]) -> None:
+    def callSoon(self, call: Callable[[], None]) -> None:
         """
-        Call it at the end of this tick or of one of the next, which follow at once.
+        Call this at the end of this tick or of a later one; the next ticks follow at once.
         """
-        self._calls.append(errand)
+        self._soon.append(call)
         if not self.ticking:
             self._setCall()
 
-    def begin(self, round: PingRound, suspicious: float) -> None:
+    def atEndOfTick(self, call: Callable[[], None]) -> None:
         """
-        Have a round send its pings at the end of the tick that is under way, one right after the
-        other: a machine that is woken by the first of many packets is awake for the next.
-
-        @param suspicious: when to visit those who wait then.
+        Call this when the timers of this tick have been visited.  Outside of a tick: of the next.
         """
-        self._rounds.append(round)
-        slot = self._slotFor(suspicious)
-        slot.pending = [*slot.pending, round.waiting]
-
-    def roundLike(self, means: Pinger, heartbeat: Heartbeat, due: float) -> PingRound | None:
-        """
-        The round of this tick for those who were due about then, if there is one.
-
-        @param means: what they ping with: one object for all of them.
-        """
-        for round in self._rounds:
-            alike = round.means is means and round.heartbeat is heartbeat
-            if alike and abs(round.due - due) * self.PER_SECOND <= 1:
-                return round
-        return None
-
-    def roundFor(
-        self, means: Pinger, heartbeat: Heartbeat, due: float, askedAt: float
-    ) -> PingRound:
-        """
-        The same, or a new one.
-
-        @param askedAt: when they are asked, if that is late; else when they had to be, at the
-            latest.
-        """
-        round = self.roundLike(means, heartbeat, due)
-        if round is None:
-            kind = PingRound if isinstance(means, SharedPing) else CustomPingRound
-            round = kind(self, means, heartbeat, due, askedAt)
-        # A round has no bound but that of each.
-        round.askedAt = min(round.askedAt, askedAt)
-        if round.slot is None:
-            # It is new, or all have left it since.
-            self.schedule(round, round.again)
-        return round
-
-    def talkerScanFor(self, heartbeat: Heartbeat, now: float) -> TalkerScan | None:
-        """
-        The crowd for those who are watched so, and have just spoken; L{None} if there is none, and
-        they are but few.
-        """
-        # Not by its value, which takes long to hash.
-        crowd = self._crowds.get(id(heartbeat))
-        if crowd is None or crowd.slot is None:
-            if self._count < self.MIN_FOR_SCAN:
-                return None
-            # Those that are empty are visited no more.
-            self._crowds = {at: one for at, one in self._crowds.items() if one.slot is not None}
-            crowd = self._crowds[id(heartbeat)] = TalkerScan(heartbeat, now)
-            self.schedule(crowd, crowd.due)
-        return crowd
-
-    def leaveTalkerScan(self, heartbeat: Heartbeat, liveness: FailureDetector) -> bool:
-        """
-        @return: whether it was in one.
-        """
-        crowd = self._crowds.get(id(heartbeat))
-        if crowd is None or not crowd.leave(liveness):
-            return False
-        if crowd.empty:
-            self.cancel(crowd)
-        return True
-
-    def verdictBatch(self, now: float) -> VerdictBatch:
-        """
-        The fall that a verdict of this instant belongs to.
-        """
-        if now - self._lastVerdictAt > self.SIMULTANEOUS:
-            self._verdicts = VerdictBatch()
-        self._lastVerdictAt = now
-        self._verdicts.links += 1
-        return self._verdicts
+        self._atEnd.append(call)
 
     def _setCall(self) -> None:
-        if not self._count:
+        if not self.timerCount:
             self._slots.clear()
             self._order.clear()
-        if self._calls:
+        if self._soon:
             when = self._clock.seconds()
-        elif self._count:
+        elif self.timerCount:
             when = self._first().latest
         else:
             if self._call is not None:
@@ -274,7 +225,7 @@ class TimerWheel:
 
     def _first(self) -> Slot:
         """
-        The first slot that has somebody to be visited.
+        Return the first slot that has a timer to visit.
         """
         while True:
             slot = self._slots.get(self._order[0])
@@ -287,27 +238,26 @@ class TimerWheel:
         now = self._clock.seconds()
         self.ticking = True
         try:
-            # All that are due, and before any is worked off: what that adds waits for the next
-            # tick.
+            # All that are due are taken out first: what a visit schedules waits for the next tick.
             due = self._due(now)
-            self._visitLeft(due, now)
+            self._visitPending(due, now)
             for slot in due:
                 self._visit(slot, now)
-            self._post()
-            for _ in range(min(len(self._calls), self.CALLS_PER_TICK)):
-                guarded(_log, "An errand of the pulse failed", self._calls.popleft())
+            self._runAtEnd()
+            for _ in range(min(len(self._soon), self.CALLS_PER_TICK)):
+                guarded(_log, "A call of the timer wheel failed", self._soon.popleft())
         finally:
-            # The links that are left have to be visited even if something has failed.
+            # Otherwise one failure would stop all timers.
             self.ticking = False
             self._setCall()
 
-    def _post(self) -> None:
-        rounds, self._rounds = self._rounds, []
-        for round in rounds:
+    def _runAtEnd(self) -> None:
+        calls, self._atEnd = self._atEnd, []
+        for call in calls:
             try:
-                round.post()
+                call()
             except BaseException:
-                _log.failure("A round of pings failed")
+                _log.failure("A call at the end of a tick failed")
 
     def _due(self, now: float) -> list[Slot]:
         due = []
@@ -320,75 +270,74 @@ class TimerWheel:
             self._slots.pop(heappop(self._order), None)
         return due
 
-    def _visitLeft(self, slots: list[Slot], now: float) -> None:
+    def _visitPending(self, slots: list[Slot], now: float) -> None:
         """
-        They come before all others, and so are not among these: none may be visited twice in one
-        tick, for between two looks at a silent peer its socket has to be polled.
+        Visit what L{scheduleRemaining} asked for.  These come first, and their own visits are
+        cancelled; otherwise one of them could be visited twice in this tick.
         """
-        left = {
-            id(one): (one, slot.latest)
+        remaining = {
+            id(timer): (timer, slot.latest)
             for slot in slots
-            for some in slot.pending
-            for one in some.values()
+            for pending in slot.pending
+            for timer in pending.values()
         }
-        for one, latest in left.values():
-            self.cancel(one)
-            own = one.slot = Slot()
+        for timer, latest in remaining.values():
+            self.cancel(timer)
+            own = timer.slot = Slot()
             own.latest = latest
-            own.timers.append(one)
-            self._count += 1
+            own.timers.append(timer)
+            self.timerCount += 1
             self._visit(own, now)
 
     def _visit(self, slot: Slot, now: float) -> None:
         lateness = now - slot.latest
-        # Those who share a slot mostly share the next one as well.
+        # Timers that share a slot mostly share the next one as well.
         number = -1
         following: Slot | None = None
-        for one in slot.timers:
-            if one.slot is not slot:
+        for timer in slot.timers:
+            if timer.slot is not slot:
                 continue
-            one.slot = None
-            self._count -= 1
+            timer.slot = None
+            self.timerCount -= 1
             try:
-                again = one.onTimer(now, lateness)
+                again = timer.onTimer(now, lateness)
             except BaseException:
-                # One that fails must not take the pulse from all others.
-                words = "{one} failed at its beat, and is not visited again"
-                _log.failure(words, one=one)
+                # A timer that fails must not stop all others.
+                _log.failure("{timer} failed, and is not visited again", timer=timer)
                 continue
             if again is None:
                 continue
-            if one.slot is None and following and int(again * self.PER_SECOND) == number:
-                # As visit does.
-                self._count += 1
-                one.slot = following
-                following.timers.append(one)
+            if timer.slot is None and following and int(again * self.PER_SECOND) == number:
+                # As schedule does, without a call.
+                self.timerCount += 1
+                timer.slot = following
+                following.timers.append(timer)
                 if again > following.latest:
                     following.latest = again
             else:
-                self.schedule(one, again)
-                number, following = int(again * self.PER_SECOND), one.slot
+                self.schedule(timer, again)
+                number, following = int(again * self.PER_SECOND), timer.slot
 
 
 class _InertTimerWheel(TimerWheel):
     """
-    The pulse of L{InertClock}: it visits nothing, and keeps nothing of what asks for a visit.
+    The timer wheel of L{InertClock}: it makes no visits, and keeps no timers.
     """
 
-    def schedule(self, one: Timer, when: float) -> None:
+    def schedule(self, timer: Timer, when: float) -> None:
         pass
 
-    def callSoon(self, errand: Callable[[], None]) -> None:
+    def callSoon(self, call: Callable[[], None]) -> None:
         pass
 
 
 _timerWheels: dict[int, tuple[IReactorTime, TimerWheel]] = {}
-"""Those of clocks that keep no attribute, by the clock's identity."""
+"""Those of clocks that accept no attribute, by the clock's identity."""
 
 
 def timerWheelFor(clock: IReactorTime) -> TimerWheel:
     """
-    The one pulse of a clock.
+    Return the timer wheel of a clock, which is always the same.
     """
     found: TimerWheel | None = getattr(clock, "_twistedHeartbeatTimerWheel", None)
     if found is not None:

@@ -2,5 +2,5 @@
 # See LICENSE for details.
 
 """
-What Twisted's transports drop or lack: errno, send progress, evidence.
+Facts about a connection that Twisted's transports do not give: errno, send progress, evidence.
 """

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The layers of a transport as a polite close needs them.
+The layers of a transport that a polite close acts on.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from twisted.internet import tcp
-from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+from .compat import canHoldSocketOpen, isAborting
 from .connection import ObservedConnection
-from .layers import _MAX_WRAPPERS, Buffering, bytesBufferedBelow
+from .layers import MAX_WRAPPERS, Buffering, bytesBufferedBelow
 from .tcpinfo import sendQueueSize
 from .tls import handshakeDone
 
 
 class CloseableStack(NamedTuple):
     """
-    A transport that closes when its connection does.
+    The layers of a transport that closes together with its connection.
 
     @ivar connection: the TCP or UNIX connection.
     @ivar tls: the one TLS layer on it; L{None} if there is none.
@@ -33,14 +33,14 @@ class CloseableStack(NamedTuple):
 
 def closeableStack(transport: Any) -> CloseableStack | None:
     """
-    Find what a polite close has to deal with.
+    Find the layers that a polite close acts on.
 
-    @return: L{None} if a layer closes in its own way (a tunnel, a second TLS layer), or if the
-        connection cannot be half-closed now (a TLS handshake, another close under way).
+    @return: L{None} if a layer has a close of its own (a tunnel, a second TLS layer), or if the
+        connection cannot be half-closed now (a TLS handshake, a close in progress).
     """
     tls: Any = None
     layer = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if layer is None or isinstance(layer, Buffering):
             return None
         if isinstance(layer, TLSMemoryBIOProtocol):
@@ -56,16 +56,15 @@ def closeableStack(transport: Any) -> CloseableStack | None:
         if tls is not None:
             return None
         tls = layer.protocol
-    isOpen = layer.connected and not layer.disconnecting and not layer._aborting
-    canHalfClose = hasattr(FileDescriptor, "_postLoseConnection")
-    canClose = isOpen and canHalfClose and handshakeDone(tls)
+    isOpen = layer.connected and not layer.disconnecting and not isAborting(layer)
+    canClose = isOpen and canHoldSocketOpen() and handshakeDone(tls)
     return CloseableStack(layer, tls) if canClose else None
 
 
 def bytesUnacknowledged(connection: Any) -> int:
     """
-    Bytes that the peer's kernel has not acknowledged, those that wait in this process included.
-    On a UNIX socket there is one kernel, which has acknowledged what it has taken.
+    Count the bytes that the peer's kernel has not acknowledged, including those that wait in this
+    process.  A UNIX socket has one kernel, which acknowledges what it accepts.
     """
     waiting = bytesBufferedBelow(connection)
     if isinstance(connection, ObservedConnection) and connection.connected:

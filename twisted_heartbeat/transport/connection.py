@@ -2,13 +2,15 @@
 # See LICENSE for details.
 
 """
-What Twisted's transports drop or lack: errno, send progress, evidence, an end that always comes.
+L{ObservedConnection}: a TCP connection that records facts which Twisted's transports drop.
 
-Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, tells nobody how much
-of its buffer has been sent, and does not say when bytes came.  L{instrument} gives the connection
-under any stack of wrappers the methods that do, by making it an instance of a subclass.  A
-subclass, and no wrapper and no attribute of functions, because it costs the paths of a byte
-nothing but what is written here, and no memory but the fields.
+Twisted's TCP connection returns one C{CONNECTION_LOST} for every C{OSError}, does not report how
+much of its buffer was sent, and does not record when bytes came.  This subclass keeps the errno,
+the byte counts, the time of the last byte and the kernel's evidence, and it reports each loss.
+L{twisted_heartbeat.transport.instrument} makes existing connections instances of it.
+
+Some methods repeat Twisted's code in place of calling it, because one more call for each chunk
+costs half as much as the time stamp itself (C{benchmarks/datapath.py}).
 """
 
 from __future__ import annotations
@@ -28,46 +30,37 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
 
-from ..batching.poller import idlePollerFor
 from ..core.detector import FailureDetector
-from ..logs import SafeLogger, Shortage
+from ..logs import SafeLogger
+from .compat import PlainConnection, isAborting
 from .fanout import DetectorFanout
 from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
 
 if TYPE_CHECKING:
-    from ..batching.pinground import PingRound
     from ..core.evidence import Evidence
 
 _log = SafeLogger()
 
-
-_noIdlePoller = Shortage(_log, "Links can not be in rounds: {error}", monotonic)
-
 WOULD_BLOCK = (EWOULDBLOCK, EAGAIN, ENOBUFS)
-"""What the kernel says when it takes no more for now."""
-
-
-PONG_BUFFER_SIZE = 400
-"""Bytes: room for any pong, in what Python has at hand, where C{bufferSize} has it ask for more."""
+"""The errno of a C{send} for which the kernel has no room now."""
 
 
 class ConnectionObserver(Protocol):
     """
-    Who is told of a connection's sending.
+    Receives the reports of an observed connection; a link implements it.
     """
 
     def writeStarted(self) -> None:
-        """Something waits to be sent, for the first time since L{ObservedConnection.writeTracked}
-        was cleared."""
+        """Bytes wait to be sent, for the first time since L{ObservedConnection.writeTracked} was
+        cleared."""
 
     def writeProgressed(self) -> None:
         """Bytes were handed to the kernel while L{ObservedConnection.notifyOnWriteProgress} was
         set."""
 
     def dataDelivered(self) -> None:
-        """The peer said something while L{ObservedConnection.notifyOnRead} was set, and it was
-        delivered."""
+        """Bytes that came while L{ObservedConnection.notifyOnRead} was set were delivered."""
 
     def dataArriving(self) -> None:
         """
@@ -75,37 +68,43 @@ class ConnectionObserver(Protocol):
         L{ObservedConnection.notifyOnRead} is set, an L{ObservedUnixConnection} each time.
         """
 
-    def leaveRound(self) -> None:
-        """Something other than a pong is about to happen while L{ObservedConnection.round} is
-        set."""
+    def activity(self) -> None:
+        """Something other than a ping or its pong is about to happen while
+        L{ObservedConnection.batch} is set."""
 
     def peerClosedWrite(self) -> None:
-        """The peer has closed its half: it will not speak again, and is not dead for that."""
+        """The peer has closed its half.  It sends nothing more, and may still be alive."""
 
     def connectionLosing(self) -> None:
-        """The connection is about to say that it is lost."""
+        """The connection is about to report its loss to its protocol."""
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
-        """The connection was lost, and whoever should have said so had handed it to another."""
+        """The connection is lost, and its protocol has been told.  The link may not have been,
+        if another protocol took the connection over."""
 
 
-class ObservedConnection(tcp.Connection):
+class ObservedConnection(PlainConnection):
     """
-    A TCP connection that remembers what it saw.
+    A TCP connection that records its errors, its bytes and its end.
 
+    @ivar detector: its C{heardAt} is assigned for each chunk.
+    @ivar seconds: the clock for that.
+    @ivar observer: receives the reports; L{None} for none.
     @ivar lastErrno: the C{errno} with which it was lost; 0 if there was none.
-    @ivar evidence: what the kernel knew when it was lost.
+    @ivar evidence: the kernel's state of the connection when it was lost.
     @ivar finReceived: whether the peer has sent its FIN.
-    @ivar certificateError: why the peer's certificate was, in words.
-    @ivar protocolError: what the protocol raised, if it was lost for that; TLS keeps it to itself.
+    @ivar certificateError: why OpenSSL rejected the peer's certificate; C{""} if it did not.
+    @ivar protocolError: the exception of the protocol that ended the connection, which TLS does
+        not report.
     @ivar bytesSent: bytes handed to the kernel.
-    @ivar reading: whether it is read.
-    @ivar round: in which its link is, so that nothing but pongs is expected; L{None} if in none.
-    @ivar notifyOnRead: whether the sender wants to know of the next chunk.
-    @ivar writeTracked: whether the sender is going to look at the progress anyway.
-    @ivar notifyOnWriteProgress: whether the sender wants to know of every progress.
+    @ivar reading: whether the connection is read.
+    @ivar batch: the ping round that it is parked in; L{None} while the reactor reads it.
+    @ivar notifyOnRead: whether the observer is told of the next chunk.
+    @ivar writeTracked: whether the observer checks the progress by itself, so that it is not told
+        of the start of writing.
+    @ivar notifyOnWriteProgress: whether the observer is told of each progress.
     @ivar paused: whether reading is paused.
-    @ivar resumedAt: when reading was last resumed, in the link's seconds.
+    @ivar resumedAt: when reading was last resumed, in L{seconds}.
     """
 
     detector = FailureDetector(None, 0.0)
@@ -119,7 +118,7 @@ class ObservedConnection(tcp.Connection):
     protocolError: BaseException | None = None
     bytesSent = 0
     reading = True
-    round: PingRound | None = None
+    batch: Any = None
     notifyOnRead = False
     writeTracked = False
     notifyOnWriteProgress = False
@@ -127,68 +126,42 @@ class ObservedConnection(tcp.Connection):
     resumedAt = -inf
 
     def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
-        # As tcp.Connection's doRead and _dataReceived, but for what is the purpose of this module.
-        # In one piece, because the call that this saves pays for half of the stamp.
+        # doRead and _dataReceived of tcp.Connection in one, plus the time stamp: the call that this
+        # saves pays for half of the stamp.
         try:
             data = self.socket.recv(self.bufferSize)
         except OSError as error:
-            return self._readFailed(error)
+            return self.readFailed(error)
         if not data:
             return self._peerSentFin()
         self.detector.heardAt = self.seconds()
         if self.notifyOnRead:
-            self._deliver(data)
+            self._deliverNotifying(data)
         else:
             self.protocol.dataReceived(data)
         return None
 
-    def readParked(self, context: dict[str, Any]) -> Any:
+    def readFailed(self, error: OSError) -> ConnectionLost | None:
         """
-        As C{doRead}, in a round: what comes is most likely a pong, and the protocol need not see
-        it.  See L{Quiet<twisted_heartbeat.batching.poller.Quiet>}.
+        Note an error of C{recv}, and return what C{doRead} returns for it.
         """
-        round = self.round
-        try:
-            data = self.socket.recv(PONG_BUFFER_SIZE)
-        except OSError as error:
-            return self._readFailed(error)
-        if not data:
-            self._leaveRound()
-            context["system"] = self.logPrefix()
-            return self._peerSentFin()
-        liveness = self.detector
-        liveness.heardAt = now = self.seconds()
-        if round is not None:
-            waiting = round.waiting
-            if data == round.pong and waiting.pop(self, None) is not None:
-                liveness.rtt = now - liveness.pingedAt
-                if not waiting:
-                    # An empty dictionary keeps its room, and the next round has use for that.
-                    waiting.clear()
-                return None
-            if not round.keeps(self, now):
-                self._leaveRound()
-        if len(data) == PONG_BUFFER_SIZE:
-            data += self._readRest()
-        context["system"] = self.logPrefix()
-        self._deliver(data)
-        return None
-
-    def _readRest(self) -> bytes:
-        try:
-            return self.socket.recv(self.bufferSize)
-        except OSError as error:
-            # What has come is delivered first; the next to read meets the end, if it is one.
-            self._readFailed(error)
-            return b""
-
-    def _readFailed(self, error: OSError) -> ConnectionLost | None:
         if error.errno in (EWOULDBLOCK, EAGAIN):
             return None
         self.lastErrno = self.lastErrno or error.errno or 0
         return CONNECTION_LOST
 
-    def _deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes) -> ConnectionLost | ConnectionDone | None:
+        """
+        Handle what was read while the connection was parked, and return what C{doRead} returns.
+
+        @param data: no bytes for the end of the stream.
+        """
+        if not data:
+            return self._peerSentFin()
+        self._deliverNotifying(data)
+        return None
+
+    def _deliverNotifying(self, data: bytes) -> None:
         """
         Deliver a chunk, and then tell the sender if it has asked for the next one.  In this order,
         because the chunk may hold the peer's goodbye or its close_notify, which are no answer.
@@ -202,17 +175,17 @@ class ObservedConnection(tcp.Connection):
 
     def _peerSentFin(self) -> ConnectionLost | ConnectionDone:
         """
-        Note that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
-        died, and it holds no byte: it is no sign of life, and answers no ping.
+        Record that the peer has sent FIN.  The peer's kernel sends it, also for a process that has
+        died, and it holds no byte.  So it is no sign of life, and answers no ping.
         """
         if self.lastErrno not in (0, EPIPE):
-            # No FIN: the kernel tells an error once, and has told it to writeDirect.
+            # No FIN: the kernel reports an error once, and has reported it to writeDirect.
             return CONNECTION_LOST
         self.finReceived = True
         return CONNECTION_DONE
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:
-        # As in tcp.Connection, but for the count and the errno.
+        # As in tcp.Connection, plus the count and the errno.
         try:
             size: int = untilConcludes(self.socket.send, memoryview(data)[: self.SEND_LIMIT])
         except OSError as error:
@@ -225,20 +198,21 @@ class ObservedConnection(tcp.Connection):
 
     def writeDirect(self, data: bytes) -> None:
         """
-        Write a few bytes: straight to the kernel where nothing waits before them, which saves two
-        changes of what the reactor polls for, and a turn.  In every other case as C{write}.
+        Write a few bytes straight to the kernel if no others wait before them; otherwise as
+        C{write}. A direct write saves two changes of the reactor's poll set, and one turn.
         """
-        if self._tempDataLen or self.dataBuffer or not self.isPlainAndOpen:
-            self._writeBuffered(data)
-        else:
+        if self.canWriteDirect:
             self.writeDirectUnchecked(data)
+        else:
+            self._writeBuffered(data)
 
     def writeDirectUnchecked(self, data: bytes) -> None:
         """
-        The same for whoever knows that nothing waits, and that the connection is plainly open.
+        Write a few bytes straight to the kernel.  The caller knows that L{canWriteDirect} is true.
 
-        What the kernel does not take goes as C{write}.  After an error this meets it again, or
-        another, or none, and ends the connection as ever; the first is the one that is kept.
+        Bytes the kernel does not accept are written through the transport's buffer.  If C{send}
+        failed, the buffered write fails too and closes the connection; the errno of the first
+        failure is kept.
         """
         try:
             size = self.socket.send(data)
@@ -251,12 +225,13 @@ class ObservedConnection(tcp.Connection):
             self._writeBuffered(data[size:])
 
     def _writeBuffered(self, data: bytes) -> None:
-        # By the class, for on the instance it may be writeDirect.
+        # By the class, because on the instance it may be writeDirect.
         type(self).write(self, data)  # type: ignore[no-untyped-call]
 
     def withDirectWrites(self, act: Callable[[Any], object], argument: Any) -> object:
         """
-        Call something whose C{write}s here are to be L{writeDirect}: a ping of the user's own.
+        Call a function, and make its C{write}s direct: a custom ping.  See the background block of
+        L{twisted_heartbeat.transport.instrument}.
         """
         if not self.writeIsUnpatched:
             return act(argument)
@@ -269,18 +244,10 @@ class ObservedConnection(tcp.Connection):
     @property
     def writeIsUnpatched(self) -> bool:
         """
-        Whether nobody stands before its C{write}.
+        Whether the application has put no C{write} of its own on the instance.
         """
         write = self.write
         return isinstance(write, MethodType) and write.__func__ is type(self).write
-
-    @property
-    def isPlainAndOpen(self) -> bool:
-        """
-        Whether what is written goes to the kernel as it is.
-        """
-        closing = self.disconnecting or self._writeDisconnecting or self._writeDisconnected
-        return bool(self.connected and not closing and not self._aborting and not self.TLS)
 
     def doWrite(self) -> Any:
         result = FileDescriptor.doWrite(self)
@@ -297,61 +264,51 @@ class ObservedConnection(tcp.Connection):
     def startReading(self) -> None:
         if not self.reading:
             self.reading = True
-        if self.round is None:
+        if self.batch is None:
             self.reactor.addReader(self)
 
     def stopReading(self) -> None:
         self.reading = False
-        self._leaveRound()
+        self._interruptBatch()
         self.reactor.removeReader(self)
 
     def startTLS(self, ctx: object, normal: bool = True) -> None:
-        self._leaveRound()
+        self._interruptBatch()
         super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
 
-    def _leaveRound(self) -> None:
-        if self.round is not None and self.observer is not None:
-            self.observer.leaveRound()
+    def _interruptBatch(self) -> None:
+        if self.batch is not None and self.observer is not None:
+            self.observer.activity()
 
     @property
     def canPark(self) -> bool:
         """
-        Whether it can be in a round.
+        Whether nothing but pings and pongs is to be expected: it is read, plain and open, and
+        nothing waits to be sent.
         """
         if self.writeTracked or not self.reading or self.finReceived or not self.isPlainAndOpen:
             return False
-        if isinstance(self.detector, DetectorFanout):
-            # Two links at once have no round.
-            return False
-        return idlePollerFor(self.reactor) is not None
+        # A round has no place for two links of one connection.
+        return not isinstance(self.detector, DetectorFanout)
 
-    def park(self, round: PingRound) -> bool:
+    def park(self, batch: object) -> None:
         """
-        Be in a round from here on, and be read in the reactor's place.
+        Take the connection from the reactor, because another poller reads it now.
 
-        @return: whether the system has a descriptor to spare for that.
+        @param batch: is kept as L{batch}.
         """
-        poll = idlePollerFor(self.reactor)
-        assert poll is not None
-        try:
-            poll.add(self)
-        except OSError as error:
-            _noIdlePoller.met(error)
-            return False
         self.reactor.removeReader(self)
-        self.round = round
-        return True
+        self.batch = batch
 
     def unpark(self) -> None:
         """
-        Be in none, and be read by the reactor itself.  So is whoever writes by way of it: where one
-        descriptor reads and another writes, whoever comes first meets the end, and what was
-        received before it would be lost.
+        Return the connection to the reactor.
+
+        This must happen before the reactor writes to it: if the other poller reads while the
+        reactor writes, either may see the end of the connection first, and data received before
+        that would be lost.
         """
-        poll = idlePollerFor(self.reactor)
-        assert poll is not None
-        self.round = None
-        poll.remove(self)
+        self.batch = None
         if self.reading:
             self.reactor.addReader(self)
 
@@ -365,7 +322,8 @@ class ObservedConnection(tcp.Connection):
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self, reason: Failure) -> None:
-        # Otherwise the FIN ends the connection at once, and a suspected peer has not recovered.
+        # Unless the protocol is half-closeable, the FIN ends the connection at once, and a
+        # suspected peer has not recovered.
         halfCloseable = IHalfCloseableProtocol(self.protocol, None) is not None
         if self.observer is not None and halfCloseable:
             self.observer.peerClosedWrite()
@@ -373,7 +331,7 @@ class ObservedConnection(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         if hasattr(self, "socket"):
-            # The reactor may have found the error before any call could return it.
+            # The reactor may have reported the error before any call could return it.
             self.lastErrno = self.lastErrno or pendingErrno(self.socket)
         if reason.type is ConnectionLost:
             _deliverRest(self)
@@ -394,29 +352,23 @@ class ObservedConnection(tcp.Connection):
             if self.observer is not None:
                 self.observer.connectionLostUnnoticed(reason)
 
-    def bytesBuffered(self) -> int:
-        """
-        Bytes that wait in this process, TLS's own not counted.
-        """
-        return len(self.dataBuffer) - self.offset + self._tempDataLen
-
     def bytesAcked(self) -> int:
         """
-        Bytes that the peer's kernel has acknowledged; where the system does not say, those that
-        were handed to ours.
+        Count the bytes that the peer's kernel has acknowledged; on systems that do not report it,
+        the bytes handed to this kernel.
         """
         return self.bytesSent - (sendQueueSize(self.socket) or 0 if self.connected else 0)
 
 
 def _deliverRest(connection: Any) -> None:
     """
-    Deliver what a lost connection has received.
+    Deliver the bytes that a lost connection has received and not read.
 
     Twisted drops a connection as soon as a write fails, or when the reactor reports an error while
-    reading is paused.  What the peer said last, a goodbye for example, may still be unread then.
+    reading is paused.  The peer's last bytes, for example a goodbye, may still be unread then.
     """
     try:
-        while connection.connected and not connection._aborting and hasUnreadBytes(connection):
+        while connection.connected and not isAborting(connection) and hasUnreadBytes(connection):
             if connection.doRead() is not None:
                 break
     except BaseException:
@@ -427,8 +379,8 @@ def _tellConnector(connection: Any, reason: Failure) -> None:
     """
     Tell the connector, if there is one, that its connection is lost.
 
-    Twisted does not if the protocol's C{connectionLost} raises, and the connector could never
-    connect again.
+    Twisted does not do so if the protocol's C{connectionLost} raises, and then the connector could
+    never connect again.
     """
     connector = getattr(connection, "connector", None)
     if connector is not None and connector.state == "connected":
@@ -437,10 +389,10 @@ def _tellConnector(connection: Any, reason: Failure) -> None:
 
 class ObservedUnixConnection(tcp.Connection):
     """
-    A connection that is read in another way than TCP, a UNIX socket.  It is read to its end, and
-    tells its link beforehand what it tells the protocol.
+    A connection with a C{doRead} of its own: a UNIX socket.  It tells its observer of each chunk
+    and of its loss before it tells the protocol, and delivers all received bytes.
 
-    @ivar observer: the link that is told; L{None} for none.
+    @ivar observer: receives the reports; L{None} for none.
     """
 
     observer: ConnectionObserver | None = None

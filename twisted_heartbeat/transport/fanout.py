@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Two links of one connection, one above the other: both are told what the connection sees.
+Fan-out for stacked links: two links of one connection, both told what the connection sees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class DetectorFanout:
     """
-    Stands for the L{FailureDetector} of two links of one connection, one above the other.
+    Stands in for the L{FailureDetector}s of two stacked links.
     """
 
     __slots__ = ("_above", "_below")
@@ -35,21 +35,22 @@ class DetectorFanout:
 
 class ObserverFanout:
     """
-    Tells the same two.
+    A L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>} that tells
+    the observers of two stacked links, each of which may be a fan-out itself.
     """
 
-    __slots__ = ("_above", "_below", "_witness")
+    __slots__ = ("_above", "_below", "_connection")
 
     def __init__(
-        self, witness: ObservedConnection, below: ConnectionObserver, above: ConnectionObserver
+        self, connection: ObservedConnection, below: ConnectionObserver, above: ConnectionObserver
     ) -> None:
-        self._witness = witness
+        self._connection = connection
         self._below = below
         self._above = above
 
     def without(self, observer: ConnectionObserver) -> ConnectionObserver:
         """
-        Return the observer that is left when one of them goes.
+        Return the observer that remains when one is removed.
         """
         below, above = self._below, self._above
         if observer is above:
@@ -66,9 +67,11 @@ class ObserverFanout:
 
     def writeProgressed(self) -> None:
         self._below.writeProgressed()
-        awaited = self._witness.notifyOnWriteProgress
+        # The link below may have asked for the next progress just now; otherwise the link above
+        # would clear that.
+        awaited = self._connection.notifyOnWriteProgress
         self._above.writeProgressed()
-        self._witness.notifyOnWriteProgress = self._witness.notifyOnWriteProgress or awaited
+        self._connection.notifyOnWriteProgress = self._connection.notifyOnWriteProgress or awaited
 
     def dataDelivered(self) -> None:
         self._below.dataDelivered()
@@ -78,9 +81,9 @@ class ObserverFanout:
         self._below.dataArriving()
         self._above.dataArriving()
 
-    def leaveRound(self) -> None:
-        self._below.leaveRound()
-        self._above.leaveRound()
+    def activity(self) -> None:
+        self._below.activity()
+        self._above.activity()
 
     def peerClosedWrite(self) -> None:
         self._below.peerClosedWrite()

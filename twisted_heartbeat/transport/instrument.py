@@ -2,7 +2,46 @@
 # See LICENSE for details.
 
 """
-L{instrument}: make the connection under a transport remember what it sees.
+L{instrument}: turn the connection under a transport into an L{ObservedConnection}.
+
+Problem: a link has to see each C{recv}, C{send} and close of a connection that Twisted made, and
+that other protocols, wrappers and ports already hold references to.  A wrapper would come too late,
+and cost a call for each chunk.
+
+Four mechanisms change such an object in place.  They are explained here, for the whole package.
+
+Class swap.  The connection's C{__class__} becomes a subclass made of L{ObservedConnection} and its
+own class, one for each class of connections.  So all references stay valid, and C{isinstance} and
+interfaces hold.  Chunks cost only the lines added in the subclass.  A class with C{__slots__} of
+another layout refuses; its connection is watched as a transport without a socket.
+
+Ports.  CPython gives an object whose class was assigned a dictionary in place of plain fields, so
+that each look at a field is slower, and the object larger.  Therefore the port that accepted the
+connection is told to make the next ones of the subclass.  For the same reason L{_PRESET_FIELDS} are
+set at once: CPython lays out the fields of a class by its first instances.
+
+Stacked links.  A tunnel has a link of its own below the link of the protocol that it carries.  Both
+watch one connection.  An L{ObserverFanout} and a L{DetectorFanout} then take the place of the
+observer and the detector, and pass every report on, also to three links or more.
+
+Overrides on an instance.  Where one method of one object is to change for a time, an attribute of
+the instance covers the method of the class, and its removal restores it.  This needs no class, and
+leaves what an application has put there itself:
+
+  - C{write} during a custom ping (L{ObservedConnection.withDirectWrites});
+  - C{handshakeCompleted} of a wrapper (L{twisted_heartbeat.transport.tls.forwardHandshake});
+  - the close of a socket (L{twisted_heartbeat.transport.compat.holdSocketOpen});
+  - C{dataReceived} and others of protocols (L{twisted_heartbeat.protocol.overrides}).
+
+Invariants:
+
+  1. A method that the application has put on the instance is neither called in another's place nor
+     removed.
+  2. An override removes itself at the latest with the connection; otherwise the object and the
+     function refer to each other, and only the garbage collector frees them.
+  3. A connection is instrumented once; a second link is added to its observers.
+
+Cost: no call for each chunk or write (C{tests/test_costs.py}), and no memory but the fields.
 """
 
 from __future__ import annotations
@@ -25,15 +64,15 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_PRESET_FIELDS = ("bytesSent", "round", "writeTracked", "dataBuffer", "offset")
-"""What every connection comes to have once it has written."""
+_PRESET_FIELDS = ("bytesSent", "batch", "writeTracked", "dataBuffer", "offset")
+"""The fields that every connection has once it has written."""
 
 _instrumentedClasses: dict[type[tcp.Connection], type[tcp.Connection]] = {}
 
 
 def _instrumentedClass(kind: type[tcp.Connection]) -> type[tcp.Connection]:
     if kind not in _instrumentedClasses:
-        # A UNIX socket receives in another way, and has no error that this could save.
+        # A UNIX socket has a doRead of its own, because it also receives descriptors.
         base = (
             ObservedConnection if kind.doRead is tcp.Connection.doRead else ObservedUnixConnection
         )
@@ -47,8 +86,7 @@ def _assignClass(connection: tcp.Connection, kind: type[tcp.Connection]) -> bool
     """
     Make a connection an instance of a subclass of its class.
 
-    @return: whether it is one now.  Not if its class has another layout, of C{__slots__}; then it
-        is watched as a transport that is no socket.
+    @return: whether it is one now; L{False} if C{__slots__} give its class another layout.
     """
     try:
         object.__setattr__(connection, "__class__", kind)
@@ -62,9 +100,7 @@ def _instrumentPort(
     connection: tcp.Connection, before: type[tcp.Connection], kind: type[tcp.Connection]
 ) -> None:
     """
-    Have the port that accepted a connection make the next ones such from the start.  A class that
-    is assigned has Python give each a dictionary in place of plain fields, which makes every look
-    at a field slower, and each connection larger.
+    Make the port that accepted a connection create the next ones as instances of the subclass.
     """
     port = getattr(connection, "server", None)
     if isinstance(port, tcp.Port) and port.transport is before:
@@ -73,17 +109,18 @@ def _instrumentPort(
 
 def instrument(
     transport: object,
-    liveness: FailureDetector,
+    detector: FailureDetector,
     seconds: Callable[[], float],
-    sender: ConnectionObserver,
+    observer: ConnectionObserver,
 ) -> ObservedConnection | None:
     """
-    Have the connection under a transport remember what it sees.
+    Make the connection under a transport report to a detector and an observer.
 
-    @param liveness: whose C{heardAt} is assigned for each chunk.
-    @param sender: is told beside whoever is already, as the link of a tunnel below this one.
-    @return: L{None} if there is no TCP connection of Twisted's under it.  A UNIX socket tells the
-        sender what L{ObservedUnixConnection} says, if it tells no other.
+    @param detector: its C{heardAt} is assigned for each chunk.
+    @param seconds: the clock for C{heardAt}, in seconds.
+    @param observer: is added to the connection's observers, such as the link of a tunnel below.
+    @return: L{None} if there is no TCP connection of Twisted's under the transport.  A UNIX socket
+        reports as L{ObservedUnixConnection} says, and to its first observer only.
     """
     connection = findConnection(transport)
     if connection is None:
@@ -95,46 +132,46 @@ def instrument(
             return None
         _instrumentPort(connection, before, kind)
     if isinstance(connection, ObservedUnixConnection):
-        connection.observer = connection.observer or sender
+        connection.observer = connection.observer or observer
         return None
     assert isinstance(connection, ObservedConnection)
     below = connection.observer
     if below is not None:
-        below.leaveRound()
+        below.activity()
     connection.detector = cast(
         FailureDetector,
-        liveness if below is None else DetectorFanout(connection.detector, liveness),
+        detector if below is None else DetectorFanout(connection.detector, detector),
     )
-    connection.observer = sender if below is None else ObserverFanout(connection, below, sender)
+    connection.observer = observer if below is None else ObserverFanout(connection, below, observer)
     connection.seconds = seconds
-    # Python lays the fields of a class out by its first instances: a name that comes later costs
-    # each of them a dictionary of its own, more than twice as large.
+    # A field that is set first later on would cost each connection a dictionary of its own, more
+    # than twice as large.
     for name in _PRESET_FIELDS:
         setattr(connection, name, getattr(connection, name))
     if connection.writeIsUnpatched:
-        # This one comes and goes, see withDirectWrites.
+        # withDirectWrites sets and deletes this one, so it belongs to the layout as well.
         connection.write = connection.write  # type: ignore[method-assign]
         del connection.write
     return connection
 
 
 def removeObserver(
-    connection: ObservedConnection | ObservedUnixConnection, sender: ConnectionObserver
+    connection: ObservedConnection | ObservedUnixConnection, observer: ConnectionObserver
 ) -> None:
     """
-    Remove a sender from those that a connection tells, and keep the others.
+    Remove an observer from a connection, and keep the others.
     """
-    told = connection.observer
-    if isinstance(told, ObserverFanout):
-        connection.observer = told.without(sender)
-    elif told is sender:
+    current = connection.observer
+    if isinstance(current, ObserverFanout):
+        connection.observer = current.without(observer)
+    elif current is observer:
         connection.observer = None
 
 
 def findObserved(transport: object) -> ObservedConnection | ObservedUnixConnection | None:
     """
-    The connection that tells a link of each call before it makes it: the transport itself, or what
-    is right below its TLS.  What other layers tell a protocol, and when, is not known.
+    Return the connection that reports each call to a link before it makes the call: the transport
+    itself, or the one right below its TLS.  Other layers may call a protocol at other times.
     """
     if isinstance(transport, TLSMemoryBIOProtocol):
         transport = getattr(transport, "transport", None)

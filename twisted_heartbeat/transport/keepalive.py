@@ -4,14 +4,14 @@
 """
 TCP keepalive, set by the operating system's own options on a real socket.
 
-Every system spells these options differently and lacks some of them; L{applyKeepAlive} sets what
-there is, reads it back, and names what is missing.  The C{keepalive} page of the manual says what
-keepalive alone cannot see.
+Each system names these options differently and lacks some of them.  L{applyKeepAlive} sets the
+existing ones, reads them back, and names the missing ones.  The C{keepalive} page of the manual
+lists the faults that keepalive alone cannot detect.
 
 Sources:
   - Linux: C{tcp(7)} and C{socket(7)}; C{TCP_USER_TIMEOUT} is in milliseconds, all else in seconds.
-    It refuses an idle or interval over 32767 s and a count over 127 (C{MAX_TCP_KEEPIDLE} and its
-    like in the kernel's C{include/net/tcp.h}).
+    It refuses an idle or interval over 32767 s and a count over 127 (C{MAX_TCP_KEEPIDLE} and others
+    in the kernel's C{include/net/tcp.h}).
   - macOS: C{bsd/netinet/tcp.h} of Apple's xnu for the numbers, C{tcp_ctloutput} in
     C{bsd/netinet/tcp_usrreq.c} for the unit, which is seconds for all of them.
   - Windows: Microsoft's U{IPPROTO_TCP socket options
@@ -34,6 +34,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..logs import SafeLogger
+from .layers import MAX_WRAPPERS
 
 if TYPE_CHECKING:
     from ..core.settings import KeepAlive
@@ -41,10 +42,8 @@ if TYPE_CHECKING:
 _log = SafeLogger()
 
 
-_MAX_WRAPPERS: Final = 16
-
 _MAX_INT: Final = 0x7FFFFFFF
-"""C{setsockopt} takes a C int: a larger number is cut to it, and L{Applied} tells."""
+"""C{setsockopt} takes a C int.  A larger number is reduced to this, and L{Applied} shows it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +55,9 @@ class Applied:
     @ivar idle: seconds without a segment from the peer before the first probe; L{None} if unknown.
     @ivar interval: seconds between probes; L{None} if unknown.
     @ivar count: unanswered probes before the connection is given up; L{None} if unknown.
-    @ivar userTimeout: seconds that sent data may stay bytesUnacknowledged; L{None} where the
+    @ivar userTimeout: seconds that sent data may stay unacknowledged; L{None} where the
         system's own rule holds.
-    @ivar missing: one sentence for each thing that was asked for and could not be done.
+    @ivar missing: one sentence for each setting that could not be applied.
     """
 
     enabled: bool = False
@@ -71,7 +70,7 @@ class Applied:
 
 class Option(NamedTuple):
     """
-    How one system spells one field of L{KeepAlive}.
+    The name and unit of one field of L{KeepAlive} on one system.
 
     @ivar field: the field's name.
     @ivar name: the option's name in the C{socket} module.
@@ -126,11 +125,11 @@ _SPELLINGS: Final = {
 @dataclass(frozen=True, slots=True)
 class Platform:
     """
-    What one operating system offers for keepalive.
+    The keepalive options of one operating system.
 
     @ivar name: the system, as C{sys.platform} names it.
     @ivar options: the options to set, one by one.
-    @ivar ioctl: C{SIO_KEEPALIVE_VALS}, on a Windows without options for idle and interval.
+    @ivar ioctl: C{SIO_KEEPALIVE_VALS}, on a Windows version without options for idle and interval.
     """
 
     name: str
@@ -142,10 +141,10 @@ class Platform:
         """
         Look up the options.
 
-        @param names: the C{socket} module, or what stands for it.
+        @param names: the C{socket} module, or a stand-in for it.
         @param name: the system, as C{sys.platform} names it.
         """
-        # Each spelling starts with idle and interval, the two that the ioctl stands in for.
+        # Each list starts with idle and interval, the two fields that the ioctl sets.
         options = tuple(
             option._replace(number=getattr(names, option.name, option.number))
             for option in _SPELLINGS.get(name, _BY_NAME)
@@ -162,13 +161,14 @@ HERE: Final = Platform.of(socket, sys.platform)
 
 def realSocket(transport: object) -> socket.socket | None:
     """
-    Find the open socket under a transport: one of Twisted's TCP or UNIX transports, before and
-    after C{startTLS}, TLS over one, or any wrapper that keeps what it wraps in C{transport}.
+    Find the open socket under a transport: a TCP or UNIX transport of Twisted's, before or after
+    C{startTLS}, TLS over one, or any wrapper that has the layer below as C{transport}.
 
-    @return: the socket; L{None} if there is none, it is closed, or it is under over 16 wrappers.
+    @return: the socket; L{None} if there is none, it is closed, or it is under more than 16
+        wrappers.
     """
     layer: object = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         # Not getHandle(): over TLS, and on a TCP transport after startTLS, it is an OpenSSL object.
         found = getattr(layer, "socket", None)
         if isinstance(found, socket.socket):
@@ -179,16 +179,16 @@ def realSocket(transport: object) -> socket.socket | None:
 
 def applyKeepAlive(transport: object, keepAlive: KeepAlive, platform: Platform = HERE) -> Applied:
     """
-    Switch keepalive on for a transport's connection and say what came of it.
+    Switch keepalive on for a transport's connection, and report the result.
 
-    On a UNIX socket, or without a socket, this does nothing and the result says so.  Something that
-    the system cannot do, or refuses, does not keep the rest from being set: it is named in
+    On a UNIX socket, or without a socket, this does nothing, and the result says so.  If the system
+    lacks or refuses one setting, the others are still set.  The missing one is named in
     L{Applied.missing}, and logged once in a process.
 
     @param transport: any transport; see L{realSocket}.
-    @param keepAlive: what is asked for.
-    @param platform: the system to set it on, for tests.
-    @return: what the kernel holds afterwards.
+    @param keepAlive: the settings to apply.
+    @param platform: the system's options, for tests.
+    @return: the settings that the kernel holds afterwards.
     """
     sock = realSocket(transport)
     if sock is None:
@@ -221,7 +221,7 @@ def _apply(sock: socket.socket, keepAlive: KeepAlive, platform: Platform) -> App
 @lru_cache(maxsize=64)
 def _shared(applied: Applied) -> Applied:
     """
-    One for all links on which it is the same.
+    Return one object for all links with equal results, to save memory.
     """
     return applied
 
@@ -276,7 +276,7 @@ _warned: set[str] = set()
 
 def _warnOnce(reasons: Iterable[str]) -> None:
     for reason in reasons:
-        # A reason is made of settings and errno only, nothing from a peer, so this set stays small.
+        # A reason holds only settings and errno, no data of a peer, so this set stays small.
         if reason not in _warned:
             _warned.add(reason)
             _log.warn("Keepalive is not all that was asked for. {reason}", reason=reason)

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Twisted stacks protocols and transports: what is found above, below and between them.
+The stack of transports and protocols of a connection: finding a layer, and asking all of them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-_MAX_WRAPPERS = 16
+from .compat import bypassedConnection, bytesBufferedIn, bytesBufferedInTLS, protocolBehindEndpoint
+
+MAX_WRAPPERS = 16
 
 
 def findConnection(transport: object) -> tcp.Connection | None:
     """
-    The TCP or UNIX connection under a stack of wrappers.
+    Find the TCP or UNIX connection under a stack of wrappers.
 
-    @return: L{None} if there is none, or it is under more than 16 of them.
+    @return: L{None} if there is none, or it is under more than 16 wrappers.
     """
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if isinstance(layer, tcp.Connection):
             return layer
-        # Twisted's stand-in for a connection after startTLS forwards every name but its own.
-        layer = getattr(layer, "_connection", None) or getattr(layer, "transport", None)
+        # After startTLS the TLS layer's transport is a stand-in for the connection.
+        layer = bypassedConnection(layer) or getattr(layer, "transport", None)
     return None
 
 
@@ -51,13 +53,13 @@ _IN_MEMORY = (
 
 def isInMemory(transport: object) -> bool:
     """
-    Whether one of Twisted's transports for unit tests is under a stack of wrappers: no reactor ever
-    reads it.  Other transports without a connection, such as a process's, are not in memory.
+    Find out whether one of Twisted's transports for unit tests is under a stack of wrappers.  No
+    reactor reads those.  Others without a connection, such as a process's, are not in memory.
     """
-    # A module that is not loaded has made no transport.
+    # If its module is not loaded, there is no such transport.
     kinds = tuple(getattr(sys.modules.get(module), name, ()) for module, name in _IN_MEMORY)
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if isinstance(layer, kinds):
             return True
         layer = getattr(layer, "transport", None)
@@ -69,14 +71,14 @@ _FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListene
 
 def forwardInterfaces(transport: object, protocol: object) -> None:
     """
-    Have what stands between a transport and a protocol declare what the protocol provides.
+    Make the wrapper between a transport and a protocol declare the interfaces of the protocol.
 
-    The wrapper of Twisted's client endpoints forwards three optional interfaces, but declares the
-    last of them alone (C{directlyProvides} in a loop, L{twisted.internet.endpoints}), so that a
-    protocol that listens to its handshake would no longer be half-closeable.
+    The wrapper of Twisted's client endpoints forwards three optional interfaces, but declares only
+    the last of them (C{directlyProvides} in a loop, L{twisted.internet.endpoints}).  A protocol
+    that listens to its handshake would no longer be half-closeable.
     """
     between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
-    if getattr(between, "_wrappedProtocol", None) is protocol:
+    if protocolBehindEndpoint(between) is protocol:
         for interface in _FORWARDED:
             if interface.providedBy(protocol) and not interface.providedBy(between):
                 alsoProvides(between, interface)
@@ -84,20 +86,20 @@ def forwardInterfaces(transport: object, protocol: object) -> None:
 
 def isServerSide(connection: object) -> bool:
     """
-    Whether a port has accepted it.
+    Find out whether a port of this process has accepted the connection.
     """
     return isinstance(connection, tcp.Server)
 
 
 def isClosingLocally(transport: Any) -> bool:
     """
-    Whether this side has begun to close the connection.
+    Find out whether this side has begun to close the connection.
 
     After C{startTLS} the connection closes itself in answer to the peer's close_notify, so that
     only its TLS layer knows which side began.
     """
     if getattr(transport, "TLS", False):
-        # Where startTLS has put the layer's own methods, they outlive the loss of the connection.
+        # The TLS layer's methods, which startTLS puts on the connection, outlive its loss.
         shown = getattr(transport, "getPeerCertificate", None)
         transport = getattr(shown, "__self__", transport)
     return bool(getattr(transport, "disconnecting", False))
@@ -105,16 +107,15 @@ def isClosingLocally(transport: Any) -> bool:
 
 class Relay:
     """
-    Stands in for a protocol of which nothing else is to change.
+    Stands in for a protocol, and forwards everything that a subclass does not override.
 
-    @ivar protocol: that protocol.
+    @ivar protocol: the protocol.
     """
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
 
     def connectionLost(self, reason: Failure) -> None:
-        """See C{IProtocol}."""
         self.protocol.connectionLost(reason)
 
     def __getattr__(self, name: str) -> Any:
@@ -123,9 +124,9 @@ class Relay:
 
 class Buffering:
     """
-    A layer above the connection that keeps bytes back until there is room for them.
+    A layer above the connection that holds bytes until the connection has room for them.
 
-    @ivar waiting: how many.
+    @ivar waiting: the number of these bytes.
     """
 
     waiting = 0
@@ -133,8 +134,8 @@ class Buffering:
 
 def isReadingPaused(transport: object) -> bool:
     """
-    Find out whether reading is paused on a connection that does not remember it: one on a UNIX
-    socket.  The reactor lists all that it reads, so ask only when a peer is silent.
+    Find out whether reading is paused on a connection that does not record it: one on a UNIX
+    socket.  The reactor lists all its readers for this, so ask only when a peer is silent.
     """
     connection: Any = findConnection(transport)
     if connection is None or not connection.connected:
@@ -144,21 +145,21 @@ def isReadingPaused(transport: object) -> bool:
 
 def bytesBufferedBelow(transport: object) -> int:
     """
-    Bytes that wait in the connection under a transport; 0 if there is none.
+    Count the bytes that wait in the connection under a transport; 0 without a connection.
     """
     connection = findConnection(transport)
     if connection is None:
         return 0
-    return len(connection.dataBuffer) - connection.offset + connection._tempDataLen
+    return bytesBufferedIn(connection)
 
 
 def bytesBufferedAbove(transport: object) -> int:
     """
-    Bytes that wait in TLS and in other layers, above the connection.
+    Count the bytes that wait in TLS and other layers above the connection.
     """
     total = 0
     layer: Any = transport
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         if isinstance(layer, tcp.Connection):
             layer = layer.protocol if layer.TLS else None
         if isinstance(layer, Relay):
@@ -168,31 +169,22 @@ def bytesBufferedAbove(transport: object) -> int:
         if isinstance(layer, Buffering):
             total += layer.waiting
         if isinstance(layer, TLSMemoryBIOProtocol):
-            total += sum(map(len, layer._appSendBuffer)) + _aggregated(layer)
+            total += bytesBufferedInTLS(layer)
             if isinstance(getattr(layer, "transport", None), tcp.Connection):
                 break
         layer = getattr(layer, "transport", None)
     return total
 
 
-def _aggregated(layer: TLSMemoryBIOProtocol) -> int:
-    """
-    Bytes that TLS keeps until the end of the reactor's turn.  Twisted counts them; to add up
-    thousands of pongs for each further ping would make a flood of pings quadratic.
-    """
-    aggregator: Any = getattr(layer, "_aggregator", None)
-    left: int | None = getattr(aggregator, "_bufferLeft", None)
-    return 0 if left is None else aggregator.MAX_BUFFER_SIZE - left
-
-
 def abort(transport: Any) -> None:
     """
-    End a connection at once.  C{abortConnection} is not on C{ITransport}: the nearest layer that
-    has it is asked.  A process is killed, because one that hangs does not see that its pipes are
-    closed, and stays beside the next.  Anything else has to do with the polite close.
+    End a connection at once, by C{abortConnection} of the nearest layer that has it.
+
+    A process is killed, because a process that hangs does not notice that its pipes are closed, and
+    would run beside the next one.  Any other transport gets C{loseConnection}.
     """
     layer = transport
-    for _ in range(_MAX_WRAPPERS + 1):
+    for _ in range(MAX_WRAPPERS + 1):
         if layer is None:
             break
         aborting = getattr(layer, "abortConnection", None)
@@ -200,7 +192,7 @@ def abort(transport: Any) -> None:
             aborting()
             return
         if IProcessTransport.providedBy(layer):
-            # A program that runs as another user may not be killed.
+            # Killing a program of another user is not permitted.
             with suppress(ProcessExitedAlready, OSError):
                 layer.signalProcess("KILL")
             break

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{unreachable}: whether the kernel has a route to a peer.
+L{routeErrno}: whether the kernel has a route to a peer.
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ from typing import Any
 from .tcpinfo import pendingErrno
 
 
-def unreachable(connection: socket.socket) -> int:
+def routeErrno(connection: socket.socket) -> int:
     """
-    Ask our own kernel whether it knows of no way to the peer.  Nothing is sent.
+    Ask this host's kernel whether the peer is unreachable.  Nothing is sent.
 
-    An established connection is never told that its route has gone.  But the kernel remembers what
-    routers and neighbours said of it, as the pending error (C{sk_err_soft}, which C{SO_ERROR}
-    yields); and to connect a datagram socket is to ask the routing table.
+    The kernel does not report a lost route on an established connection.  But it keeps errors from
+    routers and neighbours as the pending error (C{sk_err_soft}, which C{SO_ERROR} returns).  And
+    connecting a datagram socket looks the address up in the routing table.
 
-    @return: an error number, as in the C{errno} module; 0 if there is a way, for all it knows.
+    @return: an error number, as in the C{errno} module; 0 if the kernel knows of no obstacle.
     """
     pending = pendingErrno(connection)
     if pending:
         return pending
     try:
-        here, there = connection.getsockname(), connection.getpeername()
-        with socket.socket(connection.family, socket.SOCK_DGRAM) as asking:
-            if not _sameRoutingTable(asking, connection):
+        local, peer = connection.getsockname(), connection.getpeername()
+        with socket.socket(connection.family, socket.SOCK_DGRAM) as probe:
+            if not _sameRoutingTable(probe, connection):
                 return 0
-            return _bound(asking, here) or _connected(asking, there)
+            return _bindErrno(probe, local) or _connectErrno(probe, peer)
     except OSError:
         return 0
 
 
-def _bound(asking: socket.socket, here: tuple[Any, ...]) -> int:
+def _bindErrno(probe: socket.socket, local: tuple[Any, ...]) -> int:
     try:
-        # The port is not ours to share; a link-local address needs its scope.
-        asking.bind((here[0], 0, *here[2:]))
+        # Port 0, because the connection's own port is in use.  A link-local address needs its
+        # scope.
+        probe.bind((local[0], 0, *local[2:]))
     except OSError as error:
         return EADDRNOTAVAIL if error.errno == EADDRNOTAVAIL else 0
     return 0
 
 
-def _connected(asking: socket.socket, there: tuple[Any, ...]) -> int:
+def _connectErrno(probe: socket.socket, peer: tuple[Any, ...]) -> int:
     try:
-        asking.connect(there)
+        probe.connect(peer)
     except OSError as error:
         return error.errno or 0
     return 0
@@ -59,18 +60,20 @@ _ROUTING = [
     for name, size in (("SO_MARK", 4), ("SO_BINDTODEVICE", 16))
     if (option := getattr(socket, name, None)) is not None
 ]
-"""What has the kernel look into another routing table, socket(7), and the size of its value."""
+"""The options that select another routing table, socket(7), and the size of their values."""
 
 
-def _sameRoutingTable(asking: socket.socket, connection: socket.socket) -> bool:
+def _sameRoutingTable(probe: socket.socket, connection: socket.socket) -> bool:
     """
-    @return: whether both ask the same table.
+    Copy the connection's routing options to a probing socket.
+
+    @return: whether both now use the same routing table.
     """
     for option, size in _ROUTING:
         value = connection.getsockopt(socket.SOL_SOCKET, option, size)
         if value.strip(b"\0"):
             try:
-                asking.setsockopt(socket.SOL_SOCKET, option, value)
+                probe.setsockopt(socket.SOL_SOCKET, option, value)
             except OSError:
                 return False
     return True

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What the kernel tells of a connection: C{TCP_INFO} and its send queue.
+The kernel's state of a connection: C{TCP_INFO} and the send queue.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..core.evidence import Evidence, VerdictBatch
 
 def hasUnreadBytes(connection: Any) -> bool:
     """
-    Whether bytes have come that have not been read.  The peer's FIN is none.
+    Find out whether received bytes wait to be read.  The peer's FIN does not count.
     """
     try:
         return bool(connection.socket.recv(1, socket.MSG_PEEK))
@@ -25,14 +25,12 @@ def hasUnreadBytes(connection: Any) -> bool:
         return False
 
 
-# The kernel's knowledge.
-
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform.startswith("linux") else None
 
-# struct tcp_info as of Linux 2.6, which every later kernel only adds to: eight bytes, of which the
-# third counts retransmits and the fourth probes, then 32-bit numbers.
+# struct tcp_info of Linux 2.6; later kernels only append to it.  Eight bytes, of which the third
+# counts retransmits and the fourth probes, then 32-bit numbers.
 _INFO = struct.Struct("=8B24I")
-# Linux 5.4 added the peer's window, at this place.
+# Linux 5.4 added the peer's window at this offset.
 _WINDOW = struct.Struct("=I")
 _WINDOW_AT = 228
 _RETRANSMITS, _PROBES = 2, 3
@@ -48,7 +46,7 @@ except ImportError:  # Windows has neither.
 
     def sendQueueSize(connection: socket.socket) -> int | None:
         """
-        Return L{None}: this system does not tell.
+        Return L{None}, because this system does not report its send queue.
         """
         return None
 
@@ -56,10 +54,10 @@ else:
 
     def sendQueueSize(connection: socket.socket) -> int | None:
         """
-        Bytes in the kernel's send queue, tcp(7): SIOCOUTQ.
+        Return the number of bytes in the kernel's send queue, tcp(7): SIOCOUTQ.
         """
         try:
-            # Into room of ours, for to have it made from bytes takes twice as long.
+            # A bytearray, because ioctl with an immutable buffer takes twice as long.
             number = bytearray(4)
             ioctl(connection, TIOCOUTQ, number)
             return int.from_bytes(number, sys.byteorder)
@@ -80,7 +78,7 @@ def pendingErrno(connection: socket.socket) -> int:
 
 def _info(connection: socket.socket) -> bytes:
     """
-    C{struct tcp_info}, as much of it as this kernel fills; nothing where there is no such call.
+    Return C{struct tcp_info} as far as this kernel fills it; no bytes on other systems.
     """
     if _TCP_INFO is None:
         return b""
@@ -92,9 +90,9 @@ def _info(connection: socket.socket) -> bytes:
 
 def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) -> Evidence | None:
     """
-    What the kernel knows of a connection now.
+    Read the kernel's current state of a connection.
 
-    @return: L{None} where it does not say.
+    @return: L{None} on systems that do not report it.
     """
     raw = _info(connection)
     if len(raw) < _INFO.size:

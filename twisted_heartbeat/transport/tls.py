@@ -15,14 +15,15 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import alsoProvides
 
 from ..logs import SafeLogger
-from .layers import _MAX_WRAPPERS, forwardInterfaces
+from .compat import flushTLS, isHandshakeDone, isTLSAborted, tlsConnectionOf, verifyResultOf
+from .layers import MAX_WRAPPERS, forwardInterfaces
 
 _log = SafeLogger()
 
 
 def forwardHandshake(transport: object, protocol: object) -> None:
     """
-    Have the layers between TLS and a protocol tell the protocol that the handshake is complete.
+    Make the layers between TLS and a protocol report the end of the handshake to the protocol.
 
     L{twisted.protocols.policies.ProtocolWrapper} and its subclasses do not, so that a link above
     them would wait for its handshake for ever.
@@ -30,18 +31,18 @@ def forwardHandshake(transport: object, protocol: object) -> None:
     @param protocol: provides C{IHandshakeListener}.
     """
     above, layer = protocol, transport
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         if layer is None or isinstance(layer, TLSMemoryBIOProtocol | tcp.Connection):
             break
         if not IHandshakeListener.providedBy(layer):
-            _tellOfHandshake(layer, above)
+            _forwardFrom(layer, above)
         above, layer = layer, getattr(layer, "transport", None)
     forwardInterfaces(_tlsLayer(layer), above)
 
 
-def _tellOfHandshake(layer: Any, above: Any) -> None:
+def _forwardFrom(layer: Any, above: Any) -> None:
     def handshakeCompleted() -> None:
-        # It refers to the layer, and the layer to it.
+        # Otherwise the layer and this function refer to each other.
         layer.__dict__.pop("handshakeCompleted", None)
         above.handshakeCompleted()
 
@@ -54,76 +55,64 @@ def _tellOfHandshake(layer: Any, above: Any) -> None:
 
 def usesTLS(transport: object) -> bool:
     """
-    Whether a transport speaks TLS.
+    Find out whether a transport uses TLS.
     """
     return isinstance(transport, TLSMemoryBIOProtocol) or ISSLTransport.providedBy(transport)
 
 
 def handshakeDone(transport: object) -> bool:
     """
-    Whether there is no TLS handshake to wait for.
+    Find out whether a transport has no TLS handshake to wait for.
     """
-    return getattr(_tlsLayer(transport), "_handshakeDone", True)
+    return isHandshakeDone(_tlsLayer(transport))
 
 
 def handshakeRejected(transport: object) -> bool:
     """
-    Whether the peer's certificate has been refused.  Twisted before 24.7 says that the handshake
-    is complete all the same.
+    Find out whether this side has rejected the peer's certificate.  Twisted before 24.7 reports the
+    handshake as complete nevertheless.
     """
-    return getattr(_tlsLayer(transport), "_aborted", False)
+    return isTLSAborted(_tlsLayer(transport))
 
 
 def flushHandshakeBuffer(transport: object) -> None:
     """
-    Send what was written before the TLS handshake was complete.  Twisted does it after it has told
-    the protocol, and lets what that writes there overtake it, if it is enough
-    (L{twisted.protocols.tls}).
+    Send what was written before the TLS handshake was complete, before the protocol writes more.
     """
-    layer: Any = _tlsLayer(transport)
-    if getattr(layer, "_appSendBuffer", None):
-        layer._unbufferPendingWrites()
+    flushTLS(_tlsLayer(transport))
 
 
-_NOT_SAID = (0, 1)
-"""X509_V_OK; and X509_V_ERR_UNSPECIFIED, where it was not OpenSSL that refused it."""
+_NO_REJECTION = (0, 1)
+"""X509_V_OK; and X509_V_ERR_UNSPECIFIED, where something other than OpenSSL rejected it."""
 
 
 def certificateRefused(transport: object) -> str:
     """
-    Why OpenSSL refused the peer's certificate, in words; nothing if it did not, or is not asked.
-
-    Source: SSL_get_verify_result(3ssl).  pyOpenSSL has no public name for it.
+    Return OpenSSL's reason for rejecting the peer's certificate; C{""} if it did not reject it, or
+    was not asked.
     """
-    connection = getattr(_tlsLayer(transport), "_tlsConnection", None)
+    connection = tlsConnectionOf(_tlsLayer(transport))
     if connection is None:
         return ""
-    try:
-        from OpenSSL._util import ffi, lib
-
-        code = lib.SSL_get_verify_result(connection._ssl)
-        words = lib.X509_verify_cert_error_string(code)
-        return "" if code in _NOT_SAID else str(ffi.string(words).decode())
-    except (ImportError, AttributeError, TypeError):
-        # The transport may be a mock.
-        return ""
+    code, words = verifyResultOf(connection)
+    return "" if code in _NO_REJECTION else words
 
 
 def certificateOf(transport: object) -> Any:
     """
-    The certificate that the peer has shown, as an C{OpenSSL.crypto.X509}; L{None} if it was not
-    asked for one, there is no TLS, or it is over.
+    Return the peer's certificate, as an C{OpenSSL.crypto.X509}; L{None} if the peer was not asked
+    for one, there is no TLS, or it has ended.
     """
     layer = _tlsLayer(transport)
-    shown = getattr(layer, "getPeerCertificate", None)
-    over = getattr(layer, "_tlsConnection", shown) is None
-    return None if shown is None or over else shown()
+    getCertificate = getattr(layer, "getPeerCertificate", None)
+    hasEnded = tlsConnectionOf(layer, default=getCertificate) is None
+    return None if getCertificate is None or hasEnded else getCertificate()
 
 
 def publicKeyOf(certificate: Any) -> bytes:
     """
-    What identifies the holder of a certificate: its public key (C{SubjectPublicKeyInfo}, RFC 5280,
-    DER).  That the peer has the private one, its handshake has proven.
+    Return the public key of a certificate, which identifies its holder: C{SubjectPublicKeyInfo},
+    RFC 5280, DER.  The handshake has proven that the peer has the private key.
     """
     from OpenSSL.crypto import FILETYPE_ASN1, dump_publickey
 
@@ -132,6 +121,6 @@ def publicKeyOf(certificate: Any) -> bytes:
 
 def _tlsLayer(transport: object) -> object:
     if isinstance(transport, tcp.Connection):
-        # After startTLS; until it is lost.
+        # After startTLS the connection's protocol is the TLS layer, until the connection is lost.
         return getattr(transport, "protocol", None)
     return transport

@@ -2,9 +2,9 @@
 # See LICENSE for details.
 
 """
-The clients for C{storm.py}, all of one kind, on one reactor: each keeps one idle connection.
+The clients of C{storm.py}, all of one kind, on one reactor: each keeps one idle connection.
 
-Run by C{storm.py}, as C{python benchmarks/customers.py KIND}.
+Run by C{storm.py}, as C{python benchmarks/stormclients.py KIND}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Any
 
 from broker import HOST
-from child import obey
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -28,6 +27,7 @@ from twisted.internet.protocol import (
     ReconnectingClientFactory,
     connectionDone,
 )
+from workerprocess import serveCommands
 from zope.interface import implementer
 
 # What is measured is the checkout that this lies in, installed or not.
@@ -36,28 +36,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from twisted_heartbeat import Heartbeat, HeartbeatClientService  # noqa: E402
 
 A_TENTH = 0.1
-"""Seconds between two lots of clients that are started."""
+"""Seconds between two batches of clients that are started."""
 
 
-class Customer(Protocol):
+class StormClient(Protocol):
     """
     An idle connection.
     """
 
-    customers: Customers
+    clients: StormClients
 
     def connectionMade(self) -> None:
         """
-        It believes that it is connected.
+        Record that this client believes it is connected.
         """
         self.port = self.transport.getHost().port
-        self.customers.up.add(self)
+        self.clients.up.add(self)
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """
-        It knows that it is not.
+        Record that this client knows it is not connected.
         """
-        self.customers.up.discard(self)
+        self.clients.up.discard(self)
 
 
 @implementer(IStreamClientEndpoint)
@@ -71,30 +71,27 @@ class Counted:
         self._attempts = attempts
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        """
-        See C{IStreamClientEndpoint}.
-        """
         self._attempts.append(monotonic())
         return self._endpoint.connect(factory)
 
 
-class Customers:
+class StormClients:
     """
-    All of one kind.
+    All clients of one kind.
 
-    @ivar up: those that believe that they are connected.
-    @ivar attempts: when each attempt to connect was made.
+    @ivar up: the clients that believe they are connected.
+    @ivar attempts: the instant of each attempt to connect.
     """
 
     def __init__(self, kind: str) -> None:
         self._start: Callable[[int], None] = KINDS[kind].__get__(self)
-        self.up: set[Customer] = set()
+        self.up: set[StormClient] = set()
         self.attempts: list[float] = []
         self._kept: list[Any] = []
 
     def begin(self, port: int, count: int, rate: int) -> None:
         """
-        Start so many, at so many a second.
+        Start a number of clients, at a rate per second.
         """
         from twisted.internet import reactor
 
@@ -106,8 +103,8 @@ class Customers:
 
     def settle(self) -> None:
         """
-        All are connected.  Let the collector not go through a whole fleet in the midst of a storm:
-        a process of so many clients is the benchmark's, and nobody else's.
+        All clients are connected.  Exempt them from garbage collection: only the benchmark has so
+        many clients in one process, and collecting them would delay the storm.
         """
         gc.collect()
         gc.freeze()
@@ -115,34 +112,34 @@ class Customers:
 
     def believing(self) -> list[int]:
         """
-        The ports of those who believe that they are connected.
+        The ports of the clients that believe they are connected.
         """
         return [customer.port for customer in self.up]
 
     def tried(self) -> list[float]:
         """
-        When each attempt was made since the last time that this was asked.
+        The instants of the attempts since the last call.
         """
         tried, self.attempts[:] = self.attempts.copy(), []
         return tried
 
-    # How each kind begins.
+    # How a client of each kind starts.
 
     def ours(self, port: int) -> None:
         """
-        A protocol that knows nothing, and C{ping=}.
+        An ordinary protocol, with C{ping=}.
         """
         self._serve(HeartbeatClientService, port, heartbeat=Heartbeat.within(8), ping=ask)
 
     def twistedService(self, port: int) -> None:
         """
-        Twisted's, by its defaults.
+        Twisted's, with its default settings.
         """
         self._serve(ClientService, port)
 
     def twistedFactory(self, port: int) -> None:
         """
-        Twisted's, by its defaults.
+        Twisted's, with its default settings.
         """
         from twisted.internet import reactor
 
@@ -161,59 +158,53 @@ class Customers:
         service.startService()
         self._kept.append(service)
 
-    def _protocol(self) -> type[Customer]:
+    def _protocol(self) -> type[StormClient]:
         if self._ofThese is None:
-            self._ofThese = type("Customer", (Customer,), {"customers": self})
+            self._ofThese = type("StormClient", (StormClient,), {"clients": self})
         return self._ofThese
 
-    _ofThese: type[Customer] | None = None
+    _ofThese: type[StormClient] | None = None
 
 
 class Reconnecting(ReconnectingClientFactory):
     """
-    As its manual has it used: the delay is reset when a connection is made.
+    Used as in Twisted's manual: the delay is reset when a connection is made.
 
-    @ivar attempts: where to note each.
+    @ivar attempts: the list that each attempt is appended to.
     """
 
     noisy = False
     attempts: list[float]
 
     def startedConnecting(self, connector: Any) -> None:
-        """
-        See C{ClientFactory}.
-        """
         self.attempts.append(monotonic())
 
     def buildProtocol(self, addr: Any) -> Any:
-        """
-        See C{IProtocolFactory}.
-        """
         self.resetDelay()
         return super().buildProtocol(addr)
 
 
 def ask(protocol: Any) -> None:
     """
-    Make the broker speak.
+    Ping: make the broker send a byte.
     """
     protocol.transport.write(b"?")
 
 
 KINDS = {
-    "twisted_heartbeat": Customers.ours,
-    "ClientService": Customers.twistedService,
-    "ReconnectingClientFactory": Customers.twistedFactory,
+    "twisted_heartbeat": StormClients.ours,
+    "ClientService": StormClients.twistedService,
+    "ReconnectingClientFactory": StormClients.twistedFactory,
 }
 
 
 if __name__ == "__main__":
-    customers = Customers(sys.argv[1])
-    obey(
+    clients = StormClients(sys.argv[1])
+    serveCommands(
         {
-            "begin": customers.begin,
-            "settle": customers.settle,
-            "believing": customers.believing,
-            "tried": customers.tried,
+            "begin": clients.begin,
+            "settle": clients.settle,
+            "believing": clients.believing,
+            "tried": clients.tried,
         }
     )

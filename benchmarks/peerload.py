@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-L{Crowd}: thousands of peers of the built-in protocol in one process, on raw sockets, so that a
-server is what is measured.
+L{PeerLoad}: thousands of peers of the built-in protocol in one process, on raw sockets, so that
+the server dominates what is measured.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from twisted_heartbeat.core import wire
 HOST = "127.0.0.1"
 
 SPARE = 200
-"""Descriptors that a process needs for itself."""
+"""The number of descriptors that a process needs for itself."""
 
 AHEAD = 1000
-"""So many connects may wait to be accepted: more would overflow the queue, and that is a storm."""
+"""Connections that may wait to be accepted; more would overflow the server's accept queue."""
 
-UNHEARD = 5.0
-"""Seconds after which a connection on which the server has not said hello is tried anew."""
+HELLO_TIMEOUT = 5.0
+"""Seconds after which a connection without the server's hello is replaced."""
 
 SLOWEST = 60.0
-"""Seconds in which all must be connected."""
+"""Seconds in which all peers must be connected."""
 
 NEVER_LINGER = struct.pack("ii", 1, 0)
 
@@ -39,7 +39,9 @@ PONG = wire.encodePong(0)
 
 def most(wanted: int) -> int:
     """
-    @return: C{wanted} connections, or as many as this process may have descriptors.
+    Raise this process's limit of descriptors.
+
+    @return: C{wanted}, or the number of connections that the limit allows.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -48,17 +50,19 @@ def most(wanted: int) -> int:
 
 def pongOf(data: bytes) -> bytes:
     """
-    The answer to what came, where that is a ping and nothing else: its token, echoed.
+    The pong for received data, if the data is one ping and nothing else; otherwise no bytes.
     """
     if len(data) == len(PING) and data[:2] == PING[:2]:
         return PONG[:4] + data[4:8] + PONG[8:]
     return b""
 
 
-class Crowd:
+class PeerLoad:
     """
-    @ivar answered: how many pings have been.
-    @ivar lost: how many connections the server has closed.
+    Peers that answer every ping of one server.
+
+    @ivar answered: the number of answered pings.
+    @ivar lost: the number of connections that the server has closed.
     """
 
     def __init__(self, port: int) -> None:
@@ -67,23 +71,24 @@ class Crowd:
         self._sockets: dict[int, socket.socket] = {}
         self._silent: list[socket.socket] = []
         self._sentAt: dict[int, float] = {}
-        self._unheard: dict[int, float] = {}
+        self._awaitingHello: dict[int, float] = {}
         self.answered = 0
         self.lost = 0
 
     def connect(self, count: int, accepted: Callable[[], int]) -> float:
         """
-        Connect so many, as fast as they are accepted, answering meanwhile.
+        Connect peers as fast as the server accepts them, answering meanwhile.
 
-        @param accepted: asks the server how many it has.
-        @return: seconds until all were.
+        @param count: the number of peers.
+        @param accepted: asks the server how many peers it has.
+        @return: seconds until all were accepted.
         """
         began = monotonic()
         have = 0
         while have < count:
             if monotonic() - began > SLOWEST:
                 raise SystemExit(f"only {have} of {count} were accepted in {SLOWEST:g} s")
-            self._giveUpUnheard(monotonic() - UNHEARD)
+            self._dropUnaccepted(monotonic() - HELLO_TIMEOUT)
             for _ in range(min(count, have + AHEAD) - len(self._sockets)):
                 self._open()
             self.serve(0.005)
@@ -92,18 +97,18 @@ class Crowd:
 
     def serve(self, seconds: float) -> None:
         """
-        Answer for so long.
+        Answer for a number of seconds.
         """
         deadline = monotonic() + seconds
         while (left := deadline - monotonic()) > 0:
             for number, _ in self._poller.poll(left, 4096):
                 self._read(number)
 
-    def hush(self, count: int) -> dict[int, float]:
+    def silence(self, count: int) -> dict[int, float]:
         """
-        So many of them neither read nor answer any more.
+        Make some peers stop reading and answering.
 
-        @return: when each has sent its last byte, by its port.
+        @return: when each of them sent its last byte, by its port.
         """
         sentAt = {}
         for number in list(self._sockets)[:: len(self._sockets) // count][:count]:
@@ -115,24 +120,24 @@ class Crowd:
 
     def leave(self) -> None:
         """
-        All are gone at once, and nothing of them is left in TIME_WAIT.
+        Reset all connections at once, so that none is left in TIME_WAIT.
         """
         for one in [*self._sockets.values(), *self._silent]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NEVER_LINGER)
             one.close()
         self._sockets.clear()
         self._silent.clear()
-        self._unheard.clear()
+        self._awaitingHello.clear()
 
-    def _giveUpUnheard(self, before: float) -> None:
+    def _dropUnaccepted(self, before: float) -> None:
         """
-        Whom the server has never accepted waits in vain.
+        Replace connections that the server has not accepted in time.
         """
-        for number in [number for number, at in self._unheard.items() if at < before]:
+        for number in [number for number, at in self._awaitingHello.items() if at < before]:
             self._forget(number)
 
     def _forget(self, number: int) -> None:
-        self._unheard.pop(number, None)
+        self._awaitingHello.pop(number, None)
         self._poller.unregister(number)
         self._sockets.pop(number).close()
 
@@ -140,9 +145,9 @@ class Crowd:
         one = socket.create_connection(self._to, timeout=SLOWEST)
         one.setblocking(False)
         number = one.fileno()
-        # Each its own name: a server has one peer of a name.
+        # Each peer has its own name, because a server has one peer of a name.
         one.send(wire.encode(wire.Hello(f"peer {one.getsockname()[1]}")))
-        self._sentAt[number] = self._unheard[number] = monotonic()
+        self._sentAt[number] = self._awaitingHello[number] = monotonic()
         self._sockets[number] = one
         self._poller.register(one, select.EPOLLIN)
 
@@ -156,7 +161,7 @@ class Crowd:
             self.lost += 1
             self._forget(number)
             return
-        self._unheard.pop(number, None)
+        self._awaitingHello.pop(number, None)
         answer = pongOf(data)
         if answer:
             one.send(answer)

@@ -2,15 +2,16 @@
 # See LICENSE for details.
 
 """
-The servers that C{heartbeat.py} and C{footprint.py} compare.  Each pings whoever connects, once a
-second where nothing else is asked for, and hears the answers; each runs in a process of its own and
-prints the port that it listens on.
+The servers that C{heartbeat.py} and C{footprint.py} compare.
 
-Those that keep one timer for all their links keep them in slots, as the pulse does, so that the
-pings of all contestants are spread over the second as the connections were.
+Each server pings its peers, by default once a second, and reads the answers.  Each runs in a
+process of its own and prints the port that it listens on.
 
-Run by these, as C{python benchmarks/contestants.py NAME}; those that take an interval and a timeout
-have them after the name, in seconds.
+A server with one timer for all links keeps the links in slots, as a timer wheel does.  So the pings
+of every contestant are spread over the second as the connections were.
+
+Both benchmarks run it as C{python benchmarks/heartbeatservers.py NAME}.  Servers with an interval
+and a timeout take them after the name, in seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PING = struct.Struct("!BBHII").pack(1, 2, 0, 1, 0)
 
 class Wheel:
     """
-    Who is pinged when: each once a second.
+    The links by the instant of their ping, once a second.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ class Wheel:
 
     def due(self) -> list[Any]:
         """
-        Those whose time has come since the last call.
+        The links that have become due since the last call.
         """
         now = int(monotonic() * PER_SECOND)
         passed = range(self._at, now)
@@ -63,7 +64,7 @@ class Wheel:
 
 def listening() -> socket.socket:
     """
-    A socket on a free port, whose number is told.
+    Listen on a free port, and print its number.
     """
     port = socket.create_server((HOST, 0), backlog=BACKLOG)
     tell(port.getsockname()[1])
@@ -72,14 +73,14 @@ def listening() -> socket.socket:
 
 def tell(number: int) -> None:
     """
-    Tell who waits for it.
+    Print a number for the waiting benchmark.
     """
     print(number, flush=True)
 
 
 def epollFloor() -> None:
     """
-    As little as Python can do.
+    The floor: a raw epoll loop, as little as Python can do.
     """
     port = listening()
     port.setblocking(False)
@@ -109,15 +110,15 @@ def epollFloor() -> None:
 
 def runTwisted(start: Callable[[Any], object]) -> None:
     """
-    Run the reactor, logging to nobody as a quiet service does.
+    Run the reactor without logging, as a quiet service does.
 
-    @param start: what to do with it before.
+    @param start: called with the reactor before it runs.
     """
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
     running: Any = reactor
-    # Until somebody listens, Twisted keeps 65,536 events.
+    # Until there is a log observer, Twisted keeps 65,536 events.
     globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
     start(running)
     running.run()
@@ -125,7 +126,7 @@ def runTwisted(start: Callable[[Any], object]) -> None:
 
 def serveTwisted(factory: Any) -> None:
     """
-    Listen and run.
+    Listen, and run the reactor.
     """
 
     def start(reactor: Any) -> None:
@@ -137,7 +138,7 @@ def serveTwisted(factory: Any) -> None:
 
 def bareTwisted(direct: bool = False) -> None:
     """
-    One loop for all, writing through the transports, and nothing that could end a link.
+    One loop for all links, writing through the transports, without any timeout.
 
     @param direct: write straight to the sockets.
     """
@@ -166,7 +167,7 @@ def bareTwisted(direct: bool = False) -> None:
 
 def silentTwisted() -> None:
     """
-    No pings at all: what the memory of a link is compared with.
+    No pings at all: the base that the memory of a link is compared with.
     """
     from twisted.internet.protocol import Factory, Protocol
 
@@ -221,7 +222,7 @@ def timed(interval: float, timeout: float) -> Any:
 
 def timeoutMixin(interval: float = 1, timeout: float = 9) -> None:
     """
-    That, for each who connects.
+    The idiom of L{timed}, for each connection.
     """
     from twisted.internet.protocol import Factory
 
@@ -295,7 +296,7 @@ def autobahnPing(interval: float = 1, timeout: float = 9) -> None:
 
 async def serveAsyncio() -> None:
     """
-    One loop for all, writing through the transports.
+    One loop for all links, writing through the transports.
     """
     loop = asyncio.get_running_loop()
     wheel = Wheel()
@@ -324,7 +325,7 @@ def onAsyncio() -> None:
 
 def onUvloop() -> None:
     """
-    The same on uvloop.
+    The same server on uvloop.
     """
     import uvloop
 
@@ -358,7 +359,7 @@ def websocketsPing(interval: float = 1, timeout: float = 9) -> None:
     asyncio.run(run())
 
 
-CONTESTANTS: dict[str, Callable[..., None]] = {
+SERVERS: dict[str, Callable[..., None]] = {
     "epoll": epollFloor,
     "silent": silentTwisted,
     "bare": bareTwisted,
@@ -375,4 +376,4 @@ CONTESTANTS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    CONTESTANTS[sys.argv[1]](*map(float, sys.argv[2:]))
+    SERVERS[sys.argv[1]](*map(float, sys.argv[2:]))

@@ -2,10 +2,9 @@
 # See LICENSE for details.
 
 """
-A server that watches whoever connects, for C{verdicts.py} and C{scale.py}, and what becomes of
-them.
+The server of C{verdicts.py} and C{scale.py}: it watches its peers, and reports their ends.
 
-Run by them, as C{python benchmarks/watch.py INTERVAL TIMEOUT}.
+They run it as C{python benchmarks/watchserver.py INTERVAL TIMEOUT}.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
-from child import obey
-from crowd import HOST, most
+from peerload import HOST, most
+from workerprocess import serveCommands
 
 # What is measured is the checkout that this lies in, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,25 +32,22 @@ BACKLOG = 4096
 
 class Ends(LinkHooks):
     """
-    Keeps the ends of links.
+    Records the ends of links.
 
-    @ivar told: for each the peer's port, when the hook was called, for how long the peer had been
-        silent at the verdict, and the cause's name.
+    @ivar told: for each end the peer's port, the instant of the hook, the peer's silence in seconds
+        at the verdict, and the cause's name.
     """
 
     def __init__(self) -> None:
         self.told: list[tuple[int, float, float, str]] = []
 
     def disconnected(self, link: Any, cause: Any) -> None:
-        """
-        See L{LinkHooks}.
-        """
         self.told.append((link.peer.port, monotonic(), link.silence, type(cause).__name__))
 
 
 class Server:
     """
-    What can be asked for.
+    The commands.
     """
 
     def __init__(self, heartbeat: Heartbeat) -> None:
@@ -62,6 +58,8 @@ class Server:
 
     def listen(self) -> int:
         """
+        Listen.
+
         @return: the port.
         """
         from twisted.internet import reactor
@@ -72,21 +70,20 @@ class Server:
 
     def count(self) -> int:
         """
-        How many peers it watches.
+        The number of watched peers.
         """
         return len(self._factory.peers)
 
     def ended(self) -> list[tuple[int, float, float, str]]:
         """
-        The ends since the last time that this was asked.
+        The ends since the last call.
         """
         told, self._ends.told = self._ends.told, []
         return told
 
     def paused(self) -> float:
         """
-        The longest that Python's collector has held everything up since this was last asked, in
-        seconds.
+        The longest pause by Python's garbage collector since the last call, in seconds.
         """
         paused, self._paused = self._paused, 0.0
         return paused
@@ -99,13 +96,13 @@ class Server:
 
     def spent(self) -> float:
         """
-        Seconds of processor time so far.
+        The processor time so far, in seconds.
         """
         return process_time()
 
     def memory(self) -> int:
         """
-        Bytes of the pages that are this process's own, proc_pid_smaps(5).
+        The private memory of this process in bytes, proc_pid_smaps(5).
         """
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
@@ -115,4 +112,4 @@ if __name__ == "__main__":
     interval, timeout = map(float, sys.argv[1:])
     server = Server(Heartbeat(interval=interval, timeout=timeout))
     names = ["listen", "count", "ended", "paused", "spent", "memory"]
-    obey({name: getattr(server, name) for name in names})
+    serveCommands({name: getattr(server, name) for name in names})

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-One socket of a proxied connection.
+L{ProxySide}: one socket of a proxied connection.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .pipe import Ending, Pipe
+from .pipe import Pipe, StreamEnd
 
 
 @implementer(IHalfCloseableProtocol)
-class End(Protocol):
+class ProxySide(Protocol):
     """
     One socket of a proxied connection. It closes once it has both read and sent a FIN.
 
-    Until it is connected it can only be aborted, and told whether to read: a pipe delivers nothing
-    before its consumer has asked for something.
+    Before it is connected it only accepts L{abort} and L{setReading}: a pipe delivers nothing
+    until its consumer has asked for data.
 
-    @ivar incoming: what brings it bytes.
-    @ivar outgoing: what takes its bytes.
-    @ivar gone: whether it is lost, or will never be connected.
+    @ivar incoming: the pipe that delivers bytes to this socket.
+    @ivar outgoing: the pipe that takes the bytes received here.
+    @ivar gone: whether this socket is lost, or will never be connected.
     """
 
     incoming: Pipe
@@ -39,7 +39,7 @@ class End(Protocol):
     def __init__(self, made: Callable[[], None], lost: Callable[[], None]) -> None:
         self._made = made
         self._lost = lost
-        # The transport, once there is one. No one interface of Twisted's has all it is asked for.
+        # The transport, once connected. No single interface of Twisted has all methods used here.
         self._stream: Any = None
         self._reading = True
         self._finRead = False
@@ -48,7 +48,7 @@ class End(Protocol):
 
     def connectionMade(self) -> None:
         self._stream = self.transport
-        # A UNIX socket, which a target may be, knows no Nagle.
+        # A target may be a UNIX socket, which has no TCP_NODELAY.
         if isinstance(self._stream.getHost(), IPv4Address | IPv6Address):
             self._stream.setTcpNoDelay(True)
         if not self._reading:
@@ -61,7 +61,7 @@ class End(Protocol):
 
     def readConnectionLost(self) -> None:
         self._finRead = True
-        self.outgoing.receive(Ending.FIN)
+        self.outgoing.receive(StreamEnd.FIN)
         self._closeIfDone()
 
     def writeConnectionLost(self) -> None:
@@ -70,16 +70,16 @@ class End(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.gone = True
         if isinstance(reason.value, ConnectionDone):
-            # A transport without half-close, such as TLS, tells of a FIN only here.
+            # A transport without half-close, such as TLS, reports a FIN only here.
             if not self._finRead:
-                self.outgoing.receive(Ending.FIN)
+                self.outgoing.receive(StreamEnd.FIN)
         elif not isinstance(reason.value, ConnectionAborted):
-            self.outgoing.receive(Ending.RST)
+            self.outgoing.receive(StreamEnd.RST)
         self.incoming.resumeProducing()
         self._lost()
 
     def setReading(self, reading: bool) -> None:
-        """Read on, or stop reading."""
+        """Resume or pause reading."""
         changed, self._reading = reading != self._reading, reading
         if changed and self._stream is not None and not self.gone:
             if reading:
@@ -94,13 +94,13 @@ class End(Protocol):
         """Send FIN."""
         if not self._finSent:
             self._finSent = True
-            # A transport never comes to its FIN while it has a pull producer.
+            # A transport with a pull producer never sends its FIN.
             self._stream.unregisterProducer()
             self._stream.loseWriteConnection()
             self._closeIfDone()
 
     def close(self) -> None:
-        """Send FIN, and read no more."""
+        """Send FIN, and stop reading."""
         self._stream.unregisterProducer()
         self._stream.loseConnection()
 

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Where a proxy's connections come in.
+L{ProxyPort}: the listening port of a proxy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
 
-class Door:
+class ProxyPort:
     """A listening port that can refuse, and open again on the same number."""
 
     def __init__(self, reactor: Any, factory: Factory, interface: str, port: int) -> None:
@@ -78,9 +78,9 @@ class Door:
             yield maybeDeferred(listening.stopListening)
 
     def _reserve(self) -> None:
-        # Bound but not listening, so the kernel refuses. Were the number left free, another program
-        # could take it, and a client that retries could even be given it as its own and connect to
-        # itself.
+        # Bound but not listening, so the kernel refuses. If the number were left free, another
+        # program could take it. A client that retries could even get it as its own port, and
+        # connect to itself.
         family = socket.AF_INET6 if isIPv6Address(self._interface) else socket.AF_INET
         self._reserved = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Child}: a process of a benchmark's own, which is asked, and answers, in lines of JSON.
+L{WorkerProcess}: a second process of a benchmark, which answers commands in lines of JSON.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from threading import Timer
 from typing import Any
 
 LONGEST = 300.0
-"""Seconds after which a child is killed, whatever it does."""
+"""Seconds after which a worker is killed in any case."""
 
 Command = Callable[..., Any]
 
 
-class Child:
+class WorkerProcess:
     """
-    One of the scripts that lie beside this one, run.
+    A running script of this folder.
 
-    @ivar pid: its process.
+    @ivar pid: its process id.
     """
 
     def __init__(self, script: str, *arguments: str, core: int | None = None) -> None:
         """
-        @param core: the only one that it may use; any if L{None}.
+        @param core: the only processor core that it may use; any if L{None}.
         """
         command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
         self._process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Child:
 
     def tell(self, command: str, **arguments: Any) -> None:
         """
-        Ask, and do not wait for the answer yet.
+        Send a command, without waiting for its answer.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([command, arguments]) + "\n")
@@ -54,9 +54,9 @@ class Child:
 
     def answer(self) -> Any:
         """
-        The answer to the oldest question.
+        Wait for the answer to the oldest command.
 
-        @raise SystemExit: if it has ended.
+        @raise SystemExit: if the worker has ended.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -66,14 +66,14 @@ class Child:
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """
-        Ask, and wait for the answer.
+        Send a command, and wait for its answer.
         """
         self.tell(command, **arguments)
         return self.answer()
 
     def kill(self) -> None:
         """
-        End it at once, its connections with it.
+        Kill the worker, which closes its connections.
         """
         self._limit.cancel()
         self._process.kill()
@@ -83,17 +83,17 @@ class Child:
             try:
                 pipe.close()
             except BrokenPipeError:
-                # What it had not read is of no interest any more.
+                # The worker had not read everything, which does not matter any more.
                 pass
 
 
-def obey(commands: Mapping[str, Command]) -> None:
+def serveCommands(commands: Mapping[str, Command]) -> None:
     """
-    Run the reactor, and do what is asked for, until nobody asks any more.
+    Run the reactor, and answer commands until the standard input is closed.
 
-    @param commands: by name; what one returns is the answer.
+    @param commands: the functions by name; the answer is what a function returns.
     """
-    # Here, for a benchmark must be free to choose another.
+    # Imported here, because a benchmark may install another reactor first.
     from twisted.internet import reactor, stdio
     from twisted.logger import globalLogBeginner
     from twisted.protocols.basic import LineOnlyReceiver
@@ -110,7 +110,7 @@ def obey(commands: Mapping[str, Command]) -> None:
             running.stop()
 
     running: Any = reactor
-    # To nobody, as in a quiet service; until somebody listens, Twisted keeps 65,536 events.
+    # As in a quiet service.  Until there is a log observer, Twisted keeps 65,536 events.
     globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False)
     stdio.StandardIO(Asked())
     running.run()

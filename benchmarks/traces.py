@@ -2,11 +2,11 @@
 # See LICENSE for details.
 
 """
-Traces of a living peer's heartbeats, one a second: made up, each from a seed, and one recorded.
+Traces of a living peer's heartbeats, one a second: generated from a seed, and one recorded.
 
-The recorded one, C{arrivals.json}, is of heartbeats over loopback, 10 ms apart, on a machine of two
-cores with more to do than it could; its time is stretched so that they are one second apart.  Make
-another with C{python benchmarks/arrivals.py record}.
+The recorded trace, C{traces.json}, has heartbeats over loopback, 10 ms apart, on an overloaded
+machine of two cores.  Its time is stretched so that they are one second apart.  Record another with
+C{python benchmarks/traces.py record}.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from time import monotonic, sleep
 
 from detectors import INTERVAL, Trace
 
-RECORDING = Path(__file__).with_name("arrivals.json")
+RECORDING = Path(__file__).with_name("traces.json")
 
 RECORDED_INTERVAL = 0.01
 RECORDED_SECONDS = 40.0
 LATE = 0.004
-"""Seconds by which a timer of the recorder has to be late for it to have been a stall."""
+"""Seconds: a timer of the recorder that is later than this counts as a stall."""
 
 HOGS = 4
-"""Processes that only count, while it is recorded."""
+"""Processes that load the processors during the recording."""
 
 
 def inOrder(times: Iterator[float]) -> list[float]:
     """
-    TCP delivers nothing before what was sent before it.
+    Put arrivals in order, because TCP delivers nothing before earlier bytes.
     """
     latest = 0.0
     ordered = []
@@ -49,14 +49,14 @@ def inOrder(times: Iterator[float]) -> list[float]:
 
 def normal(draw: random.Random, count: int) -> Trace:
     """
-    A quiet net: 100 ms, and 20 ms of deviation.
+    A quiet network: 100 ms of delay, with a deviation of 20 ms.
     """
     return Trace(inOrder(number + max(0.0, draw.gauss(0.1, 0.02)) for number in range(count)))
 
 
 def heavyTail(draw: random.Random, count: int) -> Trace:
     """
-    A radio link: most take 50 ms, and one in a thousand seconds, by a Pareto distribution.
+    A radio link: a delay of 50 ms mostly, and of seconds once in a thousand (Pareto).
     """
     return Trace(
         inOrder(number + min(30.0, 0.05 * draw.paretovariate(1.5)) for number in range(count))
@@ -65,7 +65,7 @@ def heavyTail(draw: random.Random, count: int) -> Trace:
 
 def bursts(draw: random.Random, count: int) -> Trace:
     """
-    Once in about two hundred seconds nothing passes for up to four, and then all at once.
+    About once in 200 seconds nothing passes for up to four seconds, and then everything at once.
     """
 
     def times() -> Iterator[float]:
@@ -80,8 +80,7 @@ def bursts(draw: random.Random, count: int) -> Trace:
 
 def ownStalls(draw: random.Random, count: int) -> Trace:
     """
-    The quiet net, but about once in three hundred seconds this process does not run for up to
-    thirty.
+    The quiet network; about once in 300 seconds this process does not run for up to 30 seconds.
     """
     stalls = []
     when = draw.expovariate(1 / 300)
@@ -94,7 +93,7 @@ def ownStalls(draw: random.Random, count: int) -> Trace:
 
 def recorded(draw: random.Random, count: int) -> Trace:
     """
-    The recorded one, as long as it is.
+    The recorded trace, at its own length.
     """
     written = json.loads(RECORDING.read_text(encoding="utf-8"))
     scale = INTERVAL / RECORDED_INTERVAL / 1e6
@@ -124,7 +123,7 @@ def _sums(differences: list[int]) -> Iterator[int]:
 
 def speak(port: int) -> None:
     """
-    The peer.
+    Send the heartbeats, as the peer.
     """
     with socket.create_connection(("127.0.0.1", port)) as one:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -136,8 +135,10 @@ def speak(port: int) -> None:
 
 def listen(one: socket.socket) -> dict[str, list[object]]:
     """
+    Receive the heartbeats.
+
     @return: microseconds between arrivals, and the stalls of this process, in microseconds since
-        the first.
+        the first arrival.
     """
     began = monotonic()
     arrivals: list[float] = []
