@@ -19,6 +19,7 @@ from ..core.causes import ClosedHere
 from ..core.diagnosis import causeOfFailure
 from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
+from ..link.owner import LinkOwner
 from ..logs import SafeLogger
 from .driver import Driver
 
@@ -41,7 +42,7 @@ class _Declined(Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
-class ConnectorDriver(Driver):
+class ConnectorDriver(Driver, LinkOwner):
     """
     Executes commands for one connector of a factory.
 
@@ -178,8 +179,6 @@ class ConnectorDriver(Driver):
     def linkProven(self, link: Link) -> None:
         if link is self.link and self.reconnector.state is State.CONNECTED:
             self._proveEarly()
-
-    def linkClosing(self, link: Link) -> None: ...
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self._ended, self._reason = link, cause

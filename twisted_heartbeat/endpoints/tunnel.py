@@ -298,7 +298,7 @@ class Tunnel(HeartbeatProtocol):
         Close, after the carried protocol has written its last bytes.  The link says goodbye, and
         the peer closes.
         """
-        if self._requireLink().state not in ("closing", "gone"):
+        if not self._requireLink().state.isEnding:
             self.tunnelTransport.finish()
             self.stopReading()
             self._close()
@@ -311,7 +311,7 @@ class Tunnel(HeartbeatProtocol):
 
     def _close(self) -> None:
         link = self._requireLink()
-        if link.state not in ("closing", "gone"):
+        if not link.state.isEnding:
             self._release()
             link.close()
 

@@ -12,28 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from ..core.causes import Cause
     from ..core.wire.negotiation import Negotiated
     from .link import Link
-
-
-class Owner(Protocol):
-    """
-    Who made a link, and wants to hear of its turns.
-    """
-
-    def linkReady(self, link: Link) -> None:
-        """The link is established, its TLS handshake included."""
-
-    def linkProven(self, link: Link) -> None:
-        """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
-        that."""
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
-
-    def linkClosing(self, link: Link) -> None:
-        """The link has begun to close, and is not usable any more."""
 
 
 class PingLimit(Protocol):

@@ -11,7 +11,6 @@ The mix-in or the wrapper of a protocol makes one for each connection and tells 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -21,35 +20,31 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from ..batching.places import commonPhase
 from ..core.causes import (
     Cause,
     ClosedHere,
-    HandshakeFailed,
     PeerClosed,
-    PeerReset,
     SendFailed,
     SendStalled,
 )
 from ..core.detector import NEVER, Decision, FailureDetector
-from ..core.diagnosis import causeOfLoss, causeOfSilence, describeError, isOwnException
+from ..core.diagnosis import causeOfSilence, describeError
 from ..core.evidence import VerdictCounter
 from ..core.proof import LinkFacts
 from ..core.quiet import checksSuspended
 from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
-from ..logs import SafeLogger, guarded
+from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
-from ..timing.wheel import reactorStopped, timerWheelFor
+from ..timing.wheel import timerWheelFor
 from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import (
-    abort,
     bytesBufferedAbove,
     bytesBufferedBelow,
     findConnection,
@@ -64,17 +59,18 @@ from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
 from ..transport.tls import (
     certificateOf,
-    certificateRefused,
     flushHandshakeBuffer,
     forwardHandshake,
     handshakeDone,
     handshakeRejected,
     usesTLS,
 )
+from .cleanups import Cleanup, runCleanups
 from .config import peerName, plainAddress
-from .politeclose import CloseStep, PoliteClose
-from .teardown import Ending
-from .usercode import runCleanups, startPing
+from .handshake import HandshakeTimeout
+from .state import LinkState
+from .teardown import Teardown
+from .usercode import startPing
 from .writes import STALL_LOOKS, Sending
 
 if TYPE_CHECKING:
@@ -87,7 +83,8 @@ if TYPE_CHECKING:
     from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import OuterProtocol, Owner, PingLimit, Session
+    from .interfaces import OuterProtocol, PingLimit, Session
+    from .owner import LinkOwner
 
 _log = SafeLogger()
 
@@ -95,71 +92,8 @@ _log = SafeLogger()
 _MAX_WRAPPERS = 8
 """Protocols around one another that are looked through."""
 
-_TURNS_UNTIL_LOST = 2
-"""Turns of the reactor after which a transport that was told to abort is done without."""
-
 PROBE_RESULT_TTL = 1.0
 """Seconds for which a peer that has answered need not be asked again."""
-
-
-_inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
-
-
-def linkInCleanup() -> Link | None:
-    """
-    The link whose C{disconnected} hook or cleanup calls this, also after it has awaited something;
-    L{None} if none does, or its cleanups are over.
-    """
-    link = _inCleanup.get()
-    return None if link is None or link.cleaned else link
-
-
-class UnmanagedOwner:
-    """
-    The owner of a link that nobody prepares and nobody replaces, until it is connected.
-    """
-
-    def linkReady(self, link: Link) -> None:
-        """
-        Ready is as good as connected.
-        """
-        if not link.isHealthCheck:
-            link.owner = _CONNECTED
-            link.announceConnected()
-
-    def linkProven(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        if link.isServerSide:
-            link.cleanUpStranger()
-        else:
-            link.cleanUp()
-
-    def linkClosing(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-
-class _Connected(UnmanagedOwner):
-    """
-    The same, once the link is connected.
-    """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        link.cleanUp()
-
-
-_CONNECTED = _Connected()
 
 
 class PendingProbes:
@@ -188,7 +122,8 @@ class Link:
 
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
-    @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
+    @ivar state: a L{LinkState}, equal to its name: C{"new"}, C{"handshaking"}, C{"alive"},
+        C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
     @ivar session: what the built-in protocol knows of the connection; L{None} in other protocols,
@@ -199,8 +134,8 @@ class Link:
     __slots__ = (
         "__weakref__",
         "_probes",
-        "_deadline",
         "_direct",
+        "_handshakeTimeout",
         "_outerProtocol",
         "_teardown",
         "_establishedAt",
@@ -231,7 +166,7 @@ class Link:
     def __init__(
         self,
         terms: LinkConfig,
-        owner: Owner,
+        owner: LinkOwner,
         protocol: Any,
         outerProtocol: OuterProtocol,
         ping: Ping | None = None,
@@ -254,19 +189,19 @@ class Link:
         self._steady: ObservedConnection | None = None
         self._pinger: Pinger | None = self._ping
         self._establishedAt = 0.0
-        self._deadline = inf
+        self._handshakeTimeout: HandshakeTimeout | None = None
         self._firstPingEnd = 0
         self._lastPingEnd = 0
         self._ackedMark = 0
         # What few links have at a time, none has a place for until then.
         self._writes: Sending | None = None
-        self._teardown: Ending | None = None
+        self._teardown: Teardown | None = None
         self._probes: PendingProbes | None = None
         self.session: Session | None = None
         self.slot: Slot | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
-        self.state = "new"
+        self.state = LinkState.NEW
         self.keepAlive: Applied | None = None
         self.hasReceivedData = False
         self.detector = FailureDetector(None, 0.0)
@@ -475,13 +410,14 @@ class Link:
         proxied = awaitHeader(transport, self._readyIfComplete)
         if proxied and self._config.proxied is not None:
             self._config.proxied(self)
-        handshakes = self._handshakes
+        handshakes = self.isHandshakingTLS
         if handshakes:
             forwardHandshake(transport, self._outerProtocol)
         if proxied or handshakes:
-            self.state = "handshaking"
-            self._deadline = now + (self._config.limits.connectTimeout or inf)
-            self._revisit()
+            self.state = LinkState.HANDSHAKING
+            limit = self._config.limits.connectTimeout
+            if limit is not None:
+                self._handshakeTimeout = HandshakeTimeout(self, limit)
         else:
             self._startWatching(now)
 
@@ -489,14 +425,14 @@ class Link:
         """
         The protocol has been told, too.
         """
-        if self.state == "alive":
+        if self.state is LinkState.ALIVE:
             self._ready()
 
     def handshakeCompleted(self) -> None:
         """
         The TLS handshake is complete.
         """
-        if self.state == "handshaking" and not handshakeRejected(self._transport):
+        if self.state is LinkState.HANDSHAKING and not handshakeRejected(self._transport):
             flushHandshakeBuffer(self._transport)
             self._readyIfComplete()
 
@@ -504,14 +440,24 @@ class Link:
         """
         Begin, unless a TLS handshake or the header of a load balancer is still waited for.
         """
-        if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
+        if self.state is not LinkState.HANDSHAKING:
             return
-        self._deadline = inf
+        if self.isHandshakingTLS or awaitsHeader(self._transport):
+            return
+        self._stopHandshakeTimeout()
         self._startWatching(self.seconds())
         self._ready()
 
+    def _stopHandshakeTimeout(self) -> None:
+        timeout, self._handshakeTimeout = self._handshakeTimeout, None
+        if timeout is not None:
+            timeout.cancel()
+
     @property
-    def _handshakes(self) -> bool:
+    def isHandshakingTLS(self) -> bool:
+        """
+        Whether the TLS handshake is not complete yet.
+        """
         return usesTLS(self._transport) and not handshakeDone(self._transport)
 
     def _ready(self) -> None:
@@ -538,7 +484,7 @@ class Link:
         """
         Whether it is up, as far as anybody knows.
         """
-        return self.state in ("alive", "suspected")
+        return self.state.isUp
 
     @property
     def cleaned(self) -> bool:
@@ -596,9 +542,11 @@ class Link:
     @property
     def isNotifyingProtocol(self) -> bool:
         """
-        Whether its end is being told to the protocol.
+        Whether the protocol is being told that the connection is lost.
         """
-        return self.state == "gone" and self._teardown is not None and not self._teardown.told
+        if self.state is not LinkState.GONE or self._teardown is None:
+            return False
+        return not self._teardown.protocolNotified
 
     @property
     def observesLoss(self) -> bool:
@@ -721,10 +669,10 @@ class Link:
 
         @return: what to tell the protocol.
         """
-        cause = self._causeOf(reason)
+        self._stopHandshakeTimeout()
+        cause = self.teardown.connectionLost(reason)
         self._withdraw()
-        self.teardown.closing = None
-        self.state = "gone"
+        self.state = LinkState.GONE
         self._wheel.cancel(self)
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
@@ -740,7 +688,7 @@ class Link:
         The protocol has been told, too.
         """
         assert self.cause is not None
-        self.teardown.told = True
+        self.teardown.protocolNotified = True
         witness = self._connection
         if witness is not None:
             self.writeProgressed()
@@ -767,38 +715,17 @@ class Link:
         """
         Say that the link is in use.
         """
-        self._announce("connected", watch=self.watch)
-        self._config.callHook("connected", self, failed=self._connectedFailed)
+        self._config.events.emit("connected", self, failed=self._connectedFailed)
 
     def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """
-        Say that it is gone, and run its cleanups, last in first out.
+        Tell the observers that the link has ended, and run its cleanups, the last added first.
 
-        @param limit: that of the log for links that never were a peer's: not each end of such a
-            link is logged.  L{None} to log this one in any case.
-        @return: fires when they have run, or their time is over.
+        @param limit: limits how many ends of links that never were a peer's are logged; L{None} to
+            log this one in any case.
+        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
         """
-        ending = self.teardown
-        cleanups, ending.cleanups = ending.cleanups, None
-        if cleanups is None:
-            return succeed(None)
-        # A wrapper and its link refer to each other: no collector shall be needed for them.
-        del self._outerProtocol
-        cause = ending.cause
-        assert cause is not None
-        name = "refused" if ending.refused else "disconnected"
-        if limit is None:
-            self._announceEnd(name, cause)
-        else:
-            announce = partial(self._announceEnd, name, cause)
-            limit.log(type(cause), self.seconds(), self._wheel, announce)
-
-        def lastHook() -> object:
-            return getattr(self._config.hooks, name)(self, cause)
-
-        lastHook.__qualname__ = f"{name} hook"
-        done = self._runSteps([lastHook, *reversed(cleanups)])
-        return done.addCallback(lambda _: ending.tell())
+        return self.teardown.cleanUp(limit)
 
     def cleanUpStranger(self) -> None:
         """
@@ -806,17 +733,6 @@ class Link:
         health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
         """
         self.cleanUp(self._config.strangers)
-
-    def _announceEnd(self, event: str, cause: Cause, others: int | None = None) -> None:
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        if self.refused:
-            self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
-        else:
-            # Port scans and health checks leave in these ways, and need no warning.
-            usual = (ClosedHere, PeerClosed, PeerReset) if fields else ClosedHere
-            level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
-            evidence = _fieldsOf(cause.evidence)
-            self._announce(event, level, cause=cause, evidence=evidence, **fields)
 
     def probe(self) -> Deferred[bool]:
         """
@@ -879,16 +795,11 @@ class Link:
 
         @param f: may return a Deferred or a coroutine.
         """
-
-        def cleanup() -> object:
-            return f(*arguments, **keywords)
-
-        cleanup.__qualname__ = printable(textOf(getattr(f, "__qualname__", None) or f))
-        cleanups = self.teardown.cleanups
-        if cleanups is None:
-            self._runSteps([cleanup])
-        else:
-            cleanups.append(cleanup)
+        name = printable(textOf(getattr(f, "__qualname__", None) or f))
+        cleanup = Cleanup(name, partial(f, *arguments, **keywords))
+        if not self.teardown.addCleanup(cleanup):
+            config = self._config
+            runCleanups([cleanup], config.clock, config.limits.cleanupTimeout, self)
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -955,45 +866,19 @@ class Link:
             read: for a server that has no room for more of these.
         @return: as L{whenGone}.
         """
-        if self.state not in ("closing", "gone"):
+        if not self.state.isEnding:
             self._withdraw()
-            self._sendGoodbye()
-            self.recordCause(cause or ClosedHere())
-            self._beginClose(within or self._config.limits.closeTimeout, lingers)
+            timeout = within or self._config.limits.closeTimeout
+            self.teardown.close(cause or ClosedHere(), timeout, lingers=lingers)
         return self.whenGone()
-
-    def _beginClose(self, timeout: float | None, lingers: bool) -> None:
-        transport = self._transport
-        connection = findConnection(transport)
-        self._closeWithin(timeout)
-        if timeout is None or connection is None or not lingers:
-            transport.loseConnection()
-            return
-        # A protocol that says goodbye has the peer close.
-        awaitsPeer = self.session is not None
-        closing = self.teardown.closing = PoliteClose(
-            connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
-        )
-        closing.begin(transport)
-        self._closingChanged()
 
     def release(self) -> None:
         """
-        End the link now if it is closing politely, because another link waits for its end.  The
-        connection goes on closing by itself.
+        End the link now if it is closing politely, because another link waits for its end.  Its
+        connection is still closed politely.
         """
-        ending = self.teardown
-        closing = ending.closing
-        if self.state == "closing" and ending.abortTurnsLeft is None and closing is not None:
-            assert ending.cause is not None
-            self.connectionLosing()
-            words = "The protocol of {link} failed at its end"
-            guarded(
-                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
-            )
-            if not closing.over:
-                ending.closing = closing
-                self._revisit()
+        if self._teardown is not None:
+            self._teardown.release()
 
     def abort(self, cause: Cause) -> None:
         """
@@ -1001,18 +886,9 @@ class Link:
 
         @param cause: kept, unless it had one already.
         """
-        if self.state in ("new", "gone"):
-            return
-        self._withdraw()
-        self.recordCause(cause)
-        self._enterClosing()
-        ending = self.teardown
-        if ending.abortTurnsLeft is not None:
-            return
-        ending.abortTurnsLeft = _TURNS_UNTIL_LOST
-        self._deadline = self.seconds()
-        self._revisit()
-        guarded(_log, "{link} could not be aborted", abort, self._transport, link=self)
+        if self.state not in (LinkState.NEW, LinkState.GONE):
+            self._withdraw()
+            self.teardown.abort(cause)
 
     @property
     def bytesBuffered(self) -> int:
@@ -1072,17 +948,14 @@ class Link:
                 elif now >= self._promiseDue:
                     self._keepPromise(now)
                 return self._next()
-        if self.state == "gone" and not self._closesOn:
+        if self.state.isEnding or self._isClosing():
             return None
-        if now >= self._deadline:
-            self._overdue(now, lateness)
-        elif self.state != "closing" and not self._isClosing():
-            if now >= self.detector.due:
-                self._check(now, lateness)
-            if self.state != "closing" and now >= self._stallLook():
-                self._lookAtSending(now, lateness)
-            if now >= self._promiseDue:
-                self._keepPromise(now)
+        if now >= self.detector.due:
+            self._check(now, lateness)
+        if not self.state.isEnding and now >= self._stallLook():
+            self._lookAtSending(now, lateness)
+        if now >= self._promiseDue:
+            self._keepPromise(now)
         return self._next()
 
     # What a batcher sees of it, see BatchMember.
@@ -1229,7 +1102,7 @@ class Link:
         """
         See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        if self.state != "gone":
+        if self.state is not LinkState.GONE:
             self.connectionLost(reason)
             self.protocolNotified()
 
@@ -1239,7 +1112,7 @@ class Link:
         """
         Begin to listen.
         """
-        self.state = "alive"
+        self.state = LinkState.ALIVE
         self._establishedAt = now
         if self.watch == "keepalive":
             return
@@ -1395,22 +1268,20 @@ class Link:
             answer.addBoth(self._pingAnswered, now)
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
-        if self.state in ("alive", "suspected") and self.detector.heardAt > pingedAt:
+        if self.state.isUp and self.detector.heardAt > pingedAt:
             self.detector.rtt = self.seconds() - pingedAt
 
     def _suspect(self, now: float) -> None:
-        self.state = "suspected"
+        self.state = LinkState.SUSPECTED
         if self._connection is not None:
             self._connection.notifyOnRead = True
         self._sendPing(now)
         if self.state == "suspected":
-            self._announce("suspected", LogLevel.warn)
-            self._config.callHook("suspected", self)
+            self._config.events.emit("suspected", self)
 
     def _recover(self) -> None:
-        self.state = "alive"
-        self._announce("recovered")
-        self._config.callHook("recovered", self)
+        self.state = LinkState.ALIVE
+        self._config.events.emit("recovered", self)
 
     def _verdict(self, now: float) -> None:
         heartbeat = self._heartbeat
@@ -1421,8 +1292,8 @@ class Link:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
         evidence = self._evidence(self._wheel.shared(VerdictCounter).count(now))
         hung = evidence is not None and self._isHung(evidence, silence)
-        self.teardown.blameLater(partial(self._diagnose, evidence, hung, words), now)
-        self._enterClosing()
+        self.teardown.recordDiagnosis(partial(self._diagnose, evidence, hung, words), now)
+        self.enterClosing()
         self._wheel.callSoon(self._abortDecided)
 
     def _diagnose(self, evidence: Evidence | None, hung: bool, words: str) -> Cause:
@@ -1573,178 +1444,59 @@ class Link:
 
     # Ending.
 
-    def _isClosing(self) -> bool:
+    def enterClosing(self) -> None:
         """
-        Whether somebody else has begun to close it politely.  No byte will be heard any more, and
-        Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
+        Enter the state C{closing}, if the link is not in it.  The peer is watched no more.
         """
-        witness = self._connection
-        if isClosingLocally(self._transport):
-            self.recordCause(ClosedHere())
-        elif witness is not None and witness.disconnecting:
-            # Not our side, so it was TLS, at the other's close_notify.
-            self.recordCause(PeerClosed("the peer closed the connection (close_notify)"))
-        else:
-            return False
-        self._closeWithin(self._config.limits.closeTimeout)
-        self._deadline = min(self._deadline, self.detector.deadline)
-        self._revisit()
-        return True
-
-    def _grantGrace(self, now: float, lateness: float, limit: float | None) -> bool:
-        """
-        Put off a deadline of the peer's, once, as
-        L{PeerDeadline<twisted_heartbeat.timing.deadline.PeerDeadline>} does.
-
-        @return: whether it was put off.
-        """
-        ending = self.teardown
-        if ending.graceGiven:
-            return False
-        ending.graceGiven = True
-        self._deadline = now + min(lateness, limit or 0.0)
-        return True
-
-    def _closeWithin(self, limit: float | None) -> None:
-        self._enterClosing()
-        self.teardown.graceGiven = False
-        self._deadline = self.seconds() + (limit or inf)
-        self._revisit()
-
-    def _enterClosing(self) -> None:
-        if self.state != "closing":
-            self.state = "closing"
+        if self.state is not LinkState.CLOSING:
+            self.state = LinkState.CLOSING
+            self._stopHandshakeTimeout()
+            self._wheel.cancel(self)
             if self._probes is not None:
                 self._probes.tell(False)
             self.owner.linkClosing(self)
 
-    @property
-    def _closesOn(self) -> bool:
+    def _isClosing(self) -> bool:
         """
-        Whether the connection is still closing although the link has ended, see L{release}.
+        Find out whether the application or the peer's TLS has begun a polite close.
         """
-        closing = None if self._teardown is None else self._teardown.closing
-        return closing is not None and not closing.over
-
-    def _closingChanged(self) -> None:
-        """
-        Look at the polite close in the reactor's next turn.
-        """
-        if self.state == "closing" or self._closesOn:
-            self._deadline = min(self._deadline, self.seconds())
-            self._revisit()
+        connection = self._connection
+        cause: Cause
+        if isClosingLocally(self._transport):
+            cause = ClosedHere()
+        elif connection is not None and connection.disconnecting:
+            # Not our side, so it was TLS, at the other's close_notify.
+            cause = PeerClosed("the peer closed the connection (close_notify)")
         else:
-            self._wheel.cancel(self)
-
-    def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
-        step = closing.look(now, lateness)
-        if step is CloseStep.WAIT:
-            self._deadline = closing.due
-            return
-        self._deadline = inf
-        if step is CloseStep.FINISH:
-            self._wheel.callSoon(closing.finish)
-        elif self.state == "gone":
-            abort(self._transport)
-        else:
-            assert self.cause is not None
-            self.abort(self.cause)
-
-    def _overdue(self, now: float, lateness: float) -> None:
-        limits = self._config.limits
-        if self.state == "handshaking":
-            if not self._handshakes:
-                # Not every layer above TLS tells of the handshake.
-                self.handshakeCompleted()
-            limit = limits.connectTimeout
-            if self.state == "handshaking" and not self._grantGrace(now, lateness, limit):
-                what = "TLS handshake" if self._handshakes else "header of a load balancer"
-                self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
-            return
-        ending = self.teardown
-        assert ending.cause is not None
-        if ending.abortTurnsLeft is None and ending.closing is not None:
-            self._lookAtClosing(ending.closing, now, lateness)
-        elif ending.abortTurnsLeft is None:
-            if not self._grantGrace(now, lateness, limits.closeTimeout):
-                self.abort(ending.cause)
-        elif ending.abortTurnsLeft > 1:
-            ending.abortTurnsLeft -= 1
-        else:
-            self._deadline = inf
-            self.connectionLosing()
-            words = "The protocol of {link} failed at its end"
-            guarded(
-                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
-            )
+            return False
+        self.teardown.closingElsewhere(cause)
+        return True
 
     @property
-    def teardown(self) -> Ending:
+    def teardown(self) -> Teardown:
         """
-        The L{Ending}, which is there from now on.
+        The end of the link.  It is made when it is first needed.
         """
         if self._teardown is None:
-            self._teardown = Ending()
+            self._teardown = Teardown(self)
         return self._teardown
 
     def recordCause(self, cause: Cause) -> None:
         """
-        The first cause wins; a later one is chained to it.
+        Keep the first cause, and chain a later one to it.
         """
-        self.teardown.blame(cause, self.seconds())
+        self.teardown.recordCause(cause, self.seconds())
 
     def markRefused(self, cause: Cause) -> None:
         """
-        L{recordCause} a server that does not admit the peer.
+        L{recordCause} of a server that does not admit the peer.
         """
         self.teardown.refused = True
         self.recordCause(cause)
 
-    def _causeOf(self, reason: Failure) -> Cause:
-        witness = self._connection
-        raised = None if witness is None else witness.protocolError
-        error = raised or reason.value
-        self.teardown.raised = isOwnException(error)
-        speaker = self._speaker
-        if speaker is not None and speaker is not self:
-            # Kept, because a wrapper forgets its protocol when it has told it of the end.
-            self.teardown.speaker = speaker
-            # It knows more than its transport said, a goodbye's code for example.
-            error = speaker.cause or error
-        found = causeOfLoss(
-            error,
-            number=None if witness is None else witness.lastErrno,
-            finished=witness is not None and witness.finReceived,
-            closedHere=isClosingLocally(self._transport),
-            handshaking=self.state == "handshaking" and usesTLS(self._transport),
-            reactorStopped=reactorStopped(self._config.clock),
-            refused=certificateRefused(self._transport) or getattr(witness, "certificateError", ""),
-        )
-        self.recordCause(found)
-        cause = self.cause
-        assert cause is not None
-        if cause.evidence is None and witness is not None:
-            cause.evidence = witness.evidence
-        return cause
-
-    def _sendGoodbye(self) -> None:
-        if self.session is not None:
-            words = "{link} could not say goodbye"
-            guarded(_log, words, self.session.sendGoodbye, link=self)
-
-    def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
-        steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
-        limits = self._config.limits
-        token = _inCleanup.set(self)
-        try:
-            running: Deferred[None] = runCleanups(steps, self._config.clock, limits.cleanupTimeout)
-        finally:
-            _inCleanup.reset(token)
-        return running
-
     def _connectedFailed(self, failure: Failure) -> None:
         self.teardown.hookFailed = True
-        if self.state == "gone":
+        if self.state is LinkState.GONE:
             return
         error = failure.value
         if isinstance(error, Cause) or error is None:
@@ -1756,23 +1508,21 @@ class Link:
 
     # Telling and timing.
 
-    def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
-        self._config.announce(
-            event,
-            level,
-            generation=self.generation,
-            peer=self._peerName,
-            silence=round(self.silence, 3),
-            bound=None if self._heartbeat is None else self._heartbeat.bound,
-            **fields,
-        )
+    def eventFields(self) -> dict[str, object]:
+        """
+        Return what the log's events say of the link, as it is now.
+        """
+        return {
+            "generation": self.generation,
+            "peer": self._peerName,
+            "silence": round(self.silence, 3),
+            "bound": None if self._heartbeat is None else self._heartbeat.bound,
+        }
 
     def _next(self) -> float | None:
-        if self.state == "gone" and not self._closesOn:
+        if self.state.isEnding:
             return None
-        when = self._deadline
-        if self.state not in ("closing", "gone"):
-            when = min(when, self.detector.due, self._stallLook(), self._promiseDue)
+        when = min(self.detector.due, self._stallLook(), self._promiseDue)
         return when if when < inf else None
 
     def _revisit(self) -> None:
@@ -1797,21 +1547,3 @@ def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     """
     deferred.errback(Failure(cause))
     markErrorHandled(deferred)
-
-
-def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:
-    """
-    Evidence as a log can hold it.
-    """
-    if evidence is None:
-        return None
-    return {
-        "sinceAck": evidence.sinceAck,
-        "sinceData": evidence.sinceData,
-        "bytesUnacknowledged": evidence.bytesUnacknowledged,
-        "retransmits": evidence.retransmits,
-        "window": evidence.window,
-        "probes": evidence.probes,
-        "rtt": evidence.rtt,
-        "simultaneousVerdicts": evidence.simultaneousVerdicts,
-    }

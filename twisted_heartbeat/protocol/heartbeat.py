@@ -16,7 +16,6 @@ from twisted.internet.protocol import Protocol
 from ..core import wire
 from ..core.causes import ClosedHere, ProtocolViolation
 from ..logs import SafeLogger
-from .mixedlink import _OVER
 from .mixin import HeartbeatMixin
 from .session import HeartbeatSession
 
@@ -50,7 +49,7 @@ class _Greeting(Protocol):
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         link = self.link
-        if link is not None and link.session is None and link.state not in _OVER:
+        if link is not None and link.session is None and not link.state.isEnding:
             kind: Any = type(self)
             link.abort(ClosedHere(_complaint(kind)))
 
@@ -148,7 +147,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
 
     def dataReceived(self, data: bytes) -> None:
         link = self.__link()
-        if link.state in _OVER:
+        if link.state.isEnding:
             # The data may be the rest of a frame whose beginning was thrown away.
             return
         reader = self.__reader
@@ -159,7 +158,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
                 return
             reader = self.__reader = reader or wire.StreamReader.afterHello(self.maxMessage)
             for one in reader.receive(data):
-                if link.state in _OVER:
+                if link.state.isEnding:
                     break
                 self.frameReceived(one)
             self.__restReader(link, reader)

@@ -153,7 +153,7 @@ class IdleTimeoutMixin(TimeoutMixin):
         Abort the link after C{Limits.closeTimeout}.  The protocol has been told to close the
         connection in its own way, which a dead peer may never answer.
         """
-        if link.state in ("closing", "gone") or self.__call is not None:
+        if link.state.isEnding or self.__call is not None:
             return
         limit = link.closeTimeout
         if limit is not None:

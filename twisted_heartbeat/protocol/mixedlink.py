@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from ..link.link import Link
+from ..link.state import LinkState
 from ..logs import SafeLogger
 from .overrides import DeliveryCover, setOwn
 
@@ -47,7 +48,7 @@ class MixedInLink(Link):
         """
         Whether the link has been established over this transport.
         """
-        return self.state != "new" and self._transport is transport
+        return self.state is not LinkState.NEW and self._transport is transport
 
     def connectionMade(self, transport: Any) -> None:
         super().connectionMade(transport)
@@ -63,7 +64,7 @@ class MixedInLink(Link):
 
     def dataArriving(self) -> None:
         super().dataArriving()
-        if self.state == "handshaking" or not self.hasReceivedData:
+        if self.state is LinkState.HANDSHAKING or not self.hasReceivedData:
             self.__coverNext()
             self._tellOfNext()
 
@@ -103,9 +104,9 @@ class MixedInLink(Link):
 
         @return: whether bytes may have come of which the link was not told.
         """
-        if self.state == "gone":
+        if self.state is LinkState.GONE:
             return False
-        if self.state == "handshaking":
+        if self.state is LinkState.HANDSHAKING:
             self.__cover("handshakeCompleted")
         if not self.observesLoss:
             self.__cover("connectionLost")
@@ -140,7 +141,3 @@ class MixedInLink(Link):
                 kind=type(self.protocol).__name__,
                 method=name,
             )
-
-
-_OVER = ("closing", "gone")
-"""States of a link whose protocol is told nothing any more."""

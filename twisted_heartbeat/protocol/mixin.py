@@ -17,8 +17,7 @@ from zope.interface import implementer
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
-from ..link.link import UnmanagedOwner
+from ..link.owner import UnmanagedOwner
 from ..timing.monotonic import clockFor
 from .delivery import MIXIN_DELIVERIES
 from .idletimeout import IdleTimeoutMixin
@@ -27,10 +26,10 @@ from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
     from ..link.config import Ping
+    from ..link.hooks import Hooks
 
 
 UNMANAGED = UnmanagedOwner()
-_NO_HOOKS = LinkHooks()
 _NO_LIMITS = Limits.off()
 
 
@@ -84,7 +83,7 @@ class HeartbeatMixin(IdleTimeoutMixin):
     heartbeat: Heartbeat | None = Heartbeat()
     keepAlive: KeepAlive | None = KeepAlive()
     limits: Limits | None = Limits()
-    hooks: LinkHooks | None = None
+    hooks: Hooks | None = None
     link: MixedInLink | None = None
 
     __last: tuple[object, LinkConfig] | None = None
@@ -173,11 +172,7 @@ class HeartbeatMixin(IdleTimeoutMixin):
         all are alike, and thousands of links then share one object.
         """
         last, kind = self.__last, type(self)
-        clock, limits, hooks = (
-            clockFor(self.clock),
-            self.limits or _NO_LIMITS,
-            self.hooks or _NO_HOOKS,
-        )
+        clock, limits, hooks = clockFor(self.clock), self.limits or _NO_LIMITS, self.hooks
         said = (kind.__name__, self.heartbeat, self.keepAlive, limits, id(clock), id(hooks))
         if last is None or said != last[0]:
             terms = LinkConfig(

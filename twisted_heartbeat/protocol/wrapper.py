@@ -23,8 +23,8 @@ from zope.interface import Declaration, directlyProvides, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
-from ..link.link import Link, UnmanagedOwner
+from ..link.link import Link
+from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
 from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
@@ -35,7 +35,8 @@ from .proxy import ProtocolProxy
 
 if TYPE_CHECKING:
     from ..link.config import Ping
-    from ..link.interfaces import Owner
+    from ..link.hooks import Hooks
+    from ..link.owner import LinkOwner
 
 
 _MAX_WRAPPERS = 8
@@ -59,7 +60,7 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
-    def __init__(self, protocol: Any, terms: LinkConfig, owner: Owner) -> None:
+    def __init__(self, protocol: Any, terms: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
         self._setOwn("link", Link(terms, owner, protocol, self))
         self._setOwn("dataReceived", self._deliverData)
@@ -123,7 +124,7 @@ class _InnerLink(MixedInLink):
     __slots__ = ("_wrapper",)
 
     def __init__(
-        self, terms: LinkConfig, owner: Owner, protocol: HeartbeatMixin, wrapper: Any
+        self, terms: LinkConfig, owner: LinkOwner, protocol: HeartbeatMixin, wrapper: Any
     ) -> None:
         super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
         self._wrapper = wrapper
@@ -171,7 +172,7 @@ def _mixedInInside(protocol: Any) -> HeartbeatMixin | None:
     return None
 
 
-def attachLink(protocol: Any, terms: LinkConfig, owner: Owner) -> tuple[Any, Link]:
+def attachLink(protocol: Any, terms: LinkConfig, owner: LinkOwner) -> tuple[Any, Link]:
     """
     Give a protocol a link.  A mixed-in protocol gets a L{MixedInLink}, also inside of wrappers of
     Twisted's.  Any other is wrapped in a L{WrappedProtocol}.  Wrappers are wrapped, too, if a ping
@@ -232,7 +233,7 @@ class HeartbeatFactory:
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
         limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
+        hooks: Hooks | None = None,
         ping: Ping | None = None,
         clock: IReactorTime | None = None,
         name: str | None = None,
@@ -241,6 +242,7 @@ class HeartbeatFactory:
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
+        @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param clock: the global reactor's, if L{None}.
         @param name: what the log calls its links.
@@ -252,7 +254,7 @@ class HeartbeatFactory:
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
             "limits": limits or Limits.off(),
-            "hooks": hooks or LinkHooks(),
+            "hooks": hooks,
             "ping": ping,
             "name": name or defaultLinkName(wrappedFactory),
             "strangers": self._strangers,
@@ -283,7 +285,7 @@ class HeartbeatFactory:
         self._strangers.stop()
         self.wrappedFactory.doStop()
 
-    def owner(self) -> Owner:
+    def owner(self) -> LinkOwner:
         """
         Return the owner of the next link.
         """

@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from ..core import wire
 from ..core.causes import ClosedHere, GoodbyeCode, ProtocolViolation
 from ..core.diagnosis import describeError
+from ..link.owner import LinkOwner
 from ..link.usercode import cancel
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
@@ -76,7 +77,7 @@ class AdmissionPolicy(Protocol):
     admit: Admit | None
 
 
-class Admission:
+class Admission(LinkOwner):
     """
     The way of one newcomer into a server.  It owns the newcomer's link until that is admitted.
 
@@ -115,7 +116,7 @@ class Admission:
         self.slot: Slot | None = None
         self.state = "arriving"
 
-    # What the link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
+    # What the link tells its owner.
 
     def linkReady(self, link: Link) -> None:
         self._input = HeldInput(link, self._server.serverLimits.maxHeld)
@@ -132,9 +133,6 @@ class Admission:
             self._refuse(reason)
         else:
             self._decide(None)
-
-    def linkProven(self, link: Link) -> None:
-        pass
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         isStranger = self.state in _STRANGER_STATES

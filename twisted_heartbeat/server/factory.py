@@ -196,7 +196,8 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
-            self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
+            log = self.terms.events.log
+            log.write("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
         self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
         return RejectedConnection()

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
+from ..link.owner import LinkOwner
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.wheel import timerWheelFor
@@ -53,7 +54,7 @@ REFUSAL_LOG_INTERVAL = 1.0
 """Seconds between two events of the log about connections that were closed at once."""
 
 
-class PeerRegistry:
+class PeerRegistry(LinkOwner):
     """
     The links of a server, and the owner of those that are admitted.
 
@@ -259,13 +260,7 @@ class PeerRegistry:
         if successor is not None:
             self.reserve(successor)
 
-    # What an admitted link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-
-    def linkReady(self, link: Link) -> None:
-        pass
-
-    def linkProven(self, link: Link) -> None:
-        pass
+    # What an admitted link tells its owner.
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self.forget(link)
