@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What the doors cost a stream: processor time beside the bare endpoint, over real loopback.
+What it costs a stream to be watched: processor time beside the bare endpoint, over real loopback.
 
 C{keepalive:} and C{heartbeat:} before the endpoint's string, and a factory that is wrapped, each at
 both ends:
@@ -46,7 +46,7 @@ SMALL = bytes(64)
 TRIPS = 300
 FEWEST_TURNS = 5
 
-DOORS = ("bare", "keepalive:", "wrapped", "heartbeat:")
+WAYS = ("bare", "keepalive:", "wrapped", "heartbeat:")
 QUIET = {"within": "3600"}
 """No peer is pinged while the others have their turn."""
 
@@ -210,15 +210,15 @@ def described(arguments: list[str], keywords: dict[str, str]) -> str:
     return ":".join([*arguments, *pairs])
 
 
-def ends(door: str, place: Place, reactor: Any) -> tuple[Any, Any]:
+def ends(way: str, place: Place, reactor: Any) -> tuple[Any, Any]:
     """
     @return: the endpoint to listen at, and what makes that to connect to, of a port.
     """
     arguments, keywords = place.server()
-    if door in ("bare", "wrapped"):
+    if way in ("bare", "wrapped"):
         listening = serverFromString(reactor, described(arguments, keywords))
         return listening, lambda port: clientFromString(reactor, described(*place.client(port)))
-    word = door.rstrip(":")
+    word = way.rstrip(":")
     extra = QUIET if word == "heartbeat" else {}
 
     def connecting(port: int) -> Any:
@@ -228,25 +228,25 @@ def ends(door: str, place: Place, reactor: Any) -> tuple[Any, Any]:
     return serverFor(word, reactor, arguments, {**keywords, **extra}), connecting
 
 
-def through(door: str, factory: Any) -> Any:
+def through(way: str, factory: Any) -> Any:
     """
-    The factory, wrapped if that is the door.
+    The factory, wrapped if that is the way.
     """
-    if door != "wrapped":
+    if way != "wrapped":
         return factory
     return HeartbeatFactory(factory, keepAlive=None, ping=lambda protocol: None, heartbeat=None)
 
 
 async def connected(
-    door: str, place: Place, reactor: Any, client: type[Protocol], server: type[Protocol]
+    way: str, place: Place, reactor: Any, client: type[Protocol], server: type[Protocol]
 ) -> tuple[Any, Any, Any]:
     """
     @return: the port, and both protocols.
     """
-    listening, connecting = ends(door, place, reactor)
+    listening, connecting = ends(way, place, reactor)
     accepting = Accepting(server)
-    port = await listening.listen(through(door, accepting))
-    here = await connecting(port.getHost().port).connect(through(door, Factory.forProtocol(client)))
+    port = await listening.listen(through(way, accepting))
+    here = await connecting(port.getHost().port).connect(through(way, Factory.forProtocol(client)))
     there = await accepting.accepted
     for protocol in (here, there):
         protocol.transport.setTcpNoDelay(True)
@@ -281,14 +281,14 @@ async def compare(reactor: Any, place: Place, kind: str, seconds: float) -> list
     """
     bulk = Comparison(f"bulk over {kind}, each MiB", "ms", "bare")
     echo = Comparison(f"echo over {kind}, each round trip", "us", "bare")
-    pours = {door: await connected(door, place, reactor, Protocol, Sink) for door in DOORS}
-    trips = {door: await connected(door, place, reactor, Pitcher, Echo) for door in DOORS}
-    for door in DOORS:
-        await pour(*pours[door][1:])
-        await pitch(trips[door][1])
-    for door in inTurns(DOORS, turns=FEWEST_TURNS, seconds=seconds):
-        bulk.add(door, await pour(*pours[door][1:]))
-        echo.add(door, await pitch(trips[door][1]))
+    pours = {way: await connected(way, place, reactor, Protocol, Sink) for way in WAYS}
+    trips = {way: await connected(way, place, reactor, Pitcher, Echo) for way in WAYS}
+    for way in WAYS:
+        await pour(*pours[way][1:])
+        await pitch(trips[way][1])
+    for way in inTurns(WAYS, turns=FEWEST_TURNS, seconds=seconds):
+        bulk.add(way, await pour(*pours[way][1:]))
+        echo.add(way, await pitch(trips[way][1]))
     for port, here, _ in [*pours.values(), *trips.values()]:
         here.transport.loseConnection()
         await port.stopListening()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -889,7 +890,7 @@ def test_userCodeFailsOnWhatWasHeld(loggedErrors: LoggedErrors) -> None:
 
 class Lines(HeartbeatMixin, LineReceiver):
     """
-    A protocol of the user's, through the first door.
+    A protocol of the user's, with the mix-in.
     """
 
     def __init__(self) -> None:
@@ -910,7 +911,7 @@ class Lines(HeartbeatMixin, LineReceiver):
 
 def linesOf(protocol: Any) -> list[bytes]:
     """
-    What a protocol of the user's has got, through either door.
+    What a protocol of the user's has got, mixed in or wrapped.
     """
     if isinstance(protocol, Lines):
         return protocol.lines
@@ -1360,18 +1361,19 @@ def test_floodOfPings(quiet: float, most: int) -> None:
     harness.clock.advance(0)
 
 
-def test_pingsAreForgottenWithTheLink() -> None:
+def test_pingsAreCountedByTheSession() -> None:
     """
-    The count is forgotten with its link; a peer that never pings is not counted.
+    A peer's session keeps the count of its pings, and the server nothing; a peer that never pings
+    is not counted.
     """
     harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
     client, quiet = harness.arrives("pump"), harness.arrives("valve")
     harness.passes(5)
-    assert set(kept(harness.server)) == {"peers", "_last"}
     client.say(*[wire.Ping(1)] * 10)
-    assert set(kept(harness.server)) == {"peers", "_last", "_bucketsEmptyAt"}
-    client.transport.lose()
     assert set(kept(harness.server)) == {"peers", "_last"}
+    assert client.link.session._pingsEmptyAt == pytest.approx(harness.clock.seconds() - 7.0)
+    assert quiet.link.session._pingsEmptyAt is None
+    client.transport.lose()
     quiet.transport.lose()
     assert kept(harness.server) == {}
 
@@ -1424,17 +1426,17 @@ def test_rateThatIsKeptNeverPassesTheLimit(
     A peer that sends C{perSecond} pings a second, on a network that delivers and holds back for any
     time up to C{SAVED}, never meets the limit.
     """
-    limit = PingRateLimit(perSecond)
-    now, emptyAt, granted, arrived = 0.0, -limit.BURST, 0, 0
+    passed: list[object] = []
+    limit = PingRateLimit(perSecond, passed.append)
+    now, emptyAt, arrived = 0.0, None, 0
     for flows, held in holds:
         instants = [now + number / perSecond for number in range(1, int(flows * perSecond) + 1)]
         now += flows + held
         for when in [*instants, now]:
             while arrived < int(when * perSecond):
-                if not granted:
-                    granted, emptyAt = limit.grant(emptyAt, when)
-                assert granted
-                granted -= 1
+                link: Any = SimpleNamespace(detector=SimpleNamespace(heardAt=when), age=when)
+                emptyAt = limit.spend(link, emptyAt)
+                assert passed == []
                 arrived += 1
 
 

@@ -132,7 +132,7 @@ class Own(Protocol):
 
 class Mixed(HeartbeatMixin, Own):
     """
-    Door 1.
+    A mixed-in protocol.
     """
 
     def sendPing(self) -> None:
@@ -857,7 +857,7 @@ class Looking(Own):
 
 class LookingMixed(HeartbeatMixin, Looking):
     """
-    The same, door 1.
+    The same, mixed in.
     """
 
     heartbeat = Heartbeat(interval=0.2, timeout=1.0)

@@ -81,7 +81,7 @@ class Bare(Protocol):
 
 class Mixed(HeartbeatMixin, Bare):
     """
-    Door 1.
+    A mixed-in protocol.
     """
 
     def sendPing(self) -> None:
@@ -100,7 +100,7 @@ def mixed(clock: Clock) -> Any:
 
 def wrapped(clock: Clock) -> Any:
     """
-    Door 2.
+    A wrapped protocol.
     """
     return HeartbeatFactory(
         Factory.forProtocol(Bare),
@@ -112,7 +112,7 @@ def wrapped(clock: Clock) -> Any:
 
 def bare(clock: Clock) -> Any:
     """
-    No door at all.
+    A protocol without a link.
     """
     return Factory.forProtocol(Bare)
 

@@ -1147,7 +1147,7 @@ def test_keepsItsWord(visits: Counter[Link], phase: float | None, every: float) 
     """
     watch = settled(phase, phase, protocol=Silent)
     peer = watch.peers[0]
-    assert peer.link.heartbeatSender.promisedWithin == 3.0
+    assert peer.link.session.localHello.promisedWithin == 3.0
     peer.every = every
     visits.clear()
     for _ in range(240):

@@ -42,7 +42,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
-from twisted_heartbeat.link.teardown import Ending
+from twisted_heartbeat.link.teardown import Teardown
 from twisted_heartbeat.timing.wheel import TimerWheel
 from twisted_heartbeat.transport.connection import ObservedConnection
 from twisted_heartbeat.transport.instrument import instrument
@@ -490,16 +490,17 @@ def test_blamedBeforeItsDiagnosis() -> None:
     """
     A cause that is found out later has its place in the order all the same, and is found out once.
     """
-    ending, found = Ending(), [PeerSilent("first")]
-    ending.blameLater(found.pop, 1.0)
+    link: Any = None
+    teardown, found = Teardown(link), [PeerSilent("first")]
+    teardown.recordDiagnosis(found.pop, 1.0)
     later = ClosedHere("later")
-    ending.blame(later, 2.0)
-    assert str(ending.cause) == "first"
-    assert ending.cause is not None and ending.cause.__cause__ is later
-    assert ending.decidedAt == 1.0
-    blamed, silent = Ending(), PeerSilent()
-    blamed.blame(later, 1.0)
-    blamed.blameLater(lambda: silent, 2.0)
+    teardown.recordCause(later, 2.0)
+    assert str(teardown.cause) == "first"
+    assert teardown.cause is not None and teardown.cause.__cause__ is later
+    assert teardown.decidedAt == 1.0
+    blamed, silent = Teardown(link), PeerSilent()
+    blamed.recordCause(later, 1.0)
+    blamed.recordDiagnosis(lambda: silent, 2.0)
     assert blamed.cause is later and later.__cause__ is silent
 
 

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Door 3: what stands before an endpoint's string is parsed as one would expect, or refused in one
-sentence; and C{keepalive:} sets what it says, on every kind of connection.
+Endpoint prefixes: what stands before an endpoint's string is parsed as one would expect, or refused
+in one sentence; and C{keepalive:} sets what it says, on every kind of connection.
 """
 
 from __future__ import annotations

@@ -886,7 +886,7 @@ def test_resetDelayThatRaises(loggedErrors: Any) -> None:
         ("limits", 5, "Mine.limits is 5: it must be a Limits or None"),
         ("ping", 30, "Mine.ping is 30: it must be a callable or None"),
         ("prepareConnection", "x", "Mine.prepareConnection is 'x': it must be a callable or None"),
-        ("hooks", ["x"], "Mine.hooks is ['x']: it must be a LinkHooks or None"),
+        ("hooks", ["x"], "Mine.hooks is ['x']: it must be a LinkHooks, a list of them or None"),
         ("nextDelay", 3, "Mine.nextDelay is 3: it must be a method"),
     ],
 )

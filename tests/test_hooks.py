@@ -18,7 +18,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import LinkHooks, PeerClosed, Retry
-from twisted_heartbeat.link.usercode import runCleanups, runHook
+from twisted_heartbeat.link.cleanups import Cleanup, runCleanups
+from twisted_heartbeat.link.events import runHook
 
 from .conftest import LoggedErrors
 
@@ -135,9 +136,7 @@ class Steps:
         self.began: list[str] = []
         self.pending: dict[str, Deferred[None]] = {}
 
-    def pendingStep(
-        self, name: str, canceller: Callable[[Any], object] | None = None
-    ) -> tuple[str, Callable[[], object]]:
+    def pendingStep(self, name: str, canceller: Callable[[Any], object] | None = None) -> Cleanup:
         """
         One that waits.
         """
@@ -147,7 +146,7 @@ class Steps:
             self.began.append(name)
             return self.pending[name]
 
-        return name, step
+        return Cleanup(name, step)
 
     def plainStep(self, name: str, error: Exception | None = None) -> Any:
         """
@@ -159,7 +158,7 @@ class Steps:
             if error is not None:
                 raise error
 
-        return name, step
+        return Cleanup(name, step)
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
@@ -242,7 +241,8 @@ def test_stepThatIgnoresCancel(loggedErrors: Any) -> None:
     def raising(_: object) -> None:
         raise ZeroDivisionError("in a canceller")
 
-    done = runCleanups([("stubborn", stubborn), ("raising", lambda: Deferred(raising))], clock, 1.0)
+    steps = [Cleanup("stubborn", stubborn), Cleanup("raising", lambda: Deferred(raising))]
+    done = runCleanups(steps, clock, 1.0)
     clock.advance(1)
     clock.advance(0)
     assert done.called
@@ -255,7 +255,7 @@ def test_noSteps() -> None:
     Nothing to clean up takes no time.
     """
     assert runCleanups([], Clock(), 1.0).called
-    assert runCleanups([("a", lambda: succeed(None))], Clock(), None).called
+    assert runCleanups([Cleanup("a", lambda: succeed(None))], Clock(), None).called
 
 
 def test_cleanupThatIsCancelledByItself(loggedErrors: LoggedErrors) -> None:
@@ -267,7 +267,7 @@ def test_cleanupThatIsCancelledByItself(loggedErrors: LoggedErrors) -> None:
         raise CancelledError
 
     ran: list[str] = []
-    steps = [("failing", failing), ("next", lambda: ran.append("next"))]
+    steps = [Cleanup("failing", failing), Cleanup("next", lambda: ran.append("next"))]
     assert runCleanups(steps, Clock(), 1.0).called
     assert ran == ["next"]
     assert len(loggedErrors.flush(CancelledError)) == 1

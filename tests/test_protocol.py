@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-Door 1: L{HeartbeatMixin} in protocols of one's own, and L{HeartbeatProtocol}; in virtual time where
-time matters, on real loopback sockets where the transport does.
+Mixing in: L{HeartbeatMixin} in protocols of one's own, and L{HeartbeatProtocol}; in virtual time
+where time matters, on real loopback sockets where the transport does.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def test_everyFrameIsSeen() -> None:
 
     protocol, transport, clock, _ = introduced(Seeing)
     protocol.sendPing()
-    pong = protocol.link.expectedPong
+    pong = protocol.link.session.expectedPong
     clock.advance(0.5)
     transport.deliver(pong)
     assert seen == [wire.Hello("peer"), *wire.FrameReader().receive(pong)]
@@ -367,8 +367,8 @@ def test_sendMessageWithoutListener() -> None:
     assert not transport.open
 
 
-@pytest.mark.parametrize("door", ["alone", "wrapped", "server", "service"])
-def test_forgottenConnectionMade(door: str, events: list[LogEvent]) -> None:
+@pytest.mark.parametrize("way", ["alone", "wrapped", "server", "service"])
+def test_forgottenConnectionMade(way: str, events: list[LogEvent]) -> None:
     """
     A subclass whose C{connectionMade} does not call its super says no hello: its links end at
     once, never connected, and one clear sentence is logged, once for the class.
@@ -391,17 +391,17 @@ def test_forgottenConnectionMade(door: str, events: list[LogEvent]) -> None:
         "server": lambda: HeartbeatServerFactory(plain, **settings),
     }
     for number in range(2):
-        if door == "service":
+        if way == "service":
             service.startService()
             endpoint.attempts[number].succeed()
         else:
-            protocol: Any = factories[door]().buildProtocol(PEER)
+            protocol: Any = factories[way]().buildProtocol(PEER)
             transport = FakeTransport(clock, protocol)
             protocol.makeConnection(transport)
             assert transport.aborting
         clock.advance(0)
         clock.advance(1)
-    if door == "service":
+    if way == "service":
         service.stopService()
         clock.advance(0)
         clock.advance(1)

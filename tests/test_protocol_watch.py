@@ -23,6 +23,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatProtocol, Limits, PeerClosed, 
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.wire.negotiation import Direction, Negotiated
+from twisted_heartbeat.link.state import LinkState
 from twisted_heartbeat.timing.wheel import timerWheelFor
 
 from .fakes import FakeTransport, Recorder
@@ -610,10 +611,10 @@ def test_noWordBeforeTheHandshake() -> None:
     clock = Clock()
     end = End(clock, None, offers=4).connect()
     end.written()
-    end.link.state = "handshaking"
+    end.link.state = LinkState.HANDSHAKING
     run(clock, 10)
     assert end.written() == []
-    end.link.state = "alive"
+    end.link.state = LinkState.ALIVE
     run(clock, 3)
     assert end.written() == [wire.Pong(0)]
     part(end)

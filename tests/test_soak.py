@@ -94,7 +94,7 @@ class Talker:
 
 class Mixed(Talker, HeartbeatProtocol):
     """
-    Door 1.  Its own frames come back to it, and are frames.
+    A mixed-in protocol.  Its own frames come back to it, and are frames.
     """
 
     def connectionMade(self) -> None:
@@ -116,7 +116,7 @@ class Mixed(Talker, HeartbeatProtocol):
 
 class Plain(Talker, Protocol):
     """
-    Door 2: knows nothing of any link.
+    A wrapped protocol: knows nothing of any link.
     """
 
     def connectionMade(self) -> None:

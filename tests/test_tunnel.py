@@ -156,14 +156,14 @@ class Wire:
         """
         What is carried at this end.
         """
-        return self.tunnels[0].inside.protocol
+        return self.tunnels[0].tunnelTransport.protocol
 
     @property
     def far(self) -> Any:
         """
         What is carried at the other one.
         """
-        return self.tunnels[1].inside.protocol
+        return self.tunnels[1].tunnelTransport.protocol
 
     def pass_(self) -> None:
         """
@@ -248,7 +248,7 @@ def test_nobodyIsThereBeforeTheHello() -> None:
     end.deliver(HELLO)
     assert opened == factory.built
     [protocol] = factory.built
-    assert protocol.transport is tunnel.inside
+    assert protocol.transport is tunnel.tunnelTransport
     later: list[Any] = []
     tunnel.whenOpen().addCallback(later.append)
     assert later == opened

@@ -330,7 +330,7 @@ def test_observerThatRaises(loggedErrors: Any) -> None:
 
     globalLogPublisher.addObserver(observe)
     try:
-        LinkConfig(clock=Clock(), name="hub").announce("connected", generation=1)
+        LinkConfig(clock=Clock(), name="hub").events.log.write("connected", generation=1)
     finally:
         globalLogPublisher.removeObserver(observe)
     assert [event["event"] for event in heard] == ["connected"]

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Door 2: any factory, on either side, is watched unchanged.
+Wrapping: any factory, on either side, is watched unchanged.
 """
 
 from __future__ import annotations

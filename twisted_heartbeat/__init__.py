@@ -2,11 +2,11 @@
 # See LICENSE for details.
 
 """
-FailureDetector and reconnection for Twisted: you state one bound in seconds; within it a
+Liveness detection and reconnection for Twisted: you state one bound in seconds; within it a
 connection is either proven alive, or gone, cleaned up and being replaced; and no live peer is
 declared dead.
 
-Start with L{HeartbeatClientService}, or see the three doors: L{HeartbeatMixin},
+Start with L{HeartbeatClientService}, or see the three ways to use it: L{HeartbeatMixin},
 L{HeartbeatFactory}, and the endpoint prefixes.
 """
 

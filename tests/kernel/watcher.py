@@ -221,7 +221,7 @@ class Crowd(LinkHooks):
 
 class Watched(HeartbeatMixin, Chatter):
     """
-    Through the first door.
+    With the mix-in.
     """
 
     def sendPing(self) -> None:
@@ -301,7 +301,7 @@ class Watcher:
 
     def _connect(self, cell: Cell) -> None:
         """
-        As a client, through the second door.
+        Connect as a client, with a wrapped protocol.
         """
         service = HeartbeatClientService(
             self._certificates.clientEndpoints(self._reactor, cell),
@@ -315,7 +315,7 @@ class Watcher:
 
     def _listen(self, cell: Cell) -> Any:
         """
-        As a server, through the first door.
+        Listen as a server, with the mix-in.
         """
         factory = HeartbeatServerFactory(self._factory(cell, Watched), **self._terms(cell))
         listening = self._certificates.listen(self._reactor, cell, factory)

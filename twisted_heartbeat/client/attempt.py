@@ -22,6 +22,7 @@ from zope.interface import directlyProvides, providedBy
 
 from ..core.causes import Cause, ConnectFailed, HandshakeFailed
 from ..core.diagnosis import causeOfFailure
+from ..link.owner import LinkOwner
 from ..link.usercode import cancel
 from ..protocol.wrapper import attachLink
 from ..timing.deadline import PeerDeadline, cancelCalls
@@ -61,7 +62,7 @@ def failureOf(cause: Cause) -> Failure:
     return Failure(raised if standsFor and raised is not None else cause)
 
 
-class EndpointAttempt:
+class EndpointAttempt(LinkOwner):
     """
     One try of a service to connect.  It owns the link that it leads to.
 
@@ -135,8 +136,6 @@ class EndpointAttempt:
             link.abort(self._cause)
         self._reportWhenComplete()
 
-    def linkProven(self, link: Link) -> None: ...
-
     def linkLost(self, link: Link, cause: Cause) -> None:
         if self._reported:
             self._driver.linkLost(link, cause)
@@ -144,11 +143,6 @@ class EndpointAttempt:
         self._cause = self._cause or cause
         link.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
-
-    def linkClosing(self, link: Link) -> None: ...
-
-    def pingLimitReached(self, link: Link) -> None:
-        link.pingsLeft = -1
 
     def _cancelEndpoint(self) -> None:
         if not self._endpointDone and self._connecting is not None:

@@ -19,6 +19,7 @@ from ..core.causes import ClosedHere
 from ..core.diagnosis import causeOfFailure
 from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
+from ..link.owner import LinkOwner
 from ..logs import SafeLogger
 from .driver import Driver
 
@@ -41,7 +42,7 @@ class _Declined(Protocol):
         self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
-class ConnectorDriver(Driver):
+class ConnectorDriver(Driver, LinkOwner):
     """
     Executes commands for one connector of a factory.
 
@@ -179,8 +180,6 @@ class ConnectorDriver(Driver):
         if link is self.link and self.reconnector.state is State.CONNECTED:
             self._proveEarly()
 
-    def linkClosing(self, link: Link) -> None: ...
-
     def linkLost(self, link: Link, cause: Cause) -> None:
         self._ended, self._reason = link, cause
         self._connectors.detectReset()
@@ -190,9 +189,6 @@ class ConnectorDriver(Driver):
             # Its TLS handshake was not completed.
             link.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
-
-    def pingLimitReached(self, link: Link) -> None:
-        link.pingsLeft = -1
 
     def _wasProven(self, link: Link, cause: Cause) -> bool:
         """

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IConnector
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
+from ..link.events import observersOf
 from ..link.hooks import LinkHooks
 from ..logs import SafeLogger
 from ..protocol.wrapper import attachLink
@@ -157,7 +158,8 @@ class Connectors:
         What the links of all connectors have in common.
         """
         of = self._factory
-        settings = of.clock, of.heartbeat, of.keepAlive, of.limits, of.hooks, of.ping, of.name
+        hooks = observersOf(of.hooks)
+        settings = of.clock, of.heartbeat, of.keepAlive, of.limits, hooks, of.ping, of.name
         if self._config is None or settings != self._settings:
             self.requireSettings()
             self._settings = settings
@@ -166,7 +168,7 @@ class Connectors:
                 heartbeat=of.heartbeat,
                 keepAlive=of.keepAlive,
                 limits=of.limits or Limits.off(),
-                hooks=of.hooks or LinkHooks(),
+                hooks=hooks,
                 ping=of.ping,
                 # A subclass may have a method of this name, for example.
                 name=of.name if of.name and isinstance(of.name, str) else type(of).__name__,
@@ -185,12 +187,14 @@ class Connectors:
             "heartbeat": Heartbeat,
             "keepAlive": KeepAlive,
             "limits": Limits,
-            "hooks": LinkHooks,
         }
         for field, kind in allowed.items():
             value = getattr(self._factory, field)
             if value is not None and not isinstance(value, kind):
                 _rejectSetting(self._factory, field, value, f"a {kind.__name__} or None")
+        hooks = self._factory.hooks
+        if not all(isinstance(observer, LinkHooks) for observer in observersOf(hooks)):
+            _rejectSetting(self._factory, "hooks", hooks, "a LinkHooks, a list of them or None")
         for field in ("ping", "prepareConnection"):
             value = getattr(self._factory, field)
             if value is not None and not callable(value):

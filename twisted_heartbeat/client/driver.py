@@ -17,7 +17,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import LogLevel
 
 from ..core import commands
 from ..core.backoff import Backoff, requestedDelay
@@ -225,13 +224,12 @@ class Driver:
         )
 
     def _attempt(self, command: commands.Attempt) -> None:
-        self.config.announce("connecting", attempt=command.number)
         words = "Attempt {attempt} could not begin"
         error = guarded(_log, words, self.attempt, command.number, attempt=command.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
             self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
-        self.config.callHook("connecting", command.number)
+        self.config.events.emit("connecting", command.number)
 
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
@@ -269,10 +267,7 @@ class Driver:
             return
         retry = command.retry
         self._wait = self.config.clock.callLater(retry.delay, self._wakened, retry)
-        self.config.announce(
-            "retrying", attempt=retry.attempt, delay=round(retry.delay, 3), cause=retry.cause
-        )
-        self.config.callHook("retrying", retry)
+        self.config.events.emit("retrying", retry)
 
     def _wakened(self, retry: Retry) -> None:
         """
@@ -295,6 +290,5 @@ class Driver:
         self._wait = None
 
     def _giveUp(self, cause: Cause) -> None:
-        self.config.announce("gaveUp", LogLevel.error, cause=cause)
         self.gaveUp(cause)
-        self.config.callHook("gaveUp", cause)
+        self.config.events.emit("gaveUp", cause)

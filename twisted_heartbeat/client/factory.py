@@ -22,7 +22,7 @@ from .observing import _OBSERVES, _observeClass, _observeInstance
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.config import Ping
-    from ..link.hooks import LinkHooks
+    from ..link.hooks import Hooks
     from ..link.link import Link
     from .preparation import PrepareConnection
 
@@ -57,7 +57,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     @cvar heartbeat: L{None} to prove nothing by silence.
     @cvar keepAlive: L{None} to leave the operating system's options alone.
     @cvar limits: L{None} for none.
-    @cvar hooks: called besides the log; L{None} for none.
+    @cvar hooks: called besides the log: one C{LinkHooks}, or a list of several; L{None} for none.
     @cvar ping: takes the protocol and makes the peer speak; a method, or a callable that was given
         to C{__init__}.
     @cvar name: what the log calls its links; the name of the class by default.
@@ -77,7 +77,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
     heartbeat: Heartbeat | None = Heartbeat()
     keepAlive: KeepAlive | None = KeepAlive()
     limits: Limits | None = Limits()
-    hooks: LinkHooks | None = None
+    hooks: Hooks | None = None
     ping: Ping | None = None
     name: str | None = None
     prepareConnection: PrepareConnection | None = None
@@ -98,7 +98,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         heartbeat: Heartbeat | None = _OWN,
         keepAlive: KeepAlive | None = _OWN,
         limits: Limits | None = _OWN,
-        hooks: LinkHooks | None = _OWN,
+        hooks: Hooks | None = _OWN,
         ping: Ping | None = _OWN,
         name: str | None = _OWN,
         **keywords: Any,

@@ -18,7 +18,6 @@ from ..core.backoff import Backoff
 from ..core.reconnector import State
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
 from ..logs import SafeLogger
 from ..protocol.wrapper import defaultLinkName, placeOf
 from ..timing.monotonic import clockFor
@@ -26,6 +25,7 @@ from .servicedriver import ServiceDriver
 
 if TYPE_CHECKING:
     from ..link.config import Ping
+    from ..link.hooks import Hooks
     from ..link.link import Link
     from .preparation import PrepareConnection
     from .servicedriver import RetryPolicy
@@ -62,7 +62,7 @@ class HeartbeatClientService(Service):
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
         limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
+        hooks: Hooks | None = None,
         ping: Ping | None = None,
         name: str | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class HeartbeatClientService(Service):
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for no limits.
-        @param hooks: who hears of all that.
+        @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param name: what the log calls its links; by default the protocol's name and the places
             that the endpoints lead to.
@@ -98,7 +98,7 @@ class HeartbeatClientService(Service):
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
             "limits": limits or Limits.off(),
-            "hooks": hooks or LinkHooks(),
+            "hooks": hooks,
             "ping": ping,
             "name": name or _defaultName(factory, endpoints),
         }

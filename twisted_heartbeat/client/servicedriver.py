@@ -18,7 +18,7 @@ from ..core.backoff import Backoff, requestedDelay
 from ..core.causes import ClosedHere
 from ..core.proof import isProven
 from ..core.reconnector import State
-from ..link.link import linkInCleanup
+from ..link.cleanups import linkInCleanup
 from ..timing.deadline import cancelCalls
 from .attempt import EndpointAttempt, failureOf
 from .driver import Driver

@@ -23,26 +23,20 @@ if TYPE_CHECKING:
     from .prefix import Parse, Prefix
 
 
-# Both.
-
-
 @implementer(IStreamClientEndpoint)
 class PrefixedClient:
     """
-    An endpoint to connect to, behind a prefix.
+    A client endpoint behind a prefix.
     """
 
     def __init__(self, wrappedEndpoint: Any, wrap: Callable[[Any], Any]) -> None:
         """
-        @param wrap: the factory's wrapper.
+        @param wrap: takes a factory, and returns it wrapped.
         """
         self._wrappedEndpoint = wrappedEndpoint
         self._wrap = wrap
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        See C{IStreamClientEndpoint}.
-        """
         factory = self._wrap(protocolFactory)
         connecting: Deferred[Any] = self._wrappedEndpoint.connect(factory)
         if isinstance(factory, _TunnelLinks):
@@ -53,20 +47,17 @@ class PrefixedClient:
 @implementer(IStreamServerEndpoint)
 class PrefixedServer:
     """
-    An endpoint to listen at, behind a prefix.
+    A server endpoint behind a prefix.
     """
 
     def __init__(self, wrappedEndpoint: Any, wrap: Callable[[Any], Any]) -> None:
         """
-        @param wrap: the factory's wrapper.
+        @param wrap: takes a factory, and returns it wrapped.
         """
         self._wrappedEndpoint = wrappedEndpoint
         self._wrap = wrap
 
     def listen(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        See C{IStreamServerEndpoint}.
-        """
         listening: Deferred[Any] = self._wrappedEndpoint.listen(self._wrap(protocolFactory))
         return listening
 
@@ -81,7 +72,7 @@ def _parsed(
     word: str, parse: Parse, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
 ) -> tuple[Any, Callable[[Any], Any]]:
     """
-    @return: the endpoint behind the prefix, and the wrapper of its factories.
+    @return: the endpoint behind the prefix, and what wraps its factories.
     """
     prefix, settings = _PREFIXES[word]
     refuseRepeated(word, _wholeDescription())
@@ -94,11 +85,12 @@ def clientFor(
     word: str, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
 ) -> PrefixedClient:
     """
-    The endpoint to connect to that a prefix and what follows it describe.
+    Build the client endpoint that a prefix and the string behind it describe.
 
     @param word: C{"keepalive"} or C{"heartbeat"}.
-    @param arguments: what Twisted's parser has found behind it, and C{keywords} likewise.
-    @raise ValueError: if something is wrong with it.
+    @param arguments: positional arguments that Twisted's parser has found behind the prefix.
+    @param keywords: the others.
+    @raise ValueError: if the string describes no endpoint.
     """
     return PrefixedClient(*_parsed(word, clientFromString, reactor, arguments, keywords))
 
@@ -107,6 +99,6 @@ def serverFor(
     word: str, reactor: Any, arguments: Iterable[Any], keywords: Mapping[str, Any]
 ) -> PrefixedServer:
     """
-    The endpoint to listen at; all else as for L{clientFor}.
+    Build the server endpoint; all else as for L{clientFor}.
     """
     return PrefixedServer(*_parsed(word, serverFromString, reactor, arguments, keywords))

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-C{heartbeat:}, on both ends, carries whatever runs over it in a L{Tunnel}.
+The C{heartbeat:} prefix: on both ends, it carries another protocol in a L{Tunnel}.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from ..transport.layers import abort
 from .prefix import Prefix, _numbers
 from .tunnel import EndpointHistory, Tunnel, TunnelFactory
 
-# heartbeat:
-
 HEARTBEAT = Prefix("heartbeat", ("within", "closeTimeout"), "heartbeat:tcp:hub:7000:within=8")
 
 
 class _TunnelLinks(HeartbeatFactory):
     """
-    Watches the tunnels of one factory.  Its links count on from those of others of one endpoint.
+    Watches the tunnels of one factory.  All factories of one endpoint number their links together.
     """
 
     def __init__(self, tunnels: TunnelFactory, generations: Iterator[int], **settings: Any) -> None:
@@ -38,8 +36,10 @@ class _TunnelLinks(HeartbeatFactory):
 
     def opened(self, connected: Any) -> Deferred[Any]:
         """
-        @param connected: what the endpoint has connected: a tunnel, or a protocol that carries one,
-            as one that speaks WebSocket.
+        Wait for the tunnel to open.
+
+        @param connected: the protocol that the endpoint has connected: a tunnel, or a protocol that
+            carries one, such as WebSocket's.
         @return: fires with the carried protocol.
         """
         tunnel = connected if isinstance(connected, Tunnel) else self._tunnels.latest
@@ -53,7 +53,7 @@ class _TunnelLinks(HeartbeatFactory):
 @dataclass(frozen=True)
 class _TunnelMaker:
     """
-    Makes the factories of tunnels that are alike.
+    Makes the tunnel factories of one endpoint.
     """
 
     heartbeat: Heartbeat
@@ -64,8 +64,8 @@ class _TunnelMaker:
     history: EndpointHistory = field(default_factory=EndpointHistory)
 
     def wrap(self, factory: Any) -> _TunnelLinks:
-        # No sendStall: a peer that takes nothing and speaks is slow, and one that does not speak
-        # is found by its silence.
+        # No sendStall: a peer that takes nothing but speaks is slow, and a dead one is found by its
+        # silence.
         return _TunnelLinks(
             TunnelFactory(factory, self.reactor, self.history),
             self.generations,
@@ -80,6 +80,6 @@ def _heartbeat(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[An
     numbers = _numbers(own)
     heartbeat = Heartbeat.within(numbers["within"]) if "within" in numbers else Heartbeat()
     closeTimeout = numbers.get("closeTimeout", Limits().closeTimeout)
-    # It says what is wrong with it.
+    # Raises the ValueError that names a wrong value now, and not at the first connection.
     Limits(closeTimeout=closeTimeout)
     return _TunnelMaker(heartbeat, closeTimeout, reactor, words).wrap

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-C{keepalive:} sets the operating system's options on each connection.
+The C{keepalive:} prefix: it sets the operating system's options on each connection.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from .prefix import Prefix, _numbers
 _log = SafeLogger()
 
 
-# keepalive:
-
 KEEPALIVE = Prefix(
     "keepalive", ("idle", "interval", "count", "userTimeout"), "keepalive:tcp:8080:idle=30"
 )
@@ -31,9 +29,10 @@ KEEPALIVE = Prefix(
 
 class KeepAliveFactory:
     """
-    Has each connection of another factory set its keepalive, and is not there otherwise: it
-    provides what the factory provides, forwards the rest, and its protocols are the factory's own,
-    or stand before one that cannot be changed.
+    Sets keepalive on each connection of another factory.
+
+    It provides what that factory provides, and forwards unknown attributes.  Its protocols are that
+    factory's own, or a proxy of a protocol whose methods can not be covered.
     """
 
     def __init__(self, factory: Any, apply: Callable[[Any], None]) -> None:
@@ -45,9 +44,6 @@ class KeepAliveFactory:
         directlyProvides(self, providedBy(factory))
 
     def buildProtocol(self, addr: Any) -> Any:
-        """
-        See C{IProtocolFactory}.
-        """
         protocol = self._factory.buildProtocol(addr)
         if protocol is None or _UntilConnected(protocol, self._apply).cover():
             return protocol
@@ -62,8 +58,8 @@ class KeepAliveFactory:
 
 class _UntilConnected:
     """
-    Covers the methods by which a protocol is connected, until one of them is called.  A proxy for
-    good would cost each chunk, and could not be all that the protocol is.
+    Covers the methods that connect a protocol, until one of them is called, see
+    L{MethodCover<twisted_heartbeat.protocol.overrides.MethodCover>}.
 
     Most transports call C{makeConnection}.  Some set C{protocol.transport} themselves and call
     C{connectionMade} alone.
@@ -71,8 +67,8 @@ class _UntilConnected:
 
     def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
         """
-        @param connected: called once with the transport, after the protocol has been told.  So
-            what the endpoint says holds, whatever the program's default is.
+        @param connected: called once with the transport, after the protocol has been told.  So the
+            endpoint's settings win over those that the protocol makes in C{connectionMade}.
         """
         self._protocol = protocol
         self._connected = connected
@@ -80,7 +76,9 @@ class _UntilConnected:
 
     def cover(self) -> bool:
         """
-        @return: whether the protocol can be covered.  If not, nothing is.
+        Cover the methods.
+
+        @return: whether the protocol can be covered.  If not, nothing is changed.
         """
         for name, cover in (
             ("makeConnection", self._makeConnection),
@@ -89,7 +87,7 @@ class _UntilConnected:
             if not hasattr(self._protocol, name):
                 continue
             self._covers[name] = MethodCover(self._protocol, name, cover)
-            if not self._covers[name].laid:
+            if not self._covers[name].lay():
                 self._lift()
                 return False
         return True
@@ -111,12 +109,12 @@ class _UntilConnected:
 
 class _ConnectedProxy(ProtocolProxy):
     """
-    Stands before a protocol of which no method can be covered.
+    Stands before a protocol whose methods can not be covered.
     """
 
     def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
         super().__init__(protocol)
-        self._keep("_connected", connected)
+        self._setOwn("_connected", connected)
 
     def makeConnection(self, transport: Any) -> None:
         self._protocol.makeConnection(transport)
@@ -129,7 +127,7 @@ class _ConnectedProxy(ProtocolProxy):
 
 class _KeepAliveSetter:
     """
-    Sets the options, and says once where there are none.
+    Sets the options, and warns once where the transport has none.
     """
 
     def __init__(self, keepAlive: KeepAlive, words: str) -> None:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Prefix}: what stands before an endpoint's string, and its arguments.
+L{Prefix}: a word before an endpoint's string, and its arguments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnknownArgument(ValueError):
     An argument that no part of a description takes.
 
     @ivar argument: its name.
-    @ivar takers: what each part takes, from the outermost in.
+    @ivar takers: which arguments each part takes, from the outermost in.
     """
 
     def __init__(self, argument: str, takers: Iterable[str]) -> None:
@@ -39,11 +39,11 @@ class UnknownArgument(ValueError):
 @dataclass(frozen=True)
 class Prefix:
     """
-    What stands before an endpoint's string.
+    A prefix of endpoint strings.
 
-    @ivar word: the prefix, without its colon.
-    @ivar arguments: what it takes.
-    @ivar example: for whoever has it wrong.
+    @ivar word: its word, without the colon.
+    @ivar arguments: the names of its arguments.
+    @ivar example: a whole string, for the message of an error.
     """
 
     word: str
@@ -53,7 +53,7 @@ class Prefix:
     @property
     def takes(self) -> str:
         """
-        What it takes, in words.
+        The names of its arguments, as a sentence.
         """
         return f"{self.word}: takes {', '.join(self.arguments)}"
 
@@ -61,15 +61,15 @@ class Prefix:
         self, arguments: Iterable[Any], keywords: Mapping[str, Any]
     ) -> tuple[str, dict[str, str]]:
         """
-        Part what Twisted's parser has made of the whole string.
+        Split the arguments that Twisted's parser has found between prefix and endpoint.
 
-        In the flat form, C{keepalive:tcp:host:7000:idle=5}, the prefix takes those keywords that
-        are its own, and all else is the endpoint's.  In the quoted form,
+        In the flat form, C{keepalive:tcp:host:7000:idle=5}, the prefix takes the keywords that it
+        knows, and the endpoint all else.  In the quoted form,
         C{keepalive:tcp\\:host\\:7000:idle=5}, all that is not quoted is the prefix's.
 
         @return: the description of the endpoint behind the prefix, and the prefix's own arguments.
-        @raise ValueError: if there is no endpoint, or the quoted one is followed by something that
-            the prefix does not take.
+        @raise ValueError: if there is no endpoint, or an argument follows a quoted endpoint and the
+            prefix does not know it.
         """
         positional = [_text(argument) for argument in arguments]
         named = {_text(name): _text(value) for name, value in keywords.items()}
@@ -95,7 +95,8 @@ class Prefix:
     @staticmethod
     def _quoted(positional: list[str], named: dict[str, str]) -> str | None:
         """
-        Take out the endpoint, if it is quoted: no name of an endpoint has a colon.
+        Take out the endpoint, if it is quoted.  No name of an endpoint has a colon, so a first
+        argument with one is a quoted endpoint.
         """
         if positional:
             return positional.pop(0) if ":" in positional[0] else None
@@ -107,10 +108,10 @@ class Prefix:
 
     def inner(self, parse: Parse, reactor: Any, description: str) -> Any:
         """
-        The endpoint behind the prefix.
+        Parse the endpoint behind the prefix.
 
-        @raise ValueError: in place of a C{TypeError}, which is what Twisted's own endpoints have
-            for an argument that they do not know or lack; everything else passes.
+        @raise ValueError: in place of the C{TypeError} that Twisted's own endpoints raise for an
+            unknown or missing argument.  All other exceptions pass.
         """
         try:
             return parse(reactor, description)
@@ -132,7 +133,7 @@ def _text(word: str | bytes) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Twisted's quoteStringArgument knows nothing of "=".
+    # Twisted's quoteStringArgument leaves "=" bare, and a value would end there.
     for special in "\\:=":
         text = text.replace(special, "\\" + special)
     return text
@@ -140,7 +141,7 @@ def _escaped(text: str) -> str:
 
 def _joined(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
     """
-    The opposite of Twisted's parser.
+    Return the string from which Twisted's parser makes these arguments.
     """
     pairs = [f"{_escaped(name)}={_escaped(value)}" for name, value in keywords.items()]
     return ":".join([*map(_escaped, arguments), *pairs])
@@ -151,8 +152,8 @@ _PARSERS = (clientFromString.__code__, serverFromString.__code__)
 
 def _wholeDescription() -> str | bytes:
     """
-    The whole string that Twisted is parsing; nothing where Python does not tell.  Twisted's parser
-    keeps the last of several arguments of one name, and hands no other on.
+    Return the whole string that Twisted is parsing; C{""} where Python does not tell.  Arguments
+    alone do not show repetition, because Twisted's parser hands on only the last of one name.
     """
     frame = sys._getframe() if hasattr(sys, "_getframe") else None
     while frame is not None:
@@ -164,8 +165,10 @@ def _wholeDescription() -> str | bytes:
 
 def refuseRepeated(word: str, description: str | bytes) -> None:
     """
+    Raise, if an argument is given twice.
+
     @param description: the whole string of an endpoint.
-    @raise ValueError: if an argument is in it twice.
+    @raise ValueError: names the argument, and both values.
     """
     found: dict[str, str] = {}
     for argument in re.findall(r"(?:\\.|[^\\:])+", _text(description), re.DOTALL):
@@ -183,7 +186,8 @@ def refuseRepeated(word: str, description: str | bytes) -> None:
 
 def _number(text: str) -> Any:
     """
-    The number that a text is; or the text itself, for a setting that says what is wrong with it.
+    Return the number that a text is.  Return any other text unchanged: the settings class then
+    raises an error that names the field.
     """
     for kind in (int, float):
         with suppress(ValueError):

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{TunnelTransport}: the transport that a tunnel shows to the protocol it carries.
+L{TunnelTransport}: the transport that a tunnel shows to the protocol that it carries.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _log = SafeLogger()
 
 MAX_BODY = 64 * 1024
 """
-Bytes of a frame's body: what Twisted's transports read, and buffer, at a time.  So what comes from
-another transport is never cut, and a ping waits behind no more than two of them.
+Bytes of a frame's body: as many as Twisted's transports read, and buffer, at a time.  So a chunk
+from another transport is never cut, and a ping waits behind at most two frames.
 """
 
 
 @implementer(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor)
 class TunnelTransport(Buffering):
     """
-    The end of a tunnel, as the protocol that it carries knows it.
+    The end of a tunnel that faces the carried protocol.
 
-    It provides and forwards what the connection below does, but for the passing of descriptors.
-    What the connection has no room for waits here, so that a ping never waits behind more than one
-    buffer of the connection.
+    It provides what the connection below provides, and forwards unknown attributes to it, except
+    for the passing of descriptors.  Data that the connection has no room for waits here, so that a
+    ping never waits behind more than one buffer of the connection.
 
     @ivar transport: the connection below.
-    @ivar protocol: what is carried; TLS, after L{startTLS}.
+    @ivar protocol: the carried protocol; TLS, after L{startTLS}.
     """
 
     connected = True
@@ -84,9 +84,7 @@ class TunnelTransport(Buffering):
 
     def write(self, data: bytes) -> None:
         """
-        See C{ITransport}.
-
-        @raise TypeError: if it is no bytes.
+        @raise TypeError: if C{data} is not bytes.
         """
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
@@ -102,9 +100,6 @@ class TunnelTransport(Buffering):
             self._send(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """
-        See C{ITransport}.
-        """
         self.write(b"".join(data))
 
     def _pump(self) -> None:
@@ -115,11 +110,11 @@ class TunnelTransport(Buffering):
 
     def _send(self, body: bytes) -> None:
         self.transport.writeSequence((wire.encodeDataHeader(len(body)), body))
-        self._tunnel.spoke()
+        self._tunnel.markSent()
 
     def _next(self) -> bytes:
         """
-        Take from the queue what is sent in one frame: no more than that is ever copied.
+        Take the body of one frame from the queue.  No more than that is ever copied.
         """
         data = self._queue[0]
         body = data[self._offset : self._offset + MAX_BODY]
@@ -131,14 +126,14 @@ class TunnelTransport(Buffering):
 
     def block(self) -> None:
         """
-        There is no room in the connection's buffer.
+        Queue from here on, because the connection's buffer is full.
         """
         self._blocked = True
         self._pauseProducer()
 
     def unblock(self) -> None:
         """
-        There is again.
+        Send what was queued, because the connection's buffer is empty again.
         """
         self._blocked = False
         self._pump()
@@ -149,7 +144,7 @@ class TunnelTransport(Buffering):
 
     def _settle(self) -> None:
         """
-        Do what had to wait until all was sent.
+        End or close, once all data has been sent.
         """
         if self._queue or self._producerPaused or not self.connected:
             return
@@ -157,15 +152,13 @@ class TunnelTransport(Buffering):
             self._ended = True
             self._tunnel.sendEnd()
         if self.disconnecting and self.producer is None:
-            self._tunnel.depart()
+            self._tunnel.closeGracefully()
 
     # Who writes.
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
-        See C{IConsumer}.
-
-        @raise RuntimeError: if there is one already.
+        @raise RuntimeError: if a producer is registered already.
         """
         if self.producer is not None:
             raise RuntimeError(
@@ -181,9 +174,6 @@ class TunnelTransport(Buffering):
             self.producer.startStreaming()
 
     def unregisterProducer(self) -> None:
-        """
-        See C{IConsumer}.
-        """
         producer, self.producer = self.producer, None
         self._producerPaused = False
         if pullProducerOf(producer) is not None:
@@ -198,22 +188,16 @@ class TunnelTransport(Buffering):
     # What is read.
 
     def pauseProducing(self) -> None:
-        """
-        See C{IPushProducer}.
-        """
         self._tunnel.pauseReading()
 
     def resumeProducing(self) -> None:
-        """
-        See C{IPushProducer}.
-        """
         self._tunnel.resumeReading()
 
     # TLS inside.
 
     def startTLS(self, contextFactory: Any, normal: bool = True) -> None:
         """
-        See C{ITLSTransport}: TLS between the two carried protocols, inside of the frames.
+        Start TLS between the two carried protocols, inside of the frames.
         """
         producer, streaming = self.producer, self.streamingProducer
         if producer is not None:
@@ -229,9 +213,6 @@ class TunnelTransport(Buffering):
     # The end.
 
     def loseConnection(self) -> None:
-        """
-        See C{ITransport}.
-        """
         if self.connected and not self.disconnecting:
             if self.TLS and not isClosingLocally(self):
                 words = "the peer closed the connection (close_notify)"
@@ -241,35 +222,23 @@ class TunnelTransport(Buffering):
             self._settle()
 
     def loseWriteConnection(self) -> None:
-        """
-        See C{IHalfCloseableDescriptor}.
-        """
         if not self._ended:
             self._ending = True
             self._settle()
 
     def abortConnection(self) -> None:
-        """
-        See C{ITCPTransport}.
-        """
         self._tunnel.abort()
 
     def stopProducing(self) -> None:
-        """
-        See C{IProducer}.
-        """
         self.loseConnection()
 
     def stopConsuming(self) -> None:
-        """
-        As every transport of Twisted's.
-        """
         self.unregisterProducer()
         self.loseConnection()
 
     def finish(self) -> None:
         """
-        Nothing more is taken, from either side.
+        Take no more data, from either side.
         """
         self.disconnecting = self._ended = True
         self._queue.clear()
@@ -277,13 +246,13 @@ class TunnelTransport(Buffering):
 
     def lost(self) -> None:
         """
-        The connection is lost.
+        Stop the producer, because the connection is lost.
         """
         self.finish()
         self.connected, self.disconnected = False, True
         producer, self.producer = self.producer, None
         if producer is not None:
-            # What it raises must not keep the carried protocol from its own end.
+            # If the producer raises, the carried protocol must still hear of the end.
             guarded(_log, "{producer} failed at its end", producer.stopProducing, producer=producer)
 
     # What the connection knows.
@@ -291,20 +260,14 @@ class TunnelTransport(Buffering):
     @property
     def carrierLink(self) -> Link:
         """
-        The tunnel's own link.
+        The tunnel's own link, see C{Link.proofHeard}.
         """
-        return self._tunnel._known
+        return self._tunnel._requireLink()
 
     def getPeer(self) -> Any:
-        """
-        See C{ITransport}.
-        """
         return self.transport.getPeer()
 
     def getHost(self) -> Any:
-        """
-        See C{ITransport}.
-        """
         return self.transport.getHost()
 
     def __getattr__(self, name: str) -> Any:
@@ -320,4 +283,4 @@ _SECURED = (
     "registerProducer",
     "unregisterProducer",
 )
-"""What goes through TLS once there is some."""
+"""Methods that go through TLS after L{TunnelTransport.startTLS}."""

@@ -2,8 +2,7 @@
 # See LICENSE for details.
 
 """
-L{LinkConfig}: what all links of one factory or service have in common, and how the log hears of
-them.
+L{LinkConfig}: what all links of one factory or service have in common.
 """
 
 from __future__ import annotations
@@ -16,21 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
-from twisted.python.failure import Failure
 
 from ..batching.batcher import batcherFor
-from ..core.causes import Cause
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..core.text import printable, textOf
-from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
-from .hooks import LinkHooks
-from .usercode import runHook
+from ..logs import STRANGER_INTERVAL, LogRateLimit
+from .events import LinkEvents
+from .hooks import Hooks
 
 if TYPE_CHECKING:
     from ..batching.batcher import Batcher
-
-_log = SafeLogger("twisted_heartbeat")
+    from .interfaces import PingLimit
 
 
 Ping = Callable[[Any], object]
@@ -78,12 +73,15 @@ class LinkConfig:
     @ivar clock: what tells the time to all of them.
     @ivar heartbeat: L{None} to prove nothing by silence.
     @ivar keepAlive: L{None} to leave the operating system's options alone.
+    @ivar hooks: called besides the log: one object or several; L{None} for none.
     @ivar ping: makes a peer speak; L{None} where nothing can.
     @ivar name: what the log calls them.
     @ivar phase: draws each link's L{phase<twisted_heartbeat.core.detector.FailureDetector>};
         L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
+    @ivar pingLimit: counts the peers' pings; L{None} if they may send any number.
     @ivar strangers: limits the events about links that end before anybody knows who is there.
+    @ivar events: tells the log and the hooks what happens to the links.
     @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
         environment.
     @ivar batcher: batches the links of this clock.
@@ -93,55 +91,21 @@ class LinkConfig:
     heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
     keepAlive: KeepAlive | None = field(default_factory=KeepAlive)
     limits: Limits = field(default_factory=Limits)
-    hooks: LinkHooks = field(default_factory=LinkHooks)
+    hooks: Hooks | None = None
     ping: Ping | None = None
     name: str | None = None
     phase: Callable[[], float] | None = None
     proxied: Callable[[Any], None] | None = None
+    pingLimit: PingLimit | None = None
     strangers: LogRateLimit = field(default_factory=lambda: LogRateLimit(STRANGER_INTERVAL))
     generations: Iterator[int] = field(default_factory=lambda: count(1))
     batching: bool | None = None
     if TYPE_CHECKING:
         # No field, because each makes the import slower; but set for each instance.
         batcher: Batcher = field(init=False)
+        events: LinkEvents = field(init=False)
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen.
         object.__setattr__(self, "batcher", batcherFor(self.clock, self.batching))
-
-    def callHook(
-        self, name: str, *arguments: object, failed: Callable[[Failure], None] | None = None
-    ) -> None:
-        """
-        Call one of the hooks, see L{runHook}.  An object of the user's may lack the method: that
-        is an error like any that the method raises.
-        """
-        runHook(name, lambda: getattr(self.hooks, name)(*arguments), failed=failed)
-
-    def announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
-        """
-        Log one change, as one structured event.  Its texts are L{printable}, because some of
-        them are the peer's.
-
-        @param event: the hook's name.
-        """
-        cause = fields.pop("cause", None)
-        bound = None if self.heartbeat is None else self.heartbeat.bound
-        known: dict[str, object] = {"link": self.name, "bound": bound}
-        known |= {"generation": None, "peer": None, "silence": None, **fields}
-        words = "{link}: {event}"
-        if "delay" in known:
-            words += " in {delay} s"
-        if isinstance(cause, Cause):
-            words += ", {cause}: {reason}"
-            known["reason"] = textOf(cause)
-            if cause.goodbyeCode is not None:
-                known["code"] = int(cause.goodbyeCode)
-                known["retryAfter"] = cause.retryAfter
-        where = [] if known["peer"] is None else ["{peer}"]
-        if known["generation"] is not None:
-            where.append("generation {generation}")
-        if where:
-            words += f" [{', '.join(where)}]"
-        name = None if cause is None else type(cause).__name__
-        texts = {key: printable(value) for key, value in known.items() if isinstance(value, str)}
-        _log.emit(level, words, event=event, cause=name, **known | texts)
+        object.__setattr__(self, "events", LinkEvents(self.name, self.heartbeat, self.hooks))

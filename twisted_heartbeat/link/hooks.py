@@ -2,14 +2,12 @@
 # See LICENSE for details.
 
 """
-L{LinkHooks}, what the user is told of a link's life, and the running of cleanups.
-
-User code runs after the transition that it hears of, and so that nothing that it raises, or never
-finishes, gets further than the log.
+L{LinkHooks}: what the application is told of a link's life.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,12 +18,14 @@ if TYPE_CHECKING:
 
 class LinkHooks:
     """
-    Subclass it and override what you want to hear of.
+    The hooks of an application.  Subclass it and override the methods that you need.
 
-    Each may return a plain value, a Deferred or a coroutine.  Only L{disconnected} and L{refused}
-    are waited for, together with the link's cleanups and within C{Limits.cleanupTimeout}.  What a
-    hook raises is logged; a L{connected} that fails ends the link, since what it was to set up is
-    not there.
+    Several of these objects may be given at once.  A method is called after the transition that it
+    is about.  It may return a plain value, a Deferred or a coroutine.
+
+    Only L{disconnected} and L{refused} are waited for: those of all objects side by side, then the
+    link's cleanups, and all of that within C{Limits.cleanupTimeout}.  What a hook raises is logged.
+    A L{connected} that fails ends the link, because what it was to set up is not there.
     """
 
     def connecting(self, attempt: int) -> object:
@@ -72,3 +72,7 @@ class LinkHooks:
         """
         There will be none.
         """
+
+
+Hooks = LinkHooks | Sequence[LinkHooks]
+"""What a setting C{hooks} takes: one object, or a list or tuple of several."""

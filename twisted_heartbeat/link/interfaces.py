@@ -8,35 +8,27 @@ What a link needs from what is around it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
     from ..core.causes import Cause, SendStalled
+    from ..core.wire.negotiation import Negotiated
     from .link import Link
 
 
-class Owner(Protocol):
+class PingLimit(Protocol):
     """
-    Who made a link, and wants to hear of its turns.
+    Counts the pings that each of many peers sends.
     """
 
-    def linkReady(self, link: Link) -> None:
-        """The link is established, its TLS handshake included."""
+    def spend(self, link: Link, emptyAt: float | None) -> float:
+        """
+        Count a ping of a link's peer, and end the link if its peer had none left.
 
-    def linkProven(self, link: Link) -> None:
-        """The peer has said what proves the link, see L{Link.proofHeard}, unless its end revokes
-        that."""
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """The link has ended: have it L{cleaned up<Link.cleanUp>}."""
-
-    def linkClosing(self, link: Link) -> None:
-        """The link has begun to close, and is not usable any more."""
-
-    def pingLimitReached(self, link: Link) -> None:
-        """The peer has sent as many pings as it had left, and one more."""
+        @param emptyAt: what the last call has returned; L{None} for the first ping.
+        """
 
 
 class WatchListener(Protocol):
@@ -83,11 +75,11 @@ class WriteListener(Protocol):
         """The peer's kernel has taken nothing for C{Limits.sendStall}."""
 
 
-class HeartbeatSender(Protocol):
+class Promise(Protocol):
     """
-    How a protocol speaks by itself: alike on all links of a factory.
+    How soon this end has to speak by itself.
 
-    @ivar promisedWithin: seconds after this end's last word in which it has to say something,
+    @ivar promisedWithin: seconds after this end's last word within which it has to speak again,
         whatever is paused, held back or queued here; C{inf} if the peer relies on nothing.
     """
 
@@ -95,16 +87,40 @@ class HeartbeatSender(Protocol):
     def promisedWithin(self) -> float:
         """See above."""
 
-    def sendHeartbeat(self, protocol: Any) -> object:
+
+class Session(Protocol):
+    """
+    What a link needs from the built-in protocol, see
+    L{HeartbeatSession<twisted_heartbeat.protocol.session.HeartbeatSession>}.
+
+    @ivar negotiated: what both hellos come to.
+    @ivar peerName: what the peer calls itself.
+    @ivar expectedPong: the bytes that answer the last ping; L{None} once they have come.
+    @ivar lastSentAt: when this end last said something other than a ping, in seconds.
+    """
+
+    negotiated: Negotiated | None
+    peerName: str
+    expectedPong: bytes | None
+    lastSentAt: float
+
+    @property
+    def localHello(self) -> Promise:
+        """What this end has promised."""
+
+    def markSent(self) -> None:
+        """Note that this end has just said something."""
+
+    def sendHeartbeat(self) -> None:
         """Say something."""
 
-    def sendGoodbye(self, protocol: Any) -> object:
-        """Say goodbye to the peer."""
+    def sendGoodbye(self) -> None:
+        """Say that this end closes the connection."""
 
 
-class Door(Protocol):
+class OuterProtocol(Protocol):
     """
-    Through which a link's protocol hears that it is lost.
+    What the transport speaks to: the protocol itself, or what wraps it.
     """
 
     def connectionLost(self, reason: Failure) -> None:

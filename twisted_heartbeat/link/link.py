@@ -5,46 +5,38 @@
 L{Link}: one connection to one peer, from established to gone.
 
 A link is its peer's liveness, a visit by the pulse, what its transport remembers, and its cleanups.
-Every door makes one for each connection and tells it what happens; nothing here knows the doors.
+The mix-in or the wrapper of a protocol makes one for each connection and tells it what happens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from ..core.causes import (
     Cause,
     ClosedHere,
-    HandshakeFailed,
     PeerClosed,
-    PeerReset,
     SendFailed,
 )
-from ..core.detector import NEVER
-from ..core.diagnosis import causeOfLoss, describeError, isOwnException
+from ..core.diagnosis import describeError
 from ..core.proof import LinkFacts
 from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
-from ..logs import SafeLogger, guarded
+from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
-from ..timing.wheel import reactorStopped
 from ..transport.compat import markErrorHandled
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved, instrument, removeObserver
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import (
-    abort,
     bytesBufferedAbove,
     bytesBufferedBelow,
     findConnection,
@@ -56,106 +48,38 @@ from ..transport.layers import (
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
 from ..transport.tls import (
     certificateOf,
-    certificateRefused,
     flushHandshakeBuffer,
     forwardHandshake,
     handshakeDone,
     handshakeRejected,
     usesTLS,
 )
+from .cleanups import Cleanup, runCleanups
 from .config import peerName, plainAddress
-from .politeclose import CloseStep, PoliteClose
-from .teardown import Ending
-from .usercode import runCleanups
+from .handshake import HandshakeTimeout
+from .state import LinkState
+from .teardown import Teardown
 from .watch import Mode, PeerWatch
 from .writes import WriteTracker
 
 if TYPE_CHECKING:
     from ..batching.batcher import Batcher
     from ..core.detector import FailureDetector
-    from ..core.evidence import Evidence
     from ..core.wire.negotiation import Negotiated
     from ..core.wire.pings import SharedPing
     from ..logs import LogRateLimit
-    from ..timing.wheel import Slot, TimerWheel
+    from ..timing.wheel import TimerWheel
     from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import Door, HeartbeatSender, Owner
+    from .interfaces import OuterProtocol, PingLimit, Session
+    from .owner import LinkOwner
 
 _log = SafeLogger()
 
 
 _MAX_WRAPPERS = 8
 """Protocols around one another that are looked through."""
-
-_TURNS_UNTIL_LOST = 2
-"""Turns of the reactor after which a transport that was told to abort is done without."""
-
-_inCleanup: ContextVar[Link | None] = ContextVar("_inCleanup", default=None)
-
-
-def linkInCleanup() -> Link | None:
-    """
-    The link whose C{disconnected} hook or cleanup calls this, also after it has awaited something;
-    L{None} if none does, or its cleanups are over.
-    """
-    link = _inCleanup.get()
-    return None if link is None or link.cleaned else link
-
-
-class UnmanagedOwner:
-    """
-    The owner of a link that nobody prepares and nobody replaces, until it is connected.
-    """
-
-    def linkReady(self, link: Link) -> None:
-        """
-        Ready is as good as connected.
-        """
-        if not link.isHealthCheck:
-            link.owner = _CONNECTED
-            link.announceConnected()
-
-    def linkProven(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        if link.isServerSide:
-            link.cleanUpStranger()
-        else:
-            link.cleanUp()
-
-    def linkClosing(self, link: Link) -> None:
-        """
-        Nothing follows.
-        """
-
-    def pingLimitReached(self, link: Link) -> None:
-        """
-        It may ping as often as it likes.
-        """
-        link.pingsLeft = -1
-
-
-class _Connected(UnmanagedOwner):
-    """
-    The same, once the link is connected.
-    """
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """
-        Nothing follows but the cleanups.
-        """
-        link.cleanUp()
-
-
-_CONNECTED = _Connected()
 
 
 class Link:
@@ -164,42 +88,30 @@ class Link:
 
     @ivar generation: its number among the links of its factory or service; never reused.
     @ivar protocol: the protocol that speaks over it.
-    @ivar state: C{"new"}, C{"handshaking"}, C{"alive"}, C{"suspected"}, C{"closing"} or C{"gone"}.
+    @ivar state: a L{LinkState}, equal to its name: C{"new"}, C{"handshaking"}, C{"alive"},
+        C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
     @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
-    @ivar agreement: what this end's hello and the peer's come to, in a protocol that has such a
-        thing; L{None} until the peer has said its own.
-    @ivar expectedPong: the bytes that answer the last ping, in a protocol that has such a thing;
-        L{None} once they have come.
-    @ivar heartbeatSender: how the protocol speaks by itself, where there is such a thing.
-    @ivar name: what the peer calls itself, once a server has heard it.
+    @ivar session: what the built-in protocol knows of the connection; L{None} in other protocols,
+        and until it has said hello.
     @ivar owner: who hears of its turns; may be handed on.
-    @ivar pingsLeft: counts the peer's pings down; at 0, where it begins, the owner hears of the
-        next; below that nobody counts.
-    @ivar lastSentAt: when this end last said something other than a ping, in seconds.
     @ivar writes: the progress of what waits to be sent; L{None} while nothing does.
     """
 
     __slots__ = (
         "__weakref__",
-        "_deadline",
+        "_handshakeTimeout",
         "_outerProtocol",
         "_teardown",
         "_establishedAt",
         "_peerWatch",
         "_config",
         "_transport",
-        "agreement",
         "generation",
         "keepAlive",
-        "heartbeatSender",
-        "name",
         "owner",
-        "pingsLeft",
-        "expectedPong",
         "protocol",
-        "slot",
-        "lastSentAt",
+        "session",
         "hasReceivedData",
         "state",
         "writes",
@@ -208,36 +120,31 @@ class Link:
     def __init__(
         self,
         terms: LinkConfig,
-        owner: Owner,
+        owner: LinkOwner,
         protocol: Any,
-        door: Door,
+        outerProtocol: OuterProtocol,
         ping: Ping | None = None,
     ) -> None:
         """
-        @param door: what hears that the connection is lost, if the transport never says so.
+        @param outerProtocol: what the transport speaks to.  It is told that the connection is lost,
+            if the transport never says so.
         @param ping: in place of the terms' own.
         """
         self._config = terms
         self.owner = owner
-        self._outerProtocol = door
+        self._outerProtocol = outerProtocol
         self._peerWatch = PeerWatch(terms.heartbeat, ping or terms.ping)
         self._transport: Any = None
         self._establishedAt = 0.0
-        self._deadline = inf
+        self._handshakeTimeout: HandshakeTimeout | None = None
         # What few links have at a time, none has a place for until then.
         self.writes: WriteTracker | None = None
-        self._teardown: Ending | None = None
-        self.heartbeatSender: HeartbeatSender | None = None
-        self.slot: Slot | None = None
+        self._teardown: Teardown | None = None
+        self.session: Session | None = None
         self.generation = next(terms.generations)
         self.protocol = protocol
-        self.state = "new"
-        self.expectedPong: bytes | None = None
+        self.state = LinkState.NEW
         self.keepAlive: Applied | None = None
-        self.agreement: Negotiated | None = None
-        self.name = ""
-        self.pingsLeft = 0
-        self.lastSentAt = NEVER
         self.hasReceivedData = False
 
     def __repr__(self) -> str:
@@ -412,7 +319,7 @@ class Link:
         below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
         nothing speaks it.
         """
-        if self.heartbeatSender is not None:
+        if self.session is not None:
             return self
         if self._carrier is not None:
             return self._carrier
@@ -424,7 +331,7 @@ class Link:
             # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
             layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
             link = getattr(layer, "__dict__", {}).get("link")
-            if isinstance(link, Link) and link.heartbeatSender is not None:
+            if isinstance(link, Link) and link.session is not None:
                 return link
         return None
 
@@ -466,7 +373,7 @@ class Link:
         """
         return certificateOf(self._transport)
 
-    # What the door tells it, in this order.
+    # What the outer protocol tells it, in this order.
 
     def connectionMade(self, transport: Any) -> None:
         """
@@ -489,13 +396,14 @@ class Link:
         proxied = awaitHeader(transport, self._readyIfComplete)
         if proxied and self._config.proxied is not None:
             self._config.proxied(self)
-        handshakes = self._handshakes
+        handshakes = self.isHandshakingTLS
         if handshakes:
             forwardHandshake(transport, self._outerProtocol)
         if proxied or handshakes:
-            self.state = "handshaking"
-            self._deadline = now + (self._config.limits.connectTimeout or inf)
-            self._revisit()
+            self.state = LinkState.HANDSHAKING
+            limit = self._config.limits.connectTimeout
+            if limit is not None:
+                self._handshakeTimeout = HandshakeTimeout(self, limit)
         else:
             self._established(now)
 
@@ -503,14 +411,14 @@ class Link:
         """
         The protocol has been told, too.
         """
-        if self.state == "alive":
+        if self.state is LinkState.ALIVE:
             self._ready()
 
     def handshakeCompleted(self) -> None:
         """
         The TLS handshake is complete.
         """
-        if self.state == "handshaking" and not handshakeRejected(self._transport):
+        if self.state is LinkState.HANDSHAKING and not handshakeRejected(self._transport):
             flushHandshakeBuffer(self._transport)
             self._readyIfComplete()
 
@@ -518,14 +426,24 @@ class Link:
         """
         Begin, unless a TLS handshake or the header of a load balancer is still waited for.
         """
-        if self.state != "handshaking" or self._handshakes or awaitsHeader(self._transport):
+        if self.state is not LinkState.HANDSHAKING:
             return
-        self._deadline = inf
+        if self.isHandshakingTLS or awaitsHeader(self._transport):
+            return
+        self._stopHandshakeTimeout()
         self._established(self.seconds())
         self._ready()
 
+    def _stopHandshakeTimeout(self) -> None:
+        timeout, self._handshakeTimeout = self._handshakeTimeout, None
+        if timeout is not None:
+            timeout.cancel()
+
     @property
-    def _handshakes(self) -> bool:
+    def isHandshakingTLS(self) -> bool:
+        """
+        Whether the TLS handshake is not complete yet.
+        """
         return usesTLS(self._transport) and not handshakeDone(self._transport)
 
     def _ready(self) -> None:
@@ -544,7 +462,7 @@ class Link:
         The protocol has taken the peer's first bytes, without raising.
         """
         self.hasReceivedData = True
-        if self.heartbeatSender is None:
+        if self.session is None:
             self.owner.linkProven(self)
 
     @property
@@ -552,7 +470,7 @@ class Link:
         """
         Whether it is up, as far as anybody knows.
         """
-        return self.state in ("alive", "suspected")
+        return self.state.isUp
 
     @property
     def cleaned(self) -> bool:
@@ -562,7 +480,7 @@ class Link:
         return self._teardown is not None and self._teardown.cleaned
 
     @property
-    def outerProtocol(self) -> Door:
+    def outerProtocol(self) -> OuterProtocol:
         """
         What the transport speaks to: the protocol itself, or what wraps it.
         """
@@ -585,7 +503,7 @@ class Link:
     @property
     def observesReads(self) -> bool:
         """
-        Whether each chunk is seen on the socket, and the door need not tell.
+        Whether each chunk is seen on the socket, and the outer protocol need not tell.
         """
         return self._peerWatch.connection is not None
 
@@ -610,14 +528,16 @@ class Link:
     @property
     def isNotifyingProtocol(self) -> bool:
         """
-        Whether its end is being told to the protocol.
+        Whether the protocol is being told that the connection is lost.
         """
-        return self.state == "gone" and self._teardown is not None and not self._teardown.told
+        if self.state is not LinkState.GONE or self._teardown is None:
+            return False
+        return not self._teardown.protocolNotified
 
     @property
     def observesLoss(self) -> bool:
         """
-        Whether the connection says beforehand what it tells the door, see L{dataArriving} and
+        Whether the connection says beforehand what it tells the protocol, see L{dataArriving} and
         L{connectionLosing}.
         """
         return self._observed is not None
@@ -641,14 +561,59 @@ class Link:
         if connection is not None:
             connection.notifyOnRead = True
 
-    # What a protocol that has such things tells it.
+    # What the session of the built-in protocol asks of it, and tells it.
+
+    @property
+    def agreement(self) -> Negotiated | None:
+        """
+        What this end's hello and the peer's come to; L{None} until the peer has said hello, and in
+        other protocols.
+        """
+        return None if self.session is None else self.session.negotiated
+
+    @property
+    def name(self) -> str:
+        """
+        What the peer calls itself, once a server has heard it.
+        """
+        return "" if self.session is None else self.session.peerName
+
+    @property
+    def pingLimit(self) -> PingLimit | None:
+        """
+        What counts the peer's pings; L{None} if it may send any number.
+        """
+        return self._config.pingLimit
+
+    def startSession(self, session: Session) -> None:
+        """
+        Speak through this session from here on: this end has said hello.
+        """
+        # The protocol says how to ping by setSharedPing, once its reader is between two frames.
+        self._peerWatch.pinger = None
+        self.session = session
+        self.promiseChanged()
+
+    def promiseChanged(self) -> None:
+        """
+        Look again at when this end has to speak next.
+        """
+        # A batch visits once in an interval, which may be too late for the new promise.
+        self._peerWatch.withdraw()
+        self._peerWatch.reschedule()
+
+    def helloReceived(self) -> None:
+        """
+        Tell the owner that the peer's hello was read.
+        """
+        self.owner.linkProven(self)
 
     def watchPassively(self, within: float | None) -> None:
         """
-        The peer has given its word to speak by itself: watch it by that, passively.
+        Watch the peer passively, because it has promised to speak by itself.
 
-        @param within: seconds, the bound; L{None} if it has taken its word back, so that its
-            silence proves nothing.
+        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
+            its silence proves nothing.
         """
         watch = self._peerWatch
         watch.trusted = within is not None
@@ -657,70 +622,29 @@ class Link:
 
     def watchActively(self) -> None:
         """
-        The peer has not given its word, or no good one: ping it, within the same bound.
+        Ping the peer within the same bound, because it has not promised to speak in time.
         """
-        if self.bound is not None:
-            watch, bound = self._peerWatch, self.bound
+        watch, bound = self._peerWatch, self.bound
+        if bound is not None:
             watch.trusted = False
             watch.reconfigure(Heartbeat.within(max(MIN_BOUND, bound)))
 
-    def helloReceived(self, agreement: Negotiated) -> None:
+    def setSharedPing(self, ping: SharedPing | None, inPlaceOf: Ping) -> None:
         """
-        The peer's hello was read.
+        Set the bytes to ping with when the protocol need not see the pong.
 
-        @param agreement: what it and this end's hello come to.
-        """
-        self.agreement = agreement
-        self.owner.linkProven(self)
-
-    def setHeartbeatSender(self, manner: HeartbeatSender) -> None:
-        """
-        This end has said how it will speak by itself.
-        """
-        # What it pings with it says by setSharedPing.
-        self._peerWatch.pinger = None
-        self.lastSentAt = self.seconds()
-        self.changeHeartbeatSender(manner)
-
-    def changeHeartbeatSender(self, manner: HeartbeatSender) -> None:
-        """
-        Speak by itself in another manner from here on, because the peer has said what it needs.
-        """
-        self._peerWatch.withdraw()
-        self.heartbeatSender = manner
-        self._peerWatch.reschedule()
-
-    def markSent(self) -> None:
-        """
-        This end has just said something.
-        """
-        self.lastSentAt = self.seconds()
-
-    def pingReceived(self) -> None:
-        """
-        The peer has pinged.
-        """
-        if self.pingsLeft > 0:
-            self.pingsLeft -= 1
-        elif not self.pingsLeft:
-            self.owner.pingLimitReached(self)
-
-    def setSharedPing(self, beats: SharedPing | None, inPlaceOf: Ping) -> None:
-        """
-        How to ping without the protocol, which need not see the pongs.
-
-        @param beats: L{None} while the protocol is in the middle of something, and has to see all.
+        @param ping: L{None} while the protocol has to see all bytes, as in the middle of a frame.
         @param inPlaceOf: the protocol's own ping, which does the same.
         """
         watch = self._peerWatch
         if watch.ping is inPlaceOf:
-            watch.pinger = beats
+            watch.pinger = ping
 
     def pongReceived(self) -> None:
         """
-        The ping was answered in so many words.
+        Record the pong that answers the last ping: set the round-trip time, and mark all sent bytes
+        as acknowledged.
         """
-        self.expectedPong = None
         self._peerWatch.pongReceived()
 
     def connectionLost(self, reason: Failure) -> Failure:
@@ -729,13 +653,10 @@ class Link:
 
         @return: what to tell the protocol.
         """
-        cause = self._causeOf(reason)
-        self._peerWatch.stop()
-        if self.writes is not None:
-            self.writes.stop()
-        self.teardown.closing = None
-        self.state = "gone"
-        self.wheel.cancel(self)
+        self._stopHandshakeTimeout()
+        cause = self.teardown.connectionLost(reason)
+        self._stopWatching()
+        self.state = LinkState.GONE
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
             # What may have been cut off must not look complete.
@@ -750,7 +671,7 @@ class Link:
         The protocol has been told, too.
         """
         assert self.cause is not None
-        self.teardown.told = True
+        self.teardown.protocolNotified = True
         watch = self._peerWatch
         writes = self.writes
         if writes is not None:
@@ -776,38 +697,17 @@ class Link:
         """
         Say that the link is in use.
         """
-        self._announce("connected", watch=self.watch)
-        self._config.callHook("connected", self, failed=self._connectedFailed)
+        self._config.events.emit("connected", self, failed=self._connectedFailed)
 
     def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """
-        Say that it is gone, and run its cleanups, last in first out.
+        Tell the observers that the link has ended, and run its cleanups, the last added first.
 
-        @param limit: that of the log for links that never were a peer's: not each end of such a
-            link is logged.  L{None} to log this one in any case.
-        @return: fires when they have run, or their time is over.
+        @param limit: limits how many ends of links that never were a peer's are logged; L{None} to
+            log this one in any case.
+        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
         """
-        ending = self.teardown
-        cleanups, ending.cleanups = ending.cleanups, None
-        if cleanups is None:
-            return succeed(None)
-        # A wrapper and its link refer to each other: no collector shall be needed for them.
-        del self._outerProtocol
-        cause = ending.cause
-        assert cause is not None
-        name = "refused" if ending.refused else "disconnected"
-        if limit is None:
-            self._announceEnd(name, cause)
-        else:
-            announce = partial(self._announceEnd, name, cause)
-            limit.log(type(cause), self.seconds(), self.wheel, announce)
-
-        def lastHook() -> object:
-            return getattr(self._config.hooks, name)(self, cause)
-
-        lastHook.__qualname__ = f"{name} hook"
-        done = self._runSteps([lastHook, *reversed(cleanups)])
-        return done.addCallback(lambda _: ending.tell())
+        return self.teardown.cleanUp(limit)
 
     def cleanUpStranger(self) -> None:
         """
@@ -815,17 +715,6 @@ class Link:
         health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
         """
         self.cleanUp(self._config.strangers)
-
-    def _announceEnd(self, event: str, cause: Cause, others: int | None = None) -> None:
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        if self.refused:
-            self._announce(event, LogLevel.warn, cause=cause, name=self.name, **fields)
-        else:
-            # Port scans and health checks leave in these ways, and need no warning.
-            usual = (ClosedHere, PeerClosed, PeerReset) if fields else ClosedHere
-            level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
-            evidence = _fieldsOf(cause.evidence)
-            self._announce(event, level, cause=cause, evidence=evidence, **fields)
 
     def probe(self) -> Deferred[bool]:
         """
@@ -872,16 +761,11 @@ class Link:
 
         @param f: may return a Deferred or a coroutine.
         """
-
-        def cleanup() -> object:
-            return f(*arguments, **keywords)
-
-        cleanup.__qualname__ = printable(textOf(getattr(f, "__qualname__", None) or f))
-        cleanups = self.teardown.cleanups
-        if cleanups is None:
-            self._runSteps([cleanup])
-        else:
-            cleanups.append(cleanup)
+        name = printable(textOf(getattr(f, "__qualname__", None) or f))
+        cleanup = Cleanup(name, partial(f, *arguments, **keywords))
+        if not self.teardown.addCleanup(cleanup):
+            config = self._config
+            runCleanups([cleanup], config.clock, config.limits.cleanupTimeout, self)
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -903,8 +787,8 @@ class Link:
             self._transport.write(data)
         except BaseException as error:
             return self.sendFailed(error)
-        if self.heartbeatSender is not None:
-            self.markSent()
+        if self.session is not None:
+            self.session.markSent()
         return self.whenSent()
 
     def writeDirect(self, transport: Any, data: bytes) -> None:
@@ -951,45 +835,19 @@ class Link:
             read: for a server that has no room for more of these.
         @return: as L{whenGone}.
         """
-        if self.state not in ("closing", "gone"):
+        if not self.state.isEnding:
             self._peerWatch.withdraw()
-            self._sendGoodbye()
-            self.recordCause(cause or ClosedHere())
-            self._beginClose(within or self._config.limits.closeTimeout, lingers)
+            timeout = within or self._config.limits.closeTimeout
+            self.teardown.close(cause or ClosedHere(), timeout, lingers=lingers)
         return self.whenGone()
-
-    def _beginClose(self, timeout: float | None, lingers: bool) -> None:
-        transport = self._transport
-        connection = findConnection(transport)
-        self._closeWithin(timeout)
-        if timeout is None or connection is None or not lingers:
-            transport.loseConnection()
-            return
-        # A protocol that says goodbye has the peer close.
-        awaitsPeer = self.heartbeatSender is not None
-        closing = self.teardown.closing = PoliteClose(
-            connection, self.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
-        )
-        closing.begin(transport)
-        self._closingChanged()
 
     def release(self) -> None:
         """
-        End the link now if it is closing politely, because another link waits for its end.  The
-        connection goes on closing by itself.
+        End the link now if it is closing politely, because another link waits for its end.  Its
+        connection is still closed politely.
         """
-        ending = self.teardown
-        closing = ending.closing
-        if self.state == "closing" and ending.abortTurnsLeft is None and closing is not None:
-            assert ending.cause is not None
-            self.connectionLosing()
-            words = "The protocol of {link} failed at its end"
-            guarded(
-                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
-            )
-            if not closing.over:
-                ending.closing = closing
-                self._revisit()
+        if self._teardown is not None:
+            self._teardown.release()
 
     def abort(self, cause: Cause) -> None:
         """
@@ -997,17 +855,8 @@ class Link:
 
         @param cause: kept, unless it had one already.
         """
-        if self.state in ("new", "gone"):
-            return
-        self.recordCause(cause)
-        self._enterClosing()
-        ending = self.teardown
-        if ending.abortTurnsLeft is not None:
-            return
-        ending.abortTurnsLeft = _TURNS_UNTIL_LOST
-        self._deadline = self.seconds()
-        self._revisit()
-        guarded(_log, "{link} could not be aborted", abort, self._transport, link=self)
+        if self.state not in (LinkState.NEW, LinkState.GONE):
+            self.teardown.abort(cause)
 
     @property
     def bytesBuffered(self) -> int:
@@ -1038,14 +887,7 @@ class Link:
         limit = self._config.limits.maxBuffered
         return limit is not None and self.bytesBuffered > limit
 
-    # What the pulse and the transport tell it.
-
-    def onTimer(self, now: float, lateness: float) -> float | None:
-        if self.state == "gone" and not self._closesOn:
-            return None
-        if now >= self._deadline:
-            self._overdue(now, lateness)
-        return self._next()
+    # What the connection tells it.
 
     def activity(self) -> None:
         self._peerWatch.interrupt()
@@ -1053,7 +895,7 @@ class Link:
     def writeStarted(self) -> None:
         watch = self._peerWatch
         watch.writeStarted()
-        if watch.connection is not None and self.state != "closing":
+        if watch.connection is not None and self.state is not LinkState.CLOSING:
             writes = self.trackedWrites()
             writes.begin()
             watch.ackedMark = writes.ackedMark
@@ -1101,7 +943,7 @@ class Link:
         """
         See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
         """
-        if self.state != "gone":
+        if self.state is not LinkState.GONE:
             self.connectionLost(reason)
             self.protocolNotified()
 
@@ -1111,23 +953,21 @@ class Link:
         """
         Watch the peer from now on.
         """
-        self.state = "alive"
+        self.state = LinkState.ALIVE
         self._establishedAt = now
         self._peerWatch.begin(now)
 
     def peerSuspected(self) -> None:
-        self.state = "suspected"
-        self._announce("suspected", LogLevel.warn)
-        self._config.callHook("suspected", self)
+        self.state = LinkState.SUSPECTED
+        self._config.events.emit("suspected", self)
 
     def peerRecovered(self) -> None:
-        self.state = "alive"
-        self._announce("recovered")
-        self._config.callHook("recovered", self)
+        self.state = LinkState.ALIVE
+        self._config.events.emit("recovered", self)
 
     def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
-        self.teardown.blameLater(diagnose, now)
-        self._enterClosing()
+        self.teardown.recordDiagnosis(diagnose, now)
+        self.enterClosing()
         self.wheel.callSoon(self._abortDecided)
 
     def pingFailed(self, error: BaseException) -> None:
@@ -1182,180 +1022,63 @@ class Link:
 
     # Ending.
 
-    def noticeClose(self) -> bool:
+    def enterClosing(self) -> None:
         """
-        Whether somebody else has begun to close it politely.  No byte will be heard any more, and
-        Twisted waits for ever on a buffer that can not drain, so it gets the same limit.
+        Enter the state C{closing}, if the link is not in it.  The peer is watched no more.
         """
-        witness = self._peerWatch.connection
-        if isClosingLocally(self._transport):
-            self.recordCause(ClosedHere())
-        elif witness is not None and witness.disconnecting:
-            # Not our side, so it was TLS, at the other's close_notify.
-            self.recordCause(PeerClosed("the peer closed the connection (close_notify)"))
-        else:
-            return False
-        self._closeWithin(self._config.limits.closeTimeout)
-        self._deadline = min(self._deadline, self.detector.deadline)
-        self._revisit()
-        return True
-
-    def _grantGrace(self, now: float, lateness: float, limit: float | None) -> bool:
-        """
-        Put off a deadline of the peer's, once, as
-        L{PeerDeadline<twisted_heartbeat.timing.deadline.PeerDeadline>} does.
-
-        @return: whether it was put off.
-        """
-        ending = self.teardown
-        if ending.graceGiven:
-            return False
-        ending.graceGiven = True
-        self._deadline = now + min(lateness, limit or 0.0)
-        return True
-
-    def _closeWithin(self, limit: float | None) -> None:
-        self._enterClosing()
-        self.teardown.graceGiven = False
-        self._deadline = self.seconds() + (limit or inf)
-        self._revisit()
-
-    def _enterClosing(self) -> None:
-        if self.state != "closing":
-            self.state = "closing"
-            self._peerWatch.stop()
-            if self.writes is not None:
-                self.writes.stop()
+        if self.state is not LinkState.CLOSING:
+            self.state = LinkState.CLOSING
+            self._stopHandshakeTimeout()
+            self._stopWatching()
             self._peerWatch.failProbes()
             self.owner.linkClosing(self)
 
-    @property
-    def _closesOn(self) -> bool:
-        """
-        Whether the connection is still closing although the link has ended, see L{release}.
-        """
-        closing = None if self._teardown is None else self._teardown.closing
-        return closing is not None and not closing.over
+    def _stopWatching(self) -> None:
+        self._peerWatch.stop()
+        if self.writes is not None:
+            self.writes.stop()
 
-    def _closingChanged(self) -> None:
+    def noticeClose(self) -> bool:
         """
-        Look at the polite close in the reactor's next turn.
+        Find out whether the application or the peer's TLS has begun a polite close.
         """
-        if self.state == "closing" or self._closesOn:
-            self._deadline = min(self._deadline, self.seconds())
-            self._revisit()
+        connection = self._peerWatch.connection
+        cause: Cause
+        if isClosingLocally(self._transport):
+            cause = ClosedHere()
+        elif connection is not None and connection.disconnecting:
+            # Not our side, so it was TLS, at the other's close_notify.
+            cause = PeerClosed("the peer closed the connection (close_notify)")
         else:
-            self.wheel.cancel(self)
-
-    def _lookAtClosing(self, closing: PoliteClose, now: float, lateness: float) -> None:
-        step = closing.look(now, lateness)
-        if step is CloseStep.WAIT:
-            self._deadline = closing.due
-            return
-        self._deadline = inf
-        if step is CloseStep.FINISH:
-            self.wheel.callSoon(closing.finish)
-        elif self.state == "gone":
-            abort(self._transport)
-        else:
-            assert self.cause is not None
-            self.abort(self.cause)
-
-    def _overdue(self, now: float, lateness: float) -> None:
-        limits = self._config.limits
-        if self.state == "handshaking":
-            if not self._handshakes:
-                # Not every layer above TLS tells of the handshake.
-                self.handshakeCompleted()
-            limit = limits.connectTimeout
-            if self.state == "handshaking" and not self._grantGrace(now, lateness, limit):
-                what = "TLS handshake" if self._handshakes else "header of a load balancer"
-                self.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
-            return
-        ending = self.teardown
-        assert ending.cause is not None
-        if ending.abortTurnsLeft is None and ending.closing is not None:
-            self._lookAtClosing(ending.closing, now, lateness)
-        elif ending.abortTurnsLeft is None:
-            if not self._grantGrace(now, lateness, limits.closeTimeout):
-                self.abort(ending.cause)
-        elif ending.abortTurnsLeft > 1:
-            ending.abortTurnsLeft -= 1
-        else:
-            self._deadline = inf
-            self.connectionLosing()
-            words = "The protocol of {link} failed at its end"
-            guarded(
-                _log, words, self._outerProtocol.connectionLost, Failure(ending.cause), link=self
-            )
+            return False
+        self.teardown.closingElsewhere(cause)
+        return True
 
     @property
-    def teardown(self) -> Ending:
+    def teardown(self) -> Teardown:
         """
-        The L{Ending}, which is there from now on.
+        The end of the link.  It is made when it is first needed.
         """
         if self._teardown is None:
-            self._teardown = Ending()
+            self._teardown = Teardown(self)
         return self._teardown
 
     def recordCause(self, cause: Cause) -> None:
         """
-        The first cause wins; a later one is chained to it.
+        Keep the first cause, and chain a later one to it.
         """
-        self.teardown.blame(cause, self.seconds())
+        self.teardown.recordCause(cause, self.seconds())
 
     def markRefused(self, cause: Cause) -> None:
         """
-        L{recordCause} a server that does not admit the peer.
+        L{recordCause} of a server that does not admit the peer.
         """
         self.teardown.refused = True
         self.recordCause(cause)
 
-    def _causeOf(self, reason: Failure) -> Cause:
-        witness = self._peerWatch.connection
-        raised = None if witness is None else witness.protocolError
-        error = raised or reason.value
-        self.teardown.raised = isOwnException(error)
-        speaker = self._speaker
-        if speaker is not None and speaker is not self:
-            # Kept, because a wrapper forgets its protocol when it has told it of the end.
-            self.teardown.speaker = speaker
-            # It knows more than its transport said, a goodbye's code for example.
-            error = speaker.cause or error
-        found = causeOfLoss(
-            error,
-            number=None if witness is None else witness.lastErrno,
-            finished=witness is not None and witness.finReceived,
-            closedHere=isClosingLocally(self._transport),
-            handshaking=self.state == "handshaking" and usesTLS(self._transport),
-            reactorStopped=reactorStopped(self._config.clock),
-            refused=certificateRefused(self._transport) or getattr(witness, "certificateError", ""),
-        )
-        self.recordCause(found)
-        cause = self.cause
-        assert cause is not None
-        if cause.evidence is None and witness is not None:
-            cause.evidence = witness.evidence
-        return cause
-
-    def _sendGoodbye(self) -> None:
-        if self.heartbeatSender is not None:
-            words = "{link} could not say goodbye"
-            guarded(_log, words, self.heartbeatSender.sendGoodbye, self.protocol, link=self)
-
-    def _runSteps(self, cleanups: list[Callable[[], object]]) -> Deferred[None]:
-        steps = [(cleanup.__qualname__, cleanup) for cleanup in cleanups]
-        limits = self._config.limits
-        token = _inCleanup.set(self)
-        try:
-            running: Deferred[None] = runCleanups(steps, self._config.clock, limits.cleanupTimeout)
-        finally:
-            _inCleanup.reset(token)
-        return running
-
     def _connectedFailed(self, failure: Failure) -> None:
         self.teardown.hookFailed = True
-        if self.state == "gone":
+        if self.state is LinkState.GONE:
             return
         error = failure.value
         if isinstance(error, Cause) or error is None:
@@ -1365,32 +1088,19 @@ class Link:
             cause.__cause__ = error
             self.abort(cause)
 
-    # Telling and timing.
+    # Telling.
 
-    def _announce(self, event: str, level: Any = LogLevel.info, **fields: object) -> None:
+    def eventFields(self) -> dict[str, object]:
+        """
+        Return what the log's events say of the link, as it is now.
+        """
         heartbeat = self._peerWatch.heartbeat
-        self._config.announce(
-            event,
-            level,
-            generation=self.generation,
-            peer=self._peerName,
-            silence=round(self.silence, 3),
-            bound=None if heartbeat is None else heartbeat.bound,
-            **fields,
-        )
-
-    def _next(self) -> float | None:
-        if self.state == "gone" and not self._closesOn:
-            return None
-        return self._deadline if self._deadline < inf else None
-
-    def _revisit(self) -> None:
-        """
-        Have the pulse come when something is due next, if that has become sooner.
-        """
-        when = self._next()
-        if when is not None and (self.slot is None or when < self.slot.latest):
-            self.wheel.schedule(self, when)
+        return {
+            "generation": self.generation,
+            "peer": self._peerName,
+            "silence": round(self.silence, 3),
+            "bound": None if heartbeat is None else heartbeat.bound,
+        }
 
 
 def _failed(cause: Cause) -> Deferred[None]:
@@ -1406,21 +1116,3 @@ def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     """
     deferred.errback(Failure(cause))
     markErrorHandled(deferred)
-
-
-def _fieldsOf(evidence: Evidence | None) -> dict[str, object] | None:
-    """
-    Evidence as a log can hold it.
-    """
-    if evidence is None:
-        return None
-    return {
-        "sinceAck": evidence.sinceAck,
-        "sinceData": evidence.sinceData,
-        "bytesUnacknowledged": evidence.bytesUnacknowledged,
-        "retransmits": evidence.retransmits,
-        "window": evidence.window,
-        "probes": evidence.probes,
-        "rtt": evidence.rtt,
-        "simultaneousVerdicts": evidence.simultaneousVerdicts,
-    }

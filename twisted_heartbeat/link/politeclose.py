@@ -2,10 +2,7 @@
 # See LICENSE for details.
 
 """
-How a link ends: L{Ending} is what is known of that, before it and after, and L{PoliteClose} closes
-a connection so that a peer that reads gets all that was written before.
-
-An L{Ending} is apart from the link, because most of thousands of links are far from theirs.
+L{PoliteClose}: closes a connection so that a peer that reads gets all that was written before.
 
 B{The problem.}  A TCP socket that is closed while received bytes are unread, or that receives bytes
 after it was closed, answers with RST (RFC 1122, 4.2.2.13; RFC 2525, 2.17).  RST destroys what is

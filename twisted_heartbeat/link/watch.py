@@ -354,7 +354,7 @@ class PeerWatch:
             self._lastPingEnd = sent + unsent if unsent else sent
             if not self.detector.suspected:
                 self._firstPingEnd = self._lastPingEnd
-        if direct and self.mode < _STEADY and link.heartbeatSender is None:
+        if direct and self.mode < _STEADY and link.session is None:
             # The ping was written through the buffer.  In a round it would end the round each time.
             self.pinger = None
         # Most pings return None; isinstance would be the dearest call here.
@@ -505,12 +505,12 @@ class PeerWatch:
         """
         When this end has to say something, because the peer would otherwise take it for dead.
         """
-        link = self._link
-        sender = link.heartbeatSender
-        if sender is None:
+        session = self._link.session
+        if session is None:
             return inf
-        pingedAt, lastSentAt = self.detector.pingedAt, link.lastSentAt
-        return (pingedAt if pingedAt > lastSentAt else lastSentAt) + sender.promisedWithin
+        pingedAt, lastSentAt = self.detector.pingedAt, session.lastSentAt
+        spokeAt = pingedAt if pingedAt > lastSentAt else lastSentAt
+        return spokeAt + session.localHello.promisedWithin
 
     def _keepPromise(self, now: float) -> None:
         """
@@ -518,11 +518,13 @@ class PeerWatch:
         word once it moves, and heartbeats behind it would only pile up.
         """
         link = self._link
-        link.lastSentAt = now
-        sender = link.heartbeatSender
-        if sender is not None and link.isUp and not link.bytesBuffered:
+        session = link.session
+        if session is None:
+            return
+        session.lastSentAt = now
+        if link.isUp and not link.bytesBuffered:
             try:
-                sender.sendHeartbeat(link.protocol)
+                session.sendHeartbeat()
             except BaseException as error:
                 _log.failure("{link} could not speak", link=link)
                 link.sendFailed(error, "the heartbeat failed")
@@ -535,12 +537,12 @@ class PeerWatch:
 
     @property
     def promisedWithin(self) -> float:
-        sender = self._link.heartbeatSender
-        return inf if sender is None else sender.promisedWithin
+        session = self._link.session
+        return inf if session is None else session.localHello.promisedWithin
 
     def isQuiet(self) -> bool:
-        connection = self.connection
-        if connection is None or self._link.expectedPong is not None:
+        connection, session = self.connection, self._link.session
+        if connection is None or (session is not None and session.expectedPong is not None):
             return False
         return connection.bytesSent == self._lastPingEnd
 
@@ -552,7 +554,9 @@ class PeerWatch:
             self._firstPingEnd = self._lastPingEnd = self.ackedMark = connection.bytesSent + waits
             if last.isUnanswered:
                 self.ackedMark -= last.size
-                self._link.expectedPong = last.pong
+                session = self._link.session
+                if session is not None:
+                    session.expectedPong = last.pong
         self.reschedule()
 
     def _nextInBatch(self, connection: ObservedConnection, now: float) -> float | None:
@@ -561,7 +565,9 @@ class PeerWatch:
         """
         if connection.batch is not None:
             # Shared constants: thousands of parked links must not each keep numbers of their own.
-            self._link.lastSentAt = NEVER
+            session = self._link.session
+            if session is not None:
+                session.lastSentAt = NEVER
             self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
             return None
         # A talker scan looks at the peer; only this end's own promise can be due here.

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What a transport tells a protocol, told to its link first.
+The calls of a transport to a protocol, of which its link is told first.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _log = SafeLogger()
 
 def warnOfHello(link: Link, data: bytes) -> None:
     """
-    Log the likeliest mistake with C{heartbeat:}: the peer begins with a hello, and no protocol here
-    understands that.
+    Log the likeliest mistake with C{heartbeat:}: the peer begins with a hello, and the protocol
+    here does not understand it.
     """
-    if wire.beginsWithHello(data) and link.heartbeatSender is None:
+    if wire.beginsWithHello(data) and link.session is None:
         _log.warn(
             "{link}: the peer speaks the protocol of heartbeat: endpoints, and this end does not: "
             "does this end lack the heartbeat: prefix?",
@@ -39,8 +39,8 @@ def deliverData(link: Link, deliver: Callable[[bytes], object], data: bytes) -> 
     """
     Tell a link that bytes came, and deliver them.
 
-    @param data: text, in a unit test of a protocol that takes text as well.
-    @return: what the protocol returns.  C{LineReceiver} returns the error of a line, for example.
+    @param data: bytes; or text, in a unit test of a protocol that takes text as well.
+    @return: the protocol's result.  C{LineReceiver} returns the error of a line, for example.
     """
     if not link.hasReceivedData and isinstance(data, bytes):
         warnOfHello(link, data)
@@ -66,15 +66,15 @@ def deliverHandshake(link: Link, completed: Callable[[], object]) -> None:
 
 def deliverEnd(link: Link, lost: Callable[[Any], object], reason: object = connectionDone) -> None:
     """
-    Tell a link that its connection is lost, and then the protocol.  Both hear of it once: a
-    transport that was told to abort and did not let go may still do so after the link has ended.
+    Tell a link that its connection is lost, and then the protocol.  Both are told once.  A
+    transport that did not end when it was told to abort may still do so after the link has ended.
     """
     if link.state != "gone":
         if isinstance(reason, Failure):
             reason = link.connectionLost(reason)
         else:
-            # autobahn's protocols that carry others say None, and tests often an exception. The
-            # protocol gets what was said, as from Twisted.
+            # autobahn's protocols that carry others pass None, and tests often an exception. The
+            # protocol gets the same object, as from Twisted.
             link.connectionLost(
                 Failure(reason) if isinstance(reason, Exception) else connectionDone
             )
@@ -83,7 +83,7 @@ def deliverEnd(link: Link, lost: Callable[[Any], object], reason: object = conne
         finally:
             link.protocolNotified()
     elif link.isNotifyingProtocol:
-        # From inside of the call above: the protocol passes on what it was told.
+        # From inside the call above: the protocol passes the call on.
         lost(reason)
 
 
@@ -92,15 +92,16 @@ DELIVERIES: dict[str, Callable[..., object]] = {
     "handshakeCompleted": deliverHandshake,
     "connectionLost": deliverEnd,
 }
-"""How a link hears of each of the methods that a transport calls."""
+"""For each method that a transport calls: what tells the link, and calls the method."""
 
 
-def _hearMade(link: Link, made: Callable[[], object]) -> None:
+def _deliverMade(link: Link, made: Callable[[], object]) -> None:
     """
     Establish a link over a transport that calls C{connectionMade} and not C{makeConnection}.
     """
     protocol = link.protocol
-    protocol._HeartbeatMixin__connect(protocol.transport, lambda transport: made())
+    protocol._heartbeatConnect(protocol.transport, lambda transport: made())
 
 
-MIXIN_DELIVERIES = {**DELIVERIES, "connectionMade": _hearMade}
+MIXIN_DELIVERIES = {**DELIVERIES, "connectionMade": _deliverMade}
+"""The same for a mixed-in protocol, which may be given no C{makeConnection}."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.python.failure import Failure
 
 from ..link.link import Link
+from ..link.state import LinkState
 from ..logs import SafeLogger
-from .overrides import _Cover, _put, coverMethod
+from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
+    from .interfaces import MixedIn
     from .mixin import HeartbeatMixin
 
 _log = SafeLogger()
@@ -23,10 +25,10 @@ _log = SafeLogger()
 
 def giveLink(protocol: HeartbeatMixin, link: MixedInLink) -> None:
     """
-    Have a protocol's next connection watched by this link.
+    Watch a protocol's next connection by this link.
     """
-    _put(protocol, "link", link)
-    coverMethod(protocol, "connectionMade", _Cover(link, "connectionMade"))
+    setOwn(protocol, "link", link)
+    DeliveryCover(link, "connectionMade").lay()
 
 
 _uncovered: set[tuple[type, str]] = set()
@@ -35,72 +37,76 @@ _uncovered: set[tuple[type, str]] = set()
 
 class MixedInLink(Link):
     """
-    The link of a protocol that has a place for it.
+    The link of a protocol that C{HeartbeatMixin} is mixed into.
+
+    It covers the protocol's methods, see L{twisted_heartbeat.protocol.overrides}.
     """
 
     __slots__ = ()
 
     def isOver(self, transport: object) -> bool:
         """
-        Whether it has been established over this transport.
+        Whether the link has been established over this transport.
         """
-        return self.state != "new" and self._transport is transport
+        return self.state is not LinkState.NEW and self._transport is transport
 
     def connectionMade(self, transport: Any) -> None:
         super().connectionMade(transport)
         if self.observesLoss:
             self._tellOfNext()
         else:
-            self.__listen()
+            self.__coverNext()
 
     def protocolConnected(self) -> None:
         if not self.observesLoss:
-            self.__listen()
+            self.__coverNext()
         super().protocolConnected()
 
     def dataArriving(self) -> None:
         super().dataArriving()
-        if self.state == "handshaking" or not self.hasReceivedData:
-            self.__listen()
+        if self.state is LinkState.HANDSHAKING or not self.hasReceivedData:
+            self.__coverNext()
             self._tellOfNext()
 
     def dataHandled(self) -> None:
         if not self.observesLoss:
-            self.__listen()
+            self.__coverNext()
 
     def mayHaveMissedData(self) -> bool:
-        return not self.observesLoss and self.__listen()
+        return not self.observesLoss and self.__coverNext()
 
     def connectionLosing(self) -> None:
         self.__cover("connectionLost")
 
     def openedByHello(self) -> None:
         """
-        A protocol that L{waits for the peer's hello<HeartbeatProtocol._readyAtHello>} has it.
+        Tell the owner that the link is ready, because the protocol has received the hello that it
+        L{waits for<HeartbeatProtocol._readyAtHello>}.
         """
         if self.isUp:
             super()._ready()
 
     def _ready(self) -> None:
-        # Of the class: an instance may answer to any name.
+        # The class is asked, because an instance may have a __getattr__ that knows any name.
         if getattr(type(self.protocol), "_readyAtHello", False):
             self.protocol.awaitHello()
         else:
             super()._ready()
 
     def connectionLost(self, reason: Failure) -> Failure:
-        self.protocol._HeartbeatMixin__connectionEnded()
+        protocol: MixedIn = self.protocol
+        protocol._heartbeatEnded()
         return super().connectionLost(reason)
 
-    def __listen(self) -> bool:
+    def __coverNext(self) -> bool:
         """
-        Cover what is called next, where that is not covered.
+        Cover the methods that the transport may call next, unless they are covered.
 
-        @return: whether bytes may have come that were not heard.
+        @return: whether bytes may have come of which the link was not told.
         """
-        if self.state == "gone":
+        if self.state is LinkState.GONE:
             return False
-        if self.state == "handshaking":
+        if self.state is LinkState.HANDSHAKING:
             self.__cover("handshakeCompleted")
         if not self.observesLoss:
             self.__cover("connectionLost")
@@ -108,19 +114,21 @@ class MixedInLink(Link):
 
     def __cover(self, name: str) -> bool:
         """
+        Cover a method, unless it is covered.
+
         @return: whether it was not covered.
         """
         protocol = self.protocol
-        if isinstance(getattr(protocol, name), _Cover):
+        if isinstance(getattr(protocol, name), DeliveryCover):
             return False
-        if not coverMethod(protocol, name, _Cover(self, name)):
+        if not DeliveryCover(self, name).lay():
             self.__leaveUncovered(name)
         return True
 
     def __leaveUncovered(self, name: str) -> None:
         """
-        Do with what a socket tells, which is all but that the protocol took its first bytes; over
-        any other transport the peer's silence proves nothing then.
+        Rely on what a socket tells: all, except that the protocol took its first bytes.  Over any
+        other transport the peer's silence proves nothing then.
         """
         notSpoken = name == "dataReceived" and not self.hasReceivedData
         if notSpoken and (self.observesReads or self.observesLoss):
@@ -133,7 +141,3 @@ class MixedInLink(Link):
                 kind=type(self.protocol).__name__,
                 method=name,
             )
-
-
-_OVER = ("closing", "gone")
-"""States of a link of which nothing is heard any more."""

@@ -2,11 +2,44 @@
 # See LICENSE for details.
 
 """
-Methods put in the place of those of an object that is not this package's, and taken back.
+L{MethodCover}: a method put in the place of one of an application's object, and taken back.
+
+Problem: the transport calls methods of the protocol: C{dataReceived}, C{connectionLost} and others.
+The package must hear of these calls.  The protocol's class may override each method without a call
+of super, and the instance may be given other methods at any time: before C{makeConnection}, later,
+again.  A proxy would cost each chunk a call, and is no substitute where a program asks for C{is}.
+
+Idea: cover the method, whatever it is at the time, right before it is called.
+
+States of a cover: made (L{MethodCover.covered} is known), laid (the object's own attribute is the
+cover), lifted (the object is as before).  An object without a place for the attribute
+(C{__slots__}), a class that prefers another value, and a proxy can not be covered;
+L{MethodCover.lay} says so.
+
+Invariants:
+
+- A lifted cover leaves what the application has put over it, or in its place, meanwhile.
+- Covers may lie on one another.  The lower of two is lifted out from under the upper one.
+- The class of the object is never changed, nor are other objects of it.
+
+Three parts of the package cover methods:
+
+- The link of a mixed-in protocol, by L{DeliveryCover}.  A socket of Twisted's, also under TLS,
+  tells the link before each call (C{Link.observesLoss}).  Then C{dataReceived} is covered until the
+  first bytes have been delivered, and C{connectionLost} at the end.  Any other transport tells
+  nothing.  There the covers are laid at the beginning, and again where they are found missing:
+  after C{connectionMade}, after each delivery, at each check of the peer.  The link does not hear
+  what came before that check, and does not count it as silence.
+- The server's admission holds back what a peer says before it is admitted.
+- The C{keepalive:} prefix waits for the protocol's connection.
+
+Cost: nothing while no cover is laid.  A laid one costs its object a C{__dict__} entry, and each
+call of the method two calls more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,121 +49,92 @@ if TYPE_CHECKING:
     from ..link.link import Link
 
 
-def _put(one: object, name: str, value: object) -> None:
+def setOwn(target: object, name: str, value: object) -> None:
     """
-    Set an attribute of an object itself, whatever its class does with attributes that are set.
+    Set an attribute of an object itself, whatever its class does in C{__setattr__}.
     """
-    object.__setattr__(one, name, value)
+    object.__setattr__(target, name, value)
 
 
-def _forget(one: object, name: str) -> None:
+def _deleteOwn(target: object, name: str) -> None:
     """
-    Uncover what its class has.  Not by way of C{__dict__}, which would have Python make one.
+    Delete an attribute of an object itself, so that its class's shows again.
     """
+    # Not by way of __dict__, which would have Python make one.
     with suppress(AttributeError):
-        object.__delattr__(one, name)
-
-
-def coverMethod(one: object, name: str, cover: object) -> bool:
-    """
-    Put something in the place of a method of an object that is not this package's.
-
-    @return: whether it is there now.  Not if the object has no place for it (C{__slots__}), or its
-        class prefers another, or it is a proxy that Python itself cannot look into.
-    """
-    try:
-        _put(one, name, cover)
-    except (AttributeError, TypeError):
-        return False
-    if getattr(one, name, None) is cover:
-        return True
-    _forget(one, name)
-    return False
-
-
-def liftCover(one: object, name: str, cover: object, covered: object) -> None:
-    """
-    Leave the object as it was, unless something else has been put there meanwhile.
-    """
-    found = getattr(one, name, None)
-    if found is cover:
-        _forget(one, name)
-        if getattr(one, name, None) != covered:
-            _put(one, name, covered)
-    elif isinstance(found, _Cover) and found.covered is cover:
-        found.covered = covered
-
-
-# How a link hears of what its transport tells the protocol.
-#
-# Problem: the transport calls C{dataReceived}, C{connectionLost} and C{handshakeCompleted} of the
-# protocol.  The link must hear of these calls.  The class may override each method without a call
-# of super, and the instance may be given others at any time: before makeConnection, later, again.
-#
-# Idea: cover the method, whatever that is at the time, right before it is called.
-#
-# - A socket of Twisted's, also under TLS, tells the link before each call (C{Link.observesLoss}).
-#   Then C{dataReceived} is covered until the first bytes have been delivered, and
-#   C{connectionLost} at the end.  In between the instance is as without the mix-in.
-# - Any other transport tells nothing.  There the covers are laid at the beginning, and again where
-#   they are found missing: after C{connectionMade}, after each delivery, at each look at the peer.
-#   What came before such a look was not heard, and is no silence.
+        object.__delattr__(target, name)
 
 
 class MethodCover:
     """
-    Stands in the place of a method of an object that is not this package's, until it is lifted.
+    Stands in the place of a method of an object from L{lay} to L{lift}.
 
     @ivar covered: what is there otherwise, of the object or of its class.
-    @ivar laid: whether it is in place.
     """
 
-    __slots__ = ("_cover", "_name", "_one", "covered", "laid")
+    __slots__ = ("_name", "_replacement", "_target", "covered")
 
-    def __init__(self, one: object, name: str, cover: object) -> None:
+    def __init__(self, target: object, name: str, replacement: Callable[..., object]) -> None:
         """
         @param name: the method's.
-        @param cover: what is called in its place.
+        @param replacement: called in the method's place, with its arguments.
         """
-        self._one, self._name, self._cover = one, name, cover
-        self.covered = getattr(one, name)
-        self.laid = coverMethod(one, name, cover)
+        self._target = target
+        self._name = name
+        self._replacement = replacement
+        self.covered = getattr(target, name)
+
+    def lay(self) -> bool:
+        """
+        Put the cover in the method's place.
+
+        @return: whether it is there now.
+        """
+        try:
+            setOwn(self._target, self._name, self)
+        except (AttributeError, TypeError):
+            return False
+        if getattr(self._target, self._name, None) is self:
+            return True
+        _deleteOwn(self._target, self._name)
+        return False
 
     def lift(self) -> None:
         """
-        Leave the object as it was.
+        Leave the object as it was, unless something else has been put there meanwhile.
         """
-        liftCover(self._one, self._name, self._cover, self.covered)
+        target, name = self._target, self._name
+        found = getattr(target, name, None)
+        if found is self:
+            _deleteOwn(target, name)
+            if getattr(target, name, None) != self.covered:
+                setOwn(target, name, self.covered)
+        elif isinstance(found, MethodCover) and found.covered is self:
+            found.covered = self.covered
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> object:
+        return self._replacement(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        # A cover passes for the method: trial's addCleanup asks for its __name__, for example.
+        return getattr(object.__getattribute__(self, "covered"), name)
 
 
-class _Cover:
+class DeliveryCover(MethodCover):
     """
-    Stands before one method of a protocol.
-
-    @ivar covered: what is there otherwise, of the instance or of its class.
+    Tells a link of the call of one method of its mixed-in protocol, once.
     """
 
-    __slots__ = ("_link", "_name", "covered")
+    __slots__ = ("_link",)
 
     def __init__(self, link: Link, name: str) -> None:
+        super().__init__(link.protocol, name, MIXIN_DELIVERIES[name])
         self._link = link
-        self._name = name
-        self.covered = getattr(link.protocol, name)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> object:
         if keywords or len(arguments) > 1:
             # No transport passes these: the protocol has called its own method.
             return self.covered(*arguments, **keywords)
         if self._name != "connectionLost":
-            self.lift(self._link.protocol)
-        return MIXIN_DELIVERIES[self._name](self._link, self.covered, *arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        # It passes for the method: trial's addCleanup asks for its __name__, for example.
-        return getattr(object.__getattribute__(self, "covered"), name)
-
-    def lift(self, protocol: object) -> None:
-        """
-        Leave the protocol as it was.
-        """
-        liftCover(protocol, self._name, self, self.covered)
+            self.lift()
+        return self._replacement(self._link, self.covered, *arguments)

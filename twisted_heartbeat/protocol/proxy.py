@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{ProtocolProxy}: stands before a protocol, and is that protocol to every program.
+L{ProtocolProxy}: stands before a protocol, and passes for it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _SPECIAL = (
 
 class ProtocolProxy:
     """
-    Stands between a transport and a protocol that knows nothing of it, and is that protocol in all
-    that a program can ask for, but C{is} and C{type}.
+    Stands between a transport and a protocol that knows nothing of it.  A program can tell the
+    proxy from the protocol only by C{is} and C{type}.
 
-    It equals its protocol and hashes like it, has its class (C{__class__}) and its special methods,
-    provides what it provides, and forwards what it does not know.  What is set on it is set on the
-    protocol, but for what the proxy has itself.
+    The proxy equals its protocol and hashes like it.  It has the protocol's class (C{__class__}),
+    its special methods and interfaces, and forwards unknown attributes.  An attribute that is set
+    on the proxy is set on the protocol, unless the proxy's class has it.
     """
 
     _protocol: Any
 
     def __init__(self, protocol: Any) -> None:
-        self._keep("_protocol", protocol)
+        self._setOwn("_protocol", protocol)
 
     @classmethod
     def of(cls, protocol: Any, *arguments: Any) -> Any:
         """
-        A proxy of this class, with the special methods of the protocol.
+        Return a proxy of this class, with the special methods of the protocol.
         """
         kinds = cast(tuple[Hashable, Hashable], (cls, type(protocol)))
         return _proxyKind(*kinds)(protocol, *arguments)
@@ -63,9 +63,9 @@ class ProtocolProxy:
         return getattr(self._protocol, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        # What the transport calls here is replaced here.
+        # The transport calls the proxy's methods, so they must be replaced on the proxy.
         if hasattr(type(self), name):
-            self._keep(name, value)
+            self._setOwn(name, value)
         else:
             setattr(self._protocol, name, value)
 
@@ -76,9 +76,9 @@ class ProtocolProxy:
         except AttributeError:
             delattr(self._protocol, name)
 
-    def _keep(self, name: str, value: object) -> None:
+    def _setOwn(self, name: str, value: object) -> None:
         """
-        Set it on the proxy itself.
+        Set an attribute of the proxy itself.
         """
         object.__setattr__(self, name, value)
 
@@ -89,7 +89,8 @@ class ProtocolProxy:
 @lru_cache(maxsize=256)
 def _proxyKind(base: Any, kind: Any) -> Any:
     """
-    The proxies of a class of protocols: C{base} itself, unless those have special methods.
+    Return the class of proxies for a class of protocols: C{base} itself, unless the protocols have
+    special methods.
     """
     has = {name for one in kind.__mro__ if one is not object for name in vars(one)}
     special = {name: _forwarded(name) for name in _SPECIAL if name in has}

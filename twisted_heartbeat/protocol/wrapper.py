@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{HeartbeatFactory}: the heartbeat around any factory, unchanged.
+L{HeartbeatFactory}: watches the connections of any factory, which is not changed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from zope.interface import Declaration, directlyProvides, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
-from ..link.hooks import LinkHooks
-from ..link.link import Link, UnmanagedOwner
+from ..link.link import Link
+from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
 from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
@@ -35,7 +35,8 @@ from .proxy import ProtocolProxy
 
 if TYPE_CHECKING:
     from ..link.config import Ping
-    from ..link.interfaces import Owner
+    from ..link.hooks import Hooks
+    from ..link.owner import LinkOwner
 
 
 _MAX_WRAPPERS = 8
@@ -45,41 +46,38 @@ _MAX_WRAPPERS = 8
 @lru_cache(maxsize=256)
 def _listening(provided: Any) -> Any:
     """
-    What a wrapper provides, around a protocol that provides this.
+    Return what a wrapper provides, around a protocol that provides this.
     """
     return Declaration(IHandshakeListener, provided)
 
 
 class WrappedProtocol(ProtocolProxy):
     """
-    A proxy that tells a link of what the transport tells the protocol.  It changes no byte.
+    A proxy that tells a link of the transport's calls to the protocol.  It changes no byte.
 
     @ivar link: the link.
     """
 
     link: Link
 
-    def __init__(self, protocol: Any, terms: LinkConfig, owner: Owner) -> None:
+    def __init__(self, protocol: Any, terms: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
-        self._keep("link", Link(terms, owner, protocol, self))
-        self._keep("dataReceived", self._dataHeard)
+        self._setOwn("link", Link(terms, owner, protocol, self))
+        self._setOwn("dataReceived", self._deliverData)
 
     @property
     def __providedBy__(self) -> Any:
-        # Asked for each time, because the protocol may be given further interfaces.
+        # Not stored, because the protocol may be given further interfaces at any time.
         return _listening(providedBy(self._protocol))
 
     def makeConnection(self, transport: Any) -> None:
-        """
-        See C{IProtocol}.
-        """
         self.link.connectionMade(transport)
         self._protocol.makeConnection(transport)
         self.link.protocolConnected()
 
     def connectionMade(self) -> None:
         """
-        See C{IProtocol}.  Some transports call it and not L{makeConnection}.
+        Connect the protocol.  Some transports call this, and not L{makeConnection}.
         """
         isNew = self.link.state == "new"
         if isNew:
@@ -89,9 +87,6 @@ class WrappedProtocol(ProtocolProxy):
             self.link.protocolConnected()
 
     def handshakeCompleted(self) -> None:
-        """
-        See C{IHandshakeListener}.
-        """
         deliverHandshake(self.link, self._completed)
 
     def _completed(self) -> None:
@@ -99,22 +94,16 @@ class WrappedProtocol(ProtocolProxy):
             self._protocol.handshakeCompleted()
 
     def dataReceived(self, data: bytes) -> object:
-        """
-        See C{IProtocol}.
-        """
         return self._protocol.dataReceived(data)
 
-    def _dataHeard(self, data: bytes) -> object:
-        if self.link.observesReads and self.dataReceived == self._dataHeard:
+    def _deliverData(self, data: bytes) -> object:
+        if self.link.observesReads and self.dataReceived == self._deliverData:
             del self.dataReceived
         return deliverData(self.link, self._protocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        See C{IProtocol}.
-        """
-        if self.dataReceived == self._dataHeard:
-            # It refers to the wrapper, and a cycle would need the garbage collector.
+        if self.dataReceived == self._deliverData:
+            # The bound method refers to the wrapper. The cycle would need the garbage collector.
             del self.dataReceived
         deliverEnd(self.link, self._protocol.connectionLost, reason)
 
@@ -123,19 +112,19 @@ class WrappedProtocol(ProtocolProxy):
         if hear is None:
             super().__setattr__(name, value)
         else:
-            # It stands between the transport and the protocol, and need not call what was here.
-            self._keep(name, partial(hear, self.link, value))
+            # The new method need not call the old one, so the link must be told before it.
+            self._setOwn(name, partial(hear, self.link, value))
 
 
 class _InnerLink(MixedInLink):
     """
-    The link of a protocol that has a place for it, inside of wrappers of Twisted's.
+    The link of a mixed-in protocol inside of wrappers of Twisted's.
     """
 
     __slots__ = ("_wrapper",)
 
     def __init__(
-        self, terms: LinkConfig, owner: Owner, protocol: HeartbeatMixin, wrapper: Any
+        self, terms: LinkConfig, owner: LinkOwner, protocol: HeartbeatMixin, wrapper: Any
     ) -> None:
         super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
         self._wrapper = wrapper
@@ -149,54 +138,54 @@ class _InnerLink(MixedInLink):
         return self._wrapper
 
 
-def _hasPlace(protocol: object) -> bool:
+def _isMixedIn(protocol: object) -> bool:
     """
-    Whether a protocol itself has a place for a link.
+    Whether C{HeartbeatMixin} is mixed into a protocol itself.
     """
     return isinstance(protocol, HeartbeatMixin) and not isinstance(protocol, ProtocolProxy)
 
 
-_TWISTEDS_WRAPPERS = ("twisted.protocols.policies", "twisted.protocols.tls")
+_TWISTED_WRAPPERS = ("twisted.protocols.policies", "twisted.protocols.tls")
 """Modules whose C{makeConnection} connects the wrapped protocol in the same call."""
 
 
-def _insideOf(protocol: Any) -> HeartbeatMixin | None:
+def _mixedInInside(protocol: Any) -> HeartbeatMixin | None:
     """
-    The protocol with a place for a link inside of wrappers around one another, such as those of
-    C{WrappingFactory}, C{ThrottlingFactory}, C{TimeoutFactory} and C{TLSMemoryBIOFactory}.
+    Return the mixed-in protocol inside of wrappers around one another, as of C{WrappingFactory},
+    C{ThrottlingFactory}, C{TimeoutFactory} and C{TLSMemoryBIOFactory}.
 
     @return: L{None} if there is none, if another factory of this package has given it a link, or if
-        a wrapper has a C{makeConnection} of its own.  Such a wrapper may connect its protocol later
-        or never, and a link that waited for that would not hear of the end of the connection.
+        a wrapper has a C{makeConnection} of its own.  That may connect its protocol later or never,
+        and a link that waited for it would not hear of the end of the connection.
     """
     layer = protocol
     for _ in range(_MAX_WRAPPERS):
         kind = type(layer)
         if not issubclass(kind, ProtocolWrapper):
             return None
-        if kind.makeConnection.__module__ not in _TWISTEDS_WRAPPERS:
+        if kind.makeConnection.__module__ not in _TWISTED_WRAPPERS:
             return None
         layer = layer.wrappedProtocol
-        if _hasPlace(layer):
+        if _isMixedIn(layer):
             link = layer.link
             return layer if link is None or link.state == "gone" else None
     return None
 
 
-def attachLink(protocol: Any, terms: LinkConfig, owner: Owner) -> tuple[Any, Link]:
+def attachLink(protocol: Any, terms: LinkConfig, owner: LinkOwner) -> tuple[Any, Link]:
     """
-    Give a protocol a link.  A protocol with a place for a link has it there, also inside of
-    wrappers of Twisted's.  Otherwise a L{WrappedProtocol} has it, and so it does around wrappers if
-    a ping was given, because that takes what the factory has built.
+    Give a protocol a link.  A mixed-in protocol gets a L{MixedInLink}, also inside of wrappers of
+    Twisted's.  Any other is wrapped in a L{WrappedProtocol}.  Wrappers are wrapped, too, if a ping
+    was given, because the ping takes what the factory has built.
 
-    @return: what the transport shall speak to, and the link.
+    @return: the protocol that the transport is to speak to, and the link.
     """
-    if _hasPlace(protocol):
+    if _isMixedIn(protocol):
         ping = terms.ping or pingOf(type(protocol))
         link = MixedInLink(terms, owner, protocol, protocol, ping)
         giveLink(protocol, link)
         return protocol, link
-    inner = _insideOf(protocol) if terms.ping is None else None
+    inner = _mixedInInside(protocol) if terms.ping is None else None
     if inner is not None:
         link = _InnerLink(terms, owner, inner, protocol)
         giveLink(inner, link)
@@ -207,7 +196,7 @@ def attachLink(protocol: Any, terms: LinkConfig, owner: Owner) -> tuple[Any, Lin
 
 def defaultLinkName(factory: object) -> str:
     """
-    What the log calls the links of a factory that has been given no name.
+    Return what the log calls the links of a factory without a name.
     """
     protocol = getattr(factory, "protocol", None)
     return getattr(protocol, "__name__", None) or type(factory).__name__
@@ -215,7 +204,7 @@ def defaultLinkName(factory: object) -> str:
 
 def placeOf(endpoint: object) -> str:
     """
-    Where an endpoint leads to, for the log: a host and port, a path, or a program.
+    Return an endpoint's destination, for the log: a host and port, a path, or a program.
 
     @return: C{""} where the endpoint does not say.
     """
@@ -234,7 +223,7 @@ class HeartbeatFactory:
     """
     Watches every connection of another factory, on either side.
 
-    It provides what the wrapped factory provides, and forwards what it does not know.
+    It provides what the wrapped factory provides, and forwards unknown attributes.
     """
 
     def __init__(
@@ -244,7 +233,7 @@ class HeartbeatFactory:
         heartbeat: Heartbeat | None = Heartbeat(),
         keepAlive: KeepAlive | None = KeepAlive(),
         limits: Limits | None = Limits(),
-        hooks: LinkHooks | None = None,
+        hooks: Hooks | None = None,
         ping: Ping | None = None,
         clock: IReactorTime | None = None,
         name: str | None = None,
@@ -253,6 +242,7 @@ class HeartbeatFactory:
         @param heartbeat: L{None} to prove nothing by silence.
         @param keepAlive: L{None} to leave the operating system's options alone.
         @param limits: L{None} for none.
+        @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param ping: takes the protocol and makes the peer speak; may be an C{async def}.
         @param clock: the global reactor's, if L{None}.
         @param name: what the log calls its links.
@@ -264,7 +254,7 @@ class HeartbeatFactory:
             "heartbeat": heartbeat,
             "keepAlive": keepAlive,
             "limits": limits or Limits.off(),
-            "hooks": hooks or LinkHooks(),
+            "hooks": hooks,
             "ping": ping,
             "name": name or defaultLinkName(wrappedFactory),
             "strangers": self._strangers,
@@ -275,37 +265,29 @@ class HeartbeatFactory:
     @property
     def terms(self) -> LinkConfig:
         """
-        What its links have in common.
+        The settings that all its links share.
         """
         if self._terms is None:
-            # Not before it is used: the global reactor is installed by its first import.
+            # Made at first use, because clockFor(None) imports the global reactor, which installs
+            # one. The application may still choose.
             self._terms = LinkConfig(clock=clockFor(self._clock), **self._settings)
         return self._terms
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
-        """
-        See C{IProtocolFactory}.
-        """
         protocol = self.wrappedFactory.buildProtocol(addr)
         return None if protocol is None else attachLink(protocol, self.terms, self.owner())[0]
 
     def doStart(self) -> None:
-        """
-        See C{IProtocolFactory}.
-        """
         self._strangers.start()
         self.wrappedFactory.doStart()
 
     def doStop(self) -> None:
-        """
-        See C{IProtocolFactory}.
-        """
         self._strangers.stop()
         self.wrappedFactory.doStop()
 
-    def owner(self) -> Owner:
+    def owner(self) -> LinkOwner:
         """
-        Who hears of the next link's turns.
+        Return the owner of the next link.
         """
         return UnmanagedOwner()
 

@@ -37,10 +37,12 @@ from twisted.python.failure import Failure
 from ..core import wire
 from ..core.causes import ClosedHere, GoodbyeCode, ProtocolViolation
 from ..core.diagnosis import describeError
+from ..link.owner import LinkOwner
 from ..link.usercode import cancel
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
+from ..protocol.session import HeartbeatSession
 from ..timing.wheel import timerWheelFor
 from .heldinput import HeldInput
 
@@ -75,7 +77,7 @@ class AdmissionPolicy(Protocol):
     admit: Admit | None
 
 
-class Admission:
+class Admission(LinkOwner):
     """
     The way of one newcomer into a server.  It owns the newcomer's link until that is admitted.
 
@@ -114,7 +116,7 @@ class Admission:
         self.slot: Slot | None = None
         self.state = "arriving"
 
-    # What the link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
+    # What the link tells its owner.
 
     def linkReady(self, link: Link) -> None:
         self._input = HeldInput(link, self._server.serverLimits.maxHeld)
@@ -132,9 +134,6 @@ class Admission:
         else:
             self._decide(None)
 
-    def linkProven(self, link: Link) -> None:
-        pass
-
     def linkLost(self, link: Link, cause: Cause) -> None:
         isStranger = self.state in _STRANGER_STATES
         isRejected = self.state == "rejected"
@@ -150,9 +149,6 @@ class Admission:
 
     def linkClosing(self, link: Link) -> None:
         self._registry.linkClosing(link)
-
-    def pingLimitReached(self, link: Link) -> None:
-        self._registry.pingLimitReached(link)
 
     # What the peer says before it is admitted.
 
@@ -195,11 +191,12 @@ class Admission:
     def _coverMethod(self, one: object, name: str, hold: Callable[[Any], None]) -> bool:
         # Covered for the time of the admission only: a link that is admitted pays nothing for it.
         cover = self._cover = MethodCover(one, name, hold)
-        if not cover.laid:
+        laid = cover.lay()
+        if not laid:
             words = f"what it says can not be held back: {name} of {one!r} can not be replaced"
             _log.error("{link} can not be admitted: {words}", link=self.link, words=words)
             self.link.abort(ClosedHere(words))
-        return cover.laid
+        return laid
 
     def _releaseInput(self) -> None:
         held, self._input = self._input, None
@@ -225,9 +222,9 @@ class Admission:
             self.link.abort(cause)
 
     def _helloReceived(self, hello: wire.Hello) -> None:
-        self.link.name = hello.name
-        # The wait may be longer than the peer's bound, and the peer is not read meanwhile.
-        self.link.protocol._speakFor(hello)
+        session = self.link.session
+        assert isinstance(session, HeartbeatSession)
+        session.introduce(hello)
         reason = self._reserve()
         if reason and not self._registry.mayReplaceHolder(self.link):
             self._refuse(reason)

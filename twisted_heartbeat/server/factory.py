@@ -37,6 +37,7 @@ from ..transport.layers import abort
 from .admission import Admission
 from .names import NameQueue
 from .networks import networkOf
+from .ratelimit import PingRateLimit
 from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._names = NameQueue()
         self._registry = PeerRegistry(lambda: self.serverLimits, self._names)
         self._settings["proxied"] = self._registry.awaitHeader
+        perSecond = self.serverLimits.pingsPerSecond
+        if perSecond is not None:
+            self._settings["pingLimit"] = PingRateLimit(perSecond, self._registry.endFlood)
         self.peers = self._registry.peers
         self._draining = False
 
@@ -192,7 +196,8 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
-            self.terms.announce("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
+            log = self.terms.events.log
+            log.write("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
         self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
         return RejectedConnection()

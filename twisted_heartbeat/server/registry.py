@@ -19,9 +19,8 @@ A link that is counted may have a newcomer of the same name behind it, see L{Nam
 counted no longer, its place goes to that newcomer at once; otherwise other newcomers could take the
 place while its cleanups run.
 
-A server may have tens of thousands of links.  What only some links have is therefore kept in
-dictionaries, and not on the link: a network, where networks are limited, and a count of pings,
-where the peer sends pings.
+A server may have tens of thousands of links.  Their networks, which count only where networks are
+limited, are therefore kept in a dictionary, and not on the link.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
+from ..link.owner import LinkOwner
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.wheel import timerWheelFor
 from .networks import networkOf
-from .ratelimit import PingRateLimit
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -55,7 +54,7 @@ REFUSAL_LOG_INTERVAL = 1.0
 """Seconds between two events of the log about connections that were closed at once."""
 
 
-class PeerRegistry:
+class PeerRegistry(LinkOwner):
     """
     The links of a server, and the owner of those that are admitted.
 
@@ -87,7 +86,6 @@ class PeerRegistry:
         self.refusalLog = LogRateLimit(REFUSAL_LOG_INTERVAL)
         self._networks: dict[int, str] = {}
         self._connectedFrom: Counter[str] = Counter()
-        self._bucketsEmptyAt: dict[int, float] = {}
         self._newlyClosing: list[Link] = []
 
     # The tables.
@@ -133,7 +131,6 @@ class PeerRegistry:
         self._uncount(link)
         self.overLimit.pop(generation, None)
         self.closing.pop(generation, None)
-        self._bucketsEmptyAt.pop(generation, None)
 
     def strangerLeft(self, link: Link) -> None:
         """
@@ -263,13 +260,7 @@ class PeerRegistry:
         if successor is not None:
             self.reserve(successor)
 
-    # What an admitted link tells its owner, see L{Owner<twisted_heartbeat.link.interfaces.Owner>}.
-
-    def linkReady(self, link: Link) -> None:
-        pass
-
-    def linkProven(self, link: Link) -> None:
-        pass
+    # What an admitted link tells its owner.
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self.forget(link)
@@ -293,19 +284,11 @@ class PeerRegistry:
                     self.closing[link.generation] = link
             self._names.linkClosing(link)
 
-    def pingLimitReached(self, link: Link) -> None:
-        # A link's first ping comes here, too, so that a peer that never pings has no bucket.
+    def endFlood(self, link: Link) -> None:
+        """
+        Close the link of a peer that has passed its L{PingRateLimit}.
+        """
         most = self._limits().pingsPerSecond
-        if most is None:
-            link.pingsLeft = -1
-            return
-        limit, now = PingRateLimit(most), link.seconds()
-        emptyAt = self._bucketsEmptyAt.get(link.generation, now - link.age - limit.BURST)
-        granted, self._bucketsEmptyAt[link.generation] = limit.grant(emptyAt, now)
-        if granted:
-            # This ping is the first of those.
-            link.pingsLeft = granted - 1
-            return
         words = f"the peer sent more than {most} pings in a second, and has none saved"
         link.recordCause(ProtocolViolation(words))
         self.refuse(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
