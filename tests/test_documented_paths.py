@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .test_architecture import packageFiles
+
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "twisted_heartbeat"
 ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"
@@ -60,6 +62,20 @@ def test_namedPathsExist(page: Path) -> None:
     """
     missing = {path for path in pathsIn(page.read_text(encoding="utf-8")) if not exists(path)}
     assert missing == set()
+
+
+def test_architectureNamesEachModule() -> None:
+    """
+    The page of the architecture lists each module of the rooms of which it has a table of files.
+    """
+    rooms = ["core", "timing", "transport", "batching", "link", "protocol", "client", "server"]
+    rooms += ["endpoints", "cli"]
+    files = [path.relative_to(PACKAGE) for path in packageFiles().values()]
+    expected = {
+        path.as_posix() for path in files if path.parts[0] in rooms and path.stem != "__init__"
+    }
+    named = set(pathsIn(ARCHITECTURE.read_text(encoding="utf-8")))
+    assert expected - named == set()
 
 
 def test_aMissingPathIsFound() -> None:
