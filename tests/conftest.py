@@ -28,7 +28,7 @@ from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner, g
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from .loopback import Loopback
+    from .support.loopback import Loopback
 
 # How long, in seconds, the reactor may take to finish what a test has already ended: the other half
 # of a close, say.
@@ -40,32 +40,32 @@ hypothesis.settings.load_profile("unhurried")
 
 
 TOGETHER = (
-    "tests/test_benchmarks.py::test_contestantsPing",
-    "tests/test_wrapped_suites.py",
+    "tests/costs/test_benchmarks.py::test_contestantsPing",
+    "tests/conformance/test_wrapped_suites.py",
 )
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
 SLOW = (
-    "tests/kernel",
-    "tests/recipes",
-    "tests/test_benchmarks.py",
-    "tests/test_costs.py",
-    "tests/test_demo.py",
-    "tests/test_devices.py",
-    "tests/test_footprint.py",
-    "tests/test_hostile.py",
-    "tests/test_leaks.py",
-    "tests/test_optimized.py",
-    "tests/test_protocol.py::test_pingFlood",
-    "tests/test_scale.py",
-    "tests/test_service_states.py",
-    "tests/test_soak.py",
-    "tests/test_testing.py::test_pytestExamples",
-    "tests/test_testing.py::test_scriptExamples",
-    "tests/test_transport.py::test_errnoOnEachReactor",
-    "tests/test_trial.py",
-    "tests/test_twist.py",
-    "tests/test_wrapped_suites.py",
+    "tests/system/kernel",
+    "tests/docs/recipes",
+    "tests/costs/test_benchmarks.py",
+    "tests/costs/test_costs.py",
+    "tests/demo/test_demo.py",
+    "tests/system/test_devices.py",
+    "tests/costs/test_footprint.py",
+    "tests/integration/test_hostile.py",
+    "tests/integration/test_leaks.py",
+    "tests/integration/test_optimized.py",
+    "tests/protocol/test_heartbeat.py::test_pingFlood",
+    "tests/integration/test_scale.py",
+    "tests/client/test_service_states.py",
+    "tests/integration/test_soak.py",
+    "tests/testing/test_faultproxies.py::test_pytestExamples",
+    "tests/testing/test_faultproxies.py::test_scriptExamples",
+    "tests/transport/test_connection.py::test_errnoOnEachReactor",
+    "tests/integration/test_trial.py",
+    "tests/system/test_twist.py",
+    "tests/conformance/test_wrapped_suites.py",
 )
 """How the names of slow tests begin: most start processes, and the others compute for seconds."""
 
@@ -168,8 +168,8 @@ def events() -> Iterator[list[LogEvent]]:
 
 
 def _placeToListen(*, secured: bool) -> Iterator[Loopback]:
-    # Not at the top, because tests/test_leaks.py copies this file to another place.
-    from .loopback import opened
+    # Not at the top, because tests/integration/test_leaks.py copies this file to another place.
+    from .support.loopback import opened
 
     with opened(secured) as place:
         yield place

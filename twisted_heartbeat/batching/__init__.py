@@ -36,7 +36,7 @@ I{Invariants.}
 
   - A batched link has the suspicion, the verdict and the cause that it would have individually, at
     the same times within two slots of the wheel; and its pings, as long as the peer answers within
-    a quarter of the interval.  C{tests/test_batching.py} compares it with a link of
+    a quarter of the interval.  C{tests/batching/test_equivalence.py} compares it with a link of
     L{NullBatcher<batcher.NullBatcher>}.
   - A connection is read by the idle poller exactly while its C{batch} is set.  It returns to the
     reactor before anything is written through the reactor; otherwise either could meet the end of
@@ -49,7 +49,7 @@ I{Invariants.}
 I{Cost} of a round with one member, in an interval: one C{send}, one C{recv}, 66 calls in all where
 an individual link takes 123, and only a few of these are made for each further member.  A custom
 ping is the user's own code, and its answer is delivered: 86 calls, and 98 individually
-(C{tests/test_costs.py}).  A parked link has nothing of its own here but its entries in two
+(C{tests/costs/test_costs.py}).  A parked link has nothing of its own here but its entries in two
 dictionaries.
 
 L{NullBatcher<batcher.NullBatcher>} switches all of it off, see L{SWITCH<batcher.SWITCH>}.

@@ -30,7 +30,7 @@ Invariants:
   read could fill the buffer with its own pings.
 - The bytes of hello, ping and pong are shared by all sessions that say the same.
 
-Cost: one object of 12 fields for each link, see C{tests/test_costs.py}.
+Cost: one object of 12 fields for each link, see C{tests/costs/test_costs.py}.
 """
 
 from __future__ import annotations

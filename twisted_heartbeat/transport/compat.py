@@ -13,7 +13,7 @@ Idea: each private name has one accessor here, with the reason why no public nam
 Invariants:
 
   1. No other module of the package uses a private name of Twisted's or pyOpenSSL's.
-     C{tests/test_architecture.py} checks this, and lists the exceptions with their reasons.
+     C{tests/project/test_architecture.py} checks this, and lists the exceptions with their reasons.
   2. An accessor whose name is missing returns what a plain connection would: nothing waits, no TLS,
      no header.  Objects that are not Twisted's, such as mocks, get the same answer.
   3. Where nothing sensible can stand in, the accessor raises C{AttributeError} or C{ImportError}.
@@ -22,8 +22,8 @@ Invariants:
 Cost: the paths of each chunk and ping make no call more than with the names themselves.  What they
 need is a property of L{PlainConnection}, which L{ObservedConnection} inherits.
 
-Checked with Twisted 24.3.0 and 26.10.0, and pyOpenSSL 26.4.0.  C{tests/test_compat.py} fails
-when a release lacks one of the names.
+Checked with Twisted 24.3.0 and 26.10.0, and pyOpenSSL 26.4.0.  C{tests/transport/test_compat.py}
+fails when a release lacks one of the names.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class PlainConnection(tcp.Connection):
     A TCP connection that knows whether a write may bypass its transport's buffer.
 
     These are properties of the connection itself, because each ping that is written directly reads
-    one of them: a function in between would cost a call for each (C{tests/test_costs.py}).
+    one of them: a function in between would cost a call for each (C{tests/costs/test_costs.py}).
     """
 
     @property

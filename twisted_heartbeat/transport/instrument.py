@@ -41,7 +41,7 @@ Invariants:
      function refer to each other, and only the garbage collector frees them.
   3. A connection is instrumented once; a second link is added to its observers.
 
-Cost: no call for each chunk or write (C{tests/test_costs.py}), and no memory but the fields.
+Cost: no call for each chunk or write (C{tests/costs/test_costs.py}), and no memory but the fields.
 """
 
 from __future__ import annotations
