@@ -92,7 +92,7 @@ class BatchMember(Protocol):
 
     @property
     def sharesHeartbeat(self) -> bool:
-        """See above."""
+        """Whether the peer is watched by the configuration's interval and timeout."""
 
     @property
     def connection(self) -> Any:

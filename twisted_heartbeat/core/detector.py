@@ -2,10 +2,21 @@
 # See LICENSE for details.
 
 """
-Is the peer alive?  Facts and C{now} go in; ping, suspect, verdict come out.
+L{FailureDetector}: is the peer alive?  Facts and C{now} go in; a L{Decision} comes out.
 
-A hand-written class with deadlines and not a state machine of states, because its hot input, a
-received chunk, has to cost one assignment: L{FailureDetector.heardAt}.
+B{Theory of operation.}
+
+ 1. Every received byte is life: the read path assigns C{heardAt}, and does nothing else.
+ 2. When the peer was silent for the interval, decide PING.  At most one ping is unanswered.
+ 3. When the ping is unanswered for C{Heartbeat.suspectAfter}, decide SUSPECT.  The ping is sent
+    once more.  When the peer speaks, decide RECOVERED.
+ 4. At the deadline, decide LAST_LOOK, and VERDICT at the next call.  In between the reactor has
+    polled the socket, so that no peer dies whose answer had arrived.
+ 5. A local delay is no silence of the peer's.  It moves the deadline: reading was paused, the ping
+    waited behind data that drains, or this process was stalled when the deadline passed.
+
+The detector is a class with deadlines and no state machine, because its hot input, a received
+chunk, must cost one assignment.
 """
 
 from __future__ import annotations
@@ -20,29 +31,29 @@ if TYPE_CHECKING:
 
 class Decision(Enum):
     """
-    What a look at the peer comes to.
+    What the caller has to do.
     """
 
     NOTHING = "nothing"
-    """Look again when L{FailureDetector.due} says so."""
+    """Nothing.  Decide again at L{FailureDetector.due}."""
 
     PING = "ping"
-    """The peer is silent: make it speak."""
+    """Send a ping, because the peer is silent."""
 
     SUSPECT = "suspect"
-    """The ping went unanswered for half of the timeout: say so, and send it once more."""
+    """Report the peer as suspected, and send the ping once more."""
 
     PING_AGAIN = "pingAgain"
-    """This process was away, and perhaps never asked: ask again, as if for the first time."""
+    """Send the ping again, because this process was stalled when its answer was due."""
 
     RECOVERED = "recovered"
-    """A suspected peer spoke."""
+    """Report that a suspected peer has spoken."""
 
-    LOOK = "look"
-    """The bound is over: poll the socket once more, then decide."""
+    LAST_LOOK = "lastLook"
+    """Let the reactor poll the socket once more, because the bound is over.  Then decide again."""
 
     VERDICT = "verdict"
-    """The peer is dead."""
+    """Declare the peer dead."""
 
 
 class Stage(Enum):
@@ -60,32 +71,31 @@ class Stage(Enum):
 FRESH, PINGED, PINGED_AGAIN, LOOKING, DEAD = Stage
 
 LATENESS_TOLERANCE = 0.025
-"""Seconds.  A look that comes no later than this after its time is not late."""
+"""Seconds by which a timer may be late without consequence."""
 
 _STALL_THRESHOLD = 1.0
-"""Seconds.  One who comes later than this, and than the bound, was away; others are but slow."""
+"""Seconds.  A process that is later than this, and than the bound, was stalled, not just slow."""
 
 FRESH_FRACTION = 0.75
 """
-Of the interval: so long a word is fresh to one who watches many, and no ping follows it.  What is
-left of the interval is the room in which the pings to many peers are kept apart.
+The part of the interval in which a peer of many is not pinged after it has spoken.  In the rest of
+the interval the pings to many peers are kept apart.
 """
 
 
 NEVER = -inf
-"""Before all time.  One object for all, where an expression would make each its own."""
+"""An instant before all others.  Thousands of detectors share this object."""
 
 
 class FailureDetector:
     """
-    What is known of one peer's life.
+    The failure detector of one peer.  All times are seconds of the link's clock.
 
-    @ivar heardAt: when the last byte came, in seconds of the link's clock.  Whoever receives
-        assigns it; that is all a received chunk costs.
-    @ivar due: when L{decide} next has something to say.
-    @ivar suspected: whether it has said that the peer is suspected, and not yet that it recovered.
+    @ivar heardAt: when the last byte came.  The read path assigns it.
+    @ivar due: when L{decide} has to be called next.
+    @ivar suspected: whether the peer is suspected.
     @ivar pingedAt: when the last ping was sent.
-    @ivar rtt: seconds that the last ping took to be answered; L{None} before the first.
+    @ivar rtt: seconds from the last ping to its answer; L{None} before the first.
     """
 
     __slots__ = (
@@ -104,7 +114,7 @@ class FailureDetector:
 
     def __init__(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
-        @param heartbeat: as for L{begin}, and so the others.
+        The parameters are those of L{begin}.
         """
         self.pingedAt = 0.0
         self.rtt: float | None = None
@@ -112,15 +122,13 @@ class FailureDetector:
 
     def begin(self, heartbeat: Heartbeat | None, now: float, phase: float | None = None) -> None:
         """
-        Forget what was due, and expect the peer to speak from now on.
+        Start anew: the bound runs from C{now}.
 
-        @param heartbeat: L{None} if silence proves nothing; then nothing is ever due.
-        @param now: when the link was established: the bound runs from here.
-        @param phase: this peer's place among many that are watched, from 0 to 1.  Its pings keep
-            to that place in the interval, whatever makes many peers speak in one instant: the
-            first comes as soon as its place does, the others after more than 0.75 of the interval
-            in silence, and never after more than the whole.  L{None} for a peer that is alone,
-            which is pinged when the interval is over.
+        @param heartbeat: L{None} if the peer's silence proves nothing.  Then nothing is ever due.
+        @param phase: the place of the peer's pings in the interval, from 0 to 1.  It keeps the
+            pings to many peers apart, also if all peers speak in one instant.  The first ping is
+            due at that place, each other after 0.75 to 1 interval of silence.  L{None} for a ping
+            whenever one interval of silence is over.
         """
         self._heartbeat = heartbeat
         interval = None if heartbeat is None else heartbeat.interval
@@ -135,14 +143,14 @@ class FailureDetector:
     @property
     def hasSpokenSincePing(self) -> bool:
         """
-        Whether the peer spoke since it was last asked to.
+        Whether the peer has spoken since the last ping.
         """
         return self._stage is FRESH or self.heardAt != self._heardAtPing
 
     @property
     def deadline(self) -> float:
         """
-        When the verdict falls if the peer says nothing more.
+        When the verdict is due if the peer stays silent.
         """
         if self._heartbeat is None:
             return inf
@@ -150,11 +158,11 @@ class FailureDetector:
 
     def decideFast(self, now: float, lateness: float = 0.0) -> bool | None:
         """
-        What L{decide} comes to where a peer has spoken since it was last asked and the look is
-        punctual.  Most looks are such, and of ten thousand links each second has as many: so all of
-        it stands here in one piece, and says again what C{_decideFresh} says.
+        Decide the commonest case: the peer has spoken since the last ping, and the timer is
+        punctual.  This repeats C{_decideFresh} in one function, because ten thousand links are due
+        each second (C{benchmarks/timers.py}).
 
-        @return: whether to ping; L{None} if it is not so plain, and L{decide} has to be asked.
+        @return: whether to ping; L{None} in any other case, for which L{decide} has to be called.
         """
         heartbeat, heardAt = self._heartbeat, self.heardAt
         if heartbeat is None or self.suspected or heardAt == self._heardAtPing:
@@ -165,7 +173,7 @@ class FailureDetector:
         if self._phaseDueAt is None:
             due = heardAt + interval
         elif 0.0 <= heardAt - place < interval * (1 - FRESH_FRACTION):
-            # Its place in the interval that follows.
+            # The same place in the next interval.
             due = place + interval
         else:
             due = self._firstLook(heartbeat)
@@ -178,7 +186,7 @@ class FailureDetector:
         self._stage = PINGED
         self._pingDueAt = due
         if self._phaseDueAt is not None:
-            # As good as its first one, and no number of its own.
+            # The place at which the ping was due serves as well, and needs no further float.
             self._phaseDueAt = due
         self._heardAtPing = heardAt
         self._deadline = deadline = heardAt + (interval + timeout)
@@ -188,7 +196,7 @@ class FailureDetector:
 
     def peerHalfClosed(self) -> None:
         """
-        The peer has closed its half: from here on its silence proves nothing.
+        Stop, because the peer has closed its half: from here on its silence proves nothing.
         """
         self._heartbeat = None
         self._stage = FRESH
@@ -197,12 +205,11 @@ class FailureDetector:
 
     def probe(self, now: float, within: float) -> Decision:
         """
-        Have the peer speak now, though its interval is not over.
+        Make the peer speak now, although its interval is not over.
 
-        @param within: seconds after which the verdict falls, if that is sooner.
-        @return: L{Decision.PING}; or L{Decision.NOTHING} if it has been asked already, or nothing
-            that it does not say proves anything.  A ping that is unanswered already is not sent
-            again, but its answer has to come by then as well.
+        @param within: seconds from C{now} after which the verdict is due, unless it is due sooner.
+        @return: L{Decision.PING}; or L{Decision.NOTHING} if a ping is unanswered already, or the
+            peer's silence proves nothing.  C{within} holds for the unanswered ping, too.
         """
         if self._heartbeat is None or self._stage is DEAD:
             return Decision.NOTHING
@@ -210,7 +217,7 @@ class FailureDetector:
         if not self.hasSpokenSincePing:
             self._hasten(deadline, self._heartbeat)
             return Decision.NOTHING
-        # Where time is coarse, the answer may come in the instant of the word before it.
+        # On a coarse clock the answer may come in the same instant as the bytes before it.
         self._heardAtPing = self.heardAt = nextafter(self.heardAt, -inf)
         self._expectBy(deadline, self._heartbeat)
         self._lookBy(now + FRESH_FRACTION * (self._heartbeat.interval or inf))
@@ -220,12 +227,11 @@ class FailureDetector:
         self, now: float, lateness: float = 0.0, localDelayUntil: float | None = None
     ) -> Decision:
         """
-        Look at the peer.
+        Decide what to do now.
 
-        @param now: seconds.
-        @param lateness: seconds by which this look comes late: so long this process did not read.
-        @param localDelayUntil: the latest instant at which the silence since the ping was ours:
-            the ping still waited in a buffer that drains, or reading was paused.
+        @param lateness: seconds by which the timer is late, because this process did not run.
+        @param localDelayUntil: the last time at which the silence since the ping may have been
+            caused locally: the ping waited in a buffer that drains, or reading was paused.
         """
         if self._heartbeat is None or self._stage is DEAD:
             return Decision.NOTHING
@@ -256,8 +262,8 @@ class FailureDetector:
         if heartbeat.interval is None:
             self._expectBy(bound, heartbeat)
             return self._decideExpected(heartbeat, now, lateness, localDelayUntil)
-        # A peer that was asked late has its whole timeout all the same; but a timer that is late
-        # by a little does not move the bound.
+        # A late ping leaves the peer its whole timeout.  A timer that is a little late must not
+        # move the bound.
         late = lateness > LATENESS_TOLERANCE
         again = self.due + heartbeat.interval
         self._expectBy(max(bound, now + heartbeat.timeout) if late else bound, heartbeat)
@@ -290,7 +296,8 @@ class FailureDetector:
 
     def _lookBy(self, when: float) -> None:
         """
-        Look no later than then, for the answer may have come by now, and the next ping be due.
+        Decide no later than at C{when}, because the peer may have answered by then, and the next
+        ping may be due.
         """
         self.due = min(self.due, when)
 
@@ -307,19 +314,19 @@ class FailureDetector:
 
     def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
         if self._stage is LOOKING:
-            # Whatever had arrived by the deadline has been read since, however late this look is.
+            # All that had arrived by the deadline has been read since, however late this call is.
             self._stage = DEAD
             self.due = inf
             return Decision.VERDICT
         if now >= self._deadline:
-            if self._wasAway(heartbeat, lateness):
-                # By no more than this was the ping late to leave.
+            if self._wasStalled(heartbeat, lateness):
+                # The ping was sent at most this much too late.
                 self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat)
                 self._stage = PINGED_AGAIN
                 return Decision.PING_AGAIN
             self._stage = LOOKING
             self.due = now
-            return Decision.LOOK
+            return Decision.LAST_LOOK
         suspicion = _suspicionBefore(self._deadline, heartbeat)
         if now < suspicion:
             self.due = suspicion
@@ -330,11 +337,11 @@ class FailureDetector:
         self.suspected = True
         return Decision.SUSPECT
 
-    def _wasAway(self, heartbeat: Heartbeat, lateness: float) -> bool:
+    def _wasStalled(self, heartbeat: Heartbeat, lateness: float) -> bool:
         """
-        Whether this process was away when the deadline passed, so that perhaps the ping never left
-        or its answer found nobody.  A process that is always a little late is told so once in a
-        silence only, lest it never find a dead peer.
+        Whether this process was stalled when the deadline passed, so that the ping may not have
+        been sent or its answer not read.  Granted once in a silence; otherwise a process that is
+        always a little late would never declare a peer dead.
         """
         if self._stage is PINGED_AGAIN:
             return lateness > max(heartbeat.bound, _STALL_THRESHOLD)

@@ -58,12 +58,11 @@ class WriteListener(Protocol):
     """
     What a L{WriteTracker<twisted_heartbeat.link.writes.WriteTracker>} needs from its link.
 
-    @ivar queueMatters: whether bytes in the kernel's send queue alone count as waiting.
     """
 
     @property
     def queueMatters(self) -> bool:
-        """See above."""
+        """Whether bytes in the kernel's send queue alone count as waiting."""
 
     def noticeClose(self) -> bool:
         """Find out whether another party has begun to close the connection."""
@@ -78,14 +77,14 @@ class WriteListener(Protocol):
 class Promise(Protocol):
     """
     How soon this end has to speak by itself.
-
-    @ivar promisedWithin: seconds after this end's last word within which it has to speak again,
-        whatever is paused, held back or queued here; C{inf} if the peer relies on nothing.
     """
 
     @property
     def promisedWithin(self) -> float:
-        """See above."""
+        """
+        Seconds after this end's last word within which it has to speak again, whatever is paused,
+        held back or queued here; C{inf} if the peer relies on nothing.
+        """
 
 
 class Session(Protocol):
@@ -112,7 +111,7 @@ class Session(Protocol):
         """Note that this end has just said something."""
 
     def sendHeartbeat(self) -> None:
-        """Say something."""
+        """Send a heartbeat that the peer need not answer."""
 
     def sendGoodbye(self) -> None:
         """Say that this end closes the connection."""
@@ -120,7 +119,7 @@ class Session(Protocol):
 
 class OuterProtocol(Protocol):
     """
-    What the transport speaks to: the protocol itself, or what wraps it.
+    The protocol that the transport calls: the protocol itself, or its wrapper.
     """
 
     def connectionLost(self, reason: Failure) -> None:

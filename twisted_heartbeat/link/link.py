@@ -4,8 +4,17 @@
 """
 L{Link}: one connection to one peer, from established to gone.
 
-A link is its peer's liveness, a visit by the pulse, what its transport remembers, and its cleanups.
-The mix-in or the wrapper of a protocol makes one for each connection and tells it what happens.
+The mix-in or the wrapper of a protocol makes one link for each connection, and tells it what the
+transport tells the protocol.  A link holds the state, the public methods and the owner.  What else
+it needs it delegates:
+
+ - L{PeerWatch}: is the peer alive?
+ - L{WriteTracker}: what waits to be sent, and does it progress?
+ - L{Teardown}: the cause, the close and the cleanups.
+ - the session of the built-in protocol, and the events for the log and the hooks.
+
+A L{WriteTracker} and a L{Teardown} exist only while they are needed, because a server has thousands
+of idle links.
 """
 
 from __future__ import annotations
@@ -79,23 +88,24 @@ _log = SafeLogger()
 
 
 _MAX_WRAPPERS = 8
-"""Protocols around one another that are looked through."""
+"""How many protocols inside of one another are searched for the built-in one."""
 
 
 class Link:
     """
     One connection to one peer, from established to gone.
 
-    @ivar generation: its number among the links of its factory or service; never reused.
-    @ivar protocol: the protocol that speaks over it.
+    @ivar generation: the number among the links of the same factory or service; never reused.
+    @ivar protocol: the protocol that speaks over the link.
     @ivar state: a L{LinkState}, equal to its name: C{"new"}, C{"handshaking"}, C{"alive"},
         C{"suspected"}, C{"closing"} or C{"gone"}.
     @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
-    @ivar keepAlive: what the operating system was told, and what it can not do; L{None} if nothing.
-    @ivar session: what the built-in protocol knows of the connection; L{None} in other protocols,
-        and until it has said hello.
-    @ivar owner: who hears of its turns; may be handed on.
-    @ivar writes: the progress of what waits to be sent; L{None} while nothing does.
+    @ivar keepAlive: the options that the operating system has set, and those that it lacks; L{None}
+        if none were asked for.
+    @ivar session: the session of the built-in protocol; L{None} in other protocols, and until this
+        end has said hello.
+    @ivar owner: is told of the link's turns; may be replaced.
+    @ivar writes: the progress of the bytes that wait to be sent; L{None} while none wait.
     """
 
     __slots__ = (
@@ -119,29 +129,28 @@ class Link:
 
     def __init__(
         self,
-        terms: LinkConfig,
+        config: LinkConfig,
         owner: LinkOwner,
         protocol: Any,
         outerProtocol: OuterProtocol,
         ping: Ping | None = None,
     ) -> None:
         """
-        @param outerProtocol: what the transport speaks to.  It is told that the connection is lost,
-            if the transport never says so.
-        @param ping: in place of the terms' own.
+        @param outerProtocol: the protocol that the transport calls.  The link tells it of the loss
+            if the transport never does.
+        @param ping: replaces the ping of the configuration.
         """
-        self._config = terms
+        self._config = config
         self.owner = owner
         self._outerProtocol = outerProtocol
-        self._peerWatch = PeerWatch(terms.heartbeat, ping or terms.ping)
+        self._peerWatch = PeerWatch(config.heartbeat, ping or config.ping)
         self._transport: Any = None
         self._establishedAt = 0.0
         self._handshakeTimeout: HandshakeTimeout | None = None
-        # What few links have at a time, none has a place for until then.
         self.writes: WriteTracker | None = None
         self._teardown: Teardown | None = None
         self.session: Session | None = None
-        self.generation = next(terms.generations)
+        self.generation = next(config.generations)
         self.protocol = protocol
         self.state = LinkState.NEW
         self.keepAlive: Applied | None = None
@@ -150,14 +159,14 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
 
-    # What is known of it.
+    # Its facts.
 
     @property
     def peer(self) -> Any:
         """
-        The peer's address; L{None} before there is a connection, and where the transport has none,
-        as that of a child process.  An IPv4 address is one, also where the socket has it mapped
-        into IPv6.
+        The peer's address; L{None} before there is a connection, and for transports without one,
+        such as a child process's.  An IPv4 address that the socket has mapped into IPv6 is an IPv4
+        address here.
         """
         getPeer = getattr(self._transport, "getPeer", None)
         try:
@@ -174,84 +183,85 @@ class Link:
     @property
     def seconds(self) -> Callable[[], float]:
         """
-        Its clock's.
+        The clock's C{seconds}.
         """
         return self._config.clock.seconds
 
     @property
     def clock(self) -> IReactorTime:
         """
-        What tells it the time, and makes its delayed calls.
+        The clock of the link: time in seconds, and delayed calls.
         """
         return self._config.clock
 
     @property
     def wheel(self) -> TimerWheel:
         """
-        The timer wheel of its clock.
+        The timer wheel of the clock.
         """
         return self._config.batcher.wheel
 
     @property
     def transport(self) -> Any:
         """
-        What it was established over; L{None} before.
+        The transport; L{None} before there is a connection.
         """
         return self._transport
 
     @property
     def detector(self) -> FailureDetector:
         """
-        What decides from the peer's silence.
+        The failure detector of the peer.
         """
         return self._peerWatch.detector
 
     @property
     def batcher(self) -> Batcher:
         """
-        Batches the quiet links of its clock.
+        The batcher of quiet links of the clock.
         """
         return self._config.batcher
 
     @property
     def heartbeat(self) -> Heartbeat | None:
         """
-        How its peer is watched; L{None} if the peer's silence proves nothing.
+        The interval and timeout in force; L{None} if the peer's silence proves nothing.
         """
         return self._peerWatch.heartbeat
 
     @property
     def drawPhase(self) -> Callable[[], float] | None:
         """
-        Draws the phase of a link among many; L{None} where there are not many.
+        Draws the phase of a link among many, from 0 to 1; L{None} if a link is pinged when its own
+        interval is over.
         """
         return self._config.phase
 
     @property
     def configuredHeartbeat(self) -> Heartbeat | None:
         """
-        How its peer is watched unless the peer's own promises say otherwise.
+        The interval and timeout of the configuration.  The peer's own promises may replace them.
         """
         return self._config.heartbeat
 
     @property
     def cause(self) -> Cause | None:
         """
-        Why it ended; L{None} until it is known.
+        Why the link ended; L{None} until that is known.
         """
         return None if self._teardown is None else self._teardown.cause
 
     @property
     def refused(self) -> bool:
         """
-        Whether a server did not admit the peer.
+        Whether this side's server has not admitted the peer.
         """
         return self._teardown is not None and self._teardown.refused
 
     @property
     def silence(self) -> float:
         """
-        Seconds since the last byte was received from the peer; at its end, once it has a cause.
+        Seconds from the last received byte until now, or until the link's cause was known.
         """
         decidedAt = None if self._teardown is None else self._teardown.decidedAt
         until = self.seconds() if decidedAt is None else decidedAt
@@ -260,7 +270,8 @@ class Link:
     @property
     def bound(self) -> float | None:
         """
-        Seconds from the last received byte to the verdict; L{None} if silence proves nothing.
+        Seconds from the last received byte to the verdict; L{None} if the peer's silence proves
+        nothing.
         """
         watch = self._peerWatch
         heartbeat = watch.heartbeat
@@ -269,15 +280,15 @@ class Link:
     @property
     def age(self) -> float:
         """
-        Seconds since it was established.
+        Seconds since the link was established.
         """
         return self.seconds() - self._establishedAt
 
     @property
     def proofHeard(self) -> bool:
         """
-        Whether the peer has said what proves the link: its hello in the built-in protocol, in
-        others anything that the protocol took without raising.
+        Whether the peer has sent what proves the link: its hello in the built-in protocol, and in
+        other protocols any bytes that the protocol took without raising.
         """
         if self._carrier is not None:
             # Its hello came before the carried protocol was built.
@@ -287,9 +298,9 @@ class Link:
 
     def facts(self, *, prepared: bool) -> LinkFacts:
         """
-        What is known of the link once it has a cause, for L{isProven}.
+        Return the facts from which C{isProven} decides, once the link has a cause.
 
-        @param prepared: whether the link was prepared.
+        @param prepared: whether C{prepareConnection} has succeeded.
         """
         ending = self.teardown
         assert ending.cause is not None
@@ -307,7 +318,7 @@ class Link:
     @property
     def _carrier(self) -> Link | None:
         """
-        The link of the tunnel that carries this one; L{None} where there is none.
+        The link of the tunnel that carries this link; L{None} outside of a tunnel.
         """
         carrier = getattr(self._transport, "carrierLink", None)
         return carrier if isinstance(carrier, Link) else None
@@ -315,9 +326,9 @@ class Link:
     @property
     def _speaker(self) -> Link | None:
         """
-        The link of this connection that speaks the built-in protocol: this one, that of a tunnel
-        below, or that of a protocol inside of a wrapper that is not this package's.  L{None} where
-        nothing speaks it.
+        The link of this connection that speaks the built-in protocol: this link, the link of a
+        tunnel below, or the link of a protocol inside of another package's wrapper.  L{None} if no
+        protocol of the connection speaks it.
         """
         if self.session is not None:
             return self
@@ -328,7 +339,7 @@ class Link:
             return kept
         layer: object = self.protocol
         for _ in range(_MAX_WRAPPERS):
-            # As twisted.protocols.policies.ProtocolWrapper and TLS name it.
+            # The attribute's name in twisted.protocols.policies.ProtocolWrapper and in TLS.
             layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
             link = getattr(layer, "__dict__", {}).get("link")
             if isinstance(link, Link) and link.session is not None:
@@ -338,8 +349,8 @@ class Link:
     @property
     def watch(self) -> str:
         """
-        How it is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make the
-        peer speak and silence therefore proves nothing.
+        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if no ping can make the
+        peer speak, so that its silence proves nothing.
         """
         return self._peerWatch.kind
 
@@ -353,15 +364,15 @@ class Link:
     @property
     def isHealthCheck(self) -> bool:
         """
-        Whether no peer is behind it: a load balancer before C{haproxy:} has said that it has made
-        the connection for itself (LOCAL).
+        Whether no peer is behind the connection, because a load balancer before C{haproxy:} has
+        made it for itself (LOCAL).
         """
         return isHealthCheck(self._transport)
 
     @property
     def rtt(self) -> float | None:
         """
-        Seconds that the last ping took to be answered; L{None} before the first.
+        Seconds from the last ping to its answer; L{None} before the first.
         """
         return self.detector.rtt
 
@@ -377,7 +388,7 @@ class Link:
 
     def connectionMade(self, transport: Any) -> None:
         """
-        The connection is there; the protocol does not know yet.
+        Begin with a connection of which the protocol has not been told yet.
         """
         now = self._establishedAt = self.seconds()
         self._transport = transport
@@ -389,7 +400,7 @@ class Link:
         if connection is None and isInMemory(transport):
             self._config = replace(self._config, clock=clockInMemory(self._config.clock))
         elif connection is not None and connection.writeTracked:
-            # By the link of a tunnel below.
+            # The link of a tunnel below has asked to be told of writing.
             self.writeStarted()
         if self._config.keepAlive is not None:
             self.keepAlive = applyKeepAlive(transport, self._config.keepAlive)
@@ -409,14 +420,14 @@ class Link:
 
     def protocolConnected(self) -> None:
         """
-        The protocol has been told, too.
+        Tell the owner that the link is ready, after the protocol was told of the connection.
         """
         if self.state is LinkState.ALIVE:
             self._ready()
 
     def handshakeCompleted(self) -> None:
         """
-        The TLS handshake is complete.
+        Begin to watch the peer, after the TLS handshake.
         """
         if self.state is LinkState.HANDSHAKING and not handshakeRejected(self._transport):
             flushHandshakeBuffer(self._transport)
@@ -424,7 +435,8 @@ class Link:
 
     def _readyIfComplete(self) -> None:
         """
-        Begin, unless a TLS handshake or the header of a load balancer is still waited for.
+        Begin to watch the peer, unless the TLS handshake or the header of a load balancer has not
+        come yet.
         """
         if self.state is not LinkState.HANDSHAKING:
             return
@@ -451,15 +463,15 @@ class Link:
 
     def dataReceived(self) -> None:
         """
-        Bytes came from the peer, and are delivered next.  Where a L{ObservedConnection} sees them
-        first, only the first chunk has to be told; otherwise L{dataDelivered} follows once it is
-        delivered.
+        Record that bytes have come from the peer, before the protocol receives them.  An observed
+        connection records them by itself, so that only its first chunk is told here.  For any other
+        transport each chunk is told, and L{dataDelivered} follows.
         """
         self.detector.heardAt = self.seconds()
 
     def firstDataReceived(self) -> None:
         """
-        The protocol has taken the peer's first bytes, without raising.
+        Record that the protocol has taken the peer's first bytes without raising.
         """
         self.hasReceivedData = True
         if self.session is None:
@@ -468,53 +480,53 @@ class Link:
     @property
     def isUp(self) -> bool:
         """
-        Whether it is up, as far as anybody knows.
+        Whether the link is in use: alive or suspected.
         """
         return self.state.isUp
 
     @property
     def cleaned(self) -> bool:
         """
-        Whether it has ended, and its cleanups have run.
+        Whether the link has ended and its cleanups have run.
         """
         return self._teardown is not None and self._teardown.cleaned
 
     @property
     def outerProtocol(self) -> OuterProtocol:
         """
-        What the transport speaks to: the protocol itself, or what wraps it.
+        The protocol that the transport calls: the protocol itself, or its wrapper.
         """
         return self._outerProtocol
 
     @property
     def outermost(self) -> Any:
         """
-        What the transport speaks to, with all that stands around the protocol.
+        The protocol that the transport calls, with all wrappers around it.
         """
         return self._outerProtocol
 
     @property
     def built(self) -> Any:
         """
-        What the factory has built: the protocol, or wrappers of Twisted's around it.
+        The protocol that the factory has built, with wrappers of Twisted's around it.
         """
         return self.protocol
 
     @property
     def observesReads(self) -> bool:
         """
-        Whether each chunk is seen on the socket, and the outer protocol need not tell.
+        Whether the connection records each chunk, so that the outer protocol need not tell.
         """
         return self._peerWatch.connection is not None
 
     def dataHandled(self) -> None:
         """
-        The protocol has been told of bytes, and has returned.
+        Do what has to follow a delivery to the protocol.
         """
 
     def mayHaveMissedData(self) -> bool:
         """
-        Whether bytes may have come that were not heard, where no socket tells of them.
+        Find out whether bytes may have come of which the link was not told.
         """
         return False
 
@@ -537,15 +549,16 @@ class Link:
     @property
     def observesLoss(self) -> bool:
         """
-        Whether the connection says beforehand what it tells the protocol, see L{dataArriving} and
-        L{connectionLosing}.
+        Whether the connection calls L{dataArriving} and L{connectionLosing} before it calls the
+        protocol.
         """
         return self._observed is not None
 
     @property
     def _observed(self) -> ObservedConnection | ObservedUnixConnection | None:
         """
-        The connection that tells this link of each call before it makes it.
+        The connection that tells this link of each call to the protocol beforehand; L{None} if
+        there is none.
         """
         connection = findObserved(self._transport)
         isOthers = (
@@ -555,39 +568,39 @@ class Link:
 
     def _tellOfNext(self) -> None:
         """
-        Hear of the next chunk before it is delivered.
+        Ask the connection for L{dataArriving} and L{dataDelivered} of the next chunk.
         """
         connection = self._peerWatch.connection
         if connection is not None:
             connection.notifyOnRead = True
 
-    # What the session of the built-in protocol asks of it, and tells it.
+    # For the session of the built-in protocol.
 
     @property
     def agreement(self) -> Negotiated | None:
         """
-        What this end's hello and the peer's come to; L{None} until the peer has said hello, and in
-        other protocols.
+        What the two hellos have negotiated; L{None} until the peer has said hello, and in other
+        protocols.
         """
         return None if self.session is None else self.session.negotiated
 
     @property
     def name(self) -> str:
         """
-        What the peer calls itself, once a server has heard it.
+        The name in the peer's hello, on a server; C{""} without one.
         """
         return "" if self.session is None else self.session.peerName
 
     @property
     def pingLimit(self) -> PingLimit | None:
         """
-        What counts the peer's pings; L{None} if it may send any number.
+        Limits the peer's pings; L{None} for no limit.
         """
         return self._config.pingLimit
 
     def startSession(self, session: Session) -> None:
         """
-        Speak through this session from here on: this end has said hello.
+        Keep the session of the built-in protocol, because this end has said hello.
         """
         # The protocol says how to ping by setSharedPing, once its reader is between two frames.
         self._peerWatch.pinger = None
@@ -596,7 +609,7 @@ class Link:
 
     def promiseChanged(self) -> None:
         """
-        Look again at when this end has to speak next.
+        Schedule the next heartbeat of this end anew, because its promise has changed.
         """
         # A batch visits once in an interval, which may be too late for the new promise.
         self._peerWatch.withdraw()
@@ -649,9 +662,9 @@ class Link:
 
     def connectionLost(self, reason: Failure) -> Failure:
         """
-        The transport let go of the connection.
+        Record the cause, because the connection is lost.
 
-        @return: what to tell the protocol.
+        @return: the failure to tell the protocol.
         """
         self._stopHandshakeTimeout()
         cause = self.teardown.connectionLost(reason)
@@ -659,16 +672,16 @@ class Link:
         self.state = LinkState.GONE
         told = reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
-            # What may have been cut off must not look complete.
+            # A stream that may have been cut off must not look complete to the protocol.
             return reason
         if not isinstance(told, ConnectionClosed):
-            # TLS's own error, or what the protocol raised: no cause is a kind of that.
+            # TLS's own error, or the protocol's exception: no cause subclasses these.
             return reason
         return Failure(cause)
 
     def protocolNotified(self) -> None:
         """
-        The protocol has been told, too.
+        Fail what waits for the link, and tell the owner, after the protocol was told of the loss.
         """
         assert self.cause is not None
         self.teardown.protocolNotified = True
@@ -685,17 +698,17 @@ class Link:
         watch.detach()
         self.owner.linkLost(self, self.cause)
 
-    # What its owner does.
+    # For the owner.
 
-    def belongsTo(self, terms: LinkConfig) -> bool:
+    def belongsTo(self, config: LinkConfig) -> bool:
         """
-        Whether it is a link of the factory or service that has these terms, or had them once.
+        Whether this is a link of the factory or service that has, or once had, this configuration.
         """
-        return self._config.generations is terms.generations
+        return self._config.generations is config.generations
 
     def announceConnected(self) -> None:
         """
-        Say that the link is in use.
+        Tell the observers that the link is connected.
         """
         self._config.events.emit("connected", self, failed=self._connectedFailed)
 
@@ -703,26 +716,26 @@ class Link:
         """
         Tell the observers that the link has ended, and run its cleanups, the last added first.
 
-        @param limit: limits how many ends of links that never were a peer's are logged; L{None} to
-            log this one in any case.
+        @param limit: limits how many ends of strangers' links are logged; L{None} to log this end
+            in any case.
         @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
         """
         return self.teardown.cleanUp(limit)
 
     def cleanUpStranger(self) -> None:
         """
-        L{cleanUp} after a link that has ended before anybody knew who was there: a port scan, or a
-        health check.  Of those that end alike the log has one event in L{STRANGER_INTERVAL}.
+        Clean up after a link whose peer never said what it is: a port scan, or a health check.  Of
+        strangers that end alike the log has one event in an interval.
         """
         self.cleanUp(self._config.strangers)
 
     def probe(self) -> Deferred[bool]:
         """
-        Make the peer speak now.
+        Make the peer speak now, and find out whether it lives.
 
-        @return: fires with whether it lives: L{True} once it says anything, or where its silence
-            proves nothing; L{False} once the link has ended, and that is when the peer has said
-            nothing for the C{timeout} of the heartbeat from now on, if not before.
+        @return: fires with L{True} when the peer sends anything, and at once if its silence proves
+            nothing.  Fires with L{False} when the link ends, which it does if the peer sends
+            nothing for the C{timeout} of the heartbeat from now.
         """
         if not self.isUp:
             return succeed(False)
@@ -730,15 +743,15 @@ class Link:
 
     def pause(self) -> None:
         """
-        Read no more for now.  What the peer says meanwhile is no silence.
+        Stop reading.  The time until L{resume} is no silence of the peer's.
         """
-        # An observed connection sees each pause, also those of others.
+        # An observed connection records each pause, also the application's.
         self._peerWatch.pausedUnseen = not self.observesReads
         self._transport.pauseProducing()
 
     def resume(self) -> None:
         """
-        Read again.
+        Read again after L{pause}.
         """
         watch = self._peerWatch
         if watch.pausedUnseen:
@@ -748,16 +761,18 @@ class Link:
 
     def whenGone(self) -> Deferred[Cause]:
         """
-        Fires with the cause once the link has ended and been cleaned up.
+        Wait for the end of the link.
+
+        @return: fires with the cause when the link has ended and its cleanups have run.
         """
         return self.teardown.whenCleaned()
 
-    # What the user does.
+    # For the user.
 
     def addCleanup(self, f: Callable[..., object], *arguments: object, **keywords: object) -> None:
         """
-        Call C{f} once when the link has ended, before the next attempt; the last added is the
-        first called.  On a link whose cleanups have begun, it is called now.
+        Call C{f} once when the link has ended, before the next attempt.  The cleanup that was added
+        last is called first.  If the link's cleanups have begun, C{f} is called now.
 
         @param f: may return a Deferred or a coroutine.
         """
@@ -771,9 +786,9 @@ class Link:
         """
         Write to the peer.
 
-        @return: fires when the bytes have been handed to the kernel; fails with the link's cause
-            if it ends first, and with L{SendFailed} if C{Limits.maxBuffered} bytes wait already,
-            in which case nothing is written.  Nobody has to listen to it.
+        @return: fires when the kernel has taken the bytes.  Fails with the link's cause if the link
+            ends first, and with L{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
+            wait already.  A failure that the caller ignores is not logged as unhandled.
         """
         if self.cause is not None:
             return _failed(self.cause)
@@ -793,11 +808,11 @@ class Link:
 
     def writeDirect(self, transport: Any, data: bytes) -> None:
         """
-        Write a hello, a ping, or the answer to one: a few bytes, and many links that have some.
+        Write a hello, a ping or a pong.  If no bytes wait before it, and the protocol's transport
+        is the connection itself, it is handed to the kernel at once.  That saves the reactor two
+        changes of its poll set and a turn (C{benchmarks/heartbeat.py}).
 
-        @param transport: the protocol's own; if it is the connection itself, they go straight to
-            the kernel, unless something waits before them, there or here.  What waits has to be
-            looked at, and L{writeStarted} sees to that.
+        @param transport: the protocol's own.
         """
         watch = self._peerWatch
         connection = watch.connection
@@ -813,7 +828,7 @@ class Link:
         self, error: BaseException, what: str = "the message could not be encoded"
     ) -> Deferred[None]:
         """
-        Something could not be sent: the stream has a hole, so the link ends.
+        End the link, because bytes that could not be sent leave a hole in the stream.
 
         @return: fails with L{SendFailed}.
         """
@@ -826,13 +841,13 @@ class Link:
         self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
     ) -> Deferred[Cause]:
         """
-        Close politely, see L{PoliteClose}: what was written before reaches a peer
-        that reads.  Abort after C{Limits.closeTimeout} without progress.
+        Close politely: what was written before reaches a peer that reads.  Abort after
+        C{Limits.closeTimeout} without progress.
 
-        @param cause: kept, unless it had one already; L{ClosedHere} if L{None}.
+        @param cause: the cause, unless the link has one already; L{None} for L{ClosedHere}.
         @param within: seconds, in place of C{Limits.closeTimeout}.
-        @param lingers: L{False} to close the socket once it has been flushed, whatever the peer has
-            read: for a server that has no room for more of these.
+        @param lingers: L{False} to close the socket as soon as it is flushed, whatever the peer has
+            read, because a server keeps only few connections for peers that it has refused.
         @return: as L{whenGone}.
         """
         if not self.state.isEnding:
@@ -851,9 +866,9 @@ class Link:
 
     def abort(self, cause: Cause) -> None:
         """
-        End it at once.
+        End the link at once.
 
-        @param cause: kept, unless it had one already.
+        @param cause: the cause, unless the link has one already.
         """
         if self.state not in (LinkState.NEW, LinkState.GONE):
             self.teardown.abort(cause)
@@ -861,7 +876,7 @@ class Link:
     @property
     def bytesBuffered(self) -> int:
         """
-        Bytes that wait in this process to be sent; 0 where the transport does not say.
+        Bytes that wait in this process to be sent; 0 if the transport does not tell.
         """
         watch = self._peerWatch
         connection = watch.connection
@@ -874,7 +889,7 @@ class Link:
     @property
     def bytesAcked(self) -> int:
         """
-        Bytes that the peer's kernel has acknowledged; 0 where the transport does not say.
+        Bytes that the peer's kernel has acknowledged; 0 if the transport does not tell.
         """
         connection = self._peerWatch.connection
         return 0 if connection is None else connection.bytesAcked()
@@ -887,7 +902,7 @@ class Link:
         limit = self._config.limits.maxBuffered
         return limit is not None and self.bytesBuffered > limit
 
-    # What the connection tells it.
+    # For the connection: the methods of ConnectionObserver.
 
     def activity(self) -> None:
         self._peerWatch.interrupt()
@@ -914,11 +929,7 @@ class Link:
             waiting.callback(None)
 
     def dataDelivered(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.  A
-        peer whose last bytes end the link, a goodbye for example, has neither recovered nor
-        answered.
-        """
+        # A peer whose last bytes end the link, a goodbye for example, has not recovered.
         watch = self._peerWatch
         if (watch.detector.suspected or watch.isProbed) and self.isUp and not self.noticeClose():
             watch.dataDelivered()
@@ -927,27 +938,19 @@ class Link:
         self._peerWatch.peerClosedWrite()
 
     def dataArriving(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
         watch = self._peerWatch
         if watch.connection is None:
             watch.detector.heardAt = self.seconds()
 
     def connectionLosing(self) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
+        pass
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
-        """
-        See L{ConnectionObserver<twisted_heartbeat.transport.connection.ConnectionObserver>}.
-        """
         if self.state is not LinkState.GONE:
             self.connectionLost(reason)
             self.protocolNotified()
 
-    # What its watch and its tracker of writes tell it.
+    # For the watch and the write tracker: the methods of WatchListener and WriteListener.
 
     def _established(self, now: float) -> None:
         """
@@ -980,7 +983,7 @@ class Link:
 
     def trackedWrites(self) -> WriteTracker:
         """
-        The tracker of its writes, which is there from now on.
+        Return the write tracker.  It is made if there is none.
         """
         if self.writes is None:
             watch = self._peerWatch
@@ -991,7 +994,7 @@ class Link:
 
     def dropIdleWrites(self) -> None:
         """
-        Forget the tracker of its writes, if nothing waits any more.
+        Drop the write tracker if no bytes and no caller wait any more.
         """
         writes = self.writes
         if writes is not None and writes.isIdle:
@@ -1011,12 +1014,13 @@ class Link:
 
     def whenSent(self) -> Deferred[None]:
         """
-        @return: fires when all that has been written so far has been handed to the kernel; fails
-            with the link's cause if it ends first.
+        Wait until the kernel has taken all that has been written so far.
+
+        @return: fails with the link's cause if the link ends first.
         """
         if self._peerWatch.connection is None:
             return succeed(None)
-        # What a layer above the connection makes of the message, and when, is not known yet.
+        # A layer above the connection may add bytes to the message, and write it later.
         above = usesTLS(self._transport) or bytesBufferedAbove(self._transport)
         return self.trackedWrites().wait(not above)
 
@@ -1047,7 +1051,7 @@ class Link:
         if isClosingLocally(self._transport):
             cause = ClosedHere()
         elif connection is not None and connection.disconnecting:
-            # Not our side, so it was TLS, at the other's close_notify.
+            # This side has not closed, so TLS has, at the peer's close_notify.
             cause = PeerClosed("the peer closed the connection (close_notify)")
         else:
             return False
@@ -1071,7 +1075,7 @@ class Link:
 
     def markRefused(self, cause: Cause) -> None:
         """
-        L{recordCause} of a server that does not admit the peer.
+        Record the cause of a server that does not admit the peer.
         """
         self.teardown.refused = True
         self.recordCause(cause)
@@ -1092,7 +1096,7 @@ class Link:
 
     def eventFields(self) -> dict[str, object]:
         """
-        Return what the log's events say of the link, as it is now.
+        Return the fields that all events of the link have in the log.
         """
         heartbeat = self._peerWatch.heartbeat
         return {
@@ -1111,8 +1115,8 @@ def _failed(cause: Cause) -> Deferred[None]:
 
 def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
     """
-    Fail a Deferred that its receiver may well have thrown away: the cause is told to the hooks and
-    in the log, so it is no unhandled error if nobody hears it here.
+    Fail a Deferred that its receiver may ignore.  The hooks and the log tell the cause, so that an
+    ignored failure must not be logged once more as an unhandled error.
     """
     deferred.errback(Failure(cause))
     markErrorHandled(deferred)
