@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-Twisted's own tests of its protocols and transports, with each connection wrapped; see C{suites.py}.
+Twisted's own tests of its protocols and transports, with each connection wrapped; see
+C{wrappedsuites.py}.
 
 What the wrapper changes, a test of Twisted's would see.  Those listed in C{DEVIATIONS} do, each for
 the reason that C{docs/deviations.md} gives, and no other.
@@ -18,7 +19,7 @@ import pytest
 
 from .trialrun import runScript
 
-SCRIPT = Path(__file__).parent / "suites.py"
+SCRIPT = Path(__file__).parent / "wrappedsuites.py"
 
 AMPLE = 300.0
 """Seconds after which a run of Twisted's tests is a failure."""

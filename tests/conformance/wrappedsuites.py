@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-Runs tests of Twisted's own, with each of their connections wrapped: C{python suites.py HOW NAME...}
+Runs tests of Twisted's own, with each of their connections wrapped:
+C{python wrappedsuites.py HOW NAME...}
 
 The wrapper is put in place where protocols meet transports: in the reactor's C{listenTCP},
 C{connectTCP} and their kin; in the two networks that Twisted's tests pretend to have; and, for the
@@ -168,7 +169,7 @@ def loseBytes() -> None:
     def dataReceived(self: Any, data: bytes) -> None:
         self._protocol.dataReceived(data[1:])
 
-    WrappedProtocol._dataHeard = dataReceived  # type: ignore[method-assign]
+    WrappedProtocol._deliverData = dataReceived  # type: ignore[method-assign]
 
 
 def outcome(name: str, folder: str) -> dict[str, Any]:

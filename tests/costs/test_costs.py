@@ -444,12 +444,12 @@ def test_bytesOfALink(make: str) -> None:
     """
     An idle link takes at most 1 KiB more than a bare protocol on the same connection.
     """
-    assert numberOf("tests.test_costs", f"bytesOver({make})") <= 1024
+    assert numberOf("tests.costs.test_costs", f"bytesOver({make})") <= 1024
 
 
 def test_bytesAreSeen() -> None:
     """
     The check above can fail.
     """
-    usual = numberOf("tests.test_costs", "bytesOver(builtIn)")
-    assert numberOf("tests.test_costs", "bytesOver(builtIn, burden=1000)") > usual + 900
+    usual = numberOf("tests.costs.test_costs", "bytesOver(builtIn)")
+    assert numberOf("tests.costs.test_costs", "bytesOver(builtIn, burden=1000)") > usual + 900
