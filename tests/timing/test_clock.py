@@ -57,7 +57,7 @@ def clock(request: pytest.FixtureRequest, theReactor: Any, monkeypatch: Any) -> 
     A clock of its own for the test, with each kind of alarm.
     """
     if request.param == "thread":
-        monkeypatch.setattr(monotonicModule, "_alarmFor", alarms._ThreadAlarm)
+        monkeypatch.setattr(monotonicModule, "alarmFor", alarms._ThreadAlarm)
     return MonotonicClock(theReactor)
 
 
@@ -183,7 +183,7 @@ def mute(theReactor: Any, monkeypatch: Any) -> MonotonicClock:
     """
     A clock whose alarm only counts.
     """
-    monkeypatch.setattr(monotonicModule, "_alarmFor", CountedAlarm)
+    monkeypatch.setattr(monotonicModule, "alarmFor", CountedAlarm)
     return MonotonicClock(theReactor)
 
 
@@ -427,7 +427,7 @@ from twisted.internet import selectreactor
 selectreactor.install()
 from twisted.internet import reactor
 from twisted_heartbeat.timing import alarms, monotonic
-monotonic._alarmFor = alarms._ThreadAlarm
+monotonic.alarmFor = alarms._ThreadAlarm
 pending = monotonic.clockFor(reactor).callLater(0.01, reactor.stop)
 if os.fork() == 0:
     reactor.callLater(10, os._exit, 1)

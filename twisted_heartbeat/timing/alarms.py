@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-What wakes the reactor at an instant of monotonic time: a timerfd, a thread, or a delayed call.
+L{alarmFor}: wakes the reactor at an instant of monotonic time, by a timerfd, a thread, or a delayed
+call.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from .deadline import cancelCalls
 _log = SafeLogger()
 
 
-class _Alarm(Protocol):
+class Alarm(Protocol):
     """
-    Wakes a reactor at an instant of monotonic time, whatever the wall clock does meanwhile.
+    Wakes a reactor at an instant of monotonic time.
     """
 
     def set(self, delay: float) -> None:
-        """Ring in so many seconds, and forget what was set before."""
+        """Ring once, in C{delay} seconds from now, and not when it was set to ring before."""
 
     def keep(self) -> None:
         """Ring as was set, also if the alarm was removed from the reactor."""
@@ -68,12 +69,12 @@ class _TimerFd:
     """
     An alarm that is a file descriptor.  Source: timerfd_create(2), Linux 2.6.25.
 
-    C{os.timerfd_create} is Python 3.13's; until then the C library is called by its name.
+    C{os.timerfd_create} came with Python 3.13; for older versions the C library is called.
 
-    C{reactor.removeAll}, which trial calls after each test class, takes readers out of the reactor,
-    and trial blames the test for them.  A call that one test has left would so dirty every test
-    after it.  Therefore this is one of the reactor's internal readers, as its waker is.  Where a
-    reactor has none, it is put back whenever a call is set.
+    Trial calls C{reactor.removeAll} after each test class, and reports the readers it removes as
+    left behind.  A call that one test leaves behind would dirty every test after it.  Therefore the
+    alarm is one of the reactor's internal readers, like its waker.  In a reactor without internal
+    readers the alarm is added again whenever it is set.
     """
 
     def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
@@ -98,13 +99,13 @@ class _TimerFd:
             raise
 
     def keep(self) -> None:
-        # Adding a reader again changes nothing, and removeAll says nothing to those it removes.
+        # Adding a reader twice changes nothing, and removeAll does not tell the readers it removes.
         self._internalReaders.add(self)
         self._reactor.addReader(self)
 
     def set(self, delay: float) -> None:
         self.keep()
-        # A value of zero would disarm it.
+        # A value of zero would disarm the timer.
         nanoseconds = max(1, int(delay * 1e9))
         spec = _ITimerSpec(0, 0, *divmod(nanoseconds, 1_000_000_000))
         if self._settime(self._descriptor, 0, ctypes.byref(spec), None) < 0:
@@ -124,14 +125,14 @@ class _TimerFd:
         try:
             os.read(self._descriptor, 8)
         except BlockingIOError:
-            # It was set anew after it had rung.
+            # The alarm was set again after it had rung.
             return
         self._ring()
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has removed it: at its shutdown, by C{disconnectAll}, or because something was
-        raised while it rang.  The calls that are pending still have to be made.
+        Be a reader again.  The reactor has removed the alarm at its shutdown (C{disconnectAll}), or
+        because a call raised, and the pending calls still have to be made.
         """
         if self._descriptor >= 0:
             self.keep()
@@ -142,10 +143,10 @@ class _TimerFd:
 
 class _ThreadAlarm:
     """
-    An alarm for every other system: a thread that sleeps on a monotonic condition.
+    An alarm for systems without timerfd: a thread that sleeps on a monotonic condition.
 
-    A child process made by C{fork} has no thread but the one that forked, so that an alarm of the
-    parent's never rings there unless its thread is started again.
+    After C{fork} the child process has only the thread that forked.  An alarm of the parent's would
+    never ring in the child, so its thread is started again there.
     """
 
     _open: WeakSet[_ThreadAlarm] = WeakSet()
@@ -162,7 +163,7 @@ class _ThreadAlarm:
         self._open.add(self)
 
     def _start(self) -> None:
-        # A condition of its own for each thread: after a fork the old one may be locked for ever.
+        # Each thread has a condition of its own, because the old one may be locked after a fork.
         self._condition = Condition()
         self._thread = Thread(target=self._run, name="twisted_heartbeat clock", daemon=True)
         self._thread.start()
@@ -170,7 +171,7 @@ class _ThreadAlarm:
     @classmethod
     def forked(cls) -> None:
         """
-        Start the threads again, in a child process.
+        Start the threads again in a child process.
         """
         for alarm in list(cls._open):
             if not alarm._closed:
@@ -182,9 +183,8 @@ class _ThreadAlarm:
             self._condition.notify()
 
     def keep(self) -> None:
-        """
-        Nothing to do: the reactor has no list of threads to remove it from.
-        """
+        # The reactor has no list of threads from which an alarm could be removed.
+        pass
 
     def close(self) -> None:
         with self._condition:
@@ -214,8 +214,8 @@ if hasattr(os, "register_at_fork"):
 
 class _CallAlarm:
     """
-    An alarm for a process that has neither a descriptor nor a thread left: one of the reactor's own
-    delayed calls.  A step of the wall clock moves it.
+    An alarm for a process without a spare descriptor or thread: a delayed call of the reactor.  A
+    step of the wall clock moves it.
     """
 
     def __init__(self, reactor: IReactorTime, ring: Callable[[], None]) -> None:
@@ -228,9 +228,8 @@ class _CallAlarm:
         self._call = self._reactor.callLater(delay, self._ring)
 
     def keep(self) -> None:
-        """
-        Nothing to do: a cancelled call is one that was not wanted.
-        """
+        # If the application has cancelled the call, it did not want it.
+        pass
 
     def close(self) -> None:
         cancelCalls(self._call)
@@ -240,7 +239,12 @@ _noTimerFd = Shortage(_log, "No timerfd ({error}): a thread keeps the time inste
 _noThread = Shortage(_log, "No thread ({error}): steps of the wall clock move timers", monotonic)
 
 
-def _alarmFor(reactor: Any, ring: Callable[[], None]) -> _Alarm:
+def alarmFor(reactor: Any, ring: Callable[[], None]) -> Alarm:
+    """
+    Return the best alarm that the system has to spare for a reactor.
+
+    @param ring: called by the reactor at the instant that was set.
+    """
     if sys.platform.startswith("linux") and IReactorFDSet.providedBy(reactor):
         try:
             return _TimerFd(reactor, ring)

@@ -2,11 +2,11 @@
 # See LICENSE for details.
 
 """
-L{PeerDeadline}: the time that a peer has for something; and L{cancelCalls}.
+L{PeerDeadline}: a time limit for a peer; and L{cancelCalls}.
 
-A process that was stopped, suspended or blocked in a callback finds its timers due when it goes on,
-before it has read what the peer said in time.  So a deadline that has passed is put off once: until
-the reactor has polled its sockets, and by as long as this process was away.
+After a process was stopped, suspended or blocked in a callback, its timers are due before it has
+read what the peer sent in time.  Therefore a deadline that has passed is put off once: until the
+reactor has polled its sockets, and by the time in which this process did not run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 class PeerDeadline:
     """
-    Calls something when a peer has not done in time what is expected of it.
+    Calls a function when a peer has not done in time what is expected of it.
     """
 
     __slots__ = ("_arguments", "_call", "_clock", "_due", "_limit", "_passed")
@@ -29,7 +29,8 @@ class PeerDeadline:
     ) -> None:
         """
         @param limit: seconds that the peer has.
-        @param passed: is called with C{arguments} when they are over, unless L{cancel} was called.
+        @param passed: called with C{arguments} when the limit has passed, unless L{cancel} was
+            called.
         """
         self._clock = clock
         self._limit = limit
@@ -46,7 +47,7 @@ class PeerDeadline:
 
     def cancel(self) -> None:
         """
-        The peer has done it, or it is not waited for any more.
+        Cancel the deadline, because the peer has kept it, or nothing waits for the peer any more.
         """
         self._call.cancel()
 
@@ -58,7 +59,7 @@ class PeerDeadline:
 
 def cancelCalls(*calls: IDelayedCall | PeerDeadline | None) -> None:
     """
-    Cancel delayed calls and deadlines, those that have not been made or cancelled yet.
+    Cancel those delayed calls and deadlines that have not been made or cancelled yet.
     """
     for call in calls:
         if call is not None and call.active():

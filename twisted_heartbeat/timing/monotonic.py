@@ -21,10 +21,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from ..logs import SafeLogger
-from .alarms import _alarmFor
+from .alarms import alarmFor
 
 if TYPE_CHECKING:
-    from .alarms import _Alarm
+    from .alarms import Alarm
 
 _log = SafeLogger()
 
@@ -32,14 +32,13 @@ _log = SafeLogger()
 @implementer(IReactorTime)
 class MonotonicClock:
     """
-    Seconds and delayed calls that no step of the system's clock moves, on one reactor.
+    Seconds and delayed calls on one reactor that no step of the system's clock moves.
 
-    It holds a descriptor (or a thread) only while a call is pending.
+    The clock holds a descriptor (or a thread) only while a call is pending.  It is
+    C{CLOCK_MONOTONIC}, which on Linux stands still while the machine is suspended.  So time in
+    suspension ages no link.
 
-    The clock is C{CLOCK_MONOTONIC}: on Linux it stands still while the box is suspended, so a
-    suspended box finds its links as old as it left them.
-
-    @ivar lateness: seconds by which the call that is being made comes late.
+    @ivar lateness: seconds by which the call that is being made is late.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -47,8 +46,8 @@ class MonotonicClock:
         self._reactor = reactor
         self._entries: list[tuple[float, int, DelayedCall]] = []
         self._numbers = count()
-        self._passedOver = 0
-        self._alarm: _Alarm | None = None
+        self._stale = 0
+        self._alarm: Alarm | None = None
         self._alarmedFor = inf
         self._rang = -inf
         self._ringing = False
@@ -60,8 +59,8 @@ class MonotonicClock:
     @property
     def reactorStopped(self) -> bool:
         """
-        Whether the reactor has stopped for good, and disconnects what is still open.  While its
-        triggers C{before} the shutdown are waited for, it still runs.
+        Whether the reactor has stopped for good, and disconnects what is still open.  It still runs
+        while it waits for its triggers C{before} the shutdown.
         """
         return self._shutdownBegun and not self._reactor.running
 
@@ -81,7 +80,8 @@ class MonotonicClock:
             raise ValueError(
                 f"callLater({delay!r}): the delay must be 0 seconds or more, and finite"
             )
-        # What is added while the clock rings waits for the next ring, and so for the next poll.
+        # A call that is added while the clock rings waits for the next ring, and so for the next
+        # poll of the reactor.
         when = max(monotonic() + delay, nextafter(self._rang, inf))
         call = DelayedCall(when, callable, args, kw, self._cancelled, self._moved, monotonic)
         self._push(call)
@@ -91,7 +91,9 @@ class MonotonicClock:
         """
         See C{IReactorTime.getDelayedCalls}.
         """
-        return list({id(entry[2]): entry[2] for entry in self._entries if _holds(entry)}.values())
+        return list(
+            {id(entry[2]): entry[2] for entry in self._entries if _isCurrent(entry)}.values()
+        )
 
     def _push(self, call: DelayedCall) -> None:
         heappush(self._entries, (call.time, next(self._numbers), call))
@@ -99,28 +101,29 @@ class MonotonicClock:
 
     def _cancelled(self, call: DelayedCall) -> None:
         call.cancelled = 1
-        self._passOver()
+        self._countStale()
         self._setAlarm()
 
     def _moved(self, call: DelayedCall) -> None:
-        self._passOver()
+        self._countStale()
         self._push(call)
 
-    def _passOver(self) -> None:
+    def _countStale(self) -> None:
         """
-        An entry holds no longer.  It stays where it is until most of them are such, for to take one
-        out costs as much as all: ten thousand clients have as many attempts to give a limit.
+        Count an entry as stale.  Stale entries stay in the heap until they are the majority,
+        because the removal of one is O(n), and ten thousand clients may each cancel a connect
+        timeout.
         """
-        self._passedOver += 1
-        if self._passedOver * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if _holds(entry)]
+        self._stale += 1
+        if self._stale * 2 > len(self._entries):
+            self._entries = [entry for entry in self._entries if _isCurrent(entry)]
             heapify(self._entries)
-            self._passedOver = 0
+            self._stale = 0
 
     def _setAlarm(self) -> None:
         if self._ringing:
             return
-        while self._entries and not _holds(self._entries[0]):
+        while self._entries and not _isCurrent(self._entries[0]):
             heappop(self._entries)
         if not self._entries:
             self._alarmedFor = inf
@@ -129,7 +132,7 @@ class MonotonicClock:
                 alarm.close()
             return
         if self._alarm is None:
-            self._alarm = _alarmFor(self._reactor, self._ring)
+            self._alarm = alarmFor(self._reactor, self._ring)
         when = self._entries[0][0]
         if when != self._alarmedFor:
             self._alarmedFor = when
@@ -143,32 +146,30 @@ class MonotonicClock:
         self._ringing = True
         try:
             while self._entries and self._entries[0][0] <= now:
-                self._fall(heappop(self._entries))
+                self._makeCall(heappop(self._entries))
         finally:
             self._ringing = False
             self.lateness = 0.0
             self._setAlarm()
 
-    def _fall(self, entry: tuple[float, int, DelayedCall]) -> None:
+    def _makeCall(self, entry: tuple[float, int, DelayedCall]) -> None:
         """
-        The time of an entry has come.
+        Make the call of an entry whose time has come, unless the entry is stale or the call was
+        delayed further.
         """
         call = entry[2]
-        if not _holds(entry):
+        if not _isCurrent(entry):
             return
         if call.delayed_time > 0:
             call.activate_delay()
             self._push(call)
-        else:
-            self.lateness = self._rang - entry[0]
-            self._run(call)
-
-    def _run(self, call: DelayedCall) -> None:
+            return
+        self.lateness = self._rang - entry[0]
         call.called = 1
         try:
             call.func(*call.args, **call.kw)
         except BaseException:
-            # As the reactor does with its own calls.
+            # The reactor handles failures of its own calls in the same way.
             _log.failure("A delayed call failed: {call}", call=call)
         finally:
             del call.func, call.args, call.kw
@@ -179,9 +180,9 @@ class InertClock:
     """
     Tells the same time as L{MonotonicClock}, and never makes a call.
 
-    It serves the links over a transport in memory, as in a unit test of a protocol.  Nothing is
-    received there unless the test delivers it, so that a timer could only find the test's peer
-    dead, and would make the test's reactor dirty.
+    It serves links over a transport in memory, as in a unit test of a protocol.  Bytes come there
+    only when the test delivers them.  A timer could only declare the test's peer dead, and would
+    make the test's reactor dirty.
     """
 
     seconds = staticmethod(monotonic)
@@ -190,9 +191,7 @@ class InertClock:
         self, delay: float, callable: Callable[..., Any], *args: object, **kw: object
     ) -> IDelayedCall:
         """
-        See C{IReactorTime.callLater}.
-
-        @return: a call that can be cancelled and moved like any other.
+        Return a call that is never made, and can be cancelled and moved like any other.
         """
         return DelayedCall(monotonic() + delay, callable, args, kw, _ignored, _ignored, monotonic)
 
@@ -205,7 +204,7 @@ class InertClock:
 
 def _ignored(call: DelayedCall) -> None:
     """
-    Called when a call that is never made was cancelled or moved.
+    Do nothing when a call that is never made is cancelled or moved.
     """
 
 
@@ -214,17 +213,17 @@ _INERT = InertClock()
 
 def clockInMemory(clock: IReactorTime) -> IReactorTime:
     """
-    The clock of a link over a transport in memory.  Virtual time stays: a test that brings a clock
-    of its own wants the timers.
+    Return the clock of a link over a transport in memory.  Virtual time is kept, because a test
+    with a clock of its own wants the timers.
 
-    @param clock: the clock that the link would have elsewhere.
+    @param clock: the clock that the link would have over another transport.
     """
     return _INERT if isinstance(clock, MonotonicClock) else clock
 
 
-def _holds(entry: tuple[float, int, DelayedCall]) -> bool:
+def _isCurrent(entry: tuple[float, int, DelayedCall]) -> bool:
     """
-    Whether the call of an entry is still to be made at its time.
+    Whether the call of an entry has still to be made at the entry's time.
     """
     when, _, call = entry
     return call.time == when and call.active()
@@ -232,7 +231,7 @@ def _holds(entry: tuple[float, int, DelayedCall]) -> bool:
 
 def clockFor(reactor: Any = None) -> IReactorTime:
     """
-    The clock for a reactor: its one monotonic clock, or the thing itself when time is virtual.
+    Return the clock for a reactor: its one monotonic clock, or the clock itself if time is virtual.
 
     @param reactor: a reactor, or an C{IReactorTime} such as L{twisted.internet.task.Clock}; the
         global reactor if L{None}.
