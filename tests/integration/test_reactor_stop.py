@@ -15,12 +15,12 @@ import pytest
 from ..support.interpreter import printedBy
 
 PROGRAM = """
-import json, sys, tempfile
+import json, sys, tempfile, trustme
 from twisted.internet import reactor
 from twisted.internet.endpoints import SSL4ClientEndpoint, clientFromString, serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogBeginner
-from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted_heartbeat import *
 
 LINKS = 2
@@ -94,8 +94,10 @@ if way == "handshake":
     listening(port)
     reactor.callLater(0.5, reactor.stop)
 elif place == "tls":
-    certificate = KeyPair.generate(size=2048).selfSignedCert(1, commonName="localhost")
-    listening(reactor.listenSSL(0, server, certificate.options(), interface="127.0.0.1"))
+    issued = trustme.CA().issue_cert("localhost")
+    pem = b"".join(part.bytes() for part in (issued.private_key_pem, *issued.cert_chain_pems))
+    options = PrivateCertificate.loadPEM(pem).options()
+    listening(reactor.listenSSL(0, server, options, interface="127.0.0.1"))
 else:
     serverFromString(reactor, prefix + words).listen(server).addCallback(listening)
 reactor.callLater(20, reactor.stop)

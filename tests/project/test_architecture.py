@@ -451,8 +451,8 @@ def privateUses(sources: Mapping[str, str]) -> list[str]:
     foreign = {name for name, _, _ in _mentions(inPrivate)} - set(_definedIn(inPrivate))
     found = []
     for module, text in others.items():
-        for name, line, onSelf in _mentions(text):
-            isOwn = name in own and (onSelf or name not in foreign)
+        for name, line, onItself in _mentions(text):
+            isOwn = name in own and (onItself or name not in foreign)
             allowed = (module.removeprefix(f"{PACKAGE}."), name) in PRIVATE_ELSEWHERE
             if not (isOwn or allowed or name.startswith((OUR_PREFIX, *mangled))):
                 found.append(f"{module}:{line} uses {name}")

@@ -21,7 +21,7 @@ I{States of a link}, as far as this package is concerned:
   - I{in a talker scan}: its peer speaks often.  The L{TalkerScan<talkers.TalkerScan>} looks at the
     time of the last byte of all its members four times in an interval.  The reactor reads them.
 
-I{The contract} is L{Batcher<batcher.Batcher>}: C{offer}, C{interrupt}, C{withdraw}.
+I{The contract} is L{Batcher<batcher.Batcher>}: C{offer}, C{interrupt}, C{withdraw}::
 
   ===========================================================  ==========  ===========  ===========
   event                                                        ping round  talker scan  call

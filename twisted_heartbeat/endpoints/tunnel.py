@@ -12,20 +12,20 @@ L{TunnelTransport} is the transport that the carried protocol knows.
 
 States:
 
-1. I{Greeting}.  The hello is sent.  The peer's hello must come within the bound.
-2. I{Open}.  The peer's hello has come.  Only now the carried protocol is built and connected, so a
-   peer without the prefix never reaches it.
-3. I{Paused}, and I{open} again.  The carried protocol has paused reading.  What the connection has
-   delivered already is held.
-4. I{Peer ended}.  The peer sends no more data.  A carried protocol without half-closing is closed.
-5. I{Released}.  This end closes: the carried protocol's last bytes are written, then the goodbye.
+ 1. I{Greeting}.  The hello is sent.  The peer's hello must come within the bound.
+ 2. I{Open}.  The peer's hello has come.  Only now the carried protocol is built and connected, so a
+    peer without the prefix never reaches it.
+ 3. I{Paused}, and I{open} again.  The carried protocol has paused reading.  What the connection has
+    delivered already is held.
+ 4. I{Peer ended}.  The peer sends no more data.  A carried protocol without half-closing is closed.
+ 5. I{Released}.  This end closes: the carried protocol's last bytes are written, then the goodbye.
 
 Invariants:
 
-- A carried protocol that pauses reading also pauses the reading of pings.  The session then speaks
-  by itself, often enough for the peer's bound, so a slow end is not taken for a dead one.
-- At most one buffer of the connection is before a ping, see L{TunnelTransport}.
-- A goodbye is held behind the data before it, so that no data is lost.
+ - A carried protocol that pauses reading also pauses the reading of pings.  The session then speaks
+   by itself, often enough for the peer's bound, so a slow end is not taken for a dead one.
+ - At most one buffer of the connection is before a ping, see L{TunnelTransport}.
+ - A goodbye is held behind the data before it, so that no data is lost.
 
 Cost: 12 bytes for each frame of at most 64 KiB, see C{benchmarks/tunnel.py}.
 """

@@ -18,20 +18,20 @@ L{MethodCover.lay} says so.
 
 Invariants:
 
-- A lifted cover leaves what the application has put over it, or in its place, meanwhile.
-- Covers may lie on one another.  The lower of two is lifted out from under the upper one.
-- The class of the object is never changed, nor are other objects of it.
+ - A lifted cover leaves what the application has put over it, or in its place, meanwhile.
+ - Covers may lie on one another.  The lower of two is lifted out from under the upper one.
+ - The class of the object is never changed, nor are other objects of it.
 
 Three parts of the package cover methods:
 
-- The link of a mixed-in protocol, by L{DeliveryCover}.  A socket of Twisted's, also under TLS,
-  tells the link before each call (C{Link.observesLoss}).  Then C{dataReceived} is covered until the
-  first bytes have been delivered, and C{connectionLost} at the end.  Any other transport tells
-  nothing.  There the covers are laid at the beginning, and again where they are found missing:
-  after C{connectionMade}, after each delivery, at each check of the peer.  The link does not hear
-  what came before that check, and does not count it as silence.
-- The server's admission holds back what a peer says before it is admitted.
-- The C{keepalive:} prefix waits for the protocol's connection.
+ - The link of a mixed-in protocol, by L{DeliveryCover}.  A socket of Twisted's, also under TLS,
+   tells the link before each call (C{Link.observesLoss}).  Then C{dataReceived} is covered until
+   the first bytes have been delivered, and C{connectionLost} at the end.  Any other transport tells
+   nothing.  There the covers are laid at the beginning, and again where they are found missing:
+   after C{connectionMade}, after each delivery, at each check of the peer.  The link does not hear
+   what came before that check, and does not count it as silence.
+ - The server's admission holds back what a peer says before it is admitted.
+ - The C{keepalive:} prefix waits for the protocol's connection.
 
 Cost: nothing while no cover is laid.  A laid one costs its object a C{__dict__} entry, and each
 call of the method two calls more.

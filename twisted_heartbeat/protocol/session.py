@@ -13,22 +13,22 @@ the protocol hands it every frame that is no message.
 
 States, in the order in which a session passes them:
 
-1. I{Greeting}.  This side's hello has been written (L{HeartbeatSession.start}).  If it has a bound,
-   the link is watched by pings already.
-2. I{Promised}.  The peer's hello was read (L{HeartbeatSession.keepPromiseTo}).  From here on this
-   side speaks within 3/4 of what the peer needs, and of what it has offered itself.  A server
-   keeps this promise before it has admitted the peer.
-3. I{Negotiated}.  Both hellos were compared (L{HeartbeatSession.negotiate}).  The link is watched
-   by pings or passively, as L{Negotiated} says.
-4. I{Parted}.  One side has said goodbye.  Nothing is written any more.
+ 1. I{Greeting}.  This side's hello has been written (L{HeartbeatSession.start}).  If it has a
+    bound, the link is watched by pings already.
+ 2. I{Promised}.  The peer's hello was read (L{HeartbeatSession.keepPromiseTo}).  From here on this
+    side speaks within 3/4 of what the peer needs, and of what it has offered itself.  A server
+    keeps this promise before it has admitted the peer.
+ 3. I{Negotiated}.  Both hellos were compared (L{HeartbeatSession.negotiate}).  The link is watched
+    by pings or passively, as L{Negotiated} says.
+ 4. I{Parted}.  One side has said goodbye.  Nothing is written any more.
 
 Invariants:
 
-- A pong, a heartbeat and data are a word; a ping of this side is one, too.  L{promisedWithin} runs
-  from the last of them (promise 19).
-- At most one pong waits for the buffer to drain: the last ping's.  Otherwise a peer that does not
-  read could fill the buffer with its own pings.
-- The bytes of hello, ping and pong are shared by all sessions that say the same.
+ - A pong, a heartbeat and data are a word; a ping of this side is one, too.  L{promisedWithin} runs
+   from the last of them (promise 19).
+ - At most one pong waits for the buffer to drain: the last ping's.  Otherwise a peer that does not
+   read could fill the buffer with its own pings.
+ - The bytes of hello, ping and pong are shared by all sessions that say the same.
 
 Cost: one object of 12 fields for each link, see C{tests/costs/test_costs.py}.
 """

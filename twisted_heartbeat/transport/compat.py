@@ -382,7 +382,7 @@ def disconnectSelectable(reactor: Any, connection: Any, reason: BaseException) -
 
 def markErrorHandled(deferred: Any) -> None:
     """
-    Log no unhandled error for a failed L{Deferred}, and leave its result as it is.
+    Log no unhandled error for a failed C{Deferred}, and leave its result as it is.
     """
     debug = getattr(deferred, "_debugInfo", None)
     if debug is not None:

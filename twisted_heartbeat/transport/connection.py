@@ -208,7 +208,7 @@ class ObservedConnection(PlainConnection):
 
     def writeDirectUnchecked(self, data: bytes) -> None:
         """
-        Write a few bytes straight to the kernel.  The caller knows that L{canWriteDirect} is true.
+        Write a few bytes straight to the kernel.  The caller knows that C{canWriteDirect} is true.
 
         Bytes the kernel does not accept are written through the transport's buffer.  If C{send}
         failed, the buffered write fails too and closes the connection; the errno of the first
