@@ -270,8 +270,12 @@ class Trial:
         """
         A link that is made while the fault lasts, by the kernel of a stopped peer for example, ends
         by it, too, if only just before the peer has got round to it; but none that was made later.
+
+        A peer that connects may give up an attempt in the instant in which the attempt succeeds.
         """
         allowed, until = {*outcome.expected.causes, "HandshakeFailed"}, self._mended + PROMPT
+        if outcome.cell.side == "server":
+            allowed.add("PeerClosed")
         wrong = [e for e in ended if e["at"] > until or e["cause"] not in allowed]
         outcome.require(not wrong, f"one fault, and more verdicts: {wrong}")
 
