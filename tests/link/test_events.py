@@ -8,6 +8,7 @@ The events of links: the log and all hooks are told of each, and no observer not
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from twisted_heartbeat import (
+    Evidence,
     HeartbeatClientFactory,
     HeartbeatClientService,
     HeartbeatFactory,
@@ -24,6 +26,7 @@ from twisted_heartbeat import (
     HeartbeatServerFactory,
     Limits,
     LinkHooks,
+    PeerReset,
 )
 from twisted_heartbeat.link.cleanups import Cleanup, runCleanups
 from twisted_heartbeat.link.config import LinkConfig
@@ -298,3 +301,35 @@ def test_cleanupWithATimeoutOfItsOwn(together: float | None, loggedErrors: Logge
     clock.advance(92)
     assert done.called
     assert clock.getDelayedCalls() == []
+
+
+def test_fieldsOfEvidenceInTheLog() -> None:
+    """
+    The evidence of an ended link is logged under the names that C{docs/twist.md} gives to other
+    programs.
+    """
+    events: list[Any] = []
+    clock = Clock()
+    factory = HeartbeatFactory(Factory.forProtocol(Kept), heartbeat=None, clock=clock)
+    protocol: Any = factory.buildProtocol(PEER)
+    protocol.makeConnection(FakeTransport(clock, protocol))
+    globalLogPublisher.addObserver(events.append)
+    try:
+        protocol.link.abort(PeerReset(evidence=Evidence(unacknowledged=3)))
+        clock.advance(0)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    [evidence] = [one["evidence"] for one in events if one.get("event") == "disconnected"]
+    assert evidence == {
+        "sinceAck": None,
+        "sinceData": None,
+        "unacknowledged": 3,
+        "retransmits": None,
+        "window": None,
+        "probes": None,
+        "rtt": None,
+        "simultaneousVerdicts": 1,
+    }
+    page = (Path(__file__).parents[2] / "docs" / "twist.md").read_text(encoding="utf-8")
+    [row] = [line for line in page.splitlines() if line.startswith("| `evidence` |")]
+    assert [name for name in evidence if f"`{name}`" not in row] == []

@@ -388,7 +388,7 @@ class Kernel:
         return Evidence(
             sinceAck=self.sinceAck,
             sinceData=self.sinceAck,
-            bytesUnacknowledged=self.queued,
+            unacknowledged=self.queued,
             unanswered=int(self.queued > 0),
             retransmits=0,
             window=1000,

@@ -347,7 +347,7 @@ async def test_evidence(loopback: Loopback) -> None:
     healthy = readEvidence(connection.socket)
     assert healthy is not None
     assert healthy.kernelAnswers
-    assert healthy.bytesUnacknowledged == 0
+    assert healthy.unacknowledged == 0
     assert 0.05 < healthy.sinceAck < 5  # type: ignore[operator]
     assert 0 < healthy.rtt < 1  # type: ignore[operator]
     peer.transport.pauseProducing()
@@ -355,8 +355,8 @@ async def test_evidence(loopback: Loopback) -> None:
     await wait(0.1)
     full = readEvidence(connection.socket)
     assert full is not None
-    assert full.bytesUnacknowledged is not None
-    assert full.bytesUnacknowledged > 0
+    assert full.unacknowledged is not None
+    assert full.unacknowledged > 0
     factory.built[0].transport.abortConnection()
     peer.transport.abortConnection()
     await within(peer.lost)

@@ -57,7 +57,7 @@ class Evidence:
 
     @ivar sinceAck: seconds since the peer's kernel last acknowledged anything.
     @ivar sinceData: seconds since the peer's kernel last delivered data.
-    @ivar bytesUnacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
+    @ivar unacknowledged: bytes in our kernel's queue that the peer's has not acknowledged.
     @ivar unanswered: segments that were sent and not acknowledged.
     @ivar retransmits: times in a row that the oldest of these segments was sent again.
     @ivar window: bytes that the peer's kernel is ready to receive; 0 while its process reads
@@ -68,7 +68,7 @@ class Evidence:
 
     sinceAck: float | None = None
     sinceData: float | None = None
-    bytesUnacknowledged: int | None = None
+    unacknowledged: int | None = None
     unanswered: int | None = None
     retransmits: int | None = None
     window: int | None = None
@@ -83,7 +83,7 @@ class Evidence:
         in the send queue then wait because the peer's window is closed.
         """
         answered = self.unanswered == 0 and self.retransmits == 0 and self.probes == 0
-        return answered and (not self.bytesUnacknowledged or self.window == 0)
+        return answered and (not self.unacknowledged or self.window == 0)
 
     @property
     def simultaneousVerdicts(self) -> int:

@@ -228,7 +228,7 @@ def _evidenceFields(evidence: Evidence | None) -> dict[str, object] | None:
     return {
         "sinceAck": evidence.sinceAck,
         "sinceData": evidence.sinceData,
-        "bytesUnacknowledged": evidence.bytesUnacknowledged,
+        "unacknowledged": evidence.unacknowledged,
         "retransmits": evidence.retransmits,
         "window": evidence.window,
         "probes": evidence.probes,

@@ -449,7 +449,7 @@ class PeerWatch:
             connection.evidence = evidence
         hung = False
         if connection is not None and evidence is not None:
-            acked = connection.bytesSent - (evidence.bytesUnacknowledged or 0)
+            acked = connection.bytesSent - (evidence.unacknowledged or 0)
             pingArrived = self.kind == "ping" and acked >= self._lastPingEnd
             hung = isHung(evidence, silence, pingArrived=pingArrived)
         self._link.peerSilent(partial(_diagnose, connection, evidence, hung, words), now)

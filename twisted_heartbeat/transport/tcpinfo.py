@@ -102,7 +102,7 @@ def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) ->
     return Evidence(
         sinceAck=info[_SINCE_ACK] / 1e3,
         sinceData=info[_SINCE_DATA] / 1e3,
-        bytesUnacknowledged=sendQueueSize(connection),
+        unacknowledged=sendQueueSize(connection),
         unanswered=info[_UNACKED],
         retransmits=info[_RETRANSMITS],
         window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,

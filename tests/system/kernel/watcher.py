@@ -63,7 +63,7 @@ MOMENT = 0.2
 """Seconds: the machine's delays that are closer together than this add up."""
 
 EVIDENCE = (
-    "sinceAck", "sinceData", "bytesUnacknowledged", "unanswered", "retransmits", "probes", "rtt",
+    "sinceAck", "sinceData", "unacknowledged", "unanswered", "retransmits", "probes", "rtt",
     "simultaneousVerdicts",
 )  # fmt: skip
 
