@@ -341,7 +341,7 @@ def test_keepsItsPlace() -> None:
 
 class Busy:
     """
-    What the pulse visits at the end of each of its slots, as it does where many links are busy.
+    What the wheel visits at the end of each of its slots, as it does where many links are busy.
     """
 
     slot: Slot | None = None
@@ -356,7 +356,7 @@ class Busy:
 @pytest.mark.parametrize("rounds", [True, False])
 def test_doesNotDrift(rounds: bool) -> None:
     """
-    Pings keep to the interval for as long as a peer only answers, whatever else the pulse has to
+    Pings keep to the interval for as long as a peer only answers, whatever else the wheel has to
     visit about that time.
     """
     heartbeat = Heartbeat(interval=2.003, timeout=2.0)
@@ -896,8 +896,8 @@ def test_joinedAgain() -> None:
     """
     server = settled()
     [peer] = server.peers
-    pulse = timerWheelFor(server.clock)
-    pulse.ticking = True
+    wheel = timerWheelFor(server.clock)
+    wheel.ticking = True
     now, beats = server.clock.seconds(), wire.SharedPing(0.0)
     round = batcherFor(server.clock).roundFor(beats, BEAT, now, now)
     assert round.slot is not None
@@ -967,7 +967,7 @@ def test_watchedByAnother() -> None:
     """
     server = settled(2)
     peer = server.peers[0]
-    liveness = FailureDetector(None, 0.0)
+    detector = FailureDetector(None, 0.0)
 
     class Other:
         """
@@ -978,10 +978,10 @@ def test_watchedByAnother() -> None:
             return lambda *arguments: None
 
     other: Any = Other()
-    instrument(peer.connection, liveness, server.clock.seconds, other)
+    instrument(peer.connection, detector, server.clock.seconds, other)
     assert not inRound(peer)
     peer.say(b"a message")
-    assert liveness.heardAt == peer.link.detector.heardAt == server.clock.seconds()
+    assert detector.heardAt == peer.link.detector.heardAt == server.clock.seconds()
     assert peer.protocol.messages == [b"a message"]
     server.wait(SETTLED)
     assert not inRound(peer)

@@ -25,8 +25,7 @@ from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 
 from twisted_heartbeat import Heartbeat, HeartbeatProtocol, HeartbeatServerFactory, Limits
-from twisted_heartbeat.batching import poller as nestedpoll
-from twisted_heartbeat.batching.poller import IdlePoller, idlePollerFor
+from twisted_heartbeat.batching.poller import MAX_POLLS_PER_TURN, IdlePoller, idlePollerFor
 from twisted_heartbeat.core import wire
 
 from ..support.loopback import Loopback, opened, wait, within
@@ -365,7 +364,7 @@ def test_flood(place: Place) -> None:
     more()
     two.peer.send(b"y")
     place.poll.doRead()
-    assert one.heard == [b"x"] * nestedpoll.MAX_POLLS_PER_TURN
+    assert one.heard == [b"x"] * MAX_POLLS_PER_TURN
     assert two.heard == [b"y"]
     assert isReadable(place.poll.fileno())
 

@@ -62,7 +62,7 @@ CLOSE = 2 / TimerWheel.PER_SECOND
 """Seconds by which an instant may differ."""
 
 BEAT = Heartbeat(interval=2.0, timeout=2.0)
-"""Its patience is 1.5; a crowd is gone through every 0.5, and whoever leaves has been silent for
+"""Its patience is 1.5; a scan is gone through every 0.5, and whoever leaves has been silent for
 more than 1.0."""
 
 LONG = Heartbeat(interval=20.0, timeout=16.0)
@@ -72,7 +72,7 @@ PASSIVE = Heartbeat(interval=None, timeout=16.0)
 """Its patience is 8."""
 
 SETTLED = 6.0
-"""Seconds after which a peer that speaks often is in a crowd, however it is watched."""
+"""Seconds after which a peer that speaks often is in a scan, however it is watched."""
 
 PHASES = [None, 0.1, 0.75]
 
@@ -80,7 +80,7 @@ PHASES = [None, 0.1, 0.75]
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """
-    One that says what is wanted; and the fewest are a crowd.
+    One that says what is wanted; and the fewest are a scan.
     """
     monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 0)
     return Kernel(monkeypatch)
@@ -100,11 +100,11 @@ def test_patience(heartbeat: Heartbeat, seconds: float) -> None:
     """
     assert minSilenceBeforePing(heartbeat) == seconds
     for twentieth in range(20):
-        liveness = FailureDetector(heartbeat, 0.0, twentieth / 20)
-        if liveness.decide(liveness.due) is Decision.PING:
-            liveness.heardAt = liveness.due
-            liveness.decide(liveness.due)
-        assert liveness.due >= liveness.heardAt + seconds
+        detector = FailureDetector(heartbeat, 0.0, twentieth / 20)
+        if detector.decide(detector.due) is Decision.PING:
+            detector.heardAt = detector.due
+            detector.decide(detector.due)
+        assert detector.due >= detector.heardAt + seconds
 
 
 @pytest.mark.parametrize("heartbeat", [BEAT, LONG])
@@ -113,12 +113,12 @@ def test_speaksOften(heartbeat: Heartbeat) -> None:
     Whoever has spoken within half of the patience may be one of those who need not be asked.
     """
     half = minSilenceBeforePing(heartbeat) / 2
-    liveness = FailureDetector(heartbeat, 100.0)
-    assert isTalkative(liveness, 100.0)
-    assert isTalkative(liveness, 100.0 + half - STEP)
-    assert not isTalkative(liveness, 100.0 + half)
-    liveness.heardAt = 100.0 + half
-    assert isTalkative(liveness, 100.0 + half)
+    detector = FailureDetector(heartbeat, 100.0)
+    assert isTalkative(detector, 100.0)
+    assert isTalkative(detector, 100.0 + half - STEP)
+    assert not isTalkative(detector, 100.0 + half)
+    detector.heardAt = 100.0 + half
+    assert isTalkative(detector, 100.0 + half)
 
 
 def test_settles() -> None:
@@ -126,15 +126,15 @@ def test_settles() -> None:
     One that has spoken settles, if its patience lasts for so long, and nothing is due any more.
     """
     for heartbeat in (BEAT, LONG, PASSIVE):
-        liveness = FailureDetector(heartbeat, 100.0)
-        first, until = liveness.due, 100.0 + minSilenceBeforePing(heartbeat)
-        assert not suspendChecks(liveness, until + STEP)
-        assert not checksSuspended(liveness) and liveness.due == first
-        assert suspendChecks(liveness, until)
-        assert checksSuspended(liveness) and liveness.due == inf
-        assert liveness.deadline == 100.0 + heartbeat.bound
-        resumeChecks(liveness)
-        assert not checksSuspended(liveness) and liveness.due == first
+        detector = FailureDetector(heartbeat, 100.0)
+        first, until = detector.due, 100.0 + minSilenceBeforePing(heartbeat)
+        assert not suspendChecks(detector, until + STEP)
+        assert not checksSuspended(detector) and detector.due == first
+        assert suspendChecks(detector, until)
+        assert checksSuspended(detector) and detector.due == inf
+        assert detector.deadline == 100.0 + heartbeat.bound
+        resumeChecks(detector)
+        assert not checksSuspended(detector) and detector.due == first
 
 
 def test_doesNotSettleBeforeItsFirstPing() -> None:
@@ -142,15 +142,15 @@ def test_doesNotSettleBeforeItsFirstPing() -> None:
     One that has a place among many is pinged when it comes first, whatever it says; then it may
     settle.
     """
-    liveness = FailureDetector(LONG, 0.0, 0.25)
+    detector = FailureDetector(LONG, 0.0, 0.25)
     for now in (0.0, 2.0, 4.5):
-        liveness.heardAt = now
-        assert not suspendChecks(liveness, now)
-        assert liveness.due == 5.0
-    assert liveness.decide(5.0) is Decision.PING
-    assert not suspendChecks(liveness, 5.0)
-    liveness.heardAt = 5.5
-    assert suspendChecks(liveness, 5.5 + 15.0)
+        detector.heardAt = now
+        assert not suspendChecks(detector, now)
+        assert detector.due == 5.0
+    assert detector.decide(5.0) is Decision.PING
+    assert not suspendChecks(detector, 5.0)
+    detector.heardAt = 5.5
+    assert suspendChecks(detector, 5.5 + 15.0)
 
 
 def test_doesNotSettleUnanswered() -> None:
@@ -158,43 +158,43 @@ def test_doesNotSettleUnanswered() -> None:
     One that has not answered its ping does not settle; once it has, it does, and it is pinged after
     the interval again.
     """
-    liveness = FailureDetector(LONG, 0.0)
-    assert liveness.decide(20.0) is Decision.PING
-    assert not suspendChecks(liveness, 20.0)
-    assert liveness.due == 28.0
-    liveness.heardAt = 21.0
-    assert suspendChecks(liveness, 36.0)
-    resumeChecks(liveness)
-    assert liveness.due == 41.0
-    assert liveness.decideFast(40.9) is False
-    assert liveness.decideFast(41.0) is True
+    detector = FailureDetector(LONG, 0.0)
+    assert detector.decide(20.0) is Decision.PING
+    assert not suspendChecks(detector, 20.0)
+    assert detector.due == 28.0
+    detector.heardAt = 21.0
+    assert suspendChecks(detector, 36.0)
+    resumeChecks(detector)
+    assert detector.due == 41.0
+    assert detector.decideFast(40.9) is False
+    assert detector.decideFast(41.0) is True
 
 
 def test_doesNotSettleAsked() -> None:
     """
     Nor does one that was asked to speak before its time.
     """
-    liveness = FailureDetector(LONG, 0.0)
-    assert suspendChecks(liveness, 5.0)
-    resumeChecks(liveness)
-    assert liveness.probe(1.0, 16.0) is Decision.PING
-    assert not suspendChecks(liveness, 1.0)
-    liveness.heardAt = 1.0
-    assert suspendChecks(liveness, 16.0)
+    detector = FailureDetector(LONG, 0.0)
+    assert suspendChecks(detector, 5.0)
+    resumeChecks(detector)
+    assert detector.probe(1.0, 16.0) is Decision.PING
+    assert not suspendChecks(detector, 1.0)
+    detector.heardAt = 1.0
+    assert suspendChecks(detector, 16.0)
 
 
 def test_doesNotSettleSuspected() -> None:
     """
     A suspected peer does not settle before it is told that it has recovered.
     """
-    liveness = FailureDetector(LONG, 0.0)
-    liveness.decide(20.0)
-    assert liveness.decide(28.0) is Decision.SUSPECT
-    assert not suspendChecks(liveness, 28.0)
-    liveness.heardAt = 29.0
-    assert not suspendChecks(liveness, 29.0)
-    assert liveness.decide(29.0) is Decision.RECOVERED
-    assert suspendChecks(liveness, 44.0)
+    detector = FailureDetector(LONG, 0.0)
+    detector.decide(20.0)
+    assert detector.decide(28.0) is Decision.SUSPECT
+    assert not suspendChecks(detector, 28.0)
+    detector.heardAt = 29.0
+    assert not suspendChecks(detector, 29.0)
+    assert detector.decide(29.0) is Decision.RECOVERED
+    assert suspendChecks(detector, 44.0)
 
 
 def test_neverSettles() -> None:
@@ -210,11 +210,11 @@ def test_neverSettles() -> None:
         decision = dead.decide(now)
     assert decision is Decision.VERDICT
     dead.heardAt = 36.0
-    for liveness in (muted, dead, FailureDetector(None, 0.0)):
-        assert not suspendChecks(liveness, 0.0)
-        assert not checksSuspended(liveness)
-        resumeChecks(liveness)
-        assert liveness.due == inf
+    for detector in (muted, dead, FailureDetector(None, 0.0)):
+        assert not suspendChecks(detector, 0.0)
+        assert not checksSuspended(detector)
+        resumeChecks(detector)
+        assert detector.due == inf
     assert not isTalkative(FailureDetector(None, 0.0), 0.0)
 
 
@@ -223,14 +223,14 @@ def test_restIsNotSettled() -> None:
     Whoever rests in a round is not taken for one that has settled, though nothing is due there
     either.
     """
-    liveness = FailureDetector(LONG, 0.0, 0.25)
-    liveness.decide(5.0)
-    liveness.heardAt = 5.1
-    assert quietSince(liveness, 25.0) == 25.0
-    park(liveness)
-    assert not checksSuspended(liveness)
-    resumeChecks(liveness)
-    assert liveness.due == inf
+    detector = FailureDetector(LONG, 0.0, 0.25)
+    detector.decide(5.0)
+    detector.heardAt = 5.1
+    assert quietSince(detector, 25.0) == 25.0
+    park(detector)
+    assert not checksSuspended(detector)
+    resumeChecks(detector)
+    assert detector.due == inf
 
 
 WORDS = st.lists(st.floats(min_value=0.1, max_value=14.0), min_size=1, max_size=6)
@@ -268,12 +268,12 @@ def test_unsettlesAsIfNever(
     assert (one.due, one.deadline) == (other.due, other.deadline)
 
 
-# A crowd alone.
+# A scan alone.
 
 
 class Member:
     """
-    A link of which nothing but its liveness is known.
+    A link of which nothing but its detector is known.
 
     @ivar left: how often it was told to be visited by itself.
     """
@@ -291,34 +291,34 @@ class Member:
         self.left += 1
 
 
-def joined(crowd: TalkerScan, *members: Member) -> None:
+def joined(scan: TalkerScan, *members: Member) -> None:
     """
     Have them join.
     """
     for member in members:
-        assert crowd.add(member)
+        assert scan.add(member)
         assert checksSuspended(member.detector)
 
 
 def test_goesThrough() -> None:
     """
-    Every third of the patience a crowd is gone through: who has spoken in the last two stays, and
+    Every third of the patience a scan is gone through: who has spoken in the last two stays, and
     the others are told, once, and due on their own instants.
     """
-    crowd = TalkerScan(BEAT, 0.0)
-    assert crowd.due == 0.5
+    scan = TalkerScan(BEAT, 0.0)
+    assert scan.due == 0.5
     quiet, rare, busy = members = [Member() for _ in range(3)]
-    joined(crowd, *members)
-    assert crowd.onTimer(0.5, 0.0) == crowd.due == 1.0
+    joined(scan, *members)
+    assert scan.onTimer(0.5, 0.0) == scan.due == 1.0
     rare.detector.heardAt = busy.detector.heardAt = 0.5
     # Silent for two of them, and no longer.
-    assert crowd.onTimer(1.0, 0.0) == 1.5
+    assert scan.onTimer(1.0, 0.0) == 1.5
     assert all(checksSuspended(member.detector) for member in members)
     busy.detector.heardAt = 1.5
-    assert crowd.onTimer(1.5, 0.0) == 2.0
+    assert scan.onTimer(1.5, 0.0) == 2.0
     assert [member.left for member in members] == [1, 0, 0]
     assert quiet.detector.due == 2.0
-    assert crowd.onTimer(2.0, 0.0) == 2.5
+    assert scan.onTimer(2.0, 0.0) == 2.5
     assert [member.left for member in members] == [1, 1, 0]
     assert rare.detector.due == 2.5
     assert checksSuspended(busy.detector)
@@ -326,62 +326,62 @@ def test_goesThrough() -> None:
 
 def test_isEmpty() -> None:
     """
-    A crowd that has nobody, or nobody any more, is visited no more.
+    A scan that has nobody, or nobody any more, is visited no more.
     """
     assert TalkerScan(BEAT, 0.0).onTimer(0.5, 0.0) is None
-    crowd = TalkerScan(BEAT, 0.0)
+    scan = TalkerScan(BEAT, 0.0)
     members = [Member() for _ in range(3)]
-    joined(crowd, *members)
-    assert crowd.onTimer(1.25, 0.75) is None
+    joined(scan, *members)
+    assert scan.onTimer(1.25, 0.75) is None
     assert [member.left for member in members] == [1, 1, 1]
-    crowd = TalkerScan(BEAT, 0.0)
-    joined(crowd, members[0])
-    assert crowd.remove(members[0])
-    assert crowd.onTimer(0.5, 0.0) is None
+    scan = TalkerScan(BEAT, 0.0)
+    joined(scan, members[0])
+    assert scan.remove(members[0])
+    assert scan.onTimer(0.5, 0.0) is None
 
 
 def test_leaves() -> None:
     """
     Whoever leaves by itself is due again, and is not told; one that is not in it is left alone.
     """
-    crowd = TalkerScan(BEAT, 0.0)
+    scan = TalkerScan(BEAT, 0.0)
     one, other, stranger = (Member() for _ in range(3))
-    joined(crowd, one, other)
-    assert crowd.remove(one)
+    joined(scan, one, other)
+    assert scan.remove(one)
     assert one.detector.due == 2.0 and one.left == 0
-    assert not crowd.remove(one)
+    assert not scan.remove(one)
     before = stranger.detector.due
-    assert not crowd.remove(stranger)
+    assert not scan.remove(stranger)
     assert stranger.detector.due == before
     assert checksSuspended(other.detector)
-    assert crowd.onTimer(0.5, 0.0) == 1.0
-    joined(crowd, one)
-    assert crowd.onTimer(1.5, 0.5) is None
+    assert scan.onTimer(0.5, 0.0) == 1.0
+    joined(scan, one)
+    assert scan.onTimer(1.5, 0.5) is None
     assert (one.left, other.left) == (1, 1)
 
 
 def test_doesNotAdmit() -> None:
     """
-    One that may be due before the crowd is gone through again is not taken in.
+    One that may be due before the scan is gone through again is not taken in.
     """
-    crowd = TalkerScan(BEAT, 10.0)
+    scan = TalkerScan(BEAT, 10.0)
     late = Member(10.5 - 1.5 - STEP)
-    assert not crowd.add(late)
-    assert not crowd.remove(late)
+    assert not scan.add(late)
+    assert not scan.remove(late)
     assert late.detector.due < inf
-    joined(crowd, Member(10.5 - 1.5))
+    joined(scan, Member(10.5 - 1.5))
 
 
 def test_comesLate() -> None:
     """
-    A crowd that is gone through late lets go whoever may be due by the next time, and is gone
+    A scan that is gone through late lets go whoever may be due by the next time, and is gone
     through again a third of the patience from then on.
     """
-    crowd = TalkerScan(BEAT, 0.0)
+    scan = TalkerScan(BEAT, 0.0)
     quiet, busy = Member(), Member()
-    joined(crowd, quiet, busy)
+    joined(scan, quiet, busy)
     busy.detector.heardAt = 99.5
-    assert crowd.onTimer(100.0, 99.5) == 100.5
+    assert scan.onTimer(100.0, 99.5) == 100.5
     assert (quiet.left, busy.left) == (1, 0)
     assert quiet.detector.due == 2.0
 
@@ -396,10 +396,10 @@ def test_comesLate() -> None:
 )
 def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
     """
-    In whatever order they come and go, each is in the crowd once or not at all, and whoever is in
+    In whatever order they come and go, each is in the scan once or not at all, and whoever is in
     it is told of its end, or leaves; nobody who has to be looked at is kept.
     """
-    crowd = TalkerScan(BEAT, 0.0)
+    scan = TalkerScan(BEAT, 0.0)
     members = [Member() for _ in range(12)]
     there: set[int] = set()
     left = Counter[int]()
@@ -410,42 +410,42 @@ def test_nobodyIsLost(events: list[list[tuple[str, int]]]) -> None:
             if event == "speak":
                 member.detector.heardAt = now
             elif event == "leave":
-                assert crowd.remove(member) is (number in there)
+                assert scan.remove(member) is (number in there)
                 there.discard(number)
-            elif number not in there and crowd.add(member):
+            elif number not in there and scan.add(member):
                 there.add(number)
-        now = crowd.due
+        now = scan.due
         silent = {number for number in there if members[number].detector.heardAt < now - 1.0}
         there -= silent
         left.update(silent)
-        again = crowd.onTimer(now, 0.0)
+        again = scan.onTimer(now, 0.0)
         assert (again is None) is (not there)
         assert Counter({n: m.left for n, m in enumerate(members) if m.left}) == left
         assert {n for n, m in enumerate(members) if checksSuspended(m.detector)} == there
         # None of those who stay can be due before it is gone through again.
         assert all(members[n].detector.heardAt + 1.5 >= now + 0.5 for n in there)
         if again is None:
-            crowd = TalkerScan(BEAT, now)
+            scan = TalkerScan(BEAT, now)
 
 
 def test_lieInOrder() -> None:
     """
-    A crowd that many have joined is gone through in the order in which they lie in memory, and all
+    A scan that many have joined is gone through in the order in which they lie in memory, and all
     are still there, once.
     """
     members = sorted((Member() for _ in range(100)), key=lambda one: -id(one.detector))
-    crowd = TalkerScan(BEAT, 0.0)
-    joined(crowd, *members)
-    crowd.onTimer(0.5, 0.0)
-    order = [id(one) for one in crowd._members]
+    scan = TalkerScan(BEAT, 0.0)
+    joined(scan, *members)
+    scan.onTimer(0.5, 0.0)
+    order = [id(one) for one in scan._members]
     assert order == sorted(id(one.detector) for one in members)
     # A few that come later are no reason to sort all again.
     few = [Member(0.5) for _ in range(10)]
-    joined(crowd, *few)
-    crowd.onTimer(1.0, 0.0)
-    assert [id(one) for one in crowd._members][:100] == order
-    assert all(crowd._members[one.detector] is one for one in [*members, *few])
-    assert len(crowd._members) == 110
+    joined(scan, *few)
+    scan.onTimer(1.0, 0.0)
+    assert [id(one) for one in scan._members][:100] == order
+    assert all(scan._members[one.detector] is one for one in [*members, *few])
+    assert len(scan._members) == 110
     assert not any(one.left for one in [*members, *few])
 
 
@@ -607,21 +607,21 @@ class Watch:
     def __init__(
         self,
         *phases: float | None,
-        crowds: bool = True,
+        scans: bool = True,
         heartbeat: Heartbeat = BEAT,
         protocol: type[Any] = Kept,
         limits: Limits | None = Limits(),
     ) -> None:
         """
         @param phases: of each of the peers.
-        @param crowds: whether there are any.
+        @param scans: whether there are any.
         """
         self.clock = Clock()
         self.heartbeat = heartbeat
-        self.pulse: Any = timerWheelFor(self.clock)
-        self.batcher = batcherFor(self.clock, crowds)
+        self.wheel: Any = timerWheelFor(self.clock)
+        self.batcher = batcherFor(self.clock, scans)
         self.peers = [
-            Peer(self.clock, heartbeat, phase, protocol, limits, crowds) for phase in phases
+            Peer(self.clock, heartbeat, phase, protocol, limits, scans) for phase in phases
         ]
 
     def wait(self, seconds: float) -> None:
@@ -645,11 +645,11 @@ class Watch:
     @property
     def members(self) -> list[Any]:
         """
-        The links that are in a crowd.
+        The links that are in a scan.
         """
-        crowds = self.batcher.scans.values()
+        scans = self.batcher.scans.values()
         found = {
-            detector: watch._link for crowd in crowds for detector, watch in crowd._members.items()
+            detector: watch._link for scan in scans for detector, watch in scan._members.items()
         }
         assert all(link.detector is detector for detector, link in found.items())
         links = [peer.link for peer in self.peers]
@@ -658,18 +658,18 @@ class Watch:
 
     def holds(self, *peers: Peer) -> bool:
         """
-        Whether these are in a crowd, and nobody else.
+        Whether these are in a scan, and nobody else.
         """
         return set(self.members) == {peer.link for peer in peers}
 
 
 def settled(*phases: float | None, **options: Any) -> Watch:
     """
-    One whose peers are in a crowd, if there can be any.
+    One whose peers are in a scan, if there can be any.
     """
     watch = Watch(*phases, **options)
     watch.wait(SETTLED)
-    if options.get("crowds", True):
+    if options.get("scans", True):
         assert watch.holds(*watch.peers)
     watch.forget()
     return watch
@@ -677,7 +677,7 @@ def settled(*phases: float | None, **options: Any) -> Watch:
 
 def comesBack(watch: Watch, *peers: Peer) -> None:
     """
-    After some beats these are in a crowd, and nothing happens to anybody.
+    After some beats these are in a scan, and nothing happens to anybody.
     """
     for peer in peers:
         peer.every = 0.5
@@ -708,7 +708,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[PeerWatch]]:
 @pytest.mark.parametrize("phase", PHASES)
 def test_isNotVisited(visits: Counter[Link], phase: float | None) -> None:
     """
-    A peer that speaks four times in an interval is in a crowd, gets no ping, and is not visited by
+    A peer that speaks four times in an interval is in a scan, gets no ping, and is not visited by
     itself at all.
     """
     watch = settled(phase, phase, None)
@@ -722,7 +722,7 @@ def test_isNotVisited(visits: Counter[Link], phase: float | None) -> None:
 
 def test_speaksRarely() -> None:
     """
-    A peer that speaks once in three quarters of the interval is in no crowd, and gets no ping
+    A peer that speaks once in three quarters of the interval is in no scan, and gets no ping
     either.
     """
     watch = Watch(None, 0.5)
@@ -742,12 +742,12 @@ def test_speaksRarely() -> None:
 def test_silence(phase: float | None, timeout: float) -> None:
     """
     A peer that falls silent is pinged, suspected and found dead on its instants, as if there were
-    no crowds, and the others notice nothing (promise 3).
+    no scans, and the others notice nothing (promise 3).
     """
     seen = []
-    for crowds in (True, False):
+    for scans in (True, False):
         heartbeat = Heartbeat(interval=2.0, timeout=timeout)
-        watch = settled(phase, phase, None, crowds=crowds, heartbeat=heartbeat)
+        watch = settled(phase, phase, None, scans=scans, heartbeat=heartbeat)
         first, peer, last = watch.peers
         peer.every = None
         lastSentAt = peer.lastSentAt
@@ -755,7 +755,7 @@ def test_silence(phase: float | None, timeout: float) -> None:
         seen.append(peer.moments.noted)
         assert first.names == last.names == []
         assert isinstance(peer.moments.cause, PeerSilent)
-        if crowds:
+        if scans:
             assert watch.holds(first, last)
         if phase is None:
             instants = {name: when - lastSentAt for name, when in reversed(peer.moments.noted)}
@@ -775,7 +775,7 @@ def test_silence(phase: float | None, timeout: float) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_shortBound(phase: float | None) -> None:
     """
-    The shortest bound is kept in a crowd, too, and whoever speaks often enough is never pinged.
+    The shortest bound is kept in a scan, too, and whoever speaks often enough is never pinged.
     """
     heartbeat = Heartbeat.within(0.2)
     watch = Watch(phase, phase, heartbeat=heartbeat)
@@ -795,7 +795,7 @@ def test_shortBound(phase: float | None) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_recovers(phase: float | None) -> None:
     """
-    One that speaks again after it was suspected has recovered, and is in a crowd again later.
+    One that speaks again after it was suspected has recovered, and is in a scan again later.
     """
     watch = settled(phase, phase)
     peer = watch.peers[0]
@@ -828,8 +828,8 @@ def test_passive() -> None:
     A peer that nothing can ask, but that has to speak, is suspected and found dead on its instants.
     """
     seen = []
-    for crowds in (True, False):
-        watch = Watch(None, crowds=crowds, heartbeat=Heartbeat(interval=None, timeout=4.0))
+    for scans in (True, False):
+        watch = Watch(None, scans=scans, heartbeat=Heartbeat(interval=None, timeout=4.0))
         watch.wait(10.0)
         [peer] = watch.peers
         assert peer.names == []
@@ -843,10 +843,10 @@ def test_passive() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 30, 40])
-def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_fewAreNoScan(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """
-    There is a crowd only where it saves anything: a few links are looked at by themselves, an
-    interval after what was then their last word.  Whoever is left of many is a crowd still.
+    There is a scan only where it saves anything: a few links are looked at by themselves, an
+    interval after what was then their last word.  Whoever is left of many is a scan still.
     """
     monkeypatch.setattr(Batcher, "MIN_FOR_SCAN", 32)
     watch = Watch(*[None] * count)
@@ -854,9 +854,9 @@ def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     if count < 32:
         assert watch.members == []
         looks: list[float] = []
-        tick = watch.pulse._tick
-        watch.pulse._tick = lambda: (looks.append(watch.clock.seconds()), tick())
-        watch.pulse._call.func = watch.pulse._tick
+        tick = watch.wheel._tick
+        watch.wheel._tick = lambda: (looks.append(watch.clock.seconds()), tick())
+        watch.wheel._call.func = watch.wheel._tick
         watch.wait(10 * 2.0)
         # Its last word was half a second old at each.
         assert len(looks) <= 20.0 / 1.5 + 1
@@ -871,14 +871,14 @@ def test_fewAreNoCrowd(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def test_watchedAlike() -> None:
     """
     Only those who are watched by the same heartbeat are gone through together, and when the last of
-    one crowd has gone, another serves whoever comes next.
+    one scan has gone, another serves whoever comes next.
     """
     watch = settled(None, None)
     other = Peer(watch.clock, Heartbeat(interval=4.0, timeout=2.0), None, Kept)
     watch.peers.append(other)
     watch.wait(2 * SETTLED)
     assert watch.holds(*watch.peers)
-    assert sorted(len(crowd._members) for crowd in watch.batcher.scans.values()) == [1, 2]
+    assert sorted(len(scan._members) for scan in watch.batcher.scans.values()) == [1, 2]
     for peer in watch.peers[:2]:
         peer.connection.connectionLost(Failure(ConnectionLost()))
     watch.wait(1.0)
@@ -916,7 +916,7 @@ def test_writes(phase: float | None) -> None:
 def test_writesToTheSilent(phase: float | None, limits: Limits | None) -> None:
     """
     Whether something was written to it or not, and whether what is sent is looked at or not, one
-    that falls silent in a crowd is found dead on its instant.
+    that falls silent in a scan is found dead on its instant.
     """
     watch = settled(phase, limits=limits)
     [peer] = watch.peers
@@ -932,7 +932,7 @@ def test_writesToTheSilent(phase: float | None, limits: Limits | None) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_asks(phase: float | None, lives: bool) -> None:
     """
-    A peer in a crowd that is asked whether it lives is pinged at once, and has to answer within the
+    A peer in a scan that is asked whether it lives is pinged at once, and has to answer within the
     timeout.
     """
     watch = settled(phase, phase)
@@ -978,7 +978,7 @@ def test_asksAgain() -> None:
 
 def test_closes() -> None:
     """
-    A link that is closed while it is in a crowd is C{ClosedHere}, and nobody keeps it there.
+    A link that is closed while it is in a scan is C{ClosedHere}, and nobody keeps it there.
     """
     watch = settled(None, None)
     peer = watch.peers[0]
@@ -993,7 +993,7 @@ def test_closes() -> None:
 def test_closesStuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     One whose peer takes nothing any more is aborted at the limit for that, though it was in a
-    crowd.
+    scan.
     """
     watch = settled(None)
     [peer] = watch.peers
@@ -1020,7 +1020,7 @@ def test_closesPastTheLink() -> None:
 @pytest.mark.parametrize("pastTheLink", [True, False])
 def test_aborts(pastTheLink: bool) -> None:
     """
-    A link that is aborted while it is in a crowd ends at once, and is in none.
+    A link that is aborted while it is in a scan ends at once, and is in none.
     """
     watch = settled(None, None)
     peer = watch.peers[0]
@@ -1035,7 +1035,7 @@ def test_aborts(pastTheLink: bool) -> None:
 
 def test_halfClose() -> None:
     """
-    The silence of a peer that has closed its half proves nothing, though it was in a crowd.
+    The silence of a peer that has closed its half proves nothing, though it was in a scan.
     """
     watch = settled(None, 0.1, protocol=HalfKept)
     peer = watch.peers[1]
@@ -1052,7 +1052,7 @@ def test_halfClose() -> None:
 
 def test_lost() -> None:
     """
-    Of connections that are lost while they are in a crowd nobody is left there, and nothing is due
+    Of connections that are lost while they are in a scan nobody is left there, and nothing is due
     any more.
     """
     watch = settled(None, 0.1, 0.75)
@@ -1060,14 +1060,14 @@ def test_lost() -> None:
         peer.connection.connectionLost(Failure(ConnectionLost()))
         assert watch.holds(*watch.peers[number:])
         assert peer.link._peerWatch.slot is None
-    assert all(not crowd._members for crowd in watch.batcher.scans.values())
+    assert all(not scan._members for scan in watch.batcher.scans.values())
     assert watch.clock.getDelayedCalls() == []
     assert [peer.names for peer in watch.peers] == [["disconnected"]] * 3
 
 
 def test_trusts() -> None:
     """
-    A link that is watched by its peer's own word from here on is in the crowd of the others no
+    A link that is watched by its peer's own word from here on is in the scan of the others no
     more, and its bound is that word.
     """
     watch = settled(None, None)
@@ -1117,7 +1117,7 @@ def test_startsTLS() -> None:
 
 def test_pauses() -> None:
     """
-    What a peer does not say while it is not read is no silence, though it was in a crowd.
+    What a peer does not say while it is not read is no silence, though it was in a scan.
     """
     watch = settled(None, 0.1)
     peer = watch.peers[0]
@@ -1142,7 +1142,7 @@ class Silent(HeartbeatProtocol):
 @pytest.mark.parametrize("phase", PHASES)
 def test_keepsItsWord(visits: Counter[Link], phase: float | None, every: float) -> None:
     """
-    A link that has given its word to speak by itself keeps it while it is in a crowd, stays there,
+    A link that has given its word to speak by itself keeps it while it is in a scan, stays there,
     and is visited for that alone.
     """
     watch = settled(phase, phase, protocol=Silent)
@@ -1168,8 +1168,8 @@ def test_silenceOfOneThatHasOurWord(phase: float | None) -> None:
     to be visited only for its own word.
     """
     seen = []
-    for crowds in (True, False):
-        watch = settled(phase, phase, crowds=crowds, protocol=Silent)
+    for scans in (True, False):
+        watch = settled(phase, phase, scans=scans, protocol=Silent)
         peer = watch.peers[0]
         peer.every = None
         watch.wait(5.0)
@@ -1184,7 +1184,7 @@ def test_silenceOfOneThatHasOurWord(phase: float | None) -> None:
 
 def test_saysGoodbye() -> None:
     """
-    A link of the built-in protocol that is closed in a crowd says goodbye.
+    A link of the built-in protocol that is closed in a scan says goodbye.
     """
     watch = settled(None, None, protocol=Silent)
     peer = watch.peers[0]
@@ -1219,7 +1219,7 @@ def test_wordBehindBulk(kernel: Kernel) -> None:
 def test_stall(protocol: type[Any], phase: float | None, seconds: float) -> None:
     """
     Where this process was away while words waited in the sockets, nobody is suspected or declared
-    dead for that, and all are in a crowd again (promise 4).
+    dead for that, and all are in a scan again (promise 4).
     """
     watch = settled(phase, phase, None, protocol=protocol)
     for _ in range(3):

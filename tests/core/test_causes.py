@@ -183,13 +183,13 @@ def test_kernelAnswers(evidence: Evidence, answers: bool) -> None:
     assert evidence.kernelAnswers is answers
 
 
-def test_fellTogether() -> None:
+def test_simultaneousVerdicts() -> None:
     """
-    Links of one fall all know, in the end, how many they were; a lone link is one.
+    Links of one batch all know, in the end, how many they were; a lone link is one.
     """
-    fall = VerdictBatch()
-    first = Evidence(_batch=fall)
-    fall.links = 3
+    batch = VerdictBatch()
+    first = Evidence(_batch=batch)
+    batch.links = 3
     assert (first.simultaneousVerdicts, Evidence().simultaneousVerdicts) == (3, 1)
 
 

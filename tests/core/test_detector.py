@@ -27,16 +27,16 @@ HEARTBEAT = Heartbeat(interval=20.0, timeout=16.0)
 
 
 def looks(
-    liveness: FailureDetector, until: float, step: Callable[[float], None] = lambda now: None
+    detector: FailureDetector, until: float, step: Callable[[float], None] = lambda now: None
 ) -> list[tuple[float, Decision]]:
     """
     Look whenever something is due, on the exact instant, and note all that comes of it.
     """
     found = []
-    while liveness.due <= until and liveness.due < inf:
-        now = liveness.due
+    while detector.due <= until and detector.due < inf:
+        now = detector.due
         step(now)
-        decision = liveness.decide(now)
+        decision = detector.decide(now)
         if decision is not NOTHING:
             found.append((now, decision))
     return found
@@ -50,8 +50,8 @@ def test_silentPeer() -> None:
     The peer is pinged after the interval, suspected at half of the timeout, looked at once more
     and declared dead on the bound, and each of these once.
     """
-    liveness = FailureDetector(HEARTBEAT, 100.0)
-    assert looks(liveness, inf) == [
+    detector = FailureDetector(HEARTBEAT, 100.0)
+    assert looks(detector, inf) == [
         (120.0, PING),
         (128.0, SUSPECT),
         (136.0, LOOK),
@@ -64,8 +64,8 @@ def test_boundIsHonoured(bound: float) -> None:
     """
     Bounds from 0.2 s up are honoured with no rounding.
     """
-    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
-    found = looks(liveness, inf)
+    detector = FailureDetector(Heartbeat.within(bound), 0.0)
+    found = looks(detector, inf)
     assert [decision for _, decision in found] == [PING, SUSPECT, LOOK, VERDICT]
     assert found[0][0] == pytest.approx(bound * 4 / 7)
     assert found[1][0] == pytest.approx(bound * 11 / 14)
@@ -76,28 +76,28 @@ def test_nothingIsDecidedEarly() -> None:
     """
     A look before something is due changes nothing, however often it comes.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
+    detector = FailureDetector(HEARTBEAT, 0.0)
     for tenths in range(200):
-        assert liveness.decide(tenths / 10) is NOTHING
-    assert looks(liveness, inf)[0] == (20.0, PING)
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert liveness.decide(20.0) is PING
-    assert [liveness.decide(20.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
-    assert liveness.decide(28.0) is SUSPECT
-    assert [liveness.decide(28.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
-    assert liveness.decide(36.0) is LOOK
+        assert detector.decide(tenths / 10) is NOTHING
+    assert looks(detector, inf)[0] == (20.0, PING)
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert detector.decide(20.0) is PING
+    assert [detector.decide(20.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
+    assert detector.decide(28.0) is SUSPECT
+    assert [detector.decide(28.0 + tenths / 10) for tenths in range(80)] == [NOTHING] * 80
+    assert detector.decide(36.0) is LOOK
 
 
 def test_noPingWhileTrafficIsFresh() -> None:
     """
     A peer that speaks at least once in an interval is never pinged.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
+    detector = FailureDetector(HEARTBEAT, 0.0)
 
     def speaks(now: float) -> None:
-        liveness.heardAt = now - 0.1
+        detector.heardAt = now - 0.1
 
-    assert looks(liveness, 1000.0, speaks) == []
+    assert looks(detector, 1000.0, speaks) == []
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_anyByteResets(heardAt: float, told: list[Decision]) -> None:
     """
     Any received byte proves life, and everything begins anew from the instant it came.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, heardAt)
-    liveness.heardAt = heardAt
-    found = looks(liveness, inf)
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, heardAt)
+    detector.heardAt = heardAt
+    found = looks(detector, inf)
     assert [decision for _, decision in found if decision is RECOVERED] == told
     assert found[-4:] == [
         (pytest.approx(heardAt + 20.0), PING),
@@ -125,36 +125,36 @@ def test_byteFoundByTheLastLook() -> None:
     """
     Whatever the socket held at the deadline is life: no link dies before it was polled once more.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert looks(liveness, 35.99)[-1] == (28.0, SUSPECT)
-    assert liveness.decide(36.0) is LOOK
-    liveness.heardAt = 36.0
-    assert liveness.decide(36.0) is RECOVERED
-    assert liveness.due == 56.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert looks(detector, 35.99)[-1] == (28.0, SUSPECT)
+    assert detector.decide(36.0) is LOOK
+    detector.heardAt = 36.0
+    assert detector.decide(36.0) is RECOVERED
+    assert detector.due == 56.0
 
 
 def test_recoveryIsToldAtAnyLook() -> None:
     """
     A suspected peer that speaks is told as recovered at the next look, due or not, and once.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 30.0)
-    assert liveness.suspected
-    liveness.heardAt = 30.0
-    assert liveness.decide(30.0) is RECOVERED
-    assert not liveness.suspected
-    assert looks(liveness, 50.0) == [(50.0, PING)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 30.0)
+    assert detector.suspected
+    detector.heardAt = 30.0
+    assert detector.decide(30.0) is RECOVERED
+    assert not detector.suspected
+    assert looks(detector, 50.0) == [(50.0, PING)]
 
 
 def test_suspected() -> None:
     """
     A peer is suspected from half of the timeout to the verdict.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
+    detector = FailureDetector(HEARTBEAT, 0.0)
     seen = []
     for now in (20.0, 28.0, 36.0):
-        liveness.decide(now)
-        seen.append((now, liveness.suspected))
+        detector.decide(now)
+        seen.append((now, detector.suspected))
     assert seen == [(20.0, False), (28.0, True), (36.0, True)]
 
 
@@ -162,13 +162,13 @@ def test_deadline() -> None:
     """
     The deadline is always told: the bound after the last byte.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert liveness.deadline == 36.0
-    looks(liveness, 28.0)
-    assert liveness.deadline == 36.0
-    liveness.heardAt = 29.0
-    assert liveness.deadline == 65.0
-    assert liveness.hasSpokenSincePing
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert detector.deadline == 36.0
+    looks(detector, 28.0)
+    assert detector.deadline == 36.0
+    detector.heardAt = 29.0
+    assert detector.deadline == 65.0
+    assert detector.hasSpokenSincePing
 
 
 @given(
@@ -217,12 +217,12 @@ def oneAmongMany() -> FailureDetector:
     """
     ParkedConnection at 10 s, its place, and at rest 20 s later.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0, 0.5)
-    assert liveness.decide(10.0) is PING
-    liveness.heardAt = 10.1
-    assert quietSince(liveness, 30.0) == 30.0
-    park(liveness)
-    return liveness
+    detector = FailureDetector(HEARTBEAT, 0.0, 0.5)
+    assert detector.decide(10.0) is PING
+    detector.heardAt = 10.1
+    assert quietSince(detector, 30.0) == 30.0
+    park(detector)
+    return detector
 
 
 def test_rests() -> None:
@@ -259,26 +259,26 @@ def test_resumes(late: float) -> None:
     One that was at rest, and does not answer, is as one that was asked then: it has its whole
     timeout, and the bound, too.
     """
-    liveness = oneAmongMany()
-    liveness.heardAt = 190.1
-    resume(liveness, 210.0, 210.0 + late, answered=False)
+    detector = oneAmongMany()
+    detector.heardAt = 190.1
+    resume(detector, 210.0, 210.0 + late, answered=False)
     deadline = max(190.1 + HEARTBEAT.bound, 210.0 + late + HEARTBEAT.timeout)
-    assert liveness.deadline == pytest.approx(deadline)
-    assert liveness.decide(liveness.deadline - HEARTBEAT.timeout / 2) is SUSPECT
-    assert liveness.decide(liveness.deadline) is LOOK
-    assert liveness.decide(liveness.deadline) is VERDICT
+    assert detector.deadline == pytest.approx(deadline)
+    assert detector.decide(detector.deadline - HEARTBEAT.timeout / 2) is SUSPECT
+    assert detector.decide(detector.deadline) is LOOK
+    assert detector.decide(detector.deadline) is VERDICT
 
 
 def test_resumesAfterAnAnswer() -> None:
     """
     One that was at rest, and has answered, is pinged when its place comes again.
     """
-    liveness = oneAmongMany()
-    liveness.heardAt = 210.1
-    resume(liveness, 210.0, 210.0, answered=True)
-    assert liveness.hasSpokenSincePing and liveness.due == 230.0
-    assert liveness.decide(229.9) is NOTHING
-    assert liveness.decide(230.0) is PING
+    detector = oneAmongMany()
+    detector.heardAt = 210.1
+    resume(detector, 210.0, 210.0, answered=True)
+    assert detector.hasSpokenSincePing and detector.due == 230.0
+    assert detector.decide(229.9) is NOTHING
+    assert detector.decide(230.0) is PING
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -286,32 +286,32 @@ def test_resumesAlone(answered: bool) -> None:
     """
     One without a place that was at rest is pinged when the interval is over, as it was before.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    liveness.decide(20.0)
-    liveness.heardAt = 20.5
-    park(liveness)
-    liveness.heardAt = 43.0 if answered else 20.5
-    resume(liveness, 40.0, 40.5, answered=answered)
-    assert not hasPhase(liveness)
-    assert liveness.deadline == liveness.heardAt + HEARTBEAT.bound
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    detector.decide(20.0)
+    detector.heardAt = 20.5
+    park(detector)
+    detector.heardAt = 43.0 if answered else 20.5
+    resume(detector, 40.0, 40.5, answered=answered)
+    assert not hasPhase(detector)
+    assert detector.deadline == detector.heardAt + HEARTBEAT.bound
     if answered:
-        assert liveness.due == 63.0
-        assert liveness.decide(62.9) is NOTHING
-        assert liveness.decide(63.0) is PING
+        assert detector.due == 63.0
+        assert detector.decide(62.9) is NOTHING
+        assert detector.decide(63.0) is PING
     else:
-        assert liveness.decide(liveness.deadline - HEARTBEAT.timeout / 2) is SUSPECT
-        assert liveness.decide(liveness.deadline) is LOOK
+        assert detector.decide(detector.deadline - HEARTBEAT.timeout / 2) is SUSPECT
+        assert detector.decide(detector.deadline) is LOOK
 
 
 def test_deadIsDead() -> None:
     """
     After the verdict nothing is due, and nothing more is decided.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, inf)
-    assert liveness.due == inf
-    liveness.heardAt = 37.0
-    assert [liveness.decide(now) for now in (37.0, 60.0, 1e9)] == [NOTHING] * 3
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, inf)
+    assert detector.due == inf
+    detector.heardAt = 37.0
+    assert [detector.decide(now) for now in (37.0, 60.0, 1e9)] == [NOTHING] * 3
 
 
 # Silence that proves nothing, or that needs no ping.
@@ -321,29 +321,29 @@ def test_withoutAHeartbeat() -> None:
     """
     Without a heartbeat nothing is ever due.
     """
-    liveness = FailureDetector(None, 0.0)
-    assert (liveness.due, liveness.deadline) == (inf, inf)
-    assert liveness.decide(1e9) is NOTHING
-    assert not liveness.suspected
+    detector = FailureDetector(None, 0.0)
+    assert (detector.due, detector.deadline) == (inf, inf)
+    assert detector.decide(1e9) is NOTHING
+    assert not detector.suspected
 
 
 def test_passive() -> None:
     """
     A peer that speaks by itself is never pinged, and the timeout alone is the bound.
     """
-    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
-    assert liveness.deadline == 30.0
-    assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
+    detector = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
+    assert detector.deadline == 30.0
+    assert looks(detector, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
 
 
 def test_passiveByteResets() -> None:
     """
     Each byte of such a peer moves the verdict.
     """
-    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
-    looks(liveness, 20.0)
-    liveness.heardAt = 20.0
-    assert looks(liveness, inf)[1:] == [(35.0, SUSPECT), (50.0, LOOK), (50.0, VERDICT)]
+    detector = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
+    looks(detector, 20.0)
+    detector.heardAt = 20.0
+    assert looks(detector, inf)[1:] == [(35.0, SUSPECT), (50.0, LOOK), (50.0, VERDICT)]
 
 
 @pytest.mark.parametrize("heartbeat", [HEARTBEAT, Heartbeat(interval=None, timeout=36.0)])
@@ -352,11 +352,11 @@ def test_muted(heartbeat: Heartbeat, mutedAt: float) -> None:
     """
     A peer that has closed its half is not dead for its silence from there on.
     """
-    liveness = FailureDetector(heartbeat, 0.0)
-    looks(liveness, mutedAt)
-    liveness.peerHalfClosed()
-    assert (liveness.due, liveness.deadline, liveness.suspected) == (inf, inf, False)
-    assert liveness.decide(1000.0) is NOTHING
+    detector = FailureDetector(heartbeat, 0.0)
+    looks(detector, mutedAt)
+    detector.peerHalfClosed()
+    assert (detector.due, detector.deadline, detector.suspected) == (inf, inf, False)
+    assert detector.decide(1000.0) is NOTHING
 
 
 def test_longTimeout() -> None:
@@ -364,15 +364,15 @@ def test_longTimeout() -> None:
     A timeout of many intervals does not keep the next ping waiting: a peer that answers is pinged
     once an interval.
     """
-    liveness = FailureDetector(Heartbeat(interval=1.0, timeout=10.0), 0.0)
+    detector = FailureDetector(Heartbeat(interval=1.0, timeout=10.0), 0.0)
     pinged = []
     for _ in range(4):
-        [(now, decision)] = looks(liveness, liveness.due)
+        [(now, decision)] = looks(detector, detector.due)
         assert decision is PING
         pinged.append(now)
-        liveness.heardAt = now + 0.25
-        while liveness.due <= now + 1.0:
-            assert liveness.decide(liveness.due) is NOTHING
+        detector.heardAt = now + 0.25
+        while detector.due <= now + 1.0:
+            assert detector.decide(detector.due) is NOTHING
     assert pinged == [1.0, 2.25, 3.5, 4.75]
 
 
@@ -384,17 +384,17 @@ def test_firstPingComesInItsPlace() -> None:
     A peer that is one of many is pinged first at its place in the interval, whatever it has said
     since it came, and after that once an interval at the same place; the bound stays what it is.
     """
-    liveness = FailureDetector(HEARTBEAT, 100.0, phase=0.25)
-    liveness.heardAt = 101.0
+    detector = FailureDetector(HEARTBEAT, 100.0, phase=0.25)
+    detector.heardAt = 101.0
     pinged = []
     for _ in range(5):
-        [(now, decision)] = looks(liveness, liveness.due)
+        [(now, decision)] = looks(detector, detector.due)
         assert decision is PING
         pinged.append(now)
-        liveness.heardAt = now + 0.5
-        assert liveness.decide(now + 0.5) is NOTHING
+        detector.heardAt = now + 0.5
+        assert detector.decide(now + 0.5) is NOTHING
     assert pinged == [105.0, 125.0, 145.0, 165.0, 185.0]
-    assert looks(liveness, inf) == [
+    assert looks(detector, inf) == [
         (205.0, PING),
         (pytest.approx(213.5), SUSPECT),
         (pytest.approx(221.5), LOOK),
@@ -411,34 +411,34 @@ def test_placesKeepThePromises(phase: float, words: list[float]) -> None:
     Wherever a peer's place is: but for the first, no ping comes before 0.75 of the interval is
     silent, nor after the whole of it; and the verdict falls on the bound (promises 2 and 3).
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0, phase)
+    detector = FailureDetector(HEARTBEAT, 0.0, phase)
     now, first = 0.0, True
     for pause in words:
         heardAt = now
-        for at, decision in looks(liveness, now + min(pause, 35.9)):
+        for at, decision in looks(detector, now + min(pause, 35.9)):
             if decision is PING:
                 assert at - heardAt <= 20.0 + 1e-9
                 assert first or at - heardAt > 15.0 - 1e-9
                 first = False
             assert decision is not VERDICT
         now += min(pause, 35.9)
-        liveness.heardAt = now
-        liveness.decide(now)
-    found = {decision: at for at, decision in looks(liveness, inf)}
+        detector.heardAt = now
+        detector.decide(now)
+    found = {decision: at for at, decision in looks(detector, inf)}
     assert found[VERDICT] == pytest.approx(now + 36.0)
     assert found[PING] <= now + 20.0 + 1e-9
 
 
-def spreadOf(livenesses: list[FailureDetector], since: float, width: float) -> list[int]:
+def spreadOf(detectors: list[FailureDetector], since: float, width: float) -> list[int]:
     """
     How many of their next pings fall into each tenth of so many seconds.
     """
     tenths = [0] * 10
-    for liveness in livenesses:
-        now, decision = looks(liveness, liveness.due)[0]
+    for detector in detectors:
+        now, decision = looks(detector, detector.due)[0]
         assert decision is PING
-        liveness.heardAt = now + 0.01
-        liveness.decide(now + 0.01)
+        detector.heardAt = now + 0.01
+        detector.decide(now + 0.01)
         tenths[min(9, int((now - since) / width * 10))] += 1
     return tenths
 
@@ -449,11 +449,11 @@ def test_massReconnect() -> None:
     first time and ever after.
     """
     draw = Random(5).random
-    livenesses = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
-    for liveness in livenesses:
-        liveness.heardAt = 0.1
+    detectors = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    for detector in detectors:
+        detector.heardAt = 0.1
     for turn in range(3):
-        tenths = spreadOf(livenesses, turn * 20.0, 20.0)
+        tenths = spreadOf(detectors, turn * 20.0, 20.0)
         assert min(tenths) > 60 and max(tenths) < 140
 
 
@@ -463,12 +463,12 @@ def test_massAnswer() -> None:
     an interval later, but all over the last quarter of it.
     """
     draw = Random(5).random
-    livenesses = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
-    spreadOf(livenesses, 0.0, 20.0)
-    for liveness in livenesses:
-        liveness.heardAt = 25.0
-        liveness.decide(25.0)
-    tenths = spreadOf(livenesses, 40.0, 5.0)
+    detectors = [FailureDetector(HEARTBEAT, 0.0, draw()) for _ in range(1000)]
+    spreadOf(detectors, 0.0, 20.0)
+    for detector in detectors:
+        detector.heardAt = 25.0
+        detector.decide(25.0)
+    tenths = spreadOf(detectors, 40.0, 5.0)
     assert min(tenths) > 60 and max(tenths) < 140
 
 
@@ -476,8 +476,8 @@ def test_passiveHasNoPlace() -> None:
     """
     A peer that is never pinged has no use for a place.
     """
-    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0, phase=0.5)
-    assert looks(liveness, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
+    detector = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0, phase=0.5)
+    assert looks(detector, inf) == [(15.0, SUSPECT), (30.0, LOOK), (30.0, VERDICT)]
 
 
 # Asked before its time.
@@ -489,11 +489,11 @@ def test_asked(phase: float | None) -> None:
     A peer that is asked now has so long from here, and is suspected, looked at and dead as
     after any ping.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0, phase)
-    assert liveness.probe(2.0, 16.0) is PING
-    assert liveness.probe(2.0, 16.0) is NOTHING
-    assert liveness.deadline == 18.0
-    assert looks(liveness, inf) == [(10.0, SUSPECT), (18.0, LOOK), (18.0, VERDICT)]
+    detector = FailureDetector(HEARTBEAT, 0.0, phase)
+    assert detector.probe(2.0, 16.0) is PING
+    assert detector.probe(2.0, 16.0) is NOTHING
+    assert detector.deadline == 18.0
+    assert looks(detector, inf) == [(10.0, SUSPECT), (18.0, LOOK), (18.0, VERDICT)]
 
 
 @pytest.mark.parametrize("heardAt", [0.0, 2.0, 9.0, 17.9])
@@ -501,12 +501,12 @@ def test_askedAndAnswers(heardAt: float) -> None:
     """
     Any word of it, even in the instant of its last one, and all is as if it had not been asked.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    liveness.probe(2.0, 16.0)
-    looks(liveness, max(2.0, heardAt))
-    liveness.heardAt = heardAt
-    assert liveness.hasSpokenSincePing
-    assert liveness.deadline == heardAt + 36.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    detector.probe(2.0, 16.0)
+    looks(detector, max(2.0, heardAt))
+    detector.heardAt = heardAt
+    assert detector.hasSpokenSincePing
+    assert detector.deadline == heardAt + 36.0
 
 
 def test_askedNeverPostpones() -> None:
@@ -514,10 +514,10 @@ def test_askedNeverPostpones() -> None:
     Where the peer has been asked already, or is to speak by itself, its verdict comes no later for
     being asked.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 21.0)
-    assert liveness.probe(25.0, 16.0) is NOTHING
-    assert liveness.deadline == 36.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 21.0)
+    assert detector.probe(25.0, 16.0) is NOTHING
+    assert detector.deadline == 36.0
     passive = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
     passive.probe(10.0, 30.0)
     assert passive.deadline == pytest.approx(30.0)
@@ -541,43 +541,43 @@ def test_askedWhileAPingIsUnanswered(
     A peer that has not answered a ping is not pinged again, and its verdict falls C{within} seconds
     from then on, or sooner.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, lookedAt)
-    assert liveness.probe(askedAt, within) is NOTHING
-    assert looks(liveness, inf) == told
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, lookedAt)
+    assert detector.probe(askedAt, within) is NOTHING
+    assert looks(detector, inf) == told
 
 
 def test_hastenedAndAnswers() -> None:
     """
     A word of a peer whose deadline was brought forward sets its whole bound again.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 20.0)
-    liveness.probe(21.0, 2.0)
-    liveness.heardAt = 22.5
-    assert liveness.deadline == 22.5 + 36.0
-    assert VERDICT not in [decision for _, decision in looks(liveness, 50.0)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 20.0)
+    detector.probe(21.0, 2.0)
+    detector.heardAt = 22.5
+    assert detector.deadline == 22.5 + 36.0
+    assert VERDICT not in [decision for _, decision in looks(detector, 50.0)]
 
 
 def test_hastenedIsExcused() -> None:
     """
     Our own pause is not the silence of a peer whose deadline was brought forward (promise 7).
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 20.0)
-    liveness.probe(21.0, 8.0)
-    assert liveness.decide(25.0, 0.0, 25.0) is NOTHING
-    assert liveness.deadline == 25.0 + 16.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 20.0)
+    detector.probe(21.0, 8.0)
+    assert detector.decide(25.0, 0.0, 25.0) is NOTHING
+    assert detector.deadline == 25.0 + 16.0
 
 
 def test_askedWhileAway() -> None:
     """
     A process that was away over the deadline asks again, as after any ping (promise 7).
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    liveness.probe(2.0, 16.0)
-    assert liveness.decide(80.0, 62.0) is PING_AGAIN
-    assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    detector.probe(2.0, 16.0)
+    assert detector.decide(80.0, 62.0) is PING_AGAIN
+    assert looks(detector, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
 
 
 # This process's own stalls.
@@ -587,51 +587,51 @@ def test_stallBeforeThePing() -> None:
     """
     A process that slept through the whole bound asks first: the peer gets its whole timeout.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert liveness.decide(80.0, 60.0) is PING
-    assert looks(liveness, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert detector.decide(80.0, 60.0) is PING
+    assert looks(detector, inf) == [(88.0, SUSPECT), (96.0, LOOK), (96.0, VERDICT)]
 
 
 def test_stallOverTheDeadline() -> None:
     """
     A process that slept over the deadline asks again, and finds a dead peer within one more bound.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 20.0)
-    assert liveness.decide(88.0, 60.0) is PING_AGAIN
-    assert looks(liveness, inf) == [(96.0, SUSPECT), (104.0, LOOK), (104.0, VERDICT)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 20.0)
+    assert detector.decide(88.0, 60.0) is PING_AGAIN
+    assert looks(detector, inf) == [(96.0, SUSPECT), (104.0, LOOK), (104.0, VERDICT)]
 
 
 def test_stallOverTheDeadlineOfASuspectedPeer() -> None:
     """
     So it does with a suspected peer, of which it says no second time that it is suspected.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 28.0)
-    assert liveness.decide(88.0, 59.0) is PING_AGAIN
-    assert looks(liveness, inf) == [(104.0, LOOK), (104.0, VERDICT)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 28.0)
+    assert detector.decide(88.0, 59.0) is PING_AGAIN
+    assert looks(detector, inf) == [(104.0, LOOK), (104.0, VERDICT)]
 
 
 def test_stallAfterStall() -> None:
     """
     A process that was away for longer than the bound once more has not listened: it asks once more.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 20.0)
-    assert liveness.decide(88.0, 60.0) is PING_AGAIN
-    assert liveness.decide(188.0, 92.0) is PING_AGAIN
-    assert looks(liveness, inf)[-1] == (204.0, VERDICT)
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 20.0)
+    assert detector.decide(88.0, 60.0) is PING_AGAIN
+    assert detector.decide(188.0, 92.0) is PING_AGAIN
+    assert looks(detector, inf)[-1] == (204.0, VERDICT)
 
 
 def test_liveAfterAStallOverTheDeadline() -> None:
     """
     A peer that answers after such a stall is told as recovered, if it had been suspected.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 28.0)
-    told = [liveness.decide(88.0, 59.0)]
-    liveness.heardAt = 88.1
-    told += [decision for _, decision in looks(liveness, 100.0)]
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 28.0)
+    told = [detector.decide(88.0, 59.0)]
+    detector.heardAt = 88.1
+    told += [decision for _, decision in looks(detector, 100.0)]
     assert told.count(RECOVERED) == 1
     assert VERDICT not in told
 
@@ -640,11 +640,11 @@ def test_stallWhileSuspected() -> None:
     """
     What came during a stall is read before anything is decided on it.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 28.0)
-    liveness.heardAt = 90.0
-    assert liveness.decide(90.0, 61.0) is RECOVERED
-    assert liveness.due == 110.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 28.0)
+    detector.heardAt = 90.0
+    assert detector.decide(90.0, 61.0) is RECOVERED
+    assert detector.due == 110.0
 
 
 @pytest.mark.parametrize("lateness", [0.001, 0.015, 0.025])
@@ -653,8 +653,8 @@ def test_littleLatenessDoesNotMoveTheBound(lateness: float, bound: float) -> Non
     """
     A timer that is late by a little is no stall: the verdict still comes within 50 ms.
     """
-    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
-    verdict = lateVerdict(liveness, lateness)
+    detector = FailureDetector(Heartbeat.within(bound), 0.0)
+    verdict = lateVerdict(detector, lateness)
     assert bound <= verdict <= bound + 0.05
 
 
@@ -672,18 +672,18 @@ def test_processThatIsAlwaysLate(bound: float, lateness: float) -> None:
     A process that is slow at each look finds a dead peer all the same: within one more bound, and
     the lateness of the looks that it takes.
     """
-    liveness = FailureDetector(Heartbeat.within(bound), 0.0)
-    assert bound <= lateVerdict(liveness, lateness) <= 2 * bound + 6 * lateness
+    detector = FailureDetector(Heartbeat.within(bound), 0.0)
+    assert bound <= lateVerdict(detector, lateness) <= 2 * bound + 6 * lateness
 
 
-def lateVerdict(liveness: FailureDetector, lateness: float) -> float:
+def lateVerdict(detector: FailureDetector, lateness: float) -> float:
     """
     When the verdict falls on a silent peer if each look is late by so much.
     """
     now = 0.0
     for _ in range(1000):
-        now = max(now, liveness.due) + lateness
-        if liveness.decide(now, lateness) is VERDICT:
+        now = max(now, detector.due) + lateness
+        if detector.decide(now, lateness) is VERDICT:
             return now
     return inf
 
@@ -692,19 +692,19 @@ def test_peerAskedLateHasItsWholeTimeout() -> None:
     """
     A ping that leaves late is no silence of the peer's: its timeout runs from there.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert liveness.decide(21.9, 1.9) is PING
-    assert liveness.deadline >= 21.9 + 16.0 - 0.025
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert detector.decide(21.9, 1.9) is PING
+    assert detector.deadline >= 21.9 + 16.0 - 0.025
 
 
 def test_lateLookAtTheDeadlineDecidesNothing() -> None:
     """
     After the last look it does not matter how late the next one is: the socket has been read.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 35.0)
-    assert liveness.decide(36.0) is LOOK
-    assert liveness.decide(99.0, 63.0) is VERDICT
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 35.0)
+    assert detector.decide(36.0) is LOOK
+    assert detector.decide(99.0, 63.0) is VERDICT
 
 
 # Silence that is ours: a ping that waits behind bulk data, reading that is paused.
@@ -714,27 +714,27 @@ def test_excused() -> None:
     """
     The timeout runs from the last instant at which the silence was ours, not the peer's.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    assert liveness.decide(20.0) is PING
-    assert liveness.decide(28.0, 0.0, 25.0) is NOTHING
-    assert (liveness.deadline, liveness.due) == (41.0, 33.0)
-    assert liveness.decide(33.0, 0.0, 25.0) is SUSPECT
-    assert liveness.decide(41.0, 0.0, 25.0) is LOOK
-    assert liveness.decide(41.0, 0.0, 25.0) is VERDICT
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    assert detector.decide(20.0) is PING
+    assert detector.decide(28.0, 0.0, 25.0) is NOTHING
+    assert (detector.deadline, detector.due) == (41.0, 33.0)
+    assert detector.decide(33.0, 0.0, 25.0) is SUSPECT
+    assert detector.decide(41.0, 0.0, 25.0) is LOOK
+    assert detector.decide(41.0, 0.0, 25.0) is VERDICT
 
 
 def test_excusedForAsLongAsItLasts() -> None:
     """
     While reading is paused nobody is dead; one timeout after it is resumed, a silent peer is.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
+    detector = FailureDetector(HEARTBEAT, 0.0)
     now = 0.0
     while now < 500.0:
-        now = max(now, liveness.due)
-        assert liveness.decide(now, 0.0, now) in (NOTHING, PING)
-    verdict = [liveness.decide(liveness.due, 0.0, 500.0) for _ in range(40)]
+        now = max(now, detector.due)
+        assert detector.decide(now, 0.0, now) in (NOTHING, PING)
+    verdict = [detector.decide(detector.due, 0.0, 500.0) for _ in range(40)]
     assert verdict.count(VERDICT) == 1
-    assert liveness.deadline <= 520.0 + 16.0
+    assert detector.deadline <= 520.0 + 16.0
 
 
 def test_passiveExcused() -> None:
@@ -742,44 +742,44 @@ def test_passiveExcused() -> None:
     A peer that speaks by itself is not suspected while reading is paused, and has its whole timeout
     from there.
     """
-    liveness = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
-    assert liveness.decide(15.0, 0.0, 15.0) is NOTHING
-    assert liveness.decide(30.0, 0.0, 20.0) is NOTHING
-    assert (liveness.deadline, liveness.due) == (50.0, 35.0)
-    assert not liveness.suspected
-    assert liveness.decide(35.0, 0.0, 20.0) is SUSPECT
+    detector = FailureDetector(Heartbeat(interval=None, timeout=30.0), 0.0)
+    assert detector.decide(15.0, 0.0, 15.0) is NOTHING
+    assert detector.decide(30.0, 0.0, 20.0) is NOTHING
+    assert (detector.deadline, detector.due) == (50.0, 35.0)
+    assert not detector.suspected
+    assert detector.decide(35.0, 0.0, 20.0) is SUSPECT
 
 
 def test_excuseOfASuspectedPeer() -> None:
     """
     A suspicion that turns out to be our own doing is taken back.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 28.0)
-    assert liveness.decide(29.0, 0.0, 29.0) is RECOVERED
-    assert not liveness.suspected
-    assert liveness.deadline == 45.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 28.0)
+    assert detector.decide(29.0, 0.0, 29.0) is RECOVERED
+    assert not detector.suspected
+    assert detector.deadline == 45.0
 
 
 def test_excuseAtTheLastLook() -> None:
     """
     Even at the last look the excuse counts.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
-    looks(liveness, 35.0)
-    assert liveness.decide(36.0) is LOOK
-    assert liveness.decide(36.0, 0.0, 36.0) is RECOVERED
-    assert liveness.deadline == 52.0
+    detector = FailureDetector(HEARTBEAT, 0.0)
+    looks(detector, 35.0)
+    assert detector.decide(36.0) is LOOK
+    assert detector.decide(36.0, 0.0, 36.0) is RECOVERED
+    assert detector.deadline == 52.0
 
 
 def test_oldExcuseExcusesNothing() -> None:
     """
     What was ours before the ping is no excuse for the silence after it.
     """
-    liveness = FailureDetector(HEARTBEAT, 0.0)
+    detector = FailureDetector(HEARTBEAT, 0.0)
     found = []
-    while (now := liveness.due) < inf:
-        found.append((now, liveness.decide(now, 0.0, 19.0)))
+    while (now := detector.due) < inf:
+        found.append((now, detector.decide(now, 0.0, 19.0)))
     assert [one for one in found if one[1] is not NOTHING] == [
         (20.0, PING),
         (28.0, SUSPECT),
@@ -797,7 +797,7 @@ PRECISION = 0.025
 @dataclass
 class World:
     """
-    A peer, and a process that watches it: one look per visit, as the pulse makes them.
+    A peer, and a process that watches it: one look per visit, as the wheel makes them.
 
     The process stalls as it is told: whatever falls into a stall happens at its end, the pings
     that it had just sent too, for they leave with its next turn.
@@ -817,20 +817,20 @@ class World:
     verdict: float = inf
 
     def run(self, until: float) -> None:
-        liveness = FailureDetector(self.heartbeat, 0.0)
+        detector = FailureDetector(self.heartbeat, 0.0)
         now, turn = 0.0, 0
         while now < until and self.verdict == inf:
-            due = max(now, liveness.due)
+            due = max(now, detector.due)
             heard = min(self.answers, default=inf)
             read = self._awake(max(now, heard))
             # What came is read first, whenever both fall together: a reactor polls, then calls.
             if read <= self._awake(due + self._late(turn)):
                 self.answers.remove(heard)
-                now = liveness.heardAt = read
+                now = detector.heardAt = read
                 continue
             now = self._awake(due + self._late(turn))
             turn += 1
-            decision = liveness.decide(now, max(0.0, now - liveness.due), self._excuse(now))
+            decision = detector.decide(now, max(0.0, now - detector.due), self._excuse(now))
             if decision in (PING, SUSPECT, PING_AGAIN):
                 self._ping(now)
             elif decision is VERDICT:
@@ -966,10 +966,10 @@ def test_passivePeerThatSpeaks(timeout: float, gaps: list[float]) -> None:
     """
     A peer that speaks by itself within each timeout is never declared dead, and is afterwards.
     """
-    liveness = FailureDetector(Heartbeat(interval=None, timeout=timeout), 0.0)
+    detector = FailureDetector(Heartbeat(interval=None, timeout=timeout), 0.0)
     now = 0.0
     for gap in gaps:
         now += gap * timeout
-        assert VERDICT not in [decision for _, decision in looks(liveness, now)]
-        liveness.heardAt = now
-    assert looks(liveness, inf)[-1] == (pytest.approx(now + timeout), VERDICT)
+        assert VERDICT not in [decision for _, decision in looks(detector, now)]
+        detector.heardAt = now
+    assert looks(detector, inf)[-1] == (pytest.approx(now + timeout), VERDICT)

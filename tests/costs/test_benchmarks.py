@@ -225,7 +225,7 @@ def test_tracesAreInOrder(name: str) -> None:
 # Verdicts.
 
 
-def test_crowdAnswersPings() -> None:
+def test_peersAnswerPings() -> None:
     """
     The benchmarks' own peers answer each ping of the built-in protocol with its token, whatever
     hold it tells, and nothing else.

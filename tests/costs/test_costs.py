@@ -246,13 +246,13 @@ def callsOfABeat(make: Callable[[Clock], Any] = builtIn, needs: float = 0.0) -> 
     What an interval costs an idle link: the ping, the pong, and whatever looks after them.
     """
     scene = sceneOf(make, needs)
-    pulse = timerWheelFor(scene.clock)
-    pulse._setCall = lambda: None  # type: ignore[method-assign]
+    wheel = timerWheelFor(scene.clock)
+    wheel._setCall = lambda: None  # type: ignore[method-assign]
 
     def beat() -> None:
         while not scene.socket.sent:
-            scene.clock.rightNow = pulse._first().latest
-            pulse._tick()
+            scene.clock.rightNow = wheel._first().latest
+            wheel._tick()
         scene.socket.arrived = wire.packPong(int.from_bytes(scene.socket.sent[4:8], "big"))
         scene.socket.sent = b""
         scene.read()
@@ -304,7 +304,7 @@ def test_visitsForTheOwnWord(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
     rounds = 2 * int(20 / peers.interval) + 1
     for number in range(2 * rounds):
         if number == rounds:
-            # From here on all of them are in a crowd.
+            # From here on all of them are in a scan.
             monkeypatch.setattr(PeerWatch, "onTimer", counted)
         for scene in scenes:
             scene.forget()

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The house stands: three floors, imports point down only, the ground floor is pure.
+The layers of the package: imports point down only, and the core is pure.
 
 The rules are checked on the source alone, by L{violations}; it takes sources as text, so that a
 planted fault shows that each rule can fail.

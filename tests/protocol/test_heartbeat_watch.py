@@ -30,7 +30,7 @@ from ..support.countingsockets import Scene
 from ..support.virtualnetwork import FakeTransport, Recorder
 
 SLOT = 1 / 64
-"""How late the pulse may be."""
+"""How late the wheel may be."""
 
 
 class Cable(FakeTransport):
@@ -371,7 +371,7 @@ def test_holdBeforeTheHello() -> None:
 
 def test_holdThatKeepsChanging() -> None:
     """
-    A peer whose pings have ever another hold does not fill the pulse with visits (promise 17), and
+    A peer whose pings have ever another hold does not fill the wheel with visits (promise 17), and
     the last of its holds counts all the same.
     """
     clock = Clock()

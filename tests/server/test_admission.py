@@ -81,7 +81,6 @@ class Client:
     """
 
     def __init__(self, harness: ServerHarness, host: str, certificate: Any) -> None:
-        self._harness = harness
         self.protocol: Any = harness.server.buildProtocol(IPv4Address("TCP", host, 4000))
         self.transport = Wire(harness.clock, self.protocol)
         self.transport.peerAddr = IPv4Address("TCP", host, 4000)

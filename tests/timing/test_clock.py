@@ -3,7 +3,7 @@
 
 """
 Tests for L{twisted_heartbeat.timing.wheel}: the monotonic clock for some milliseconds on the real
-reactor, the pulse in virtual time.
+reactor, the wheel in virtual time.
 """
 
 from __future__ import annotations
@@ -538,7 +538,7 @@ def test_wrongDelay(clock: MonotonicClock, delay: float) -> None:
 
 def test_oneClockForAReactor(theReactor: Any) -> None:
     """
-    All links of a reactor share one clock and one pulse; virtual time is its own clock.
+    All links of a reactor share one clock and one wheel; virtual time is its own clock.
     """
     found: Any = clockFor(theReactor)
     assert isinstance(found, MonotonicClock)
@@ -566,7 +566,7 @@ def test_noDescriptorToSpare(theReactor: Any, monkeypatch: Any) -> None:
     assert isIdle(clock)
 
 
-# The pulse.
+# The wheel.
 
 SLOT = 1 / TimerWheel.PER_SECOND
 
@@ -594,10 +594,10 @@ class Visitor:
         return self.then(now)
 
 
-def visitorsAt(pulse: TimerWheel, times: list[float]) -> list[Visitor]:
+def visitorsAt(wheel: TimerWheel, times: list[float]) -> list[Visitor]:
     visitors = [Visitor() for _ in times]
     for visitor, when in zip(visitors, times, strict=True):
-        pulse.schedule(visitor, when)
+        wheel.schedule(visitor, when)
     return visitors
 
 
@@ -648,15 +648,15 @@ def test_visitorsThatMove(moves: list[tuple[int, float | None]]) -> None:
     one delayed call at most, none when there is nobody to visit.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
     visitors = [Visitor() for _ in range(4)]
     last: dict[int, float] = {}
     for number, when in moves:
         if when is None:
-            pulse.cancel(visitors[number])
+            wheel.cancel(visitors[number])
             last.pop(number, None)
         else:
-            pulse.schedule(visitors[number], when)
+            wheel.schedule(visitors[number], when)
             last[number] = when
         assert len(clock.getDelayedCalls()) == (1 if last else 0)
     advanceTo(clock, 2.0)
@@ -672,16 +672,16 @@ def test_tenThousandVisitors() -> None:
     Ten thousand visitors cost one delayed call, before and after each beat.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
     visitors = [Visitor(lambda now: now + 1.0) for _ in range(10_000)]
     for number, visitor in enumerate(visitors):
-        pulse.schedule(visitor, 1.0 + number / 10_000)
+        wheel.schedule(visitor, 1.0 + number / 10_000)
     assert len(clock.getDelayedCalls()) == 1
     advanceTo(clock, 3.5)
     assert len(clock.getDelayedCalls()) == 1
     assert {len(visitor.beats) for visitor in visitors} <= {2, 3}
     for visitor in visitors:
-        pulse.cancel(visitor)
+        wheel.cancel(visitor)
     assert clock.getDelayedCalls() == []
 
 
@@ -690,12 +690,12 @@ def test_leave() -> None:
     Who leaves is visited no more; the last one takes the delayed call along.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
-    one, other = visitorsAt(pulse, [1.0, 1.0])
-    pulse.cancel(one)
-    pulse.cancel(one)
+    wheel = TimerWheel(clock)
+    one, other = visitorsAt(wheel, [1.0, 1.0])
+    wheel.cancel(one)
+    wheel.cancel(one)
     assert len(clock.getDelayedCalls()) == 1
-    pulse.cancel(other)
+    wheel.cancel(other)
     assert clock.getDelayedCalls() == []
     advanceTo(clock, 2.0)
     assert one.beats == other.beats == []
@@ -707,11 +707,11 @@ def test_forget() -> None:
     their instant.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
-    one, other = visitorsAt(pulse, [1.0, 1.0])
+    wheel = TimerWheel(clock)
+    one, other = visitorsAt(wheel, [1.0, 1.0])
     gone = ref(one)
-    pulse.discard(one)
-    pulse.discard(one)
+    wheel.discard(one)
+    wheel.discard(one)
     del one
     assert gone() is None
     advanceTo(clock, 2.0)
@@ -725,16 +725,16 @@ def test_leaveWithinABeat(leave: Callable[[TimerWheel, Visitor], None]) -> None:
     A visitor may send others away, itself too, while it is visited.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
 
     def leaveAll(now: float) -> None:
         for one in visitors:
-            leave(pulse, one)
+            leave(wheel, one)
 
     visitors = [Visitor(leaveAll) for _ in range(3)]
     for one in visitors:
-        pulse.schedule(one, 1.0)
-    pulse.schedule(visitors[2], 2.0)
+        wheel.schedule(one, 1.0)
+    wheel.schedule(visitors[2], 2.0)
     advanceTo(clock, 3.0)
     assert [len(one.beats) for one in visitors] == [1, 0, 0]
     assert clock.getDelayedCalls() == []
@@ -745,9 +745,9 @@ def test_visitsWithinABeat() -> None:
     A visitor may bring others while it is visited.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
     other = Visitor()
-    pulse.schedule(Visitor(lambda now: pulse.schedule(other, now + 0.5)), 1.0)
+    wheel.schedule(Visitor(lambda now: wheel.schedule(other, now + 0.5)), 1.0)
     advanceTo(clock, 2.0)
     assert other.beats == [pytest.approx(1.5)]
 
@@ -811,20 +811,20 @@ def test_visitorThatFails(loggedErrors: Any) -> None:
     A visitor that raises is logged and visited no more, and takes nothing from the others.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
     failing = Visitor(lambda now: 1 / 0)
     others = [Visitor(lambda now: now + 1.0), Visitor(lambda now: now + 1.0)]
     for one in (others[0], failing, others[1]):
-        pulse.schedule(one, 1.0)
+        wheel.schedule(one, 1.0)
     advanceTo(clock, 3.5)
     assert len(failing.beats) == 1
     assert [len(one.beats) for one in others] == [3, 3]
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
 
 
-def test_fallsTogether() -> None:
+def test_verdictsOfOneInstant() -> None:
     """
-    Verdicts that follow each other closely belong to one fall; a later one begins another.
+    Verdicts that follow each other closely belong to one batch; a later one begins another.
     """
     verdicts = TimerWheel(Clock()).shared(VerdictCounter)
     first = verdicts.count(1.0)
@@ -847,9 +847,9 @@ class Slotted:
         self.callLater = clock.callLater
 
 
-def test_pulseOfAClockThatKeepsNothing() -> None:
+def test_wheelOfAClockThatKeepsNothing() -> None:
     """
-    A clock that has no place for attributes, and one that forwards them, has one pulse.
+    A clock that has no place for attributes, and one that forwards them, has one wheel.
     """
 
     class Forwarding(Clock):
@@ -863,13 +863,13 @@ def test_pulseOfAClockThatKeepsNothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError])
-def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) -> None:
+def test_wheelGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) -> None:
     """
-    What a visit, an errand or a call at the end of a tick raises is logged, and all others are
+    What a visit, a soon call or one at the end of a tick raises is logged, and all others are
     visited.
     """
     clock = Clock()
-    pulse = TimerWheel(clock)
+    wheel = TimerWheel(clock)
     visited: list[str] = []
 
     class Fails:
@@ -897,18 +897,18 @@ def test_pulseGoesOnAfterAnExit(kind: type[BaseException], loggedErrors: Any) ->
             visited.append("again")
             return now + 1
 
-    def errand() -> None:
+    def call() -> None:
         raise kind
 
     failing, going = Fails(), Goes()
-    pulse.schedule(failing, 1.0)
-    pulse.schedule(going, 1.0)
-    pulse.callSoon(errand)
-    pulse.atEndOfTick(errand)
-    pulse.scheduleRemaining({}, 5.0)
+    wheel.schedule(failing, 1.0)
+    wheel.schedule(going, 1.0)
+    wheel.callSoon(call)
+    wheel.atEndOfTick(call)
+    wheel.scheduleRemaining({}, 5.0)
     for _ in range(4):
         clock.advance(1.1)
     assert len(visited) >= 3
     assert len(loggedErrors.flush(kind)) == 3
-    pulse.cancel(going)
+    wheel.cancel(going)
     assert clock.getDelayedCalls() == []

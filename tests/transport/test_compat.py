@@ -234,30 +234,30 @@ def test_errorIsHandled() -> None:
     del failed
 
 
-NEUTRAL: dict[str, tuple[Callable[..., Any], Any]] = {
-    "isAborting": (compat.isAborting, False),
-    "isWriteClosed": (compat.isWriteClosed, False),
-    "bypassedConnection": (compat.bypassedConnection, None),
-    "pullProducerOf": (compat.pullProducerOf, None),
-    "isHandshakeDone": (compat.isHandshakeDone, True),
-    "isTLSAborted": (compat.isTLSAborted, False),
-    "isTLSLost": (compat.isTLSLost, False),
-    "tlsConnectionOf": (compat.tlsConnectionOf, None),
-    "bytesBufferedInTLS": (compat.bytesBufferedInTLS, 0),
-    "flushTLS": (compat.flushTLS, None),
-    "verifyResultOf": (compat.verifyResultOf, (0, "")),
-    "protocolBehindEndpoint": (compat.protocolBehindEndpoint, None),
-    "wrappedEndpoint": (compat.wrappedEndpoint, None),
-    "hostOfEndpoint": (compat.hostOfEndpoint, None),
-    "portOfEndpoint": (compat.portOfEndpoint, None),
-    "targetOfEndpoint": (compat.targetOfEndpoint, None),
-    "isProxyLayer": (compat.isProxyLayer, False),
-    "proxyHeaderOf": (compat.proxyHeaderOf, None),
-    "markErrorHandled": (compat.markErrorHandled, None),
-}
+NEUTRAL: list[tuple[Callable[..., Any], Any]] = [
+    (compat.isAborting, False),
+    (compat.isWriteClosed, False),
+    (compat.bypassedConnection, None),
+    (compat.pullProducerOf, None),
+    (compat.isHandshakeDone, True),
+    (compat.isTLSAborted, False),
+    (compat.isTLSLost, False),
+    (compat.tlsConnectionOf, None),
+    (compat.bytesBufferedInTLS, 0),
+    (compat.flushTLS, None),
+    (compat.verifyResultOf, (0, "")),
+    (compat.protocolBehindEndpoint, None),
+    (compat.wrappedEndpoint, None),
+    (compat.hostOfEndpoint, None),
+    (compat.portOfEndpoint, None),
+    (compat.targetOfEndpoint, None),
+    (compat.isProxyLayer, False),
+    (compat.proxyHeaderOf, None),
+    (compat.markErrorHandled, None),
+]
 
 
-@pytest.mark.parametrize(("accessor", "expected"), NEUTRAL.values(), ids=NEUTRAL)
+@pytest.mark.parametrize(("accessor", "expected"), NEUTRAL)
 def test_foreignObject(accessor: Callable[..., Any], expected: object) -> None:
     """
     An object without the private name gets the answer for a plain connection, and no error.

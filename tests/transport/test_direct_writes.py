@@ -401,7 +401,7 @@ def test_verdict(kernel: Kernel, answers: bool) -> None:
     assert scene.reactor.calls.count("addWriter") == (0 if answers else 1)
 
 
-def crowd(hooks: Recorder, clock: Clock) -> list[Scene]:
+def scenesOfOneServer(hooks: Recorder, clock: Clock) -> list[Scene]:
     """
     Peers of one server that all speak in one instant.
     """
@@ -431,7 +431,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
     a way to any of them, because to ask takes longer than to decide (promise 3).
     """
     hooks, clock = Recorder(), Clock()
-    scenes = crowd(hooks, clock)
+    scenes = scenesOfOneServer(hooks, clock)
     undecided = []
 
     def ask(connection: object) -> int:
@@ -451,25 +451,25 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def errands(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     """
-    What the pulse is to do soon, and here never does.
+    What the wheel is to call soon, and here never calls.
     """
-    errands: list[Callable[[], None]] = []
-    monkeypatch.setattr(TimerWheel, "callSoon", lambda pulse, errand: errands.append(errand))
-    return errands
+    calls: list[Callable[[], None]] = []
+    monkeypatch.setattr(TimerWheel, "callSoon", lambda wheel, call: calls.append(call))
+    return calls
 
 
-def test_errandsOfVerdicts(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
+def test_callsOfVerdicts(kernel: Kernel, calls: list[Callable[[], None]]) -> None:
     """
-    Each verdict leaves one errand, to end its link, and a server has one for all of them together.
+    Each verdict leaves one call, which ends its link, and a server has one for all of them.
     """
-    scenes = crowd(Recorder(), Clock())
+    scenes = scenesOfOneServer(Recorder(), Clock())
     cutOff(kernel, scenes)
-    assert len(errands) == len(scenes) + 1
+    assert len(calls) == len(scenes) + 1
 
 
-def test_lostBeforeItsDiagnosis(kernel: Kernel, errands: list[Callable[[], None]]) -> None:
+def test_lostBeforeItsDiagnosis(kernel: Kernel, calls: list[Callable[[], None]]) -> None:
     """
     What becomes of a connection right after the verdict does not change the cause, and is chained
     to it (promise 8).
@@ -479,8 +479,8 @@ def test_lostBeforeItsDiagnosis(kernel: Kernel, errands: list[Callable[[], None]
     cutOff(kernel, [scene])
     scene.connection.lastErrno = errno.ECONNRESET
     scene.lose(CONNECTION_LOST)
-    for errand in errands:
-        errand()
+    for call in calls:
+        call()
     [cause] = hooks.told("disconnected")
     assert type(cause) is PeerSilent
     assert type(cause.__cause__) is PeerReset
