@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import Declaration, directlyProvides, providedBy
+from zope.interface import Declaration, directlyProvides, implementer, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
@@ -219,6 +219,7 @@ def placeOf(endpoint: object) -> str:
     return ""
 
 
+@implementer(IProtocolFactory)
 class HeartbeatFactory:
     """
     Watches every connection of another factory, on either side.
