@@ -832,32 +832,11 @@ def test_asyncPingThatRaises(loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
 
 
-def test_asyncPingThatFailsLater() -> None:
+@pytest.mark.parametrize("isAsync", [False, True], ids=["Deferred", "async def"])
+def test_pingThatAnswers(isAsync: bool) -> None:
     """
-    What a coroutine raises later is an answer as a Deferred's failure is, and no error: the bytes
-    that came are what counts.
-    """
-    answers: list[Deferred[None]] = []
-
-    class Asking(Sensor):
-        async def sendPing(self) -> None:  # type: ignore[override]
-            answers.append(Deferred())
-            await answers[-1]
-
-    protocol, transport, clock, hooks = connected(Asking)
-    wait8(clock, 4.125)
-    clock.advance(0.25)
-    transport.deliver(b"error\r\n")
-    answers[0].errback(ValueError("the peer says no"))
-    assert 0.25 <= protocol.link.rtt <= 0.375
-    assert hooks.names == ["connected"]
-    transport.lose()
-
-
-def test_pingThatAnswers() -> None:
-    """
-    A C{sendPing} may return a Deferred; its answer, or its failure, gives the round-trip time where
-    the peer spoke, and is no life by itself.
+    A C{sendPing} may return a Deferred, or be an C{async def}; its answer, or its failure, gives
+    the round-trip time where the peer spoke, is no error, and is no life by itself.
     """
     answers: list[Deferred[None]] = []
 
@@ -866,12 +845,18 @@ def test_pingThatAnswers() -> None:
             answers.append(Deferred())
             return answers[-1]
 
-    protocol, transport, clock, _ = connected(Asking)
+    class Awaiting(Sensor):
+        async def sendPing(self) -> None:  # type: ignore[override]
+            answers.append(Deferred())
+            await answers[-1]
+
+    protocol, transport, clock, hooks = connected(Awaiting if isAsync else Asking)
     wait8(clock, 4.125)
     clock.advance(0.25)
     transport.deliver(b"error\r\n")
     answers[0].errback(ValueError("the peer says no"))
     assert 0.25 <= protocol.link.rtt <= 0.375
+    assert hooks.names == ["connected"]
     wait8(clock, 4.25)
     answers[1].errback(ConnectionAborted())
     wait8(clock, 4)

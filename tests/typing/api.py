@@ -155,9 +155,11 @@ async def prepare(protocol: Any) -> None:
 
 def client(endpoint: IStreamClientEndpoint) -> HeartbeatClientService:
     """
-    Make a service with all of its arguments, and one for several endpoints.
+    Make a service with all of its arguments, one for several endpoints, and one of a factory of
+    this package.
     """
     HeartbeatClientService([endpoint, endpoint], Factory.forProtocol(Protocol))
+    HeartbeatClientService(endpoint, wrapped)
     service = HeartbeatClientService(
         endpoint,
         Factory.forProtocol(Sensor),

@@ -19,8 +19,9 @@ from ..core.reconnector import State
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..logs import SafeLogger
-from ..protocol.wrapper import defaultLinkName, placeOf
+from ..protocol.wrapper import defaultLinkName
 from ..timing.monotonic import clockFor
+from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
 from .servicedriver import ServiceDriver
 
 if TYPE_CHECKING:
@@ -31,11 +32,32 @@ if TYPE_CHECKING:
     from .servicedriver import RetryPolicy
 
 
+_MAX_WRAPPERS = 8
+"""Endpoints around one another that are looked through."""
+
+
+def _placeOf(endpoint: object) -> str:
+    """
+    Return an endpoint's destination, for the log: a host and port, a path, or a program.
+
+    @return: C{""} where the endpoint does not say.
+    """
+    layer = endpoint
+    for _ in range(_MAX_WRAPPERS):
+        place = targetOfEndpoint(layer)
+        if place is not None:
+            text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
+            port = portOfEndpoint(layer)
+            return text if port is None else f"{text}:{port}"
+        layer = wrappedEndpoint(layer)
+    return ""
+
+
 def _defaultName(factory: IProtocolFactory, endpoints: Sequence[IStreamClientEndpoint]) -> str:
     """
     Return a name by which an operator can tell the links of several services apart.
     """
-    places = [place for place in map(placeOf, endpoints) if place]
+    places = [place for place in map(_placeOf, endpoints) if place]
     name = defaultLinkName(factory)
     return f"{name} to {', '.join(places)}" if places else name
 

@@ -57,20 +57,18 @@ class _TunnelMaker:
     """
 
     heartbeat: Heartbeat
-    closeTimeout: float | None
+    limits: Limits
     reactor: Any
     words: str
     generations: Iterator[int] = field(default_factory=lambda: count(1))
     history: EndpointHistory = field(default_factory=EndpointHistory)
 
     def wrap(self, factory: Any) -> _TunnelLinks:
-        # No sendStall: a peer that takes nothing but speaks is slow, and a dead one is found by its
-        # silence.
         return _TunnelLinks(
             TunnelFactory(factory, self.reactor, self.history),
             self.generations,
             heartbeat=self.heartbeat,
-            limits=Limits(closeTimeout=self.closeTimeout, sendStall=None),
+            limits=self.limits,
             clock=self.reactor,
             name=self.words,
         )
@@ -78,8 +76,8 @@ class _TunnelMaker:
 
 def _heartbeat(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
     numbers = _numbers(own)
-    heartbeat = Heartbeat.within(numbers["within"]) if "within" in numbers else Heartbeat()
-    closeTimeout = numbers.get("closeTimeout", Limits().closeTimeout)
-    # Raises the ValueError that names a wrong value now, and not at the first connection.
-    Limits(closeTimeout=closeTimeout)
-    return _TunnelMaker(heartbeat, closeTimeout, reactor, words).wrap
+    heartbeat = Heartbeat.within(numbers.pop("within")) if "within" in numbers else Heartbeat()
+    # No sendStall: a peer that takes nothing but speaks is slow, and a dead one is found by its
+    # silence.
+    limits = Limits(sendStall=None, **numbers)
+    return _TunnelMaker(heartbeat, limits, reactor, words).wrap

@@ -33,7 +33,6 @@ Cost: 12 bytes for each frame of at most 64 KiB, see C{benchmarks/tunnel.py}.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -284,7 +283,7 @@ class Tunnel(HeartbeatProtocol):
         """
         self.transport.write(wire.encode(wire.End()))
         # As from any transport: not from inside the call that asks for it.
-        self._endedCall = self._later(0, self._ended)
+        self._endedCall = self._requireLink().clock.callLater(0, self._ended)
 
     def _ended(self) -> None:
         half = IHalfCloseableProtocol(self.tunnelTransport.protocol, None)
@@ -349,9 +348,6 @@ class Tunnel(HeartbeatProtocol):
     def _requireLink(self) -> MixedInLink:
         assert self.link is not None
         return self.link
-
-    def _later(self, delay: float, f: Callable[..., object], *arguments: object) -> IDelayedCall:
-        return self._requireLink().clock.callLater(delay, f, *arguments)
 
 
 class TunnelFactory:

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
-from zope.interface import Declaration, directlyProvides, providedBy
+from zope.interface import Declaration, directlyProvides, implementer, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
@@ -27,7 +27,6 @@ from ..link.link import Link
 from ..link.owner import UnmanagedOwner
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
-from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 _MAX_WRAPPERS = 8
-"""Protocols or endpoints around one another that are looked through."""
+"""Protocols around one another that are looked through."""
 
 
 @lru_cache(maxsize=256)
@@ -202,23 +201,7 @@ def defaultLinkName(factory: object) -> str:
     return getattr(protocol, "__name__", None) or type(factory).__name__
 
 
-def placeOf(endpoint: object) -> str:
-    """
-    Return an endpoint's destination, for the log: a host and port, a path, or a program.
-
-    @return: C{""} where the endpoint does not say.
-    """
-    layer = endpoint
-    for _ in range(_MAX_WRAPPERS):
-        place = targetOfEndpoint(layer)
-        if place is not None:
-            text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)
-            port = portOfEndpoint(layer)
-            return text if port is None else f"{text}:{port}"
-        layer = wrappedEndpoint(layer)
-    return ""
-
-
+@implementer(IProtocolFactory)
 class HeartbeatFactory:
     """
     Watches every connection of another factory, on either side.

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from twisted.internet import tcp
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from .compat import canHoldSocketOpen, isAborting
+from .compat import bytesBufferedIn, canHoldSocketOpen, isAborting
 from .connection import ObservedConnection
-from .layers import MAX_WRAPPERS, Buffering, bytesBufferedBelow
+from .layers import MAX_WRAPPERS, Buffering
 from .tcpinfo import sendQueueSize
 from .tls import handshakeDone
 
@@ -66,7 +66,7 @@ def bytesUnacknowledged(connection: Any) -> int:
     Count the bytes that the peer's kernel has not acknowledged, including those that wait in this
     process.  A UNIX socket has one kernel, which acknowledges what it accepts.
     """
-    waiting = bytesBufferedBelow(connection)
+    waiting = bytesBufferedIn(connection)
     if isinstance(connection, ObservedConnection) and connection.connected:
         waiting += sendQueueSize(connection.socket) or 0
     return waiting

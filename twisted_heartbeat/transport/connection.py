@@ -341,16 +341,7 @@ class ObservedConnection(PlainConnection):
             self.certificateError = certificateRefused(self)
             if not isinstance(reason.value, ConnectionClosed):
                 self.protocolError = reason.value
-        if self.observer is not None:
-            self.observer.connectionLosing()
-        try:
-            super().connectionLost(reason)
-        except BaseException:
-            _tellConnector(self, reason)
-            raise
-        finally:
-            if self.observer is not None:
-                self.observer.connectionLostUnnoticed(reason)
+        _reportLoss(self, super().connectionLost, reason)
 
     def bytesAcked(self) -> int:
         """
@@ -373,6 +364,24 @@ def _deliverRest(connection: Any) -> None:
                 break
     except BaseException:
         _log.failure("{one} failed at what it received before its end", one=connection)
+
+
+def _reportLoss(connection: Any, lost: Callable[[Failure], object], reason: Failure) -> None:
+    """
+    Lose a connection, and tell its observer before and after.
+
+    @param lost: the C{connectionLost} of Twisted's own class.
+    """
+    if connection.observer is not None:
+        connection.observer.connectionLosing()
+    try:
+        lost(reason)
+    except BaseException:
+        _tellConnector(connection, reason)
+        raise
+    finally:
+        if connection.observer is not None:
+            connection.observer.connectionLostUnnoticed(reason)
 
 
 def _tellConnector(connection: Any, reason: Failure) -> None:
@@ -408,13 +417,4 @@ class ObservedUnixConnection(tcp.Connection):
     def connectionLost(self, reason: Failure) -> None:
         if reason.type is ConnectionLost:
             _deliverRest(self)
-        if self.observer is not None:
-            self.observer.connectionLosing()
-        try:
-            super().connectionLost(reason)
-        except BaseException:
-            _tellConnector(self, reason)
-            raise
-        finally:
-            if self.observer is not None:
-                self.observer.connectionLostUnnoticed(reason)
+        _reportLoss(self, super().connectionLost, reason)
