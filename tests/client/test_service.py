@@ -552,21 +552,13 @@ def test_connectTimeout() -> None:
     scene.stop()
 
 
-class StubbornEndpoint:
+class StubbornEndpoint(FakeEndpoint):
     """
     Ignores being cancelled, as a coroutine that catches C{CancelledError} does.
     """
 
-    def __init__(self, network: FakeNetwork) -> None:
-        self._network = network
-        self.attempts: list[FakeAttempt] = []
-
     def connect(self, factory: Any) -> Deferred[Any]:
-        """
-        See C{IStreamClientEndpoint}.
-        """
-        attempt = FakeAttempt(self._network.clock, factory, self._network)
-        self.attempts.append(attempt)
+        connected = super().connect(factory)
         answers: list[Deferred[Any]] = []
 
         async def answer() -> Any:
@@ -577,7 +569,7 @@ class StubbornEndpoint:
                 except CancelledError:
                     continue
 
-        attempt.result.addBoth(lambda result: answers[-1].callback(result))
+        connected.addBoth(lambda result: answers[-1].callback(result))
         return Deferred.fromCoroutine(answer())
 
 

@@ -38,7 +38,7 @@ from twisted_heartbeat import (
 HEARTBEAT = Heartbeat.within(7.0)
 LIMITS = Limits(connectTimeout=30.0, closeTimeout=5.0, cleanupTimeout=10.0)
 STOPS_WITHIN = 5.0 + 10.0 + 0.1
-"""C{closeTimeout} and C{cleanupTimeout}, and some slots of the wheel."""
+"""C{closeTimeout} and C{cleanupTimeout}, and some slots of the timer wheel."""
 
 
 class Planned(Exception):

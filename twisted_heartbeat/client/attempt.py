@@ -70,8 +70,8 @@ class EndpointAttempt(LinkOwner):
     cleaned up.  Either may come first.
     """
 
-    def __init__(self, driver: AttemptOwner) -> None:
-        self._driver = driver
+    def __init__(self, owner: AttemptOwner) -> None:
+        self._owner = owner
         self._link: Link | None = None
         self._connecting: Deferred[Any] | None = None
         self._endpointDone = False
@@ -83,9 +83,9 @@ class EndpointAttempt(LinkOwner):
         self._timer: IDelayedCall | PeerDeadline | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint, factory: IProtocolFactory) -> None:
-        limit = self._driver.config.limits.connectTimeout
+        limit = self._owner.config.limits.connectTimeout
         if limit is not None:
-            self._timer = PeerDeadline(self._driver.config.clock, limit, self._timedOut, limit)
+            self._timer = PeerDeadline(self._owner.config.clock, limit, self._timedOut, limit)
         self._connecting = maybeDeferred(self._connect, endpoint, AttemptFactory(factory, self))
         self._connecting.addCallbacks(self._endpointConnected, self._endpointFailed)
 
@@ -107,7 +107,7 @@ class EndpointAttempt(LinkOwner):
             # While an endpoint asks for a protocol it can not be cancelled.  It will get none; an
             # endpoint that ignores that is cancelled in the next turn.
             self._cancelTimer()
-            self._timer = self._driver.config.clock.callLater(0, self._cancelEndpoint)
+            self._timer = self._owner.config.clock.callLater(0, self._cancelEndpoint)
         else:
             self._cancelEndpoint()
 
@@ -128,7 +128,7 @@ class EndpointAttempt(LinkOwner):
             self._building = False
         if protocol is None or self._cause is not None:
             raise NoProtocol
-        linked, self._link = attachLink(protocol, self._driver.config, self)
+        linked, self._link = attachLink(protocol, self._owner.config, self)
         return linked
 
     def linkReady(self, link: Link) -> None:
@@ -138,7 +138,7 @@ class EndpointAttempt(LinkOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         if self._reported:
-            self._driver.linkLost(link, cause)
+            self._owner.linkLost(link, cause)
             return
         self._cause = self._cause or cause
         link.cleanUp()
@@ -180,7 +180,7 @@ class EndpointAttempt(LinkOwner):
         ):
             self._reported = True
             self._cancelTimer()
-            self._driver.attemptConnected(link)
+            self._owner.attemptConnected(link)
 
     def _failWhenComplete(self) -> None:
         """
@@ -192,7 +192,7 @@ class EndpointAttempt(LinkOwner):
             self._over = True
             self._cancelTimer()
             assert self._cause is not None
-            self._driver.attemptFailed(self._cause, self._failure or failureOf(self._cause))
+            self._owner.attemptFailed(self._cause, self._failure or failureOf(self._cause))
 
     def _timedOut(self, limit: float) -> None:
         self._timer = None

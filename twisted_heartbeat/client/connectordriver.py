@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectError, NotConnectingError
 from twisted.internet.interfaces import IConnector
-from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from ..core.backoff import Backoff
@@ -21,6 +20,7 @@ from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
 from ..link.owner import LinkOwner
 from ..logs import SafeLogger
+from ..protocol.rejected import RejectedConnection
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
     from .factory import HeartbeatClientFactory
 
 _log = SafeLogger()
-
-
-class _Declined(Protocol):
-    """
-    Aborts its connection.
-    """
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
 class ConnectorDriver(Driver, LinkOwner):
@@ -117,16 +107,15 @@ class ConnectorDriver(Driver, LinkOwner):
         """
         return _stateOf(self._connector, "connected") == "connected"
 
-    def declineConnection(self) -> Protocol | None:
+    def declineConnection(self) -> RejectedConnection | None:
         """
         Handle that the factory has no protocol for the connection.
 
-        @return: what C{buildProtocol} returns.  Over TLS it is a protocol that aborts, because
-            C{TLSMemoryBIOFactory} does not check for L{None}.  It would raise, and the connector
-            would never report that the connection is lost.
+        @return: what C{buildProtocol} returns.  Over TLS it is a L{RejectedConnection}; otherwise
+            the connector would never report that the connection is lost.
         """
         factory = getattr(self._connector, "factory", self._factory)
-        return None if factory is self._factory else _Declined()
+        return None if factory is self._factory else RejectedConnection()
 
     # What the factory asks for.
 

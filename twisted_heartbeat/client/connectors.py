@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from twisted.internet.interfaces import IConnector
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
+from ..core.validation import require
 from ..link.config import LinkConfig
 from ..link.events import observersOf
 from ..link.hooks import LinkHooks
@@ -188,20 +189,14 @@ class Connectors:
             "keepAlive": KeepAlive,
             "limits": Limits,
         }
+        of = self._factory
         for field, kind in allowed.items():
-            value = getattr(self._factory, field)
-            if value is not None and not isinstance(value, kind):
-                _rejectSetting(self._factory, field, value, f"a {kind.__name__} or None")
-        hooks = self._factory.hooks
-        if not all(isinstance(observer, LinkHooks) for observer in observersOf(hooks)):
-            _rejectSetting(self._factory, "hooks", hooks, "a LinkHooks, a list of them or None")
+            value = getattr(of, field)
+            holds = value is None or isinstance(value, kind)
+            require(holds, of, field, value, f"a {kind.__name__} or None")
+        areHooks = all(isinstance(observer, LinkHooks) for observer in observersOf(of.hooks))
+        require(areHooks, of, "hooks", of.hooks, "a LinkHooks, a list of them or None")
         for field in ("ping", "prepareConnection"):
-            value = getattr(self._factory, field)
-            if value is not None and not callable(value):
-                _rejectSetting(self._factory, field, value, "a callable or None")
-        if not callable(self._factory.nextDelay):
-            _rejectSetting(self._factory, "nextDelay", self._factory.nextDelay, "a method")
-
-
-def _rejectSetting(factory: object, field: str, value: object, allowed: str) -> NoReturn:
-    raise ValueError(f"{type(factory).__name__}.{field} is {value!r}: it must be {allowed}")
+            value = getattr(of, field)
+            require(value is None or callable(value), of, field, value, "a callable or None")
+        require(callable(of.nextDelay), of, "nextDelay", of.nextDelay, "a method")

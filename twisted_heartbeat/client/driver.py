@@ -76,7 +76,7 @@ class Driver:
             commands.CancelPrepare: lambda command: self.cancelPrepare(),
             commands.Announce: lambda command: self.announce(),
             commands.Abort: lambda command: self._abort(command.cause),
-            commands.Close: lambda command: self.closeLink(),
+            commands.Close: lambda command: self._close(),
             commands.CleanUp: lambda command: self._cleanUp(),
             commands.ReportFailure: lambda command: self.reportFailure(command.cause),
             commands.ChooseDelay: self._chooseDelay,
@@ -178,13 +178,6 @@ class Driver:
         if self.link is not None:
             self.link.announceConnected()
 
-    def closeLink(self) -> None:
-        """
-        Close the link politely.
-        """
-        if self.link is not None:
-            self.link.close()
-
     def reportFailure(self, cause: Cause) -> None:
         """
         Report a failed attempt to the callers that wait for a connection.
@@ -234,6 +227,10 @@ class Driver:
     def _abort(self, cause: Cause) -> None:
         if self.link is not None:
             self.link.abort(cause)
+
+    def _close(self) -> None:
+        if self.link is not None:
+            self.link.close()
 
     def _cleanUp(self) -> None:
         link, self.link = self.link, None

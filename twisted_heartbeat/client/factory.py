@@ -17,7 +17,7 @@ from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..logs import SafeLogger
 from .connectordriver import backoffOf
 from .connectors import Connectors
-from .observing import _OBSERVES, _observeClass, _observeInstance
+from .observing import OBSERVES, observeClass, observeInstance
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -123,7 +123,7 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        _observeClass(cls)
+        observeClass(cls)
 
     @_Overridable
     def link(self) -> Link | None:
@@ -146,8 +146,8 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
 
     def doStart(self) -> None:
         # A class may have been given other methods since it was made.
-        _observeClass(type(self))
-        _observeInstance(self)
+        observeClass(type(self))
+        observeInstance(self)
         self._heartbeatConnectors.requireSettings()
         super().doStart()  # type: ignore[no-untyped-call]
 
@@ -202,5 +202,5 @@ class HeartbeatClientFactory(ReconnectingClientFactory):
         return state
 
 
-setattr(HeartbeatClientFactory.buildProtocol, _OBSERVES, True)
-_observeClass(HeartbeatClientFactory)
+setattr(HeartbeatClientFactory.buildProtocol, OBSERVES, True)
+observeClass(HeartbeatClientFactory)

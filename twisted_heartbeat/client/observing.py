@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _Method = Callable[..., Any]
 
-_OBSERVES = "twistedHeartbeatObserves"
+OBSERVES = "twistedHeartbeatObserves"
 """An attribute of the functions that L{_observe} makes."""
 
 
@@ -49,7 +49,7 @@ def _isOutermost(factory: HeartbeatClientFactory, observed: _Method, name: str) 
     subclass's method calls.
     """
     own = vars(factory).get(name)
-    if not hasattr(own, _OBSERVES):
+    if not hasattr(own, OBSERVES):
         own = getattr(type(factory), name)
     return observed is getattr(own, "__func__", own)
 
@@ -102,23 +102,26 @@ def _observe(method: _Method, name: str, like: Any) -> _Method:
     @param like: the method that the result replaces.
     """
     observed = wraps(like)(_OBSERVED[name](method, name))
-    setattr(observed, _OBSERVES, True)
+    setattr(observed, OBSERVES, True)
     return observed
 
 
-def _observeClass(cls: type[HeartbeatClientFactory]) -> None:
+def observeClass(cls: type[HeartbeatClientFactory]) -> None:
+    """
+    Wrap the methods of a class that are not wrapped yet.
+    """
     for name in _OBSERVED:
         before = getattr(cls, name)
-        if not hasattr(before, _OBSERVES):
+        if not hasattr(before, OBSERVES):
             setattr(cls, name, _observe(_inheritedMethod(cls, name), name, before))
 
 
-def _observeInstance(factory: HeartbeatClientFactory) -> None:
+def observeInstance(factory: HeartbeatClientFactory) -> None:
     """
     Wrap the methods that the application has set on the factory itself.
     """
     for name in _OBSERVED.keys() & vars(factory).keys():
         before = vars(factory)[name]
-        if not hasattr(before, _OBSERVES):
+        if not hasattr(before, OBSERVES):
             observed = _observe(lambda self, *given, own=before: own(*given), name, before)
             setattr(factory, name, MethodType(observed, factory))

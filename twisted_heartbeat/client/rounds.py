@@ -46,7 +46,7 @@ class AttemptRound:
 
     def __init__(
         self,
-        driver: AttemptOwner,
+        owner: AttemptOwner,
         prepareConnection: PrepareConnection | None,
         over: Callable[[AttemptRound], None],
     ) -> None:
@@ -54,7 +54,7 @@ class AttemptRound:
         @param over: called after the round has led to a link, once nothing is left of the other
             candidates.
         """
-        self.driver = driver
+        self.owner = owner
         self.prepareConnection = prepareConnection
         self._callOver = over
         self._untried: deque[Candidate] = deque()
@@ -86,7 +86,7 @@ class AttemptRound:
         self.winner = candidate
         self._running.remove(candidate)
         self._cancelOthers(ClosedHere("the link to another endpoint was prepared first"))
-        self.driver.attemptConnected(link)
+        self.owner.attemptConnected(link)
 
     def failed(self, candidate: Candidate, cause: Cause, failure: Failure) -> None:
         """
@@ -118,7 +118,7 @@ class AttemptRound:
         candidate = self._untried.popleft()
         self._running.append(candidate)
         if self._untried:
-            self._timer = self.driver.config.clock.callLater(ANSWER_WITHIN, self._unanswered)
+            self._timer = self.owner.config.clock.callLater(ANSWER_WITHIN, self._unanswered)
         candidate.begin()
 
     def _unanswered(self) -> None:
@@ -140,7 +140,7 @@ class AttemptRound:
             self._callOver(self)
         else:
             _, cause, failure = min(self._failures, key=_soonestFirst)
-            self.driver.attemptFailed(cause, failure)
+            self.owner.attemptFailed(cause, failure)
 
     def _cancelTimer(self) -> None:
         cancelCalls(self._timer)
@@ -167,7 +167,7 @@ class Candidate:
         factory: IProtocolFactory,
     ) -> None:
         self.position = position
-        self.config = round.driver.config
+        self.config = round.owner.config
         self._round = round
         self._endpoint = endpoint
         self._factory = factory
@@ -190,18 +190,19 @@ class Candidate:
 
     def attemptConnected(self, link: Link) -> None:
         self._link = link
-        self._preparation = Preparation(self.config, self._prepared, link.abort)
-        if self._round.prepareConnection is None:
+        prepareConnection = self._round.prepareConnection
+        if prepareConnection is None:
             self._prepared()
-        else:
-            self._preparation.begin(self._round.prepareConnection, link.outermost)
+            return
+        self._preparation = Preparation(self.config, self._prepared, link.abort)
+        self._preparation.begin(prepareConnection, link.outermost)
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
         self._round.failed(self, cause, failure)
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         if self._round.winner is self:
-            self._round.driver.linkLost(link, cause)
+            self._round.owner.linkLost(link, cause)
             return
         self._cancelPreparation()
         link.cleanUp()

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from .causes import PeerClosed, RetryPace
-from .validation import isNumber, require, requirePositive
+from .validation import isCount, isNumber, require, requirePositive
 
 if TYPE_CHECKING:
     from .causes import Cause
@@ -82,16 +82,8 @@ class Backoff:
         )
         require(jitterHolds, self, "jitter", self.jitter, '"full", a fraction from 0 to 1, or None')
         attempts = self.maxAttempts
-        attemptsHold = attempts is None or (
-            isNumber(attempts) and attempts >= 1 and attempts == int(attempts)
-        )
-        require(
-            attemptsHold,
-            self,
-            "maxAttempts",
-            attempts,
-            "a whole number, 1 or more, or None to never give up",
-        )
+        allowed = "a whole number, 1 or more, or None to never give up"
+        require(attempts is None or isCount(attempts), self, "maxAttempts", attempts, allowed)
         requirePositive(self, "maxElapsed", orNone=True)
 
     def __call__(self, attempt: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .validation import isNumber, require, requirePositive
+from .validation import isCount, isNumber, require, requirePositive
 
 MIN_BOUND = 0.2
 """Seconds.  Below this a loaded but healthy process can not be told from a dead process."""
@@ -112,8 +112,7 @@ class KeepAlive:
     def __post_init__(self) -> None:
         for field in ("idle", "interval", "count"):
             value = getattr(self, field)
-            whole = isNumber(value) and value >= 1 and value == int(value)
-            require(whole, self, field, value, "a whole number, 1 or more")
+            require(isCount(value), self, field, value, "a whole number, 1 or more")
         requirePositive(self, "userTimeout", orNone=True)
 
 
@@ -195,9 +194,8 @@ class ServerLimits:
         requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
         for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
             value = getattr(self, field)
-            whole = isNumber(value) and value >= 1 and value == int(value)
             allowed = "a whole number, 1 or more, or None to switch it off"
-            require(value is None or whole, self, field, value, allowed)
+            require(value is None or isCount(value), self, field, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:

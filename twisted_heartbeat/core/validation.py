@@ -8,6 +8,7 @@ Checks of settings.  Each failure is one sentence: the field, its value, what is
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 
 def isNumber(value: object) -> bool:
@@ -18,6 +19,13 @@ def isNumber(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     except OverflowError:
         return False
+
+
+def isCount(value: Any) -> bool:
+    """
+    Whether a value is a whole number, 1 or more.
+    """
+    return isNumber(value) and value >= 1 and value == int(value)
 
 
 def require(holds: bool, owner: object, field: str, value: object, allowed: str) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel
 
 from ..core import wire
@@ -30,10 +30,10 @@ from ..core.causes import ClosedHere
 from ..core.settings import ServerLimits
 from ..link.config import peerName
 from ..protocol.heartbeat import HeartbeatProtocol
+from ..protocol.rejected import RejectedConnection
 from ..protocol.wrapper import HeartbeatFactory, attachLink
 from ..timing.deadline import cancelCalls
 from ..timing.wheel import timerWheelFor
-from ..transport.layers import abort
 from .admission import Admission
 from .names import NameQueue
 from .networks import networkOf
@@ -43,16 +43,6 @@ from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
 if TYPE_CHECKING:
     from ..link.link import Link
     from .admission import Admit
-
-
-class RejectedConnection(Protocol):
-    """
-    The protocol of a connection that is aborted at once.
-    """
-
-    def connectionMade(self) -> None:
-        # A factory could return no protocol instead, but Twisted's TLS fails on L{None}.
-        abort(self.transport)
 
 
 class HeartbeatServerFactory(HeartbeatFactory):

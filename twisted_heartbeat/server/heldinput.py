@@ -54,7 +54,10 @@ class HeldInput:
         """
         Deliver all pieces in order, and read again.  Stop when the link is up no longer.
         """
-        while self._pieces and self._link.isUp:
-            deliver(self._pieces.pop(0))
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            if not self._link.isUp:
+                return
+            deliver(piece)
         if self._paused and self._link.isUp:
             self._link.resume()

@@ -149,19 +149,6 @@ class PeerRegistry(LinkOwner):
 
     # The limits.
 
-    @property
-    def connected(self) -> int:
-        """
-        The number of links that are counted.
-        """
-        return len(self.peers) + len(self.pending)
-
-    def connectedFrom(self, network: str | None) -> int:
-        """
-        Return how many links are counted in a network.
-        """
-        return 0 if network is None else self._connectedFrom[network]
-
     def refusalReason(self, network: str | None, without: Link | None = None) -> str:
         """
         Return why there is no room for one more link; an empty string if there is room.
@@ -170,7 +157,8 @@ class PeerRegistry(LinkOwner):
         @param without: a link that is not to be counted.
         """
         limits = self._limits()
-        connected, connectedFrom = self.connected, self.connectedFrom(network)
+        connected = len(self.peers) + len(self.pending)
+        connectedFrom = 0 if network is None else self._connectedFrom[network]
         if without is not None and self._isCounted(without):
             connected -= 1
             isNear = network is not None and self._networks.get(without.generation) == network

@@ -7,10 +7,12 @@ Checks of arguments: each raises a L{ValueError} of one sentence.
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf
 from typing import cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+
+from ..core.validation import isNumber
 
 
 def require(allowed: bool, name: str, value: object, meaning: str) -> None:
@@ -35,8 +37,7 @@ def requireNumber(
     """
     noun = "a whole number" if kind is int else "a number"
     span = f", {lowest} or more" if highest == inf else f" from {lowest} to {highest}"
-    types = int if kind is int else int | float
-    allowed = isinstance(value, types) and not isinstance(value, bool) and isfinite(value)
+    allowed = isNumber(value) and (kind is not int or isinstance(value, int))
     require(allowed and lowest <= cast(float, value) <= highest, name, value, noun + span)
 
 

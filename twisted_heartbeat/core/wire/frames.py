@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil, inf
 
-from ..causes import GoodbyeCode as GoodbyeCode
+from ..causes import GoodbyeCode
 
 VERSION = 1
 

@@ -28,8 +28,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from ..causes import GoodbyeCode as GoodbyeCode
-from ..causes import ProtocolViolation
+from ..causes import GoodbyeCode, ProtocolViolation
 from .frames import (
     _DATA,
     _GOODBYE,
