@@ -972,10 +972,6 @@ def happen(server: Server, event: str, steps: int) -> None:
     elif event == "write":
         peer.own.transport.write(b"a word")
         server.turn()
-    elif event == "pause":
-        peer.link.pause()
-    elif event == "resume":
-        peer.link.resume()
 
 
 @settings(max_examples=40)

@@ -11,7 +11,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
@@ -66,6 +66,15 @@ def isPingedEarlier(conditions: Conditions) -> bool:
     return conditions.phase is None and conditions.accepted and conditions.epoll
 
 
+def settle(fleets: list[Fleet]) -> None:
+    """
+    Let time pass until nothing is due in any fleet.
+    """
+    while any(fleet.isDecisive() for fleet in fleets):
+        for fleet in fleets:
+            fleet.wait(1 / 16)
+
+
 def happen(fleets: list[Fleet], event: str, sixteenths: int) -> None:
     """
     Have an event happen to both fleets at a time at which nothing is due in either.
@@ -75,9 +84,7 @@ def happen(fleets: list[Fleet], event: str, sixteenths: int) -> None:
             fleet.wait(sixteenths / 16)
         return
     for _ in range(12 if event == "talk" else 1):
-        while any(fleet.isDecisive() for fleet in fleets):
-            for fleet in fleets:
-                fleet.wait(1 / 16)
+        settle(fleets)
         for fleet in fleets:
             fleet.first.happen("say" if event == "talk" else event)
             fleet.wait(sixteenths / 16)
@@ -111,8 +118,12 @@ def assertPingedAlike(batched: Fleet, individual: Fleet) -> None:
             assert abs(one - other) <= CLOSE
 
 
+PAUSED_TALKER = [("talk", 2), ("talk", 2), ("talk", 16), ("wait", 3), ("say", 0), ("pause", 0)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(CONDITIONS, st.lists(EVENTS, max_size=20))
+@example(Conditions("built in", 0.75, False, False, timeout=1.0), PAUSED_TALKER)
 def test_batchedEqualsIndividual(conditions: Conditions, events: list[tuple[str, int]]) -> None:
     """
     Whatever a peer says, a user does and whenever: the peers of batched links are suspected, told
@@ -142,6 +153,8 @@ def test_batchedEqualsIndividual(conditions: Conditions, events: list[tuple[str,
             continue
         heardAt, pings = batched.first.link.detector.heardAt, len(batched.first.pingedAt)
         happen(fleets, event, sixteenths)
+        # While reading is paused, each visit moves the deadline by a part of the timeout.
+        settle(fleets)
         assertAlike(batched, individual)
         if event == "wait" and isUsual:
             # The ping of a probe is sent early, and once more soon after it.

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from twisted_heartbeat.server.names import NameQueue
+from twisted_heartbeat.timing.wheel import timerWheelFor
 
 
 class FakeLink:
@@ -33,7 +34,7 @@ class FakeLink:
     def __init__(self, generation: int, name: str, clock: Clock) -> None:
         self.generation = generation
         self.name = name
-        self.clock = clock
+        self.wheel = timerWheelFor(clock)
         self.probes: list[Deferred[bool]] = []
 
     def probe(self) -> Deferred[bool]:

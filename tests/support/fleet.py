@@ -3,7 +3,7 @@
 
 """
 Two peers of one factory in virtual time, batched or watched individually: the harness of
-C{test_batching}.
+C{test_equivalence}.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from ..core.causes import Cause, ClosedHere, PeerClosed, PeerReset
 from ..core.text import printable, textOf
 from ..logs import SafeLogger
-from ..timing.wheel import timerWheelFor
 from .hooks import LinkHooks
 from .usercode import cancel
 
@@ -179,20 +178,10 @@ class LogObserver(LinkHooks):
         self.write("recovered", **link.eventFields())
 
     def disconnected(self, link: Link, cause: Cause) -> None:
-        limit = link.teardown.logLimit
-        if limit is None:
-            self._writeDisconnected(link, cause)
-        else:
-            write = partial(self._writeDisconnected, link, cause)
-            limit.log(type(cause), link.seconds(), timerWheelFor(link.clock), write)
+        self._writeLimited(self._writeDisconnected, link, cause)
 
     def refused(self, link: Link, cause: Cause) -> None:
-        limit = link.teardown.logLimit
-        if limit is None:
-            self._writeRefused(link, cause)
-        else:
-            write = partial(self._writeRefused, link, cause)
-            limit.log(type(cause), link.seconds(), timerWheelFor(link.clock), write)
+        self._writeLimited(self._writeRefused, link, cause)
 
     def retrying(self, retry: Retry) -> None:
         delay = round(retry.delay, 3)
@@ -200,6 +189,18 @@ class LogObserver(LinkHooks):
 
     def gaveUp(self, cause: Cause) -> None:
         self.write("gaveUp", LogLevel.error, cause=cause)
+
+    def _writeLimited(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
+        """
+        Write the end of a link, unless the limit of its owner suppresses it.
+
+        @param write: takes the link, the cause, and how many others were left out.
+        """
+        limit = link.teardown.logLimit
+        if limit is None:
+            write(link, cause)
+        else:
+            limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))
 
     def _writeDisconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
         """

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.causes import HandshakeFailed
-from ..timing.wheel import timerWheelFor
 from .state import LinkState
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ class HandshakeTimeout:
         self._limit = limit
         self._graceGiven = False
         self.slot: Slot | None = None
-        timerWheelFor(link.clock).schedule(self, link.seconds() + limit)
+        link.wheel.schedule(self, link.seconds() + limit)
 
     def cancel(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            timerWheelFor(link.clock).cancel(self)
+            link.wheel.cancel(self)
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         link = self._link

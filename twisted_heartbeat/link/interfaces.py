@@ -57,7 +57,6 @@ class WatchListener(Protocol):
 class WriteListener(Protocol):
     """
     What a L{WriteTracker<twisted_heartbeat.link.writes.WriteTracker>} needs from its link.
-
     """
 
     @property

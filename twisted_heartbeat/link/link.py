@@ -303,11 +303,10 @@ class Link:
         @param prepared: whether C{prepareConnection} has succeeded.
         """
         ending = self.teardown
-        assert ending.cause is not None
-        until = self.seconds() if ending.decidedAt is None else ending.decidedAt
+        assert ending.cause is not None and ending.decidedAt is not None
         return LinkFacts(
             cause=ending.cause,
-            upFor=until - self._establishedAt,
+            upFor=ending.decidedAt - self._establishedAt,
             prepared=prepared,
             builtIn=self._speaker is not None,
             heard=self.proofHeard,

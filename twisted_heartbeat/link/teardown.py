@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 
 from ..core.diagnosis import causeOfLoss, isOwnException
 from ..logs import SafeLogger, guarded
-from ..timing.wheel import reactorStopped, timerWheelFor
+from ..timing.wheel import reactorStopped
 from ..transport.layers import abort, findConnection, isClosingLocally
 from ..transport.tls import certificateRefused, usesTLS
 from .cleanups import Cleanup, runCleanups
@@ -252,7 +252,7 @@ class Teardown:
 
     def _schedule(self, link: Link) -> None:
         if self._due < inf and (self.slot is None or self._due < self.slot.latest):
-            timerWheelFor(link.clock).schedule(self, self._due)
+            link.wheel.schedule(self, self._due)
 
     def _closingChanged(self) -> None:
         """
@@ -267,7 +267,7 @@ class Teardown:
         else:
             # The connection of a link that was released before.
             self._closing = None
-            timerWheelFor(link.clock).cancel(self)
+            link.wheel.cancel(self)
             self._forgetLink()
 
     def onTimer(self, now: float, lateness: float) -> float | None:
@@ -300,7 +300,7 @@ class Teardown:
             return
         self._due = inf
         if step is CloseStep.FINISH:
-            timerWheelFor(link.clock).callSoon(closing.finish)
+            link.wheel.callSoon(closing.finish)
         elif link.state is LinkState.GONE:
             abort(link._transport)
         else:
@@ -332,7 +332,7 @@ class Teardown:
         cause = self._causeOfLoss(link, reason)
         self._closing = None
         self._due = inf
-        timerWheelFor(link.clock).cancel(self)
+        link.wheel.cancel(self)
         return cause
 
     def addCleanup(self, cleanup: Cleanup) -> bool:

@@ -439,7 +439,7 @@ class PeerWatch:
         assert heartbeat is not None
         silence = now - self.detector.heardAt
         words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
-        if self._probes is not None and self._probes.waiting:
+        if self.isProbed:
             words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
         evidence = None
         if connection is not None and connection.connected:

@@ -43,7 +43,6 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
 from ..protocol.session import HeartbeatSession
-from ..timing.wheel import timerWheelFor
 from .heldinput import HeldInput
 
 if TYPE_CHECKING:
@@ -348,7 +347,7 @@ class Admission(LinkOwner):
         if limit is not None:
             self._limit = limit
             self._lastLook = False
-            timerWheelFor(self.link.clock).schedule(self, self.link.seconds() + limit)
+            self.link.wheel.schedule(self, self.link.seconds() + limit)
 
     def _isIn(self, state: str) -> bool:
         """
@@ -360,7 +359,7 @@ class Admission(LinkOwner):
         self.state = state
         deciding, self._deciding = self._deciding, None
         if self.slot is not None:
-            timerWheelFor(self.link.clock).discard(self)
+            self.link.wheel.discard(self)
         if deciding is not None:
             cancel(deciding)
 

@@ -40,7 +40,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from ..core.causes import ClosedHere
-from ..timing.wheel import timerWheelFor
 from ..transport.tls import publicKeyOf
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class NameQueue:
 
     def _resolveSoon(self, claimant: NameClaimant) -> None:
         resolve = partial(self._resolveNameConflict, claimant)
-        timerWheelFor(claimant.link.clock).callSoon(resolve)
+        claimant.link.wheel.callSoon(resolve)
 
     def _resolveNameConflict(self, claimant: NameClaimant) -> None:
         if not claimant.awaitsName:

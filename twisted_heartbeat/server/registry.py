@@ -34,7 +34,6 @@ from ..core.causes import GoodbyeCode, ProtocolViolation
 from ..link.owner import LinkOwner
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
-from ..timing.wheel import timerWheelFor
 from .networks import networkOf
 
 if TYPE_CHECKING:
@@ -261,7 +260,7 @@ class PeerRegistry(LinkOwner):
         # Not from here: the caller may be iterating over the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
-            timerWheelFor(link.clock).callSoon(self._uncountClosing)
+            link.wheel.callSoon(self._uncountClosing)
 
     def _uncountClosing(self) -> None:
         links, self._newlyClosing = self._newlyClosing, []

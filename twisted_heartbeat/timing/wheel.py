@@ -254,10 +254,7 @@ class TimerWheel:
     def _runAtEnd(self) -> None:
         calls, self._atEnd = self._atEnd, []
         for call in calls:
-            try:
-                call()
-            except BaseException:
-                _log.failure("A call at the end of a tick failed")
+            guarded(_log, "A call at the end of a tick failed", call)
 
     def _due(self, now: float) -> list[Slot]:
         due = []
