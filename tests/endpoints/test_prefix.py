@@ -293,16 +293,16 @@ def test_heartbeatSettings() -> None:
     package's, and a slow peer is no stalled one.
     """
     settings: Any = clientFor("heartbeat", Clock(), ["tcp", "h", "7"], {})
-    terms = settings._wrap(KeptFactory()).terms
-    assert terms.heartbeat == Heartbeat()
-    assert terms.limits == Limits(sendStall=None)
+    config = settings._wrap(KeptFactory()).linkConfig
+    assert config.heartbeat == Heartbeat()
+    assert config.limits == Limits(sendStall=None)
     given: Any = serverFor(
         "heartbeat", Clock(), ["tcp", "7"], {"within": "8", "closeTimeout": "2.5"}
     )
-    terms = given._wrap(KeptFactory()).terms
-    assert terms.heartbeat == Heartbeat.within(8)
-    assert terms.limits.closeTimeout == 2.5
-    assert terms.name == "heartbeat:tcp:7"
+    config = given._wrap(KeptFactory()).linkConfig
+    assert config.heartbeat == Heartbeat.within(8)
+    assert config.limits.closeTimeout == 2.5
+    assert config.name == "heartbeat:tcp:7"
 
 
 # keepalive: itself.

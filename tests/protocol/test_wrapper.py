@@ -522,7 +522,8 @@ def test_transportThatCallsNoMakeConnection() -> None:
 
 def test_mixinIsNotWrapped() -> None:
     """
-    A protocol that has a place for a link is not wrapped: it gets the link of the factory's terms.
+    A protocol that has a place for a link is not wrapped: it gets a link with the factory's
+    configuration.
     """
     protocol, transport, _, hooks = wrapped(
         Factory.forProtocol(HeartbeatProtocol), heartbeat=Heartbeat(interval=1, timeout=1)

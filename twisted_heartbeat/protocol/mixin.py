@@ -175,7 +175,7 @@ class HeartbeatMixin(IdleTimeoutMixin):
         clock, limits, hooks = clockFor(self.clock), self.limits or _NO_LIMITS, self.hooks
         said = (kind.__name__, self.heartbeat, self.keepAlive, limits, id(clock), id(hooks))
         if last is None or said != last[0]:
-            terms = LinkConfig(
+            config = LinkConfig(
                 clock=clock,
                 heartbeat=self.heartbeat,
                 keepAlive=self.keepAlive,
@@ -183,6 +183,6 @@ class HeartbeatMixin(IdleTimeoutMixin):
                 hooks=hooks,
                 name=kind.__name__,
             )
-            # The terms keep clock and hooks alive, so no other object can have their id().
-            last = kind.__last = (said, terms)
+            # The config keeps clock and hooks alive, so no other object can have their id().
+            last = kind.__last = (said, config)
         return last[1]

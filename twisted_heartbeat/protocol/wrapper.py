@@ -59,9 +59,9 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
-    def __init__(self, protocol: Any, terms: LinkConfig, owner: LinkOwner) -> None:
+    def __init__(self, protocol: Any, config: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
-        self._setOwn("link", Link(terms, owner, protocol, self))
+        self._setOwn("link", Link(config, owner, protocol, self))
         self._setOwn("dataReceived", self._deliverData)
 
     @property
@@ -123,9 +123,9 @@ class _InnerLink(MixedInLink):
     __slots__ = ("_wrapper",)
 
     def __init__(
-        self, terms: LinkConfig, owner: LinkOwner, protocol: HeartbeatMixin, wrapper: Any
+        self, config: LinkConfig, owner: LinkOwner, protocol: HeartbeatMixin, wrapper: Any
     ) -> None:
-        super().__init__(terms, owner, protocol, protocol, pingOf(type(protocol)))
+        super().__init__(config, owner, protocol, protocol, pingOf(type(protocol)))
         self._wrapper = wrapper
 
     @property
@@ -171,7 +171,7 @@ def _mixedInInside(protocol: Any) -> HeartbeatMixin | None:
     return None
 
 
-def attachLink(protocol: Any, terms: LinkConfig, owner: LinkOwner) -> tuple[Any, Link]:
+def attachLink(protocol: Any, config: LinkConfig, owner: LinkOwner) -> tuple[Any, Link]:
     """
     Give a protocol a link.  A mixed-in protocol gets a L{MixedInLink}, also inside of wrappers of
     Twisted's.  Any other is wrapped in a L{WrappedProtocol}.  Wrappers are wrapped, too, if a ping
@@ -180,16 +180,16 @@ def attachLink(protocol: Any, terms: LinkConfig, owner: LinkOwner) -> tuple[Any,
     @return: the protocol that the transport is to speak to, and the link.
     """
     if _isMixedIn(protocol):
-        ping = terms.ping or pingOf(type(protocol))
-        link = MixedInLink(terms, owner, protocol, protocol, ping)
+        ping = config.ping or pingOf(type(protocol))
+        link = MixedInLink(config, owner, protocol, protocol, ping)
         giveLink(protocol, link)
         return protocol, link
-    inner = _mixedInInside(protocol) if terms.ping is None else None
+    inner = _mixedInInside(protocol) if config.ping is None else None
     if inner is not None:
-        link = _InnerLink(terms, owner, inner, protocol)
+        link = _InnerLink(config, owner, inner, protocol)
         giveLink(inner, link)
         return protocol, link
-    wrapped = WrappedProtocol.of(protocol, terms, owner)
+    wrapped = WrappedProtocol.of(protocol, config, owner)
     return wrapped, wrapped.link
 
 
@@ -242,23 +242,23 @@ class HeartbeatFactory:
             "name": name or defaultLinkName(wrappedFactory),
             "strangers": self._strangers,
         }
-        self._terms: LinkConfig | None = None
+        self._linkConfig: LinkConfig | None = None
         directlyProvides(self, providedBy(wrappedFactory))
 
     @property
-    def terms(self) -> LinkConfig:
+    def linkConfig(self) -> LinkConfig:
         """
         The settings that all its links share.
         """
-        if self._terms is None:
+        if self._linkConfig is None:
             # Made at first use, because clockFor(None) imports the global reactor, which installs
             # one. The application may still choose.
-            self._terms = LinkConfig(clock=clockFor(self._clock), **self._settings)
-        return self._terms
+            self._linkConfig = LinkConfig(clock=clockFor(self._clock), **self._settings)
+        return self._linkConfig
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
         protocol = self.wrappedFactory.buildProtocol(addr)
-        return None if protocol is None else attachLink(protocol, self.terms, self.owner())[0]
+        return None if protocol is None else attachLink(protocol, self.linkConfig, self.owner())[0]
 
     def doStart(self) -> None:
         self._strangers.start()

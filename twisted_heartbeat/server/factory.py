@@ -124,7 +124,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         if protocol is None:
             return None
         admission = Admission(self, self._registry, self._names)
-        linked, link = attachLink(protocol, self.terms, admission)
+        linked, link = attachLink(protocol, self.linkConfig, admission)
         admission.link = link
         self._limitMessages(link.protocol)
         # Added before its handshake: if that hangs, close() and drain() still end the link.
@@ -161,7 +161,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         """
         goodbye = wire.Goodbye(reason, retryAfter, spread)
         wire.encode(goodbye)
-        limit = self.terms.limits.closeTimeout
+        limit = self.linkConfig.limits.closeTimeout
         wait = grace if limit is None else min(grace, limit / 2)
         if not 0 <= wait < inf:
             raise ValueError(f"grace is {grace!r}: it must be 0 seconds or more, and finite")
@@ -174,7 +174,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         gone = DeferredList([link.whenGone() for link in links])
         if not gone.called:
             left = None if limit is None else limit - wait
-            call = self.terms.clock.callLater(wait, _closeAll, links, left)
+            call = self.linkConfig.clock.callLater(wait, _closeAll, links, left)
             gone.addCallback(lambda _: cancelCalls(call))
         return gone
 
@@ -182,11 +182,11 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return [link for link in self._registry.links if link.state != "new"]
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
-        clock = self.terms.clock
+        clock = self.linkConfig.clock
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
-            log = self.terms.events.log
+            log = self.linkConfig.events.log
             log.write("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
         self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)

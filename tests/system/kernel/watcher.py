@@ -290,7 +290,7 @@ class Watcher:
         Talking.cell = cell
         return Factory.forProtocol(Talking)
 
-    def _terms(self, cell: Cell) -> dict[str, Any]:
+    def _settings(self, cell: Cell) -> dict[str, Any]:
         return {
             "heartbeat": HEARTBEATS.get(cell.load, HEARTBEAT),
             "keepAlive": KEEPALIVE if cell.load == "keepalive" else KeepAlive(),
@@ -308,7 +308,7 @@ class Watcher:
             self._factory(cell, Chatter),
             BACKOFF,
             ping=lambda protocol: protocol.transport.write(b"?"),
-            **self._terms(cell),
+            **self._settings(cell),
         )
         self._endings[cell.name] = service.stopService
         service.startService()
@@ -317,7 +317,7 @@ class Watcher:
         """
         Listen as a server, with the mix-in.
         """
-        factory = HeartbeatServerFactory(self._factory(cell, Watched), **self._terms(cell))
+        factory = HeartbeatServerFactory(self._factory(cell, Watched), **self._settings(cell))
         listening = self._certificates.listen(self._reactor, cell, factory)
 
         def listens(port: Any) -> None:
