@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core.detector import FailureDetector
+from twisted_heartbeat.link.state import LinkState
 from twisted_heartbeat.protocol.session import PROMISE_FRACTION, HeartbeatSession
 
 
@@ -27,7 +28,7 @@ class RecordingLink:
     cause: Cause | None = None
     isUp = True
     isBufferFull = False
-    state = "alive"
+    state = LinkState.ALIVE
     watch = "ping"
 
     def __init__(self, bound: float | None = 35.0) -> None:
@@ -243,7 +244,7 @@ def test_pingsAreCountedByTheLimit() -> None:
         def spend(self, link: Any, emptyAt: float | None) -> float:
             self.told.append(emptyAt)
             if emptyAt is not None:
-                link.state = "closing"
+                link.state = LinkState.CLOSING
             return 7.0
 
     link: Any = RecordingLink()

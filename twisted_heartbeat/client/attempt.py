@@ -23,6 +23,7 @@ from zope.interface import directlyProvides, providedBy
 from ..core.causes import Cause, ConnectFailed, HandshakeFailed
 from ..core.diagnosis import causeOfFailure
 from ..link.owner import LinkOwner
+from ..link.state import LinkState
 from ..link.usercode import cancel
 from ..protocol.wrapper import attachLink
 from ..timing.deadline import PeerDeadline, cancelCalls
@@ -100,7 +101,7 @@ class EndpointAttempt(LinkOwner):
         if self._reported or self._over:
             return
         self._cause = self._cause or cause
-        if self._link is not None and self._link.state != "new":
+        if self._link is not None and self._link.state is not LinkState.NEW:
             # The endpoint is likely to be inside of makeConnection, where it can not be cancelled.
             self._link.abort(self._cause)
         elif self._building:
@@ -187,7 +188,7 @@ class EndpointAttempt(LinkOwner):
         Report the failure once the endpoint is done, and the link, if there was one, cleaned up.
         """
         link = self._link
-        linkDone = link is None or link.cleaned or link.state == "new"
+        linkDone = link is None or link.cleaned or link.state is LinkState.NEW
         if self._endpointDone and linkDone and not self._over:
             self._over = True
             self._cancelTimer()

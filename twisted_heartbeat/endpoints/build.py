@@ -15,9 +15,9 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from zope.interface import implementer
 
-from .heartbeat import HEARTBEAT, _heartbeat, _TunnelLinks
-from .keepalive import KEEPALIVE, _keepAlive
-from .prefix import _wholeDescription, refuseRepeated
+from .heartbeat import HEARTBEAT, TunnelLinks, heartbeatWrapper
+from .keepalive import KEEPALIVE, keepAliveWrapper
+from .prefix import refuseRepeated, wholeDescription
 
 if TYPE_CHECKING:
     from .prefix import Parse, Prefix
@@ -39,7 +39,7 @@ class PrefixedClient:
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         factory = self._wrap(protocolFactory)
         connecting: Deferred[Any] = self._wrappedEndpoint.connect(factory)
-        if isinstance(factory, _TunnelLinks):
+        if isinstance(factory, TunnelLinks):
             connecting.addCallback(factory.opened)
         return connecting
 
@@ -63,8 +63,8 @@ class PrefixedServer:
 
 
 _PREFIXES: dict[str, tuple[Prefix, Callable[..., Any]]] = {
-    KEEPALIVE.word: (KEEPALIVE, _keepAlive),
-    HEARTBEAT.word: (HEARTBEAT, _heartbeat),
+    KEEPALIVE.word: (KEEPALIVE, keepAliveWrapper),
+    HEARTBEAT.word: (HEARTBEAT, heartbeatWrapper),
 }
 
 
@@ -75,7 +75,7 @@ def _parsed(
     @return: the endpoint behind the prefix, and what wraps its factories.
     """
     prefix, settings = _PREFIXES[word]
-    refuseRepeated(word, _wholeDescription())
+    refuseRepeated(word, wholeDescription())
     description, own = prefix.split(arguments, keywords)
     wrap = settings(own, reactor, f"{word}:{description}")
     return prefix.inner(parse, reactor, description), wrap

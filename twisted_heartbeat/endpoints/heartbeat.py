@@ -18,13 +18,13 @@ from ..core.causes import ConnectFailed
 from ..core.settings import Heartbeat, Limits
 from ..protocol.wrapper import HeartbeatFactory
 from ..transport.layers import abort
-from .prefix import Prefix, _numbers
+from .prefix import Prefix, numbersOf
 from .tunnel import EndpointHistory, Tunnel, TunnelFactory
 
 HEARTBEAT = Prefix("heartbeat", ("within", "closeTimeout"), "heartbeat:tcp:hub:7000:within=8")
 
 
-class _TunnelLinks(HeartbeatFactory):
+class TunnelLinks(HeartbeatFactory):
     """
     Watches the tunnels of one factory.  All factories of one endpoint number their links together.
     """
@@ -63,8 +63,8 @@ class _TunnelMaker:
     generations: Iterator[int] = field(default_factory=lambda: count(1))
     history: EndpointHistory = field(default_factory=EndpointHistory)
 
-    def wrap(self, factory: Any) -> _TunnelLinks:
-        return _TunnelLinks(
+    def wrap(self, factory: Any) -> TunnelLinks:
+        return TunnelLinks(
             TunnelFactory(factory, self.reactor, self.history),
             self.generations,
             heartbeat=self.heartbeat,
@@ -74,8 +74,15 @@ class _TunnelMaker:
         )
 
 
-def _heartbeat(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
-    numbers = _numbers(own)
+def heartbeatWrapper(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
+    """
+    Return the wrapper of the factories behind C{heartbeat:}.
+
+    @param own: the arguments of the prefix, as text.
+    @param words: the whole string, for the log.
+    @raise ValueError: if an argument is not allowed.
+    """
+    numbers = numbersOf(own)
     heartbeat = Heartbeat.within(numbers.pop("within")) if "within" in numbers else Heartbeat()
     # No sendStall: a peer that takes nothing but speaks is slow, and a dead one is found by its
     # silence.

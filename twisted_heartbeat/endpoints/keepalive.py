@@ -17,7 +17,7 @@ from ..logs import SafeLogger
 from ..protocol.overrides import MethodCover
 from ..protocol.proxy import ProtocolProxy
 from ..transport.keepalive import applyKeepAlive
-from .prefix import Prefix, _numbers
+from .prefix import Prefix, numbersOf
 
 _log = SafeLogger()
 
@@ -146,5 +146,12 @@ class _KeepAliveSetter:
         return KeepAliveFactory(factory, self.apply)
 
 
-def _keepAlive(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
-    return _KeepAliveSetter(KeepAlive(**_numbers(own)), words).wrap
+def keepAliveWrapper(own: Mapping[str, str], reactor: Any, words: str) -> Callable[[Any], Any]:
+    """
+    Return the wrapper of the factories behind C{keepalive:}.
+
+    @param own: the arguments of the prefix, as text.
+    @param words: the whole string, for the log.
+    @raise ValueError: if an argument is not allowed.
+    """
+    return _KeepAliveSetter(KeepAlive(**numbersOf(own)), words).wrap

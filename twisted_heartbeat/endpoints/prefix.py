@@ -150,7 +150,7 @@ def _joined(arguments: Iterable[str], keywords: Mapping[str, str]) -> str:
 _PARSERS = (clientFromString.__code__, serverFromString.__code__)
 
 
-def _wholeDescription() -> str | bytes:
+def wholeDescription() -> str | bytes:
     """
     Return the whole string that Twisted is parsing; C{""} where Python does not tell.  Arguments
     alone do not show repetition, because Twisted's parser hands on only the last of one name.
@@ -195,5 +195,9 @@ def _number(text: str) -> Any:
     return text
 
 
-def _numbers(own: Mapping[str, str]) -> dict[str, Any]:
+def numbersOf(own: Mapping[str, str]) -> dict[str, Any]:
+    """
+    Return the arguments of a prefix as numbers.  Text that is no number stays text, so that the
+    setting refuses it with its own words.
+    """
     return {name: _number(text) for name, text in own.items()}

@@ -51,6 +51,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from ..core import wire
 from ..core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolation
+from ..link.state import LinkState
 from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.deadline import PeerDeadline, cancelCalls
@@ -188,7 +189,7 @@ class Tunnel(HeartbeatProtocol):
 
     def _cancelled(self, _: object) -> None:
         self._waiting = None
-        if self._requireLink().state == "new":
+        if self._requireLink().state is LinkState.NEW:
             # The transport exists, and has not called connectionMade yet.
             abort(self.transport)
         else:

@@ -14,6 +14,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from ..core import wire
+from ..link.state import LinkState
 from ..logs import SafeLogger
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def deliverEnd(link: Link, lost: Callable[[Any], object], reason: object = conne
     Tell a link that its connection is lost, and then the protocol.  Both are told once.  A
     transport that did not end when it was told to abort may still do so after the link has ended.
     """
-    if link.state != "gone":
+    if link.state is not LinkState.GONE:
         if isinstance(reason, Failure):
             reason = link.connectionLost(reason)
         else:

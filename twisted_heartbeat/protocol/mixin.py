@@ -18,6 +18,7 @@ from zope.interface import implementer
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..link.owner import UnmanagedOwner
+from ..link.state import LinkState
 from ..timing.monotonic import clockFor
 from .delivery import MIXIN_DELIVERIES
 from .idletimeout import IdleTimeoutMixin
@@ -147,7 +148,7 @@ class HeartbeatMixin(IdleTimeoutMixin):
 
     def _heartbeatConnect(self, transport: Any, connect: Callable[[Any], object]) -> None:
         link = self.link
-        if link is None or link.state == "gone":
+        if link is None or link.state is LinkState.GONE:
             link = MixedInLink(self.__config(), UNMANAGED, self, self, pingOf(type(self)))
             setOwn(self, "link", link)
         elif link.isOver(transport):

@@ -43,6 +43,7 @@ from ..core import wire
 from ..core.causes import ClosedHere, PeerClosed
 from ..core.settings import MIN_BOUND
 from ..core.wire.negotiation import Negotiated
+from ..link.state import LinkState
 
 if TYPE_CHECKING:
     from ..link.interfaces import PingLimit
@@ -223,7 +224,7 @@ class HeartbeatSession:
         link, limit = self._link, self._pingLimit
         if limit is not None:
             self._pingsEmptyAt = limit.spend(link, self._pingsEmptyAt)
-        if link.state == "closing":
+        if link.state is LinkState.CLOSING:
             return
         if self._unansweredPing is not None or link.isBufferFull:
             self._answerLater(ping.token)

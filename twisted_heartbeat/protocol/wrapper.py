@@ -25,6 +25,7 @@ from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..link.config import LinkConfig
 from ..link.link import Link
 from ..link.owner import UnmanagedOwner
+from ..link.state import LinkState
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
@@ -78,7 +79,7 @@ class WrappedProtocol(ProtocolProxy):
         """
         Connect the protocol.  Some transports call this, and not L{makeConnection}.
         """
-        isNew = self.link.state == "new"
+        isNew = self.link.state is LinkState.NEW
         if isNew:
             self.link.connectionMade(self._protocol.transport)
         self._protocol.connectionMade()
@@ -167,7 +168,7 @@ def _mixedInInside(protocol: Any) -> HeartbeatMixin | None:
         layer = layer.wrappedProtocol
         if _isMixedIn(layer):
             link = layer.link
-            return layer if link is None or link.state == "gone" else None
+            return layer if link is None or link.state is LinkState.GONE else None
     return None
 
 

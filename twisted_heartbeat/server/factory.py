@@ -29,6 +29,7 @@ from ..core import wire
 from ..core.causes import ClosedHere
 from ..core.settings import ServerLimits
 from ..link.config import peerName
+from ..link.state import LinkState
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.rejected import RejectedConnection
 from ..protocol.wrapper import HeartbeatFactory, attachLink
@@ -179,7 +180,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return gone
 
     def _established(self) -> list[Link]:
-        return [link for link in self._registry.links if link.state != "new"]
+        return [link for link in self._registry.links if link.state is not LinkState.NEW]
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
         clock = self.linkConfig.clock

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
 from ..link.owner import LinkOwner
+from ..link.state import LinkState
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
 from .networks import networkOf
@@ -265,7 +266,7 @@ class PeerRegistry(LinkOwner):
     def _uncountClosing(self) -> None:
         links, self._newlyClosing = self._newlyClosing, []
         for link in links:
-            if link.state == "closing":
+            if link.state is LinkState.CLOSING:
                 self._uncount(link)
                 if link.generation not in self.overLimit:
                     self.closing[link.generation] = link
