@@ -23,6 +23,7 @@ from twisted_heartbeat import (
     Heartbeat,
     HeartbeatClientService,
     HeartbeatProtocol,
+    Limits,
     PeerClosed,
     PeerReset,
     PeerSilent,
@@ -400,7 +401,7 @@ class TunnelClient(ServiceClient):
     def __init__(self) -> None:
         super().__init__(retryPolicy=STEADY)
         self.service.stopService()
-        maker = _TunnelMaker(Heartbeat(interval=400, timeout=4), 5.0, self.clock, "tunnel")
+        maker = _TunnelMaker(Heartbeat(interval=400, timeout=4), Limits(sendStall=None), self.clock, "tunnel")
         self.service = HeartbeatClientService(
             PrefixedClient(self.endpoint, maker.wrap),
             Factory.forProtocol(Fine),
