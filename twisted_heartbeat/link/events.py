@@ -146,7 +146,7 @@ class LogObserver(LinkHooks):
         """
         cause = fields.pop("cause", None)
         known: dict[str, object] = {"link": self._name, "bound": self._bound}
-        known |= {"generation": None, "peer": None, "silence": None, **fields}
+        known |= {"carrier": None, "generation": None, "peer": None, "silence": None, **fields}
         words = "{link}: {event}"
         if "delay" in known:
             words += " in {delay} s"
@@ -196,7 +196,7 @@ class LogObserver(LinkHooks):
 
         @param write: takes the link, the cause, and how many others were left out.
         """
-        limit = link.teardown.logLimit
+        limit = link.logLimit
         if limit is None:
             write(link, cause)
         else:

@@ -64,7 +64,7 @@ from ..transport.tls import (
     usesTLS,
 )
 from .cleanups import Cleanup, runCleanups
-from .config import peerName, plainAddress
+from .config import peerName, plainAddress, streamCarrier
 from .handshake import HandshakeTimeout
 from .state import LinkState
 from .teardown import Teardown
@@ -221,6 +221,28 @@ class Link:
         The batcher of quiet links of the clock.
         """
         return self._config.batcher
+
+    @property
+    def carrier(self) -> str:
+        """
+        What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
+        transport, such as a child process's pipes.
+        """
+        return "tls" if usesTLS(self._transport) else streamCarrier(self.peer)
+
+    @property
+    def source(self) -> str:
+        """
+        The name of the factory or service that the link belongs to; C{""} without one.
+        """
+        return self._config.name or ""
+
+    @property
+    def logLimit(self) -> LogRateLimit | None:
+        """
+        Limits how many ends of links are logged; L{None} to log this link's in any case.
+        """
+        return self.teardown.logLimit
 
     @property
     def heartbeat(self) -> Heartbeat | None:
@@ -1099,6 +1121,7 @@ class Link:
         """
         heartbeat = self._peerWatch.heartbeat
         return {
+            "carrier": self.carrier,
             "generation": self.generation,
             "peer": self._peerName,
             "silence": round(self.silence, 3),
