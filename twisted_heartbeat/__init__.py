@@ -10,6 +10,10 @@ Start with L{HeartbeatClientService}, or see the three ways to use it: L{Heartbe
 L{HeartbeatFactory}, and the endpoint prefixes.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+
 from .client.factory import HeartbeatClientFactory
 from .client.service import HeartbeatClientService
 from .core.backoff import Backoff
@@ -76,3 +80,37 @@ __all__ = [
     "SendStalled",
     "ServerLimits",
 ]
+
+_LAZY: dict[str, str] = {}
+"""
+The names that are loaded on first use, and the module of each.  Otherwise every program would pay
+for the import of the rooms that it does not use, and need their extras.
+"""
+
+_EXTRAS: dict[str, str] = {}
+"""The packages that only an extra installs, and the name of that extra."""
+
+
+def __getattr__(name: str) -> object:
+    """
+    Load a public name on first use, see PEP 562.
+
+    @raise ImportError: if the package of an extra is missing.
+    """
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found: object = getattr(import_module(module, __name__), name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        words = f"{name} needs {error.name}: install twisted_heartbeat[{extra}]"
+        raise ImportError(words, name=error.name) from error
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

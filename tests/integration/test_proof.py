@@ -401,7 +401,9 @@ class TunnelClient(ServiceClient):
     def __init__(self) -> None:
         super().__init__(retryPolicy=STEADY)
         self.service.stopService()
-        maker = _TunnelMaker(Heartbeat(interval=400, timeout=4), Limits(sendStall=None), self.clock, "tunnel")
+        maker = _TunnelMaker(
+            Heartbeat(interval=400, timeout=4), Limits(sendStall=None), self.clock, "tunnel"
+        )
         self.service = HeartbeatClientService(
             PrefixedClient(self.endpoint, maker.wrap),
             Factory.forProtocol(Fine),
