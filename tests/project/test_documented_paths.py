@@ -17,11 +17,11 @@ from .test_architecture import packageFiles
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "twisted_heartbeat"
-ARCHITECTURE = CHECKOUT / "docs" / "architecture.md"
+ARCHITECTURE = CHECKOUT / "docs" / "project" / "architecture.md"
 
 NAMING = ["CONTRIBUTING.md", "README.md", "SECURITY.md", "tox.ini", ".ci/run"]
 PAGES = [CHECKOUT / name for name in NAMING]
-PAGES += [ARCHITECTURE, *sorted((CHECKOUT / "docs" / "decisions").glob("*.md"))]
+PAGES += [ARCHITECTURE, *sorted((CHECKOUT / "docs" / "project" / "decisions").glob("*.md"))]
 
 _CODE = re.compile(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|ini|cfg|toml))`")
 _TEST = re.compile(r"(?<![\w/.])(?:tests|benchmarks|docs)/[\w/.-]*[\w/]")
