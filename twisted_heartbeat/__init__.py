@@ -13,6 +13,7 @@ L{HeartbeatFactory}, and the endpoint prefixes.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .client.factory import HeartbeatClientFactory
 from .client.service import HeartbeatClientService
@@ -46,12 +47,18 @@ from .protocol.mixin import HeartbeatMixin
 from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
+if TYPE_CHECKING:
+    from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .presence.hooks import PresenceHooks
+
 __all__ = [
     "Backoff",
     "Cause",
+    "Change",
     "ClosedHere",
     "ConnectFailed",
     "Evidence",
+    "Gap",
     "HandshakeFailed",
     "Heartbeat",
     "HeartbeatClientFactory",
@@ -71,9 +78,13 @@ __all__ = [
     "GoodbyeCode",
     "PeerClosed",
     "PeerHung",
+    "PeerPresence",
     "PeerReset",
     "PeerSilent",
+    "PeerState",
     "PermanentFailure",
+    "PresenceHooks",
+    "PresenceLimits",
     "ProtocolViolation",
     "Retry",
     "SendFailed",
@@ -81,7 +92,14 @@ __all__ = [
     "ServerLimits",
 ]
 
-_LAZY: dict[str, str] = {}
+_LAZY: dict[str, str] = {
+    "Change": ".core.presence",
+    "Gap": ".core.presence",
+    "PeerPresence": ".core.presence",
+    "PeerState": ".core.presence",
+    "PresenceHooks": ".presence.hooks",
+    "PresenceLimits": ".core.presence",
+}
 """
 The names that are loaded on first use, and the module of each.  Otherwise every program would pay
 for the import of the rooms that it does not use, and need their extras.

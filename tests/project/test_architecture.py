@@ -61,7 +61,19 @@ ROOMS = {
         "status",
     ],  # fmt: skip
     "demo": ["", "core", "testing"],
-    "": ["core", "link", "protocol", "client", "server", "cli", "demo"],
+    "": [
+        "core",
+        "link",
+        "protocol",
+        "client",
+        "server",
+        "datagram",
+        "checkin",
+        "presence",
+        "status",
+        "cli",
+        "demo",
+    ],  # fmt: skip
 }
 
 # What each room may import from elsewhere, besides the standard library.
