@@ -384,7 +384,7 @@ class Kernel:
         self.asked += 1
         return self.queued
 
-    def _evidence(self, connection: Any, fall: VerdictBatch | None = None) -> Evidence:
+    def _evidence(self, connection: Any, batch: VerdictBatch | None = None) -> Evidence:
         return Evidence(
             sinceAck=self.sinceAck,
             sinceData=self.sinceAck,
@@ -394,5 +394,5 @@ class Kernel:
             window=1000,
             probes=0,
             rtt=0.1,
-            _batch=fall or VerdictBatch(1),
+            _batch=batch,
         )

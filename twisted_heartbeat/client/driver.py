@@ -77,7 +77,7 @@ class Driver:
             commands.Announce: lambda command: self.announce(),
             commands.Abort: lambda command: self._abort(command.cause),
             commands.Close: lambda command: self._close(),
-            commands.CleanUp: lambda command: self._cleanUp(),
+            commands.CleanUp: self._cleanUp,
             commands.ReportFailure: lambda command: self.reportFailure(command.cause),
             commands.ChooseDelay: self._chooseDelay,
             commands.Wait: self._startWait,
@@ -232,7 +232,7 @@ class Driver:
         if self.link is not None:
             self.link.close()
 
-    def _cleanUp(self) -> None:
+    def _cleanUp(self, command: commands.CleanUp) -> None:
         link, self.link = self.link, None
         if link is None:
             self._cleaned()

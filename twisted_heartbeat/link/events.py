@@ -177,11 +177,31 @@ class LogObserver(LinkHooks):
     def recovered(self, link: Link) -> None:
         self.write("recovered", **link.eventFields())
 
-    def disconnected(self, link: Link, cause: Cause) -> None:
-        self._writeLimited(self._writeDisconnected, link, cause)
+    def disconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
+        """
+        @param others: how many ends with this kind of cause were left out before this one; L{None}
+            if they have not been limited yet.
+        """
+        if others is None and link.logLimit is not None:
+            self._limit(self.disconnected, link, cause)
+            return
+        fields: dict[str, object] = {} if others is None else {"others": others}
+        # Port scans and health checks leave in these ways, and need no warning.
+        usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
+        level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
+        fields |= {"cause": cause, "evidence": _evidenceFields(cause.evidence)}
+        self.write("disconnected", level, **link.eventFields(), **fields)
 
-    def refused(self, link: Link, cause: Cause) -> None:
-        self._writeLimited(self._writeRefused, link, cause)
+    def refused(self, link: Link, cause: Cause, others: int | None = None) -> None:
+        """
+        @param others: as of L{disconnected}.
+        """
+        if others is None and link.logLimit is not None:
+            self._limit(self.refused, link, cause)
+            return
+        fields: dict[str, object] = {} if others is None else {"others": others}
+        fields |= {"cause": cause, "name": link.name}
+        self.write("refused", LogLevel.warn, **link.eventFields(), **fields)
 
     def retrying(self, retry: Retry) -> None:
         delay = round(retry.delay, 3)
@@ -190,34 +210,15 @@ class LogObserver(LinkHooks):
     def gaveUp(self, cause: Cause) -> None:
         self.write("gaveUp", LogLevel.error, cause=cause)
 
-    def _writeLimited(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
+    def _limit(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
         """
         Write the end of a link, unless the limit of its owner suppresses it.
 
         @param write: takes the link, the cause, and how many others were left out.
         """
         limit = link.logLimit
-        if limit is None:
-            write(link, cause)
-        else:
-            limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))
-
-    def _writeDisconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
-        """
-        @param others: how many ends with this kind of cause were left out before this one; L{None}
-            if the link's owner does not limit them.
-        """
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        # Port scans and health checks leave in these ways, and need no warning.
-        usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
-        level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
-        fields |= {"cause": cause, "evidence": _evidenceFields(cause.evidence)}
-        self.write("disconnected", level, **link.eventFields(), **fields)
-
-    def _writeRefused(self, link: Link, cause: Cause, others: int | None = None) -> None:
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        fields |= {"cause": cause, "name": link.name}
-        self.write("refused", LogLevel.warn, **link.eventFields(), **fields)
+        assert limit is not None
+        limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))
 
 
 def _evidenceFields(evidence: Evidence | None) -> dict[str, object] | None:

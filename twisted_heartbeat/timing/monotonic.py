@@ -146,33 +146,28 @@ class MonotonicClock:
         self._ringing = True
         try:
             while self._entries and self._entries[0][0] <= now:
-                self._makeCall(heappop(self._entries))
+                entry = heappop(self._entries)
+                call = entry[2]
+                if not _isCurrent(entry):
+                    continue
+                if call.delayed_time > 0:
+                    # It was delayed further meanwhile.
+                    call.activate_delay()
+                    self._push(call)
+                    continue
+                self.lateness = now - entry[0]
+                call.called = 1
+                try:
+                    call.func(*call.args, **call.kw)
+                except BaseException:
+                    # The reactor handles failures of its own calls in the same way.
+                    _log.failure("A delayed call failed: {call}", call=call)
+                finally:
+                    del call.func, call.args, call.kw
         finally:
             self._ringing = False
             self.lateness = 0.0
             self._setAlarm()
-
-    def _makeCall(self, entry: tuple[float, int, DelayedCall]) -> None:
-        """
-        Make the call of an entry whose time has come, unless the entry is stale or the call was
-        delayed further.
-        """
-        call = entry[2]
-        if not _isCurrent(entry):
-            return
-        if call.delayed_time > 0:
-            call.activate_delay()
-            self._push(call)
-            return
-        self.lateness = self._rang - entry[0]
-        call.called = 1
-        try:
-            call.func(*call.args, **call.kw)
-        except BaseException:
-            # The reactor handles failures of its own calls in the same way.
-            _log.failure("A delayed call failed: {call}", call=call)
-        finally:
-            del call.func, call.args, call.kw
 
 
 @implementer(IReactorTime)

@@ -240,21 +240,19 @@ class TimerWheel:
         try:
             # All that are due are taken out first: what a visit schedules waits for the next tick.
             due = self._due(now)
-            self._visitPending(due, now)
+            if any(slot.pending for slot in due):
+                self._visitPending(due, now)
             for slot in due:
                 self._visit(slot, now)
-            self._runAtEnd()
+            calls, self._atEnd = self._atEnd, []
+            for call in calls:
+                guarded(_log, "A call at the end of a tick failed", call)
             for _ in range(min(len(self._soon), self.CALLS_PER_TICK)):
                 guarded(_log, "A call of the timer wheel failed", self._soon.popleft())
         finally:
             # Otherwise one failure would stop all timers.
             self.ticking = False
             self._setCall()
-
-    def _runAtEnd(self) -> None:
-        calls, self._atEnd = self._atEnd, []
-        for call in calls:
-            guarded(_log, "A call at the end of a tick failed", call)
 
     def _due(self, now: float) -> list[Slot]:
         due = []

@@ -27,6 +27,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
 
@@ -338,7 +339,8 @@ class ObservedConnection(PlainConnection):
         if hasattr(self, "socket"):
             if self.evidence is None:
                 self.evidence = readEvidence(self.socket)
-            self.certificateError = certificateRefused(self)
+            if isinstance(self.protocol, TLSMemoryBIOProtocol):
+                self.certificateError = certificateRefused(self)
             if not isinstance(reason.value, ConnectionClosed):
                 self.protocolError = reason.value
         _reportLoss(self, super().connectionLost, reason)
