@@ -132,7 +132,9 @@ def test_defaultsAreTheManuals(kind: type) -> None:
             "pingsPerSecond": 50,
         },
     }[kind]
-    assert {field.name: getattr(kind(), field.name) for field in fields(kind) if field.init} == stated
+    assert {
+        field.name: getattr(kind(), field.name) for field in fields(kind) if field.init
+    } == stated
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

@@ -377,7 +377,7 @@ class Kernel:
         self.asked = 0
         for module in ("transport.connection", "transport.closing"):
             monkeypatch.setattr(f"twisted_heartbeat.{module}.sendQueueSize", self.sendQueueSize)
-        for module in ("link.watch", "link.writes", "transport.connection"):
+        for module in ("link.silence", "link.writes", "transport.connection"):
             monkeypatch.setattr(f"twisted_heartbeat.{module}.readEvidence", self._evidence)
 
     def sendQueueSize(self, _: Any) -> int:

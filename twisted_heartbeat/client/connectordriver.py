@@ -19,6 +19,7 @@ from ..core.diagnosis import causeOfFailure
 from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
 from ..link.owner import LinkOwner
+from ..link.proof import factsOf, isProofHeard
 from ..logs import SafeLogger
 from ..protocol.rejected import RejectedConnection
 from .driver import Driver
@@ -184,7 +185,7 @@ class ConnectorDriver(Driver, LinkOwner):
         Whether a link that has ended had been proven.  Tell the factory if so.
         """
         prepared = self.reconnector.state is State.CONNECTED
-        proven = isProven(link.facts(prepared=prepared), self._stableAfter)
+        proven = isProven(factsOf(link, prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
@@ -239,7 +240,7 @@ class ConnectorDriver(Driver, LinkOwner):
     def announce(self) -> None:
         super().announce()
         link = self.link
-        if link is not None and link.proofHeard and link.isUp:
+        if link is not None and isProofHeard(link) and link.isUp:
             self._proveEarly()
 
     def delay(self, attempt: int, cause: Cause) -> float:

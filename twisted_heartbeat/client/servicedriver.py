@@ -19,6 +19,7 @@ from ..core.causes import ClosedHere
 from ..core.proof import isProven
 from ..core.reconnector import State
 from ..link.cleanups import linkInCleanup
+from ..link.proof import factsOf
 from ..timing.deadline import cancelCalls
 from .attempt import EndpointAttempt, failureOf
 from .driver import Driver
@@ -88,7 +89,11 @@ class ServiceDriver(Driver):
         self._stopWaiters.append(stopped)
         self.execute(self.reconnector.stop())
         cleaning = linkInCleanup()
-        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.config):
+        if (
+            not stopped.called
+            and cleaning is not None
+            and cleaning.config.generations is self.config.generations
+        ):
             # The stop waits for the hook or cleanup that has called this.  If that has not returned
             # by the next turn, it waits for the stop, and neither would ever end.
             timer = self.config.clock.callLater(0, _fire, [stopped], None)
@@ -137,7 +142,7 @@ class ServiceDriver(Driver):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.reconnector.state is State.CONNECTED
-        proven = isProven(link.facts(prepared=used), self._stableAfter)
+        proven = isProven(factsOf(link, prepared=used), self._stableAfter)
         round, self._round = self._round, None
         if proven:
             self._first = 0

@@ -103,9 +103,9 @@ class KeepAlive:
     userTimeout: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("idle", "interval", "count"):
-            value = getattr(self, field)
-            require(isCount(value), self, field, value, "a whole number, 1 or more")
+        for name in ("idle", "interval", "count"):
+            value = getattr(self, name)
+            require(isCount(value), self, name, value, "a whole number, 1 or more")
         requirePositive(self, "userTimeout", orNone=True)
 
 
@@ -185,10 +185,10 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
-        for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
-            value = getattr(self, field)
+        for name in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
+            value = getattr(self, name)
             allowed = "a whole number, 1 or more, or None to switch it off"
-            require(value is None or isCount(value), self, field, value, allowed)
+            require(value is None or isCount(value), self, name, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..transport.layers import findConnection, isServerSide
+from ..transport.proxyheader import isHealthCheck
+
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from .link import Link
@@ -32,8 +35,8 @@ class LinkOwner:
 
     def linkProven(self, link: Link) -> None:
         """
-        Handle that the peer has sent what proves the link, see L{Link.proofHeard}.  The way in
-        which the link ends may revoke that.
+        Handle that the peer has sent what proves the link, see L{twisted_heartbeat.link.proof}.
+        The way in which the link ends may revoke that.
         """
 
     def linkClosing(self, link: Link) -> None:
@@ -56,15 +59,13 @@ class UnmanagedOwner(LinkOwner):
     __slots__ = ()
 
     def linkReady(self, link: Link) -> None:
-        if not link.isHealthCheck:
+        if not isHealthCheck(link.transport):
             link.owner = _CONNECTED
             link.announceConnected()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        if link.isServerSide:
-            link.cleanUpStranger()
-        else:
-            link.cleanUp()
+        fromPort = isServerSide(findConnection(link.transport))
+        link.cleanUp(link.config.strangers if fromPort else None)
 
 
 class _ConnectedOwner(UnmanagedOwner):

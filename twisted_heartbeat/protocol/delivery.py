@@ -70,20 +70,21 @@ def deliverEnd(link: Link, lost: Callable[[Any], object], reason: object = conne
     Tell a link that its connection is lost, and then the protocol.  Both are told once.  A
     transport that did not end when it was told to abort may still do so after the link has ended.
     """
+    teardown = link.teardown
     if link.state is not LinkState.GONE:
         if isinstance(reason, Failure):
-            reason = link.connectionLost(reason)
+            reason = teardown.connectionLost(reason)
         else:
             # autobahn's protocols that carry others pass None, and tests often an exception. The
             # protocol gets the same object, as from Twisted.
-            link.connectionLost(
+            teardown.connectionLost(
                 Failure(reason) if isinstance(reason, Exception) else connectionDone
             )
         try:
             lost(reason)
         finally:
-            link.protocolNotified()
-    elif link.isNotifyingProtocol:
+            teardown.protocolNotified()
+    elif teardown.isNotifyingProtocol:
         # From inside the call above: the protocol passes the call on.
         lost(reason)
 
@@ -104,5 +105,19 @@ def _deliverMade(link: Link, made: Callable[[], object]) -> None:
     protocol._heartbeatConnect(protocol.transport, lambda transport: made())
 
 
-MIXIN_DELIVERIES = {**DELIVERIES, "connectionMade": _deliverMade}
+def deliverMixedEnd(
+    link: Link, lost: Callable[[Any], object], reason: object = connectionDone
+) -> None:
+    """
+    As L{deliverEnd}, for a mixed-in protocol, which may have an idle timeout of its own.
+    """
+    link.protocol._heartbeatEnded()
+    deliverEnd(link, lost, reason)
+
+
+MIXIN_DELIVERIES = {
+    **DELIVERIES,
+    "connectionMade": _deliverMade,
+    "connectionLost": deliverMixedEnd,
+}
 """The same for a mixed-in protocol, which may be given no C{makeConnection}."""

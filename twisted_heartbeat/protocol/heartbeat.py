@@ -172,7 +172,10 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         plain = reader.atFrameBoundary and self.__hidesPongs()
         ping = self.__session().localHello.sharedPing if plain else None
-        link.setSharedPing(ping, HeartbeatProtocol.sendPing)
+        watch = link.peerWatch
+        if watch.ping is HeartbeatProtocol.sendPing:
+            # Nothing else pings with the same bytes.
+            watch.pinger = ping
         if type(reader) is wire.StreamReader and reader.isIdle:
             self.__reader = None
 

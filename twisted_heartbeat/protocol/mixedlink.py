@@ -7,17 +7,20 @@ L{MixedInLink}: the link of a protocol that C{HeartbeatMixin} is mixed into.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.python.failure import Failure
 
 from ..link.link import Link
 from ..link.state import LinkState
 from ..logs import SafeLogger
+from ..transport.connection import ObservedUnixConnection
+from ..transport.instrument import findObserved
+from .delivery import deliverMixedEnd
 from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
-    from .interfaces import MixedIn
+    from ..transport.connection import ObservedConnection
     from .mixin import HeartbeatMixin
 
 _log = SafeLogger()
@@ -48,7 +51,7 @@ class MixedInLink(Link):
         """
         Whether the link has been established over this transport.
         """
-        return self.state is not LinkState.NEW and self._transport is transport
+        return self.state is not LinkState.NEW and self.transport is transport
 
     def connectionMade(self, transport: Any) -> None:
         super().connectionMade(transport)
@@ -75,8 +78,51 @@ class MixedInLink(Link):
     def mayHaveMissedData(self) -> bool:
         return not self.observesLoss and self.__coverNext()
 
+    @property
+    def observesLoss(self) -> bool:
+        """
+        Whether the connection calls L{dataArriving} and L{connectionLosing} before it calls the
+        protocol.
+        """
+        return self._observed is not None
+
+    @property
+    def _observed(self) -> ObservedConnection | ObservedUnixConnection | None:
+        connection = findObserved(self.transport)
+        if isinstance(connection, ObservedUnixConnection) and connection.observer is not self:
+            # It tells its first link only.
+            return None
+        return connection
+
+    def _tellOfNext(self) -> None:
+        """
+        Ask the connection for L{dataArriving} and L{dataDelivered} of the next chunk.
+        """
+        connection = self.peerWatch.connection
+        if connection is not None:
+            connection.notifyOnRead = True
+
     def connectionLosing(self) -> None:
+        connection = self._observed
+        if connection is not None and connection.protocol is self.protocol:
+            # The connection makes one call more to its protocol, and then forgets it.
+            connection.protocol = cast(Any, self)
+        else:
+            self.__cover("connectionLost")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Stand in for the protocol, when the connection is lost.
+        """
+        deliverMixedEnd(self, self.protocol.connectionLost, reason)
+
+    def connectionLostUnnoticed(self, reason: Failure) -> None:
+        self.protocol._heartbeatEnded()
+        super().connectionLostUnnoticed(reason)
+
+    def loseProtocol(self, reason: Failure) -> None:
         self.__cover("connectionLost")
+        super().loseProtocol(reason)
 
     def openedByHello(self) -> None:
         """
@@ -92,11 +138,6 @@ class MixedInLink(Link):
             self.protocol.awaitHello()
         else:
             super()._ready()
-
-    def connectionLost(self, reason: Failure) -> Failure:
-        protocol: MixedIn = self.protocol
-        protocol._heartbeatEnded()
-        return super().connectionLost(reason)
 
     def __coverNext(self) -> bool:
         """

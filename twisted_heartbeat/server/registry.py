@@ -35,6 +35,7 @@ from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
+from ..transport.proxyheader import isHealthCheck
 from .networks import networkOf
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class PeerRegistry(LinkOwner):
         Count and clean up a link that has ended before its peer was known.
         """
         self.strangers += 1
-        link.cleanUpStranger()
+        link.cleanUp(link.config.strangers)
 
     @property
     def links(self) -> list[Link]:
@@ -222,7 +223,7 @@ class PeerRegistry(LinkOwner):
 
     def _networkOf(self, link: Link) -> str | None:
         counts = self._limits().peersPerAddress is not None
-        return networkOf(link.peer) if counts and not link.isHealthCheck else None
+        return networkOf(link.peer) if counts and not isHealthCheck(link.transport) else None
 
     def _isCounted(self, link: Link) -> bool:
         return link.generation in self.peers or link.generation in self.pending
@@ -261,7 +262,7 @@ class PeerRegistry(LinkOwner):
         # Not from here: the caller may be iterating over the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
-            link.wheel.callSoon(self._uncountClosing)
+            link.config.wheel.callSoon(self._uncountClosing)
 
     def _uncountClosing(self) -> None:
         links, self._newlyClosing = self._newlyClosing, []

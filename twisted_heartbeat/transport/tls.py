@@ -60,11 +60,11 @@ def usesTLS(transport: object) -> bool:
     return isinstance(transport, TLSMemoryBIOProtocol) or ISSLTransport.providedBy(transport)
 
 
-def handshakeDone(transport: object) -> bool:
+def isHandshakingTLS(transport: object) -> bool:
     """
-    Find out whether a transport has no TLS handshake to wait for.
+    Find out whether a transport has a TLS handshake that is not complete yet.
     """
-    return isHandshakeDone(_tlsLayer(transport))
+    return usesTLS(transport) and not isHandshakeDone(_tlsLayer(transport))
 
 
 def handshakeRejected(transport: object) -> bool:
