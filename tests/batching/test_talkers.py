@@ -653,7 +653,9 @@ class Watch:
         }
         assert all(link.peerWatch.detector is detector for detector, link in found.items())
         links = [peer.link for peer in self.peers]
-        assert {one for one in links if checksSuspended(one.detector)} == set(found.values())
+        assert {one for one in links if checksSuspended(one.peerWatch.detector)} == set(
+            found.values()
+        )
         return list(found.values())
 
     def holds(self, *peers: Peer) -> bool:

@@ -1433,7 +1433,8 @@ def test_rateThatIsKeptNeverPassesTheLimit(
         now += flows + held
         for when in [*instants, now]:
             while arrived < int(when * perSecond):
-                link: Any = SimpleNamespace(detector=SimpleNamespace(heardAt=when), age=when)
+                watch = SimpleNamespace(detector=SimpleNamespace(heardAt=when))
+                link: Any = SimpleNamespace(peerWatch=watch, establishedAt=0.0)
                 emptyAt = limit.spend(link, emptyAt)
                 assert passed == []
                 arrived += 1

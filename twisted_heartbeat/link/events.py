@@ -54,13 +54,13 @@ def runHook(
     *arguments: object,
     failed: Callable[[Failure], None] | None = None,
     overdue: Collection[str] = (),
-) -> Deferred[None]:
+) -> Deferred[Any]:
     """
     Call a hook, and log what it raises.
 
     @param failed: called with that, once it is logged.
     @param overdue: the hooks that were cancelled because their time was over.
-    @return: fires with L{None} when the hook has finished, also if it failed.
+    @return: fires when the hook has finished, also if it failed.
     """
 
     def logged(failure: Failure) -> None:
@@ -70,7 +70,7 @@ def runHook(
         if failed is not None:
             failed(failure)
 
-    return maybeDeferred(hook, *arguments).addCallbacks(lambda _: None, logged)
+    return maybeDeferred(hook, *arguments).addErrback(logged)
 
 
 class LinkEvents:

@@ -7,13 +7,14 @@ L{MixedInLink}: the link of a protocol that C{HeartbeatMixin} is mixed into.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
 from ..link.link import Link
 from ..link.state import LinkState
 from ..logs import SafeLogger
+from ..transport.compat import replaceProtocol
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved
 from .delivery import deliverMixedEnd
@@ -104,10 +105,8 @@ class MixedInLink(Link):
 
     def connectionLosing(self) -> None:
         connection = self._observed
-        if connection is not None and connection.protocol is self.protocol:
-            # The connection makes one call more to its protocol, and then forgets it.
-            connection.protocol = cast(Any, self)
-        else:
+        # The connection makes one call more to its protocol, and then forgets it.
+        if connection is None or not replaceProtocol(connection, self.protocol, self):
             self.__cover("connectionLost")
 
     def connectionLost(self, reason: Failure) -> None:

@@ -348,7 +348,7 @@ class Admission(LinkOwner):
         if limit is not None:
             self._limit = limit
             self._lastLook = False
-            self.link.config.wheel.schedule(self, self.link.config.seconds() + limit)
+            self.link.wheel.schedule(self, self.link.seconds() + limit)
 
     def _isIn(self, state: str) -> bool:
         """
@@ -360,7 +360,7 @@ class Admission(LinkOwner):
         self.state = state
         deciding, self._deciding = self._deciding, None
         if self.slot is not None:
-            self.link.config.wheel.discard(self)
+            self.link.wheel.discard(self)
         if deciding is not None:
             cancel(deciding)
 

@@ -137,7 +137,7 @@ class NameQueue:
 
     def _resolveSoon(self, claimant: NameClaimant) -> None:
         resolve = partial(self._resolveNameConflict, claimant)
-        claimant.link.config.wheel.callSoon(resolve)
+        claimant.link.wheel.callSoon(resolve)
 
     def _resolveNameConflict(self, claimant: NameClaimant) -> None:
         if not claimant.awaitsName:

@@ -262,7 +262,7 @@ class PeerRegistry(LinkOwner):
         # Not from here: the caller may be iterating over the peers.
         self._newlyClosing.append(link)
         if len(self._newlyClosing) == 1:
-            link.config.wheel.callSoon(self._uncountClosing)
+            link.wheel.callSoon(self._uncountClosing)
 
     def _uncountClosing(self) -> None:
         links, self._newlyClosing = self._newlyClosing, []

@@ -270,16 +270,14 @@ class ObservedConnection(PlainConnection):
 
     def stopReading(self) -> None:
         self.reading = False
-        self._interruptBatch()
+        if self.batch is not None and self.observer is not None:
+            self.observer.activity()
         self.reactor.removeReader(self)
 
     def startTLS(self, ctx: object, normal: bool = True) -> None:
-        self._interruptBatch()
-        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
-
-    def _interruptBatch(self) -> None:
         if self.batch is not None and self.observer is not None:
             self.observer.activity()
+        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
 
     @property
     def canPark(self) -> bool:
