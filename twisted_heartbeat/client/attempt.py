@@ -142,7 +142,7 @@ class EndpointAttempt(LinkOwner):
             self._owner.linkLost(link, cause)
             return
         self._cause = self._cause or cause
-        link.cleanUp()
+        link.teardown.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
 
     def _cancelEndpoint(self) -> None:

@@ -177,7 +177,7 @@ class ConnectorDriver(Driver, LinkOwner):
             self.linkEnded(cause, proven=self._wasProven(link, cause))
         else:
             # Its TLS handshake was not completed.
-            link.cleanUp()
+            link.teardown.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _wasProven(self, link: Link, cause: Cause) -> bool:
@@ -229,13 +229,13 @@ class ConnectorDriver(Driver, LinkOwner):
                 # Without this line the connector would refuse to connect for ever.
                 connector.state = "disconnected"
             self._markDisconnected()
-            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.config.seconds()))
         finally:
             self._connectsItself = False
 
     def cancelAttempt(self) -> None:
         # The connector was stopped before, or has no attempt under way.
-        self.execute(self.reconnector.failed(ClosedHere(), self.now))
+        self.execute(self.reconnector.failed(ClosedHere(), self.config.seconds()))
 
     def announce(self) -> None:
         super().announce()
@@ -286,11 +286,11 @@ class ConnectorDriver(Driver, LinkOwner):
         self._connectors.detectReset()
         reconnector = self.reconnector
         if reconnector.state is State.CLEANING:
-            self.execute(reconnector.cleaned(self.now))
+            self.execute(reconnector.cleaned(self.config.seconds()))
         elif reconnector.state is State.CONNECTING:
-            self.execute(reconnector.failed(cause, self.now))
+            self.execute(reconnector.failed(cause, self.config.seconds()))
         else:
-            self.execute(reconnector.retry(cause, self.now))
+            self.execute(reconnector.retry(cause, self.config.seconds()))
 
 
 _CONNECTOR_STATES = ("disconnected", "connecting", "connected")

@@ -86,13 +86,6 @@ class Driver:
             commands.Stopped: lambda command: self.stopped(),
         }
 
-    @property
-    def now(self) -> float:
-        """
-        The time of the links' clock, in seconds.
-        """
-        return self.config.clock.seconds()
-
     def execute(self, issued: Iterable[Command]) -> None:
         """
         Execute commands, after the commands that are under way.
@@ -123,7 +116,7 @@ class Driver:
         """
         if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
-        self.execute(self.reconnector.lost(cause, self.now, proven=proven))
+        self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
 
     # What the drivers differ in.
 
@@ -221,7 +214,7 @@ class Driver:
         error = guarded(_log, words, self.attempt, command.number, attempt=command.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
-            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.config.seconds()))
         self.config.events.emit("connecting", command.number)
 
     def _abort(self, cause: Cause) -> None:
@@ -237,15 +230,15 @@ class Driver:
         if link is None:
             self._cleaned()
         else:
-            link.cleanUp()
+            link.teardown.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _cleaned(self) -> None:
-        self.execute(self.reconnector.cleaned(self.now))
+        self.execute(self.reconnector.cleaned(self.config.seconds()))
 
     def _chooseDelay(self, command: commands.ChooseDelay) -> None:
         delay = self._draw(command.attempt, command.cause)
-        self.execute(self.reconnector.delayChosen(delay, self.now))
+        self.execute(self.reconnector.delayChosen(delay, self.config.seconds()))
 
     def _draw(self, attempt: int, cause: Cause) -> float:
         try:

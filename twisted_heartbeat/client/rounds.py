@@ -205,7 +205,7 @@ class Candidate:
             self._round.owner.linkLost(link, cause)
             return
         self._cancelPreparation()
-        link.cleanUp()
+        link.teardown.cleanUp()
         link.whenGone().addCallback(lambda _: self._round.failed(self, cause, failureOf(cause)))
 
     def _prepared(self) -> None:

@@ -106,7 +106,7 @@ class ServiceDriver(Driver):
         """
         if self.reconnector.state is State.WAITING:
             self.retryNow()
-        elif self.now - self._answeredAt >= ANSWER_WITHIN:
+        elif self.config.seconds() - self._answeredAt >= ANSWER_WITHIN:
             self.execute(self.reconnector.renew())
 
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
@@ -130,7 +130,7 @@ class ServiceDriver(Driver):
     def attemptConnected(self, link: Link) -> None:
         self.link = link
         self._current = None
-        self._answeredAt = self.now
+        self._answeredAt = self.config.seconds()
         if self._round is not None and self._round.losersLeft:
             self._roundsWithLosers.add(self._round)
         self.execute(self.reconnector.connected())
@@ -138,7 +138,7 @@ class ServiceDriver(Driver):
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
         self._current = self._round = None
         self.failure = failure
-        self.execute(self.reconnector.failed(cause, self.now))
+        self.execute(self.reconnector.failed(cause, self.config.seconds()))
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.reconnector.state is State.CONNECTED
@@ -156,7 +156,7 @@ class ServiceDriver(Driver):
     # The commands.
 
     def attempt(self, number: int) -> None:
-        self._answeredAt = self.now
+        self._answeredAt = self.config.seconds()
         endpoints = self._endpoints
         if len(endpoints) == 1:
             attempt = self._current = EndpointAttempt(self)

@@ -282,23 +282,16 @@ class Reconnector:
     Each method takes a fact and returns the commands that follow from it, to be executed in this
     order.  An input that does not fit the state comes late, from an attempt or a link that is over.
     It changes nothing, and no command follows.
+
+    @ivar state: the present state.
     """
 
     def __init__(self, exhausted: GiveUpTest) -> None:
         self._exhausted = exhausted
         self._history = _History()
         self._machine = _makeMachine()(self._history)
-        # Cached, because asking the machine is slow, and drivers ask more often than it changes.
-        self._state: State | None = None
-
-    @property
-    def state(self) -> State:
-        """
-        The present state.
-        """
-        if self._state is None:
-            self._state = self._machine.state()
-        return self._state
+        # Kept, because asking the machine is slow, and drivers ask more often than it changes.
+        self.state: State = self._machine.state()
 
     @property
     def failures(self) -> int:
@@ -420,13 +413,13 @@ class Reconnector:
             feed(*arguments)
         except NoTransition:
             return []
-        self._state = None
         if history.deciding:
             history.deciding = False
             self._decide(now)
-        elif history.restart and self.state is State.STOPPED:
-            self._state = None
+        self.state = self._machine.state()
+        if history.restart and self.state is State.STOPPED:
             self._machine.start()
+            self.state = self._machine.state()
         commands, history.commands = history.commands, []
         return commands
 

@@ -28,6 +28,7 @@ class Heartbeat:
     @ivar bound: the longest time in seconds from the last received byte to the verdict.
     @ivar suspectAfter: seconds from an unanswered ping to the suspicion, when the ping is sent once
         more.  Without pings they run from the last received byte.
+    @ivar suspectBefore: seconds from the suspicion to the verdict.
     @raise ValueError: if a value is not a number above 0, or the bound is below 0.2 s.
     """
 
@@ -35,6 +36,7 @@ class Heartbeat:
     timeout: float = 15.0
     bound: float = field(init=False, repr=False, compare=False)
     suspectAfter: float = field(init=False, repr=False, compare=False)
+    suspectBefore: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         requirePositive(self, "interval", orNone=True)
@@ -42,6 +44,7 @@ class Heartbeat:
         # Fields and not properties, because each decision about a peer reads them.
         object.__setattr__(self, "bound", (self.interval or 0.0) + self.timeout)
         object.__setattr__(self, "suspectAfter", self.timeout / 2)
+        object.__setattr__(self, "suspectBefore", self.timeout - self.suspectAfter)
         require(
             self.bound >= MIN_BOUND * 0.999,
             self,

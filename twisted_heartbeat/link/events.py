@@ -30,13 +30,24 @@ from .usercode import cancel
 
 if TYPE_CHECKING:
     from ..core.commands import Retry
-    from ..core.evidence import Evidence
     from ..core.settings import Heartbeat
     from .hooks import Hooks
     from .link import Link
 
 _hookLog = SafeLogger()
 _eventLog = SafeLogger("twisted_heartbeat")
+
+
+_EVIDENCE_FIELDS = (
+    "sinceAck",
+    "sinceData",
+    "unacknowledged",
+    "retransmits",
+    "window",
+    "probes",
+    "rtt",
+    "simultaneousVerdicts",
+)
 
 
 def observersOf(hooks: Hooks | None) -> tuple[LinkHooks, ...]:
@@ -189,7 +200,10 @@ class LogObserver(LinkHooks):
         # Port scans and health checks leave in these ways, and need no warning.
         usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
         level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
-        fields |= {"cause": cause, "evidence": _evidenceFields(cause.evidence)}
+        # As plain values, which every log can write.
+        evidence = cause.evidence
+        known = evidence and {name: getattr(evidence, name) for name in _EVIDENCE_FIELDS}
+        fields |= {"cause": cause, "evidence": known}
         self.write("disconnected", level, **link.eventFields(), **fields)
 
     def refused(self, link: Link, cause: Cause, others: int | None = None) -> None:
@@ -219,21 +233,3 @@ class LogObserver(LinkHooks):
         limit = link.logLimit
         assert limit is not None
         limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))
-
-
-def _evidenceFields(evidence: Evidence | None) -> dict[str, object] | None:
-    """
-    Return evidence as plain values, which every log can write.
-    """
-    if evidence is None:
-        return None
-    return {
-        "sinceAck": evidence.sinceAck,
-        "sinceData": evidence.sinceData,
-        "unacknowledged": evidence.unacknowledged,
-        "retransmits": evidence.retransmits,
-        "window": evidence.window,
-        "probes": evidence.probes,
-        "rtt": evidence.rtt,
-        "simultaneousVerdicts": evidence.simultaneousVerdicts,
-    }

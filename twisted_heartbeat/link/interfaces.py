@@ -72,8 +72,8 @@ class Session(Protocol):
         @param pingedAt: when this end last pinged, which is a word, too.
         """
 
-    def keepPromise(self, now: float, pingedAt: float) -> None:
-        """Say something, if that is due."""
+    def keepPromise(self, now: float) -> None:
+        """Say something, because that is due."""
 
     def sendGoodbye(self) -> None:
         """Say that this end closes the connection."""

@@ -418,16 +418,6 @@ class Link:
             cause.__cause__ = error
         self.abort(cause)
 
-    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
-        """
-        Tell the observers that the link has ended, and run its cleanups, the last added first.
-
-        @param limit: limits how many ends of strangers' links are logged; L{None} to log this end
-            in any case.
-        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
-        """
-        return self.teardown.cleanUp(limit)
-
     def probe(self) -> Deferred[bool]:
         """
         Make the peer speak now, and find out whether it lives.

@@ -46,7 +46,7 @@ class LinkOwner:
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
-        Handle that the link has ended.  The owner calls L{Link.cleanUp}, now or later.
+        Handle that the link has ended.  The owner calls C{link.teardown.cleanUp()}, now or later.
         """
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class UnmanagedOwner(LinkOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         fromPort = isServerSide(findConnection(link.transport))
-        link.cleanUp(link.config.strangers if fromPort else None)
+        link.teardown.cleanUp(link.config.strangers if fromPort else None)
 
 
 class _ConnectedOwner(UnmanagedOwner):
@@ -76,7 +76,7 @@ class _ConnectedOwner(UnmanagedOwner):
     __slots__ = ()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        link.cleanUp()
+        link.teardown.cleanUp()
 
 
 _CONNECTED = _ConnectedOwner()

@@ -21,17 +21,9 @@ if TYPE_CHECKING:
     from .link import Link
 
 
-def _carrierOf(link: Link) -> Link | None:
-    """
-    Return the link of the tunnel that carries a link; L{None} outside of a tunnel.
-    """
-    return _asLink(getattr(link.transport, "carrierLink", None))
-
-
 def _asLink(found: object) -> Link | None:
     # Not by isinstance(found, Link), because that class's module imports this one.
-    isLink = isinstance(getattr(found, "state", None), LinkState)
-    return cast("Link", found) if isLink else None
+    return cast("Link", found) if isinstance(getattr(found, "state", None), LinkState) else None
 
 
 def speakerOf(link: Link) -> Link | None:
@@ -39,11 +31,12 @@ def speakerOf(link: Link) -> Link | None:
     Return the link of a link's connection that speaks the built-in protocol; L{None} if no protocol
     of the connection speaks it.
     """
+    carrier = getattr(link.transport, "carrierLink", None)
+    if carrier is not None and _asLink(carrier) is not None:
+        # A tunnel's, whose peer's hello came before the carried protocol was built.
+        return _asLink(carrier)
     if link.session is not None:
         return link
-    carrier = _carrierOf(link)
-    if carrier is not None:
-        return carrier
     kept = link.teardown.speaker if link.state is LinkState.GONE else None
     if kept is not None:
         return kept
@@ -62,11 +55,10 @@ def isProofHeard(link: Link) -> bool:
     Whether the peer has sent what proves a link: its hello in the built-in protocol, and in other
     protocols any bytes that the protocol took without raising.
     """
-    if _carrierOf(link) is not None:
-        # Its hello came before the carried protocol was built.
-        return True
     speaker = speakerOf(link)
-    return link.hasReceivedData if speaker is None else speaker.agreement is not None
+    if speaker is None or speaker.session is None:
+        return link.hasReceivedData
+    return speaker.session.negotiated is not None
 
 
 def factsOf(link: Link, *, prepared: bool) -> LinkFacts:

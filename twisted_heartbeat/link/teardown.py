@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
@@ -113,7 +113,7 @@ class Teardown:
         self.decidedAt: float | None = None
         self.refused = self.hookFailed = self.raised = False
         self._notified = self.cleaned = False
-        self.speaker: Any = None
+        self.speaker: Link | None = None
         self.logLimit: LogRateLimit | None = None
 
     # The cause.
@@ -414,9 +414,13 @@ class Teardown:
         self._cleanups.append(cleanup)
         return True
 
-    def cleanUp(self, limit: LogRateLimit | None) -> Deferred[None]:
+    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """
-        Tell the observers that the link has ended, and run its cleanups, as L{Link.cleanUp}.
+        Tell the observers that the link has ended, and run its cleanups, the last added first.
+
+        @param limit: limits how many ends of strangers' links are logged; L{None} to log this end
+            in any case.
+        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
         """
         cleanups, self._cleanups = self._cleanups, None
         if cleanups is None:
@@ -436,19 +440,17 @@ class Teardown:
         """
         @return: fires with the cause once the cleanups have run.
         """
+        if self.cleaned:
+            assert self.cause is not None
+            return succeed(self.cause)
         waiter: Deferred[Cause] = Deferred(self._forgetWaiter)
         self._waiters.append(waiter)
-        if self.cleaned:
-            self._notifyWaiters()
         return waiter
 
     def _finish(self, _: object) -> None:
         self.cleaned = True
         if self._closing is None:
             self._link = None
-        self._notifyWaiters()
-
-    def _notifyWaiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         assert self.cause is not None
         for waiter in waiters:

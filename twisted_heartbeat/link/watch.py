@@ -258,8 +258,9 @@ class PeerWatch:
         if not decided and now >= detector.due:
             self.decide(now, lateness)
         session = self._link.session
-        if session is not None and self.mode != _OFF:
-            session.keepPromise(now, detector.pingedAt)
+        if session is not None and now >= session.promiseDue(detector.pingedAt):
+            if self.mode != _OFF:
+                session.keepPromise(now)
         return self._next()
 
     def decide(self, now: float, lateness: float) -> None:
@@ -503,8 +504,8 @@ class PeerWatch:
             self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
             return None
         # A talker scan looks at the peer; only this end's own promise can be due here.
-        if session is not None:
-            session.keepPromise(now, self.detector.pingedAt)
+        if session is not None and now >= session.promiseDue(self.detector.pingedAt):
+            session.keepPromise(now)
         return self._next()
 
     def interrupt(self) -> None:
@@ -519,6 +520,7 @@ class PeerWatch:
         Leave any batch.
         """
         connection, detector = self.connection, self.detector
+        batcher = self._link.config.batcher
         isParked = connection is not None and connection.batch is not None
-        if isParked or (detector.due == inf and checksSuspended(detector)):
-            self._link.config.batcher.withdraw(self)
+        if isParked or (detector.due == inf and batcher.scans and checksSuspended(detector)):
+            batcher.withdraw(self)

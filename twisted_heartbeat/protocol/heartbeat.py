@@ -136,7 +136,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
 
     def sendPing(self) -> None:
-        self.__session().sendPing()
+        session: Any = self.link and self.link.session
+        session.sendPing()
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """

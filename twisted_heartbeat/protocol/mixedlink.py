@@ -104,7 +104,7 @@ class MixedInLink(Link):
             connection.notifyOnRead = True
 
     def connectionLosing(self) -> None:
-        connection = self._observed
+        connection = self.peerWatch.connection or findObserved(self.transport)
         # The connection makes one call more to its protocol, and then forgets it.
         if connection is None or not replaceProtocol(connection, self.protocol, self):
             self.__cover("connectionLost")

@@ -282,14 +282,12 @@ class HeartbeatSession:
         spokeAt = pingedAt if pingedAt > lastSentAt else lastSentAt
         return spokeAt + self.localHello.promisedWithin
 
-    def keepPromise(self, now: float, pingedAt: float) -> None:
+    def keepPromise(self, now: float) -> None:
         """
-        Say something, if that is due: a pong that answers no ping.  Say nothing if the peer does
-        not take what was said before.  What waits for it is a word once it moves, and heartbeats
-        behind it would only pile up.
+        Say something: a pong that answers no ping.  Say nothing if the peer does not take what was
+        said before.  What waits for it is a word once it moves, and heartbeats behind it would only
+        pile up.
         """
-        if now < self.promiseDue(pingedAt):
-            return
         self.lastSentAt = now
         link = self._link
         if link.isUp and not link.bytesBuffered:

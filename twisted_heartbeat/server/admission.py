@@ -143,9 +143,9 @@ class Admission(LinkOwner):
         if isStranger:
             self._registry.strangerLeft(link)
         elif isRejected:
-            link.cleanUp(self._registry.refusalLog)
+            link.teardown.cleanUp(self._registry.refusalLog)
         else:
-            link.cleanUp()
+            link.teardown.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
         self._registry.linkClosing(link)

@@ -138,7 +138,7 @@ class PeerRegistry(LinkOwner):
         Count and clean up a link that has ended before its peer was known.
         """
         self.strangers += 1
-        link.cleanUp(link.config.strangers)
+        link.teardown.cleanUp(link.config.strangers)
 
     @property
     def links(self) -> list[Link]:
@@ -253,7 +253,7 @@ class PeerRegistry(LinkOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self.forget(link)
-        link.cleanUp()
+        link.teardown.cleanUp()
         if link.name:
             # Sooner, the next holder of the name would be connected during these cleanups.
             link.whenGone().addCallback(lambda _: self._names.leave(link))

@@ -239,7 +239,14 @@ class TimerWheel:
         self.ticking = True
         try:
             # All that are due are taken out first: what a visit schedules waits for the next tick.
-            due = self._due(now)
+            due = []
+            while self._order:
+                slot = self._slots.get(self._order[0])
+                if slot is not None:
+                    if slot.latest > now:
+                        break
+                    due.append(slot)
+                self._slots.pop(heappop(self._order), None)
             if any(slot.pending for slot in due):
                 self._visitPending(due, now)
             for slot in due:
@@ -253,17 +260,6 @@ class TimerWheel:
             # Otherwise one failure would stop all timers.
             self.ticking = False
             self._setCall()
-
-    def _due(self, now: float) -> list[Slot]:
-        due = []
-        while self._order:
-            slot = self._slots.get(self._order[0])
-            if slot is not None:
-                if slot.latest > now:
-                    break
-                due.append(slot)
-            self._slots.pop(heappop(self._order), None)
-        return due
 
     def _visitPending(self, slots: list[Slot], now: float) -> None:
         """
