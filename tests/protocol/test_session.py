@@ -29,6 +29,7 @@ class RecordingLink:
     cause: Cause | None = None
     isUp = True
     bytesBuffered = 0
+    connection = None
     pinger: Any = None
     state = LinkState.ALIVE
     watch = "ping"
@@ -46,15 +47,9 @@ class RecordingLink:
         self.transport = self
         self.written = b""
 
-    def writeDirect(self, transport: object, data: bytes) -> None:
-        """
-        Keep what is written.
-        """
-        self.write(data)
-
     def write(self, data: bytes) -> None:
         """
-        The same, by way of the transport's buffer.
+        Keep what is written.
         """
         self.written += data
 
@@ -210,7 +205,7 @@ def test_nothingFollowsAGoodbye() -> None:
     assert link.frames() == [goodbye]
     session.sayGoodbye(goodbye)
     session.sendPing()
-    session.keepPromise(float("inf"), 0.0)
+    session.keepPromise(200.0)
     session.pingReceived(wire.Ping(1))
     assert link.frames() == []
     assert (link.cause.goodbyeCode, link.cause.retryAfter) == (GoodbyeCode.NAME_IN_USE, 3.0)

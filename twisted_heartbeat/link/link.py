@@ -37,15 +37,14 @@ from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
 from ..transport.tls import certificateOf, usesTLS
-from .cleanups import Cleanup, runCleanups
+from .cleanups import Cleanup
 from .config import peerName, plainAddress, streamCarrier
 from .handshake import Handshake
-from .mode import Mode
 from .probes import probe
 from .state import LinkState
 from .teardown import Teardown, noticeClose
 from .watch import PeerWatch
-from .writes import WriteTracker, failed, whenSent
+from .writes import WriteTracker, failed, send
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat
@@ -76,6 +75,7 @@ class Link:
     @ivar config: what all links of its factory or service have in common.
     @ivar owner: is told of the link's turns; may be replaced.
     @ivar outerProtocol: the protocol that the transport calls: the protocol itself, or its wrapper.
+    @ivar handshake: what has to come before the link is up; L{None} if nothing has.
     @ivar peerWatch: the watch of the peer.
     @ivar session: the session of the built-in protocol; L{None} in other protocols, and until this
         end has said hello.
@@ -84,11 +84,11 @@ class Link:
 
     __slots__ = (
         "__weakref__",
-        "_handshake",
         "_teardown",
         "config",
         "establishedAt",
         "generation",
+        "handshake",
         "hasReceivedData",
         "keepAlive",
         "outerProtocol",
@@ -125,7 +125,7 @@ class Link:
         self.peerWatch = PeerWatch(config.heartbeat, ping or config.ping)
         self.session: Session | None = None
         self.writes: WriteTracker | None = None
-        self._handshake: Handshake | None = None
+        self.handshake: Handshake | None = None
         self._teardown: Teardown | None = None
 
     def __repr__(self) -> str:
@@ -326,8 +326,8 @@ class Link:
         if config.keepAlive is not None:
             self.keepAlive = applyKeepAlive(transport, config.keepAlive)
         if Handshake.isNeeded(transport):
-            self._handshake = Handshake(self)
-            self._handshake.begin(self)
+            self.handshake = Handshake(self)
+            self.handshake.begin(self)
         else:
             self._established(now)
 
@@ -342,14 +342,14 @@ class Link:
         """
         Begin to watch the peer, after the TLS handshake.
         """
-        if self._handshake is not None:
-            self._handshake.completed()
+        if self.handshake is not None:
+            self.handshake.completed()
 
     def handshakeOver(self) -> None:
         """
         Begin to watch the peer, because nothing has to come before that any more.
         """
-        self._handshake = None
+        self.handshake = None
         self._established(self.config.seconds())
         self._ready()
 
@@ -407,16 +407,9 @@ class Link:
         """
         Tell the observers that the link is connected.
         """
-        self.config.events.emit("connected", self, failed=self._connectedFailed)
-
-    def _connectedFailed(self, failure: Failure) -> None:
-        self.teardown.hookFailed = True
-        error = failure.value
-        cause = error if isinstance(error, Cause) else ClosedHere()
-        if error is not None and error is not cause:
-            cause = ClosedHere(f"the connected hook raised {describeError(error)}")
-            cause.__cause__ = error
-        self.abort(cause)
+        self.config.events.emit(
+            "connected", self, failed=lambda failure: self.teardown.connectedFailed(failure)
+        )
 
     def probe(self) -> Deferred[bool]:
         """
@@ -455,8 +448,7 @@ class Link:
         """
         name = printable(textOf(getattr(f, "__qualname__", None) or f))
         cleanup = Cleanup(name, partial(f, *arguments, **keywords))
-        if not self.teardown.addCleanup(cleanup):
-            runCleanups([cleanup], self.config.clock, self.config.limits.cleanupTimeout, self)
+        self.teardown.addCleanup(cleanup, self)
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -466,22 +458,7 @@ class Link:
             ends first, and with L{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
             wait already.  A failure that the caller ignores is not logged as unhandled.
         """
-        if self.cause is not None:
-            return failed(self.cause)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
-        limit, waiting = self.config.limits.maxBuffered, self.bytesBuffered
-        if limit is not None and waiting + len(data) > limit:
-            return failed(
-                SendFailed(f"{waiting} bytes wait to be sent, and maxBuffered is {limit}")
-            )
-        try:
-            self.transport.write(data)
-        except BaseException as error:
-            return self.sendFailed(error)
-        if self.session is not None:
-            self.session.markSent()
-        return whenSent(self)
+        return send(self, data)
 
     def sendFailed(
         self, error: BaseException, what: str = "the message could not be encoded"
@@ -495,24 +472,6 @@ class Link:
         cause.__cause__ = error
         self.abort(cause)
         return failed(cause)
-
-    def writeDirect(self, transport: Any, data: bytes) -> None:
-        """
-        Write a hello, a ping or a pong.  If no bytes wait before it, and the protocol's transport
-        is the connection itself, it is handed to the kernel at once.  That saves the reactor two
-        changes of its poll set and a turn (C{benchmarks/heartbeat.py}).
-
-        @param transport: the protocol's own.
-        """
-        watch = self.peerWatch
-        connection = watch.connection
-        if connection is not None and connection.batch is not None:
-            watch.interrupt()
-        direct = connection is not None and transport is connection and watch.mode >= Mode.DIRECT
-        if direct and watch.allArrived():
-            transport.writeDirect(data)
-        else:
-            transport.write(data)
 
     @property
     def bytesBuffered(self) -> int:
@@ -556,17 +515,6 @@ class Link:
         """
         if self.state not in (LinkState.NEW, LinkState.GONE):
             self.teardown.abort(cause)
-
-    def stopWatching(self) -> None:
-        """
-        Watch neither the handshake nor the peer nor the writes any more, because the link ends.
-        """
-        if self._handshake is not None:
-            self._handshake.cancel()
-            self._handshake = None
-        self.peerWatch.stop()
-        if self.writes is not None:
-            self.writes.stop()
 
     # For the connection: the methods of ConnectionObserver.
 

@@ -38,8 +38,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
 from twisted.python.failure import Failure
 
-from ..core.causes import ClosedHere, PeerClosed
-from ..core.diagnosis import causeOfLoss, isOwnException
+from ..core.causes import Cause, ClosedHere, PeerClosed
+from ..core.diagnosis import causeOfLoss, describeError, isOwnException
 from ..logs import SafeLogger, guarded
 from ..timing.wheel import reactorStopped
 from ..transport.instrument import findObserved, removeObserver
@@ -51,7 +51,6 @@ from .proof import speakerOf
 from .state import LinkState
 
 if TYPE_CHECKING:
-    from ..core.causes import Cause
     from ..logs import LogRateLimit
     from ..timing.wheel import Slot
     from .link import Link
@@ -166,6 +165,20 @@ class Teardown:
         self.refused = True
         self.recordCause(cause, link.config.seconds())
 
+    def connectedFailed(self, failure: Failure) -> None:
+        """
+        End the link, because a C{connected} hook has failed.
+        """
+        self.hookFailed = True
+        link, error = self._link, failure.value
+        if link is None:
+            return
+        cause = error if isinstance(error, Cause) else ClosedHere()
+        if error is not None and error is not cause:
+            cause = ClosedHere(f"the connected hook raised {describeError(error)}")
+            cause.__cause__ = error
+        link.abort(cause)
+
     # Closing.
 
     def close(self, cause: Cause, timeout: float | None, *, lingers: bool) -> None:
@@ -247,10 +260,21 @@ class Teardown:
         """
         if link.state is not LinkState.CLOSING:
             link.state = LinkState.CLOSING
-            link.stopWatching()
+            self._stopWatching(link)
             if link.peerWatch.probes is not None:
                 link.peerWatch.probes.tell(False)
             link.owner.linkClosing(link)
+
+    def _stopWatching(self, link: Link) -> None:
+        """
+        Watch neither the handshake nor the peer nor the writes any more.
+        """
+        handshake, link.handshake = link.handshake, None
+        if handshake is not None:
+            handshake.cancel()
+        link.peerWatch.stop()
+        if link.writes is not None:
+            link.writes.stop()
 
     def _limitClosing(self, link: Link, timeout: float | None) -> None:
         self._enterClosing(link)
@@ -337,7 +361,7 @@ class Teardown:
         self._closing = None
         self._due = inf
         link.config.wheel.cancel(self)
-        link.stopWatching()
+        self._stopWatching(link)
         link.state = LinkState.GONE
         cause, told = self.cause, reason.value
         if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
@@ -403,16 +427,14 @@ class Teardown:
         link.peerWatch.detach()
         link.owner.linkLost(link, cause)
 
-    def addCleanup(self, cleanup: Cleanup) -> bool:
+    def addCleanup(self, cleanup: Cleanup, link: Link) -> None:
         """
-        Add a cleanup.
-
-        @return: L{False}, with nothing changed, if the cleanups have begun.
+        Add a cleanup, or run it if the cleanups have begun.
         """
-        if self._cleanups is None:
-            return False
-        self._cleanups.append(cleanup)
-        return True
+        if self._cleanups is not None:
+            self._cleanups.append(cleanup)
+        else:
+            runCleanups([cleanup], link.config.clock, link.config.limits.cleanupTimeout, link)
 
     def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
         """

@@ -520,7 +520,9 @@ class PeerWatch:
         Leave any batch.
         """
         connection, detector = self.connection, self.detector
+        if connection is None or self.mode < _STEADY:
+            return
         batcher = self._link.config.batcher
-        isParked = connection is not None and connection.batch is not None
-        if isParked or (detector.due == inf and batcher.scans and checksSuspended(detector)):
+        isScanned = batcher.scans and detector.due == inf and checksSuspended(detector)
+        if isScanned or connection.batch is not None:
             batcher.withdraw(self)

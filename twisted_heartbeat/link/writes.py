@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from ..core.causes import SendStalled
+from ..core.causes import SendFailed, SendStalled
 from ..core.detector import NEVER
 from ..transport.compat import markErrorHandled
 from ..transport.layers import bytesBufferedAbove
@@ -217,6 +217,26 @@ class WriteTracker:
         waiting, self._waiting = self._waiting, None
         for _, each in waiting or ():
             failQuietly(each, cause)
+
+
+def send(link: Link, data: bytes) -> Deferred[None]:
+    """
+    Write to a link's peer, as L{Link.send<twisted_heartbeat.link.link.Link.send>}.
+    """
+    if link.cause is not None:
+        return failed(link.cause)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        return link.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
+    limit, waiting = link.config.limits.maxBuffered, link.bytesBuffered
+    if limit is not None and waiting + len(data) > limit:
+        return failed(SendFailed(f"{waiting} bytes wait to be sent, and maxBuffered is {limit}"))
+    try:
+        link.transport.write(data)
+    except BaseException as error:
+        return link.sendFailed(error)
+    if link.session is not None:
+        link.session.markSent()
+    return whenSent(link)
 
 
 def whenSent(link: Link) -> Deferred[None]:
