@@ -199,13 +199,13 @@ def _makeMachine() -> Callable[[_History], _Machine]:
 
     @pep614(preparing.upon(_Machine.lost).to(cleaning))
     def abandonPreparation(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.commands += [CancelPrepare(), CleanUp(cause)]
+        history.commands += [CancelPrepare(), CleanUp()]
 
     @pep614(connected.upon(_Machine.lost).to(cleaning))
     @pep614(rejecting.upon(_Machine.lost).to(cleaning))
     @pep614(closing.upon(_Machine.lost).to(ending))
     def cleanUp(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.commands += [CleanUp(cause)]
+        history.commands += [CleanUp()]
 
     @pep614(connecting.upon(_Machine.renew).loop())
     def renewAttempt(machine: _Machine, history: _History) -> None:
