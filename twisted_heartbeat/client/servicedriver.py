@@ -21,7 +21,7 @@ from ..core.reconnector import State
 from ..link.cleanups import linkInCleanup
 from ..link.proof import factsOf
 from ..timing.deadline import cancelCalls
-from .attempt import EndpointAttempt, failureOf
+from .attempt import AttemptOwner, EndpointAttempt, failureOf
 from .driver import Driver
 from .rounds import ANSWER_WITHIN, AttemptRound
 
@@ -36,7 +36,7 @@ RetryPolicy = Callable[[int], float]
 """Takes the failed attempts in a row, and returns the seconds to wait."""
 
 
-class ServiceDriver(Driver):
+class ServiceDriver(Driver, AttemptOwner):
     """
     Connects endpoints, and fires the Deferreds that wait for a connection or for the stop.
 

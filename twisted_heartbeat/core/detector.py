@@ -315,7 +315,13 @@ class FailureDetector:
             self.due = inf
             return Decision.VERDICT
         if now >= self._deadline:
-            if self._wasStalled(heartbeat, lateness):
+            # A process that was stalled may not have sent its ping, or not read the answer.  This
+            # counts once in a silence; otherwise a process that is always a little late would never
+            # declare a peer dead.
+            tolerated = max(LATENESS_TOLERANCE, heartbeat.timeout / 8)
+            if self._stage is PINGED_AGAIN:
+                tolerated = max(heartbeat.bound, _STALL_THRESHOLD)
+            if lateness > tolerated:
                 # The ping was sent at most this much too late.
                 self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat)
                 self._stage = PINGED_AGAIN
@@ -332,13 +338,3 @@ class FailureDetector:
             return Decision.NOTHING
         self.suspected = True
         return Decision.SUSPECT
-
-    def _wasStalled(self, heartbeat: Heartbeat, lateness: float) -> bool:
-        """
-        Whether this process was stalled when the deadline passed, so that the ping may not have
-        been sent or its answer not read.  Granted once in a silence; otherwise a process that is
-        always a little late would never declare a peer dead.
-        """
-        if self._stage is PINGED_AGAIN:
-            return lateness > max(heartbeat.bound, _STALL_THRESHOLD)
-        return lateness > max(LATENESS_TOLERANCE, heartbeat.timeout / 8)

@@ -15,8 +15,9 @@ from ..transport.tcpinfo import readEvidence
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
-    from ..core.evidence import Evidence, VerdictCounter
-    from ..transport.connection import ObservedConnection
+    from ..core.evidence import Evidence
+    from .config import LinkConfig
+    from .watch import PeerWatch
 
 
 class Silence:
@@ -30,31 +31,25 @@ class Silence:
 
     __slots__ = ("_connection", "_evidence", "_hung", "_words")
 
-    def __init__(
-        self,
-        connection: ObservedConnection | None,
-        verdicts: VerdictCounter,
-        now: float,
-        heardAt: float,
-        pingEnd: int | None,
-        words: str,
-    ) -> None:
-        """
-        @param pingEnd: the number of bytes sent up to the end of the last ping; L{None} where the
-            peer is not pinged.
-        @param words: what the silence has passed.
-        """
+    def __init__(self, watch: PeerWatch, config: LinkConfig, now: float) -> None:
+        heartbeat, connection, probes = watch.heartbeat, watch.connection, watch.probes
+        assert heartbeat is not None
+        lasted = now - watch.detector.heardAt
+        self._words = f"nothing received for {lasted:.3f} s, the bound is {heartbeat.bound:g} s"
+        if probes is not None and probes.waiting:
+            self._words = (
+                f"nothing received for {lasted:.3f} s, though a newcomer with its name came"
+            )
         self._connection = connection
-        self._words = f"nothing received for {now - heardAt:.3f} s, {words}"
         self._evidence: Evidence | None = None
         self._hung = False
         if connection is not None and connection.connected:
-            batch = verdicts.count(now)
+            batch = config.verdicts.count(now)
             evidence = self._evidence = connection.evidence = readEvidence(connection.socket, batch)
             if evidence is not None:
                 acked = connection.bytesSent - (evidence.unacknowledged or 0)
-                arrived = pingEnd is not None and acked >= pingEnd
-                self._hung = isHung(evidence, now - heardAt, pingArrived=arrived)
+                pingArrived = watch.kind == "ping" and acked >= watch.lastPingEnd
+                self._hung = isHung(evidence, lasted, pingArrived=pingArrived)
 
     def cause(self) -> Cause:
         """

@@ -66,17 +66,18 @@ class PeerWatch:
     @ivar pinger: what a batch pings with; L{None} while no batch may.
     @ivar probes: the callers that wait for the peer's next word; L{None} before the first.
     @ivar ackedMark: bytes of the connection that are known to have arrived.
+    @ivar lastPingEnd: the number of bytes sent up to the end of the last ping.
     @ivar pausedUnseen: whether reading was paused on a transport that does not remember it.
     """
 
     __slots__ = (
         "_firstPingEnd",
-        "_lastPingEnd",
         "_link",
         "ackedMark",
         "connection",
         "detector",
         "heartbeat",
+        "lastPingEnd",
         "mode",
         "pausedUnseen",
         "ping",
@@ -91,7 +92,7 @@ class PeerWatch:
         # collector would be needed for each link that never gets one.
         self._link: Link = cast(Any, None)
         self.probes: PendingProbes | None = None
-        self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+        self._firstPingEnd = self.lastPingEnd = self.ackedMark = 0
         self.connection: ObservedConnection | None = None
         self.detector = FailureDetector(None, 0.0)
         self.heartbeat = heartbeat
@@ -288,7 +289,7 @@ class PeerWatch:
         elif decision is Decision.RECOVERED:
             self._link.peerRecovered()
         elif decision is Decision.VERDICT:
-            self._declareSilent(now)
+            self._link.teardown.peerSilent(Silence(self, self._link.config, now).cause, now)
 
     def _next(self) -> float | None:
         """
@@ -342,9 +343,9 @@ class PeerWatch:
             # A steady connection has nothing in its buffer.
             unsent = link.bytesBuffered if self.mode < _STEADY else 0
             # No sum where there is nothing to add: the same int object then serves both fields.
-            self._lastPingEnd = sent + unsent if unsent else sent
+            self.lastPingEnd = sent + unsent if unsent else sent
             if not self.detector.suspected:
-                self._firstPingEnd = self._lastPingEnd
+                self._firstPingEnd = self.lastPingEnd
         if direct and self.mode < _STEADY and link.session is None:
             # The ping was written through the buffer.  In a round it would end the round each time.
             self.pinger = None
@@ -364,7 +365,7 @@ class PeerWatch:
         """
         self.detector.rtt = self._link.config.seconds() - self.detector.pingedAt
         connection = self.connection
-        if self.mode < _DIRECT or connection is None or connection.bytesSent != self._lastPingEnd:
+        if self.mode < _DIRECT or connection is None or connection.bytesSent != self.lastPingEnd:
             return
         self._arrived(connection)
         if connection.writeTracked and not self._link.bytesBuffered:
@@ -410,18 +411,6 @@ class PeerWatch:
             if writes is not None and writes.drainedAt > self.detector.pingedAt:
                 return max(writes.drainedAt, connection.resumedAt)
         return connection.resumedAt
-
-    def _declareSilent(self, now: float) -> None:
-        heartbeat, probes, link = self.heartbeat, self.probes, self._link
-        assert heartbeat is not None
-        words = f"the bound is {heartbeat.bound:g} s"
-        if probes is not None and probes.waiting:
-            words = "though a newcomer with its name came"
-        pingEnd = self._lastPingEnd if self.kind == "ping" else None
-        silence = Silence(
-            self.connection, link.config.verdicts, now, self.detector.heardAt, pingEnd, words
-        )
-        link.teardown.peerSilent(silence.cause, now)
 
     def dataDelivered(self) -> None:
         """
@@ -477,14 +466,14 @@ class PeerWatch:
         connection, session = self.connection, self._link.session
         if connection is None or (session is not None and session.expectedPong is not None):
             return False
-        return connection.bytesSent == self._lastPingEnd
+        return connection.bytesSent == self.lastPingEnd
 
     def resumed(self, last: LastPing | None) -> None:
         connection = self.connection
         if last is not None and connection is not None:
             # What waits, if anything, is what has ended the stay; or a part of the ping.
             waits = self._link.bytesBuffered if last.isBeingSent else 0
-            self._firstPingEnd = self._lastPingEnd = self.ackedMark = connection.bytesSent + waits
+            self._firstPingEnd = self.lastPingEnd = self.ackedMark = connection.bytesSent + waits
             if last.isUnanswered:
                 self.ackedMark -= last.size
                 session = self._link.session
@@ -501,7 +490,7 @@ class PeerWatch:
             # Shared constants: thousands of parked links must not each keep numbers of their own.
             if session is not None:
                 session.lastSentAt = NEVER
-            self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+            self._firstPingEnd = self.lastPingEnd = self.ackedMark = 0
             return None
         # A talker scan looks at the peer; only this end's own promise can be due here.
         if session is not None and now >= session.promiseDue(self.detector.pingedAt):

@@ -105,19 +105,15 @@ def _deliverMade(link: Link, made: Callable[[], object]) -> None:
     protocol._heartbeatConnect(protocol.transport, lambda transport: made())
 
 
-def deliverMixedEnd(
+def _deliverMixedEnd(
     link: Link, lost: Callable[[Any], object], reason: object = connectionDone
 ) -> None:
-    """
-    As L{deliverEnd}, for a mixed-in protocol, which may have an idle timeout of its own.
-    """
-    link.protocol._heartbeatEnded()
-    deliverEnd(link, lost, reason)
+    link.connectionLost(reason, lost)  # type: ignore[attr-defined]
 
 
 MIXIN_DELIVERIES = {
     **DELIVERIES,
     "connectionMade": _deliverMade,
-    "connectionLost": deliverMixedEnd,
+    "connectionLost": _deliverMixedEnd,
 }
 """The same for a mixed-in protocol, which may be given no C{makeConnection}."""

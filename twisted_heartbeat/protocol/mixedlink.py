@@ -7,6 +7,7 @@ L{MixedInLink}: the link of a protocol that C{HeartbeatMixin} is mixed into.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
@@ -17,7 +18,7 @@ from ..logs import SafeLogger
 from ..transport.compat import replaceProtocol
 from ..transport.connection import ObservedUnixConnection
 from ..transport.instrument import findObserved
-from .delivery import deliverMixedEnd
+from .delivery import deliverEnd
 from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
@@ -109,11 +110,16 @@ class MixedInLink(Link):
         if connection is None or not replaceProtocol(connection, self.protocol, self):
             self.__cover("connectionLost")
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(
+        self, reason: Failure, lost: Callable[[Failure], object] | None = None
+    ) -> None:
         """
-        Stand in for the protocol, when the connection is lost.
+        Stand in for the protocol when the connection is lost.
+
+        @param lost: the protocol's method; L{None} for the present one.
         """
-        deliverMixedEnd(self, self.protocol.connectionLost, reason)
+        self.protocol._heartbeatEnded()
+        deliverEnd(self, lost or self.protocol.connectionLost, reason)
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
         self.protocol._heartbeatEnded()

@@ -101,28 +101,22 @@ class MonotonicClock:
 
     def _cancelled(self, call: DelayedCall) -> None:
         call.cancelled = 1
-        self._countStale()
+        self._stale += 1
         self._setAlarm()
 
     def _moved(self, call: DelayedCall) -> None:
-        self._countStale()
-        self._push(call)
-
-    def _countStale(self) -> None:
-        """
-        Count an entry as stale.  Stale entries stay in the heap until they are the majority,
-        because the removal of one is O(n), and ten thousand clients may each cancel a connect
-        timeout.
-        """
         self._stale += 1
-        if self._stale * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if _isCurrent(entry)]
-            heapify(self._entries)
-            self._stale = 0
+        self._push(call)
 
     def _setAlarm(self) -> None:
         if self._ringing:
             return
+        if self._stale * 2 > len(self._entries):
+            # Stale entries stay in the heap until they are the majority, because the removal of one
+            # is O(n), and ten thousand clients may each cancel a connect timeout.
+            self._entries = [entry for entry in self._entries if _isCurrent(entry)]
+            heapify(self._entries)
+            self._stale = 0
         while self._entries and not _isCurrent(self._entries[0]):
             heappop(self._entries)
         if not self._entries:

@@ -32,7 +32,7 @@ from .compat import (
 )
 
 MAX_WRAPPERS = 16
-"""Wrappers around one another that are looked through, of a transport, a protocol or an endpoint."""
+"""How many wrappers of a transport, a protocol or an endpoint are looked through."""
 
 
 def findConnection(transport: object) -> tcp.Connection | None:
