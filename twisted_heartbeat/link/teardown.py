@@ -35,17 +35,16 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionAborted, ConnectionClosed, ConnectionDone
+from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from ..core.causes import Cause, ClosedHere, PeerClosed
-from ..core.diagnosis import causeOfLoss, describeError, isOwnException
+from ..core.diagnosis import describeError, isOwnException
 from ..logs import SafeLogger, guarded
-from ..timing.wheel import reactorStopped
 from ..transport.instrument import findObserved, removeObserver
 from ..transport.layers import abort, findConnection, isClosingLocally
-from ..transport.tls import certificateRefused, usesTLS
 from .cleanups import Cleanup, runCleanups
+from .loss import causeOfLostLink, failureToTell
 from .politeclose import CloseStep, PoliteClose
 from .proof import speakerOf
 from .state import LinkState
@@ -357,51 +356,28 @@ class Teardown:
         """
         link = self._link
         assert link is not None
-        self._recordLoss(link, reason)
-        self._closing = None
-        self._due = inf
-        link.config.wheel.cancel(self)
-        self._stopWatching(link)
-        link.state = LinkState.GONE
-        cause, told = self.cause, reason.value
-        if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
-            # A stream that may have been cut off must not look complete to the protocol.
-            return reason
-        if not isinstance(told, ConnectionClosed):
-            # TLS's own error, or the protocol's exception: no cause subclasses these.
-            return reason
-        return Failure(cause)
-
-    def _recordLoss(self, link: Link, reason: Failure) -> None:
-        connection, transport, error = link.peerWatch.connection, link.transport, reason.value
-        cause = self.cause
+        connection, error = link.peerWatch.connection, reason.value
         speaker = speakerOf(link)
         if speaker is not None and speaker is not link:
             # Kept, because a wrapper forgets its protocol when it has told it of the end.
             self.speaker = speaker
             # It knows more than its transport said, a goodbye's code for example.
             error = speaker.cause or error
-        number = 0 if connection is None else connection.lastErrno
-        raised = None if connection is None else connection.protocolError
-        # The transport's answer to an abort of this side tells nothing new.
-        if cause is None or number or raised or type(error) is not ConnectionAborted:
-            error = raised or error
+        failed = connection is not None and (connection.lastErrno or connection.protocolError)
+        # That a connection was aborted, and nothing else, tells nothing new of a link with a cause.
+        if self.cause is None or failed or type(error) is not ConnectionAborted:
+            error = getattr(connection, "protocolError", None) or error
             self.raised = isOwnException(error)
-            found = causeOfLoss(
-                error,
-                number=number,
-                finished=connection is not None and connection.finReceived,
-                closedHere=isClosingLocally(transport),
-                handshaking=link.state is LinkState.HANDSHAKING and usesTLS(transport),
-                reactorStopped=reactorStopped(link.config.clock),
-                refused=certificateRefused(transport)
-                or getattr(connection, "certificateError", ""),
-            )
-            self.recordCause(found, link.config.seconds())
-            cause = self.cause
-        assert cause is not None
-        if cause.evidence is None and connection is not None:
-            cause.evidence = connection.evidence
+            self.recordCause(causeOfLostLink(link, error), link.config.seconds())
+        assert self.cause is not None
+        if self.cause.evidence is None and connection is not None:
+            self.cause.evidence = connection.evidence
+        self._closing = None
+        self._due = inf
+        link.config.wheel.cancel(self)
+        self._stopWatching(link)
+        link.state = LinkState.GONE
+        return failureToTell(self.cause, reason)
 
     @property
     def isNotifyingProtocol(self) -> bool:

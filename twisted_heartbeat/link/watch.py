@@ -11,8 +11,8 @@ due, and that is the whole of the ordinary path::
 
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
-The link hears of the result through the four methods of
-L{WatchListener<twisted_heartbeat.link.interfaces.WatchListener>}.
+The watch tells its link when the peer is suspected or has recovered, and when a ping fails; it
+tells the link's teardown of a L{Silence} that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the

@@ -19,6 +19,7 @@ from ..logs import SafeLogger
 
 if TYPE_CHECKING:
     from ..link.link import Link
+    from .mixedlink import MixedInLink
 
 _log = SafeLogger()
 
@@ -106,9 +107,9 @@ def _deliverMade(link: Link, made: Callable[[], object]) -> None:
 
 
 def _deliverMixedEnd(
-    link: Link, lost: Callable[[Any], object], reason: object = connectionDone
+    link: MixedInLink, lost: Callable[[Any], object], reason: object = connectionDone
 ) -> None:
-    link.connectionLost(reason, lost)  # type: ignore[attr-defined]
+    link.connectionLost(reason, lost)
 
 
 MIXIN_DELIVERIES = {

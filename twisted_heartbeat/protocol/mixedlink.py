@@ -110,9 +110,7 @@ class MixedInLink(Link):
         if connection is None or not replaceProtocol(connection, self.protocol, self):
             self.__cover("connectionLost")
 
-    def connectionLost(
-        self, reason: Failure, lost: Callable[[Failure], object] | None = None
-    ) -> None:
+    def connectionLost(self, reason: object, lost: Callable[[Any], object] | None = None) -> None:
         """
         Stand in for the protocol when the connection is lost.
 
