@@ -22,7 +22,7 @@ from .delivery import deliverEnd
 from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
-    from ..transport.connection import ObservedConnection
+    from .interfaces import MixedIn
     from .mixin import HeartbeatMixin
 
 _log = SafeLogger()
@@ -86,15 +86,11 @@ class MixedInLink(Link):
         Whether the connection calls L{dataArriving} and L{connectionLosing} before it calls the
         protocol.
         """
-        return self._observed is not None
-
-    @property
-    def _observed(self) -> ObservedConnection | ObservedUnixConnection | None:
         connection = findObserved(self.transport)
-        if isinstance(connection, ObservedUnixConnection) and connection.observer is not self:
+        if isinstance(connection, ObservedUnixConnection):
             # It tells its first link only.
-            return None
-        return connection
+            return connection.observer is self
+        return connection is not None
 
     def _tellOfNext(self) -> None:
         """
@@ -116,11 +112,15 @@ class MixedInLink(Link):
 
         @param lost: the protocol's method; L{None} for the present one.
         """
-        self.protocol._heartbeatEnded()
+        protocol: MixedIn = self.protocol
+        if self.state is not LinkState.GONE:
+            protocol._heartbeatEnded()
         deliverEnd(self, lost or self.protocol.connectionLost, reason)
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
-        self.protocol._heartbeatEnded()
+        protocol: MixedIn = self.protocol
+        if self.state is not LinkState.GONE:
+            protocol._heartbeatEnded()
         super().connectionLostUnnoticed(reason)
 
     def loseProtocol(self, reason: Failure) -> None:
