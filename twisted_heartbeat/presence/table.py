@@ -1,0 +1,523 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{PresenceTable}: who is alive, over all carriers.
+
+The table is an observer: the setting C{hooks} of a service, factory or monitor takes it like any
+L{LinkHooks}.  It puts together
+
+ - L{PresenceTracker}, which decides which state each peer has;
+ - a L{PresenceStore}, with the L{StoreWriter} that writes in the background;
+ - L{Subscriptions}, which tell the application;
+ - L{PeersView}, which shows the table as a mapping.
+
+A fact takes this way::
+
+    link.events -> table.connected -> tracker.connected -> changes
+                                                            |-> writer -> store
+                                                            '-> backlog -> subscriptions -> hooks
+
+The tracker decides from the first fact on.  Changes are recorded, stored and told from the time the
+store has been read until the service is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..core.presence import (
+    Change,
+    Gap,
+    PeerPresence,
+    PeerRecord,
+    PresenceLimits,
+    StoredPresence,
+)
+from ..core.text import printable, textOf
+from ..core.validation import isCount, isNumber, require
+from ..core.witnesses import Moment, PresenceTracker, Witness
+from ..link.hooks import LinkHooks
+from ..logs import SafeLogger, guarded
+from ..timing.monotonic import clockFor
+from ..timing.wheel import timerWheelFor
+from .backlog import Backlog
+from .memory import MemoryStore
+from .naming import addressOf, nameOf, plainText
+from .reader import ChangeReader
+from .store import StoreError
+from .subscriptions import Subscription, Subscriptions
+from .view import PeersView
+from .writer import StoreWriter, untilDone
+
+if TYPE_CHECKING:
+    from ..core.causes import Cause
+    from ..timing.wheel import Slot
+    from .hooks import PresenceHooks, SubscribedHooks
+    from .store import PresenceStore
+
+_log = SafeLogger()
+
+NUMBERS = 1_000_000
+"""
+Numbers that are reserved at a time.  While the store fails, at least half as many changes can still
+be told; then the subscribers wait for the store.
+"""
+
+STOP_TIMEOUT = 15.0
+"""Seconds that the end of the service waits for the store."""
+
+STALL = 0.5
+"""Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
+
+
+class _Named:
+    """
+    A named subscriber.
+
+    @ivar since: where it begins; L{None} for its cursor in the store.
+    @ivar subscription: L{None} while the store is not read.
+    """
+
+    def __init__(self, hook: PresenceHooks, since: int | None) -> None:
+        self.hook = hook
+        self.since = since
+        self.subscription: Subscription | None = None
+
+
+class PresenceTable(LinkHooks, Service):
+    """
+    One table of all peers: up, suspect, down or unknown.
+
+    @ivar peers: the peers by name, as a mapping to L{PeerPresence}.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: PresenceStore | None = None,
+        hooks: SubscribedHooks | None = None,
+        grace: float = 0.0,
+        merge: bool = False,
+        limits: PresenceLimits | None = None,
+        clock: IReactorTime | None = None,
+        wallClock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        @param store: where changes are kept; in memory by default.
+        @param hooks: one L{PresenceHooks}, or several.
+        @param grace: seconds from the end of a peer's last link or session until the peer is
+            L{down<PeerState.DOWN>}.  Until then it is L{suspect<PeerState.SUSPECT>}.
+        @param merge: whether equal names on different carriers are one peer although they are not
+            proven.
+        @param limits: the default L{PresenceLimits} if L{None}.
+        @param clock: decides when time is over; the global reactor's monotonic time by default.
+        @param wallClock: returns seconds since 1970, for people to read.
+        @raise ValueError: if C{grace} is not a number, 0 or more.
+        """
+        require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
+        self._store = MemoryStore() if store is None else store
+        self._hooks = _asList(hooks)
+        self._limits = limits or PresenceLimits()
+        self._merge = bool(merge)
+        self._givenClock = clock
+        self._wallClock = wallClock
+        self._tracker = PresenceTracker(grace, self._limits)
+        self._watched: dict[int, Any] = {}
+        self._anonymous: Iterator[int] = count(1)
+        self._view = PeersView(self._tracker, self._watched, self._moment)
+        self.peers: Mapping[str, PeerPresence] = self._view
+        self._named: dict[str, _Named] = {}
+        self._writer: StoreWriter | None = None
+        self._reader: ChangeReader | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._reserving = False
+        self._warned = False
+        self._lock = DeferredLock()
+        self._tasks: set[Deferred[None]] = set()
+        self._loaded: list[Deferred[None]] = []
+        self._unusable: StoreError | None = None
+        self._excused = False
+        self.slot: Slot | None = None
+
+    # What is asked.
+
+    def peer(self, name: str) -> PeerPresence | None:
+        """
+        Return one peer; L{None} if the table does not have it.
+
+        @param name: the name in the table, such as C{tcp/pump-3} if the name is not proven.
+        """
+        return self.peers.get(name)
+
+    @property
+    def latest(self) -> int:
+        """
+        The number of the last change; 0 before the first.
+        """
+        return self._tracker.latest
+
+    def whenLoaded(self) -> Deferred[None]:
+        """
+        Wait until the store has been read, so that changes are recorded.
+
+        @return: fails with L{StoreError} if the store cannot be used, and with C{RuntimeError} if
+            the service is not running, or is stopped first.
+        """
+        loaded: Deferred[None] = Deferred()
+        if self._writer is not None:
+            loaded.callback(None)
+        elif not self.running:
+            loaded.errback(RuntimeError("the presence table is not running"))
+        elif self._unusable is not None:
+            loaded.errback(self._unusable)
+        else:
+            self._loaded.append(loaded)
+        return loaded
+
+    def changes(self, since: int, limit: int = 1000) -> Deferred[list[Change | Gap]]:
+        """
+        Read the changes with a number above C{since}, also those that are not stored yet.
+
+        @param limit: changes to return at most.
+        @return: fires with them, in the order of their numbers.  A L{Gap} stands for changes that
+            are not kept any more.  Fails as L{whenLoaded} does.
+        @raise ValueError: if C{since} is below 0, or C{limit} is below 1.
+        """
+        require(isCount(since) or since == 0, self, "changes(since)", since, "0 or more")
+        require(isCount(limit), self, "changes(limit)", limit, "1 or more")
+        return self._read("changes", since, limit)
+
+    def history(self, name: str, limit: int = 100) -> Deferred[list[Change | Gap]]:
+        """
+        Read the last changes of one peer, also those that are not stored yet.
+
+        @param name: the peer's name in the table.
+        @param limit: changes to return at most.
+        @return: as of L{changes}.
+        @raise ValueError: if C{limit} is below 1.
+        """
+        require(isCount(limit), self, "history(limit)", limit, "1 or more")
+        return self._read("history", name, limit)
+
+    def _read(self, what: str, *arguments: object) -> Deferred[list[Change | Gap]]:
+        async def read() -> list[Change | Gap]:
+            await self.whenLoaded()
+            found: list[Change | Gap] = await getattr(self._reader, what)(*arguments)
+            return found
+
+        return Deferred.fromCoroutine(read())
+
+    def subscribe(self, name: str, hook: PresenceHooks, since: int | None = None) -> None:
+        """
+        Tell a subscriber of all changes, from where it has left off.  Its cursor is kept in the
+        store, so that it goes on from there after a restart.
+
+        @param name: names the cursor.
+        @param since: the number of a change: those after it are told, whatever the cursor says.  If
+            L{None} and there is no cursor, the changes from now on are told.
+        @raise ValueError: if there is a subscriber of that name, or C{since} is below 0.
+        """
+        require(bool(name), self, "subscribe(name)", name, "a name")
+        require(name not in self._named, self, "subscribe(name)", name, "in use once at a time")
+        allowed = since is None or since == 0 or isCount(since)
+        require(allowed, self, "subscribe(since)", since, "a number of a change, or None")
+        named = self._named[name] = _Named(hook, since)
+        if self._subscriptions is not None:
+            self._background(self._attach(name, named))
+
+    def unsubscribe(self, name: str) -> None:
+        """
+        Tell a subscriber nothing any more.  Its cursor stays.
+
+        @raise KeyError: if there is no subscriber of that name.
+        """
+        named = self._named.pop(name)
+        if named.subscription is not None and self._subscriptions is not None:
+            self._subscriptions.remove(named.subscription)
+
+    def forget(self, name: str) -> bool:
+        """
+        Remove a peer that nothing hears.  If it was not down, it is down first.
+
+        @return: whether there was one.
+        """
+        found = self._tracker.forget(name, self._moment())
+        self._publish()
+        return found
+
+    # What it is told, as an observer of links, sessions and check-ins.
+
+    def connected(self, link: Any) -> None:
+        self._observe("connected", self._connected, link)
+
+    def suspected(self, link: Any) -> None:
+        self._observe("suspected", self._tracker.suspected, id(link))
+
+    def recovered(self, link: Any) -> None:
+        self._observe("recovered", self._tracker.recovered, id(link))
+
+    def disconnected(self, link: Any, cause: Cause) -> None:
+        if id(link) in self._watched:
+            self._observe("disconnected", self._disconnected, link, cause)
+
+    def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
+        """
+        Take a fact, and pass on what follows.  It never raises, because a link whose C{connected}
+        fails would be ended.
+        """
+        if not (self.running or self._warned):
+            self._warned = True
+            _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
+        words = "The presence table failed at {event}"
+        guarded(_log, words, take, *facts, self._moment(), event=event)
+        guarded(_log, words, self._publish, event=event)
+
+    def _connected(self, watched: Any, moment: Moment) -> None:
+        name, isNamed = nameOf(watched, self._merge, self._anonymous)
+        bound = watched.bound
+        witness = Witness(
+            name=name,
+            carrier=plainText(watched.carrier),
+            source=plainText(watched.source),
+            generation=watched.generation,
+            address=addressOf(watched),
+            bound=None if bound is None else float(bound),
+            isNamed=isNamed,
+        )
+        self._watched[id(watched)] = watched
+        self._tracker.connected(id(watched), witness, moment)
+
+    def _disconnected(self, watched: Any, cause: BaseException, moment: Moment) -> None:
+        silence = getattr(watched, "silence", None)
+        lastHeard = None if silence is None else moment.at - silence
+        reason = printable(textOf(cause))
+        self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
+        del self._watched[id(watched)]
+
+    # What follows from it.
+
+    @property
+    def _clock(self) -> IReactorTime:
+        # Not before it is used, because the import of the global reactor installs it.
+        return clockFor(self._givenClock)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.seconds(), self._wallClock())
+
+    def _publish(self) -> None:
+        """
+        Pass on what the tracker has recorded: to the store, to the subscribers, and to the timer.
+        """
+        self._setTimer()
+        writer, subscriptions, tracker = self._writer, self._subscriptions, self._tracker
+        if writer is None or subscriptions is None:
+            return
+        changes, tracker.changes = tracker.changes, []
+        if tracker.unsaved:
+            names, tracker.unsaved = tracker.unsaved, {}
+            writer.add(changes, dict(self._records(names)))
+        if changes:
+            subscriptions.backlog.extend(changes)
+            subscriptions.wake()
+        if not self._reserving and tracker.numbersLeft <= NUMBERS // 2:
+            self._reserving = True
+            self._background(self._reserve())
+
+    def _records(self, names: Iterable[str]) -> Iterator[tuple[str, PeerRecord | None]]:
+        for name in names:
+            peer = self._tracker.peers.get(name)
+            if peer is None:
+                yield name, None
+            elif peer.change is not None:
+                record = PeerRecord(change=peer.change, bound=peer.bound, lastHeard=peer.lastHeard)
+                yield name, record
+
+    def _setTimer(self) -> None:
+        due = self._tracker.due
+        if self.running and due < inf and (self.slot is None or due < self.slot.latest):
+            timerWheelFor(self._clock).schedule(self, due)
+
+    def onTimer(self, now: float, lateness: float) -> float | None:
+        """
+        Let those peers fall whose time is over; called by the timer wheel.
+        """
+        if lateness > STALL and not self._excused:
+            # Once in a stall: a process that is always late would never find a dead peer.
+            self._excused = True
+            self._tracker.postpone(lateness)
+        else:
+            self._excused = False
+            self._tracker.advance(self._moment())
+            self._publish()
+        due = self._tracker.due
+        return due if due < inf else None
+
+    # The service.
+
+    def startService(self) -> None:
+        """
+        Read the store, and begin to record and to tell changes.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        self._warned = True
+        self._unusable = None
+        self._setTimer()
+        self._background(self._load())
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Tell nothing any more, write what is not stored, and close the store.
+
+        @return: fires when that is done, at the latest after L{STOP_TIMEOUT}.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        timerWheelFor(self._clock).cancel(self)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._subscriptions is not None:
+            self._subscriptions.stop()
+            self._subscriptions = None
+        self._finishLoading(RuntimeError("the presence table was stopped"))
+        return Deferred.fromCoroutine(self._close())
+
+    async def _load(self) -> None:
+        await self._lock.acquire()
+        try:
+            stored = await untilDone(self._clock, self._store.load, "be read")
+            reserve = partial(self._store.reserve, NUMBERS)
+            first = await untilDone(self._clock, reserve, "reserve numbers")
+        except StoreError as error:
+            self._unusable = error
+            _log.critical(
+                "The presence store cannot be used: {error}. The table knows who is alive, but no "
+                "change is recorded, stored or told",
+                error=error,
+            )
+            self._finishLoading(error)
+        else:
+            self._begin(stored, first)
+        finally:
+            self._lock.release()
+
+    def _begin(self, stored: StoredPresence, first: int) -> None:
+        """
+        Go on from what the store holds.
+        """
+        moment = self._moment()
+        last = max((record.change.at for record in stored.peers), default=moment.at)
+        if moment.at < last:
+            _log.warn(
+                "The clock is {behind} s behind the last change in the presence store: the times "
+                "of new changes may lie before those of old ones, the numbers do not",
+                behind=round(last - moment.at, 1),
+            )
+        self._tracker.restore(stored, moment)
+        limit = self._limits.backlog
+        backlog = Backlog(self._tracker.latest, limit)
+        self._writer = writer = StoreWriter(self._store, self._clock, limit)
+        self._reader = ChangeReader(self._store, writer, backlog)
+        self._subscriptions = Subscriptions(
+            self._clock,
+            backlog,
+            self._limits.hookTimeout,
+            self._view.all,
+            self._reader.changes,
+            writer.setCursor,
+        )
+        for hook in self._hooks:
+            self._subscriptions.add(hook, None, backlog.latest)
+        for name, named in self._named.items():
+            self._background(self._attach(name, named))
+        self._tracker.numbersReserved(first, NUMBERS)
+        self._publish()
+        self._finishLoading(None)
+
+    def _finishLoading(self, error: Exception | None) -> None:
+        waiters, self._loaded = self._loaded, []
+        for waiter in waiters:
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)
+
+    async def _attach(self, name: str, named: _Named) -> None:
+        """
+        Begin to tell a named subscriber, once its cursor is known.
+        """
+        subscriptions, writer, cursor = self._subscriptions, self._writer, named.since
+        assert subscriptions is not None and writer is not None
+        latest = subscriptions.backlog.latest
+        if cursor is None:
+            what = f"read the cursor of {name}"
+            cursor = await untilDone(self._clock, partial(self._store.cursor, name), what)
+        if cursor is None:
+            cursor = latest
+        if self._named.get(name) is named:
+            named.since = None
+            named.subscription = subscriptions.add(named.hook, name, cursor)
+            writer.setCursor(name, cursor)
+
+    async def _reserve(self) -> None:
+        """
+        Reserve more numbers, well before they are needed.
+        """
+        try:
+            reserve = partial(self._store.reserve, NUMBERS)
+            first = await untilDone(self._clock, reserve, "reserve numbers")
+            self._tracker.numbersReserved(first, NUMBERS)
+        finally:
+            self._reserving = False
+        self._publish()
+
+    async def _close(self) -> None:
+        await self._lock.acquire()
+        try:
+            writer, self._writer, self._reader = self._writer, None, None
+            self._tracker.suspend()
+            if writer is not None:
+                await self._bounded(Deferred.fromCoroutine(writer.flush()))
+                if writer.waiting:
+                    _log.critical(
+                        "The last {count} changes are not in the presence store",
+                        count=len(writer.waiting),
+                    )
+            await self._bounded(self._store.close())
+        finally:
+            self._lock.release()
+
+    async def _bounded(self, deferred: Deferred[None]) -> None:
+        try:
+            await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
+        except Exception:
+            _log.failure("The presence store could not be closed")
+
+    def _background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """
+        Run a coroutine until it ends, or the service is stopped.
+        """
+        task = Deferred.fromCoroutine(coroutine)
+
+        def finish(result: object) -> None:
+            self._tasks.discard(task)
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                _log.failure("A task of the presence table failed", result)
+
+        self._tasks.add(task)
+        task.addBoth(finish)
+
+
+def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:
+    if hooks is None:
+        return []
+    return list(hooks) if isinstance(hooks, Sequence) else [hooks]
