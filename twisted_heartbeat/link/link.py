@@ -57,6 +57,7 @@ from ..transport.layers import (
 from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
 from ..transport.tls import (
     certificateOf,
+    certifiedNames,
     flushHandshakeBuffer,
     forwardHandshake,
     handshakeDone,
@@ -611,6 +612,15 @@ class Link:
         The name in the peer's hello, on a server; C{""} without one.
         """
         return "" if self.session is None else self.session.peerName
+
+    @property
+    def isAuthenticated(self) -> bool:
+        """
+        Whether the peer has proven its L{name}: this side has verified the peer's TLS certificate,
+        and the certificate carries the name.
+        """
+        name = self.name
+        return bool(name) and name in certifiedNames(self._transport)
 
     @property
     def pingLimit(self) -> PingLimit | None:

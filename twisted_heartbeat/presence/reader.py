@@ -36,7 +36,7 @@ class ChangeReader:
         waiting = list(self._writer.waiting)
         try:
             found = list(await self._store.changes(since, limit))
-        except Exception as error:
+        except BaseException as error:
             found = [*self._gapAfter(since, error), *self._backlog.after(since, limit)]
             return found[:limit]
         last = numberOf(found[-1]) if found else since
@@ -49,7 +49,7 @@ class ChangeReader:
         waiting: list[Change | Gap] = list(self._writer.waiting)
         try:
             found = list(await self._store.history(name, limit))
-        except Exception as error:
+        except BaseException as error:
             found = self._gapAfter(0, error)
             waiting = [*self._backlog.after(0)]
         last = numberOf(found[-1]) if found else 0
@@ -60,7 +60,7 @@ class ChangeReader:
         ]
         return found[-limit:]
 
-    def _gapAfter(self, since: int, error: Exception) -> list[Change | Gap]:
+    def _gapAfter(self, since: int, error: BaseException) -> list[Change | Gap]:
         _log.warn("The presence store could not be read: {error}", error=error)
         base = self._backlog.base
         return [Gap(since + 1, base)] if since < base else []

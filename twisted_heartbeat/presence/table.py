@@ -499,7 +499,7 @@ class PresenceTable(LinkHooks, Service):
     async def _bounded(self, deferred: Deferred[None]) -> None:
         try:
             await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
-        except Exception:
+        except BaseException:
             _log.failure("The presence store could not be closed")
 
     def _background(self, coroutine: Coroutine[Any, Any, None]) -> None:

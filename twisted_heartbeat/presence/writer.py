@@ -103,9 +103,9 @@ async def untilDone(clock: IReactorTime, call: Callable[[], Deferred[_T]], what:
     while True:
         try:
             result = await call()
-        except (CancelledError, StoreError):
+        except (CancelledError, GeneratorExit, StoreError):
             raise
-        except Exception as error:
+        except BaseException as error:
             await deferLater(clock, trouble.met(error, what))
         else:
             trouble.over()
