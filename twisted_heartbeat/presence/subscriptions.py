@@ -258,8 +258,9 @@ class Subscriptions:
         """
         Tell a subscriber nothing any more.
         """
-        self._all.remove(subscription)
-        subscription.end()
+        if subscription in self._all:
+            self._all.remove(subscription)
+            subscription.end()
 
     def wake(self) -> None:
         """

@@ -32,9 +32,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from ..core.presence import (
     Change,
@@ -44,21 +43,24 @@ from ..core.presence import (
     PresenceLimits,
     StoredPresence,
 )
+from ..core.presencetracker import PresenceTracker
 from ..core.text import printable, textOf
 from ..core.validation import isCount, isNumber, require
-from ..core.witnesses import Moment, PresenceTracker, Witness
+from ..core.witnesses import Moment
 from ..link.hooks import LinkHooks
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
 from .backlog import Backlog
 from .memory import MemoryStore
-from .naming import addressOf, nameOf, plainText
+from .named import NamedSubscribers
 from .reader import ChangeReader
 from .store import StoreError
-from .subscriptions import Subscription, Subscriptions
+from .subscriptions import Subscriptions
+from .tasks import Tasks, untilDone
 from .view import PeersView
-from .writer import StoreWriter, untilDone
+from .watched import numberOrNone, witnessOf
+from .writer import StoreWriter
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -79,20 +81,6 @@ STOP_TIMEOUT = 15.0
 
 STALL = 0.5
 """Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
-
-
-class _Named:
-    """
-    A named subscriber.
-
-    @ivar since: where it begins; L{None} for its cursor in the store.
-    @ivar subscription: L{None} while the store is not read.
-    """
-
-    def __init__(self, hook: PresenceHooks, since: int | None) -> None:
-        self.hook = hook
-        self.since = since
-        self.subscription: Subscription | None = None
 
 
 class PresenceTable(LinkHooks, Service):
@@ -137,14 +125,14 @@ class PresenceTable(LinkHooks, Service):
         self._anonymous: Iterator[int] = count(1)
         self._view = PeersView(self._tracker, self._watched, self._moment)
         self.peers: Mapping[str, PeerPresence] = self._view
-        self._named: dict[str, _Named] = {}
+        self._subscribers = NamedSubscribers()
         self._writer: StoreWriter | None = None
         self._reader: ChangeReader | None = None
         self._subscriptions: Subscriptions | None = None
         self._reserving = False
         self._warned = False
         self._lock = DeferredLock()
-        self._tasks: set[Deferred[None]] = set()
+        self._tasks = Tasks()
         self._loaded: list[Deferred[None]] = []
         self._unusable: StoreError | None = None
         self._excused = False
@@ -196,7 +184,7 @@ class PresenceTable(LinkHooks, Service):
         """
         require(isCount(since) or since == 0, self, "changes(since)", since, "0 or more")
         require(isCount(limit), self, "changes(limit)", limit, "1 or more")
-        return self._read("changes", since, limit)
+        return self._read(lambda reader: reader.changes(since, limit))
 
     def history(self, name: str, limit: int = 100) -> Deferred[list[Change | Gap]]:
         """
@@ -208,13 +196,15 @@ class PresenceTable(LinkHooks, Service):
         @raise ValueError: if C{limit} is below 1.
         """
         require(isCount(limit), self, "history(limit)", limit, "1 or more")
-        return self._read("history", name, limit)
+        return self._read(lambda reader: reader.history(name, limit))
 
-    def _read(self, what: str, *arguments: object) -> Deferred[list[Change | Gap]]:
+    def _read(
+        self, ask: Callable[[ChangeReader], Coroutine[Any, Any, list[Change | Gap]]]
+    ) -> Deferred[list[Change | Gap]]:
         async def read() -> list[Change | Gap]:
             await self.whenLoaded()
-            found: list[Change | Gap] = await getattr(self._reader, what)(*arguments)
-            return found
+            assert self._reader is not None
+            return await ask(self._reader)
 
         return Deferred.fromCoroutine(read())
 
@@ -228,13 +218,8 @@ class PresenceTable(LinkHooks, Service):
             L{None} and there is no cursor, the changes from now on are told.
         @raise ValueError: if there is a subscriber of that name, or C{since} is below 0.
         """
-        require(bool(name), self, "subscribe(name)", name, "a name")
-        require(name not in self._named, self, "subscribe(name)", name, "in use once at a time")
-        allowed = since is None or since == 0 or isCount(since)
-        require(allowed, self, "subscribe(since)", since, "a number of a change, or None")
-        named = self._named[name] = _Named(hook, since)
-        if self._subscriptions is not None:
-            self._background(self._attach(name, named))
+        self._subscribers.subscribe(name, hook, since)
+        self._attachSubscribers()
 
     def unsubscribe(self, name: str) -> None:
         """
@@ -242,9 +227,7 @@ class PresenceTable(LinkHooks, Service):
 
         @raise KeyError: if there is no subscriber of that name.
         """
-        named = self._named.pop(name)
-        if named.subscription is not None and self._subscriptions is not None:
-            self._subscriptions.remove(named.subscription)
+        self._subscribers.unsubscribe(name)
 
     def forget(self, name: str) -> bool:
         """
@@ -284,22 +267,12 @@ class PresenceTable(LinkHooks, Service):
         guarded(_log, words, self._publish, event=event)
 
     def _connected(self, watched: Any, moment: Moment) -> None:
-        name, isNamed = nameOf(watched, self._merge, self._anonymous)
-        bound = watched.bound
-        witness = Witness(
-            name=name,
-            carrier=plainText(watched.carrier),
-            source=plainText(watched.source),
-            generation=watched.generation,
-            address=addressOf(watched),
-            bound=None if bound is None else float(bound),
-            isNamed=isNamed,
-        )
+        witness = witnessOf(watched, self._merge, self._anonymous)
         self._watched[id(watched)] = watched
         self._tracker.connected(id(watched), witness, moment)
 
     def _disconnected(self, watched: Any, cause: BaseException, moment: Moment) -> None:
-        silence = getattr(watched, "silence", None)
+        silence = numberOrNone(getattr(watched, "silence", None))
         lastHeard = None if silence is None else moment.at - silence
         reason = printable(textOf(cause))
         self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
@@ -332,7 +305,7 @@ class PresenceTable(LinkHooks, Service):
             subscriptions.wake()
         if not self._reserving and tracker.numbersLeft <= NUMBERS // 2:
             self._reserving = True
-            self._background(self._reserve())
+            self._tasks.run(self._reserve())
 
     def _records(self, names: Iterable[str]) -> Iterator[tuple[str, PeerRecord | None]]:
         for name in names:
@@ -355,7 +328,7 @@ class PresenceTable(LinkHooks, Service):
         if lateness > STALL and not self._excused:
             # Once in a stall: a process that is always late would never find a dead peer.
             self._excused = True
-            self._tracker.postpone(lateness)
+            self._tracker.excuse(now, lateness)
         else:
             self._excused = False
             self._tracker.advance(self._moment())
@@ -373,7 +346,7 @@ class PresenceTable(LinkHooks, Service):
         self._warned = True
         self._unusable = None
         self._setTimer()
-        self._background(self._load())
+        self._tasks.run(self._load())
 
     def stopService(self) -> Deferred[None]:
         """
@@ -383,8 +356,9 @@ class PresenceTable(LinkHooks, Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         timerWheelFor(self._clock).cancel(self)
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
+        # What ends from now on ends because this process does.
+        self._tracker.suspend()
         if self._subscriptions is not None:
             self._subscriptions.stop()
             self._subscriptions = None
@@ -437,8 +411,7 @@ class PresenceTable(LinkHooks, Service):
         )
         for hook in self._hooks:
             self._subscriptions.add(hook, None, backlog.latest)
-        for name, named in self._named.items():
-            self._background(self._attach(name, named))
+        self._attachSubscribers()
         self._tracker.numbersReserved(first, NUMBERS)
         self._publish()
         self._finishLoading(None)
@@ -451,22 +424,14 @@ class PresenceTable(LinkHooks, Service):
             else:
                 waiter.errback(error)
 
-    async def _attach(self, name: str, named: _Named) -> None:
+    def _attachSubscribers(self) -> None:
         """
-        Begin to tell a named subscriber, once its cursor is known.
+        Begin to tell the named subscribers that are not told yet.
         """
-        subscriptions, writer, cursor = self._subscriptions, self._writer, named.since
-        assert subscriptions is not None and writer is not None
-        latest = subscriptions.backlog.latest
-        if cursor is None:
-            what = f"read the cursor of {name}"
-            cursor = await untilDone(self._clock, partial(self._store.cursor, name), what)
-        if cursor is None:
-            cursor = latest
-        if self._named.get(name) is named:
-            named.since = None
-            named.subscription = subscriptions.add(named.hook, name, cursor)
-            writer.setCursor(name, cursor)
+        if self._subscriptions is not None and self._writer is not None:
+            attach = self._subscribers.attach(self._subscriptions, self._store, self._writer)
+            for coroutine in attach:
+                self._tasks.run(coroutine)
 
     async def _reserve(self) -> None:
         """
@@ -484,7 +449,6 @@ class PresenceTable(LinkHooks, Service):
         await self._lock.acquire()
         try:
             writer, self._writer, self._reader = self._writer, None, None
-            self._tracker.suspend()
             if writer is not None:
                 await self._bounded(Deferred.fromCoroutine(writer.flush()))
                 if writer.waiting:
@@ -501,20 +465,6 @@ class PresenceTable(LinkHooks, Service):
             await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
         except BaseException:
             _log.failure("The presence store could not be closed")
-
-    def _background(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """
-        Run a coroutine until it ends, or the service is stopped.
-        """
-        task = Deferred.fromCoroutine(coroutine)
-
-        def finish(result: object) -> None:
-            self._tasks.discard(task)
-            if isinstance(result, Failure) and not result.check(CancelledError):
-                _log.failure("A task of the presence table failed", result)
-
-        self._tasks.add(task)
-        task.addBoth(finish)
 
 
 def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:

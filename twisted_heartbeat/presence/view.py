@@ -14,14 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.presence import PeerPresence
-from ..core.witnesses import Moment, PresenceTracker, TrackedPeer
-
-
-def isNumber(value: object) -> bool:
-    """
-    Whether a watched object has given a number.
-    """
-    return isinstance(value, int | float)
+from ..core.presencetracker import PresenceTracker
+from ..core.witnesses import Moment, TrackedPeer
+from .watched import numberOrNone
 
 
 class PeersView(Mapping[str, PeerPresence]):
@@ -66,9 +61,8 @@ class PeersView(Mapping[str, PeerPresence]):
     def _presenceOf(self, name: str, peer: TrackedPeer, moment: Moment) -> PeerPresence:
         watched = [self._watched[key] for key in peer.witnesses]
         newest = next(reversed(peer.witnesses.values()), peer.last)
-        silence = _lowest(getattr(one, "silence", None) for one in watched)
-        lost = [one.losses for one in watched if isNumber(getattr(one, "losses", None))]
-        bounds = [one.bound for one in watched if isNumber(one.bound)]
+        silence = min(_numbers(watched, "silence"), default=None)
+        losses = _numbers(watched, "losses")
         carriers = {witness.carrier for witness in peer.witnesses.values()} or {newest.carrier}
         return PeerPresence(
             name=name,
@@ -76,9 +70,9 @@ class PeersView(Mapping[str, PeerPresence]):
             since=peer.since,
             carriers=tuple(sorted(carriers)),
             lastHeard=peer.lastHeard if silence is None else moment.at - silence,
-            bound=max(bounds, default=None) if watched else peer.bound,
-            rtt=_lowest(getattr(one, "rtt", None) for one in watched),
-            losses=sum(lost) if lost else None,
+            bound=max(_numbers(watched, "bound"), default=None) if watched else peer.bound,
+            rtt=min(_numbers(watched, "rtt"), default=None),
+            losses=int(sum(losses)) if losses else None,
             address=newest.address,
             cause=peer.cause,
             reason=peer.reason,
@@ -87,5 +81,9 @@ class PeersView(Mapping[str, PeerPresence]):
         )
 
 
-def _lowest(values: Iterable[Any]) -> float | None:
-    return min((value for value in values if isNumber(value)), default=None)
+def _numbers(watched: Iterable[Any], field: str) -> list[float]:
+    """
+    Return the numbers that these objects have in a field.
+    """
+    values = (numberOrNone(getattr(one, field, None)) for one in watched)
+    return [value for value in values if value is not None]

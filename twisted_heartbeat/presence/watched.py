@@ -2,7 +2,9 @@
 # See LICENSE for details.
 
 """
-By which name a watched object goes in the table.
+What the table reads of a watched object: a link, the peer of a monitor, or a checked name.
+
+I{Names.}
 
  - A name that is proven (C{isAuthenticated}) is the peer's name in the table, so that all carriers
    that prove it stand for one peer.  With C{merge=True} each name is taken for proven.
@@ -23,11 +25,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..core.text import textOf
+from ..core.witnesses import Witness
 from ..link.config import peerName
 
 CARRIERS = ("tcp", "tls", "unix", "stream", "udp", "http")
 
 _LIKE_CARRIER = re.compile(rf"({'|'.join(CARRIERS)})([/%])")
+
+
+def witnessOf(watched: Any, merge: bool, numbers: Iterator[int]) -> Witness:
+    """
+    Return the witness that a watched object is.
+
+    @param merge: as in L{nameOf}.
+    @param numbers: as in L{nameOf}.
+    """
+    name, isNamed = nameOf(watched, merge, numbers)
+    return Witness(
+        name=name,
+        carrier=plainText(watched.carrier),
+        source=plainText(watched.source),
+        generation=watched.generation,
+        address=addressOf(watched),
+        bound=numberOrNone(watched.bound),
+        isNamed=isNamed,
+    )
+
+
+def numberOrNone(value: object) -> float | None:
+    """
+    Return a number of a watched object's; L{None} if it has none.
+    """
+    return float(value) if isinstance(value, int | float) else None
 
 
 def nameOf(watched: Any, merge: bool, numbers: Iterator[int]) -> tuple[str, bool]:
