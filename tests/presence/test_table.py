@@ -466,9 +466,9 @@ def test_longestBoundCountsAfterRestart(watcher: Watcher) -> None:
     watcher.advance(1)
     watcher.table.connected(FakeWatched("a", carrier="udp", isAuthenticated=True, bound=60.0))
     later = watcher.restart()
-    later.advance(59)
+    later.advance(59.9)
     assert later.stateOf("a") is UNKNOWN
-    later.advance(2)
+    later.advance(0.2)
     assert later.stateOf("a") is DOWN
 
 
