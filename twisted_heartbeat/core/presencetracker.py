@@ -288,6 +288,8 @@ class PresenceTracker:
         nothing is recorded.
         """
         self.latest = max(self.latest, stored.latest)
+        # A store that failed does not have all of them.
+        self.unsaved |= dict.fromkeys(self.peers)
         for record in stored.peers:
             self._restore(record, moment)
         for name, falls in stored.falls.items():
