@@ -168,9 +168,12 @@ class PresenceTracker:
         if name is None:
             return
         peer = self.peers[name]
+        bound = peer.bound
         peer.last = peer.witnesses.pop(key)
         if peer.witnesses:
             self._decide(peer, moment, cause, reason)
+            if peer.bound != bound:
+                self.unsaved[name] = None
             return
         peer.lastHeard, peer.cause, peer.reason = lastHeard, cause, reason
         if peer.last.isNamed and self._grace:
