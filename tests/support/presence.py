@@ -198,8 +198,12 @@ class Watcher:
         """
         Let time pass, and with it all that is due.
         """
+        self._settle()
         self.wall += seconds
         self.clock.advance(seconds)
+        self._settle()
+
+    def _settle(self) -> None:
         for _ in range(100):
             due = self.clock.getDelayedCalls()
             if not due or min(call.getTime() for call in due) > self.clock.seconds():

@@ -168,13 +168,14 @@ class PresenceTracker:
         if name is None:
             return
         peer = self.peers[name]
-        bound = peer.bound
-        peer.last = peer.witnesses.pop(key)
-        if peer.witnesses:
+        if len(peer.witnesses) > 1:
+            bound = peer.bound
+            peer.last = peer.witnesses.pop(key)
             self._decide(peer, moment, cause, reason)
             if peer.bound != bound:
                 self.unsaved[name] = None
             return
+        peer.last = peer.witnesses.pop(key)
         peer.lastHeard, peer.cause, peer.reason = lastHeard, cause, reason
         if peer.last.isNamed and self._grace:
             self._setDeadline(peer, moment.now + self._grace)

@@ -104,5 +104,7 @@ class TrackedPeer:
         """
         The longest bound of the witnesses, or of the last one if there are none.
         """
-        witnesses = self.witnesses.values() or (self.last,)
-        return max((w.bound for w in witnesses if w.bound is not None), default=None)
+        if not self.witnesses:
+            return self.last.bound
+        bounds = [each.bound for each in self.witnesses.values() if each.bound is not None]
+        return max(bounds, default=None)

@@ -249,14 +249,16 @@ class SQLiteStore:
         peers: Iterable[PeerRecord],
         forgotten: Iterable[str],
     ) -> None:
-        rows = [_values(change) for change in changes if isinstance(change, Change)]
-        gaps = [(change.last, change.first) for change in changes if isinstance(change, Gap)]
-        records = [(*_values(one.change), one.bound, one.lastHeard) for one in peers]
+        # Iterators, because to make ten thousand rows at once would hold up the reactor, while
+        # SQLite lets go of the interpreter after each row.
+        rows = (_values(change) for change in changes if isinstance(change, Change))
+        gaps = ((change.last, change.first) for change in changes if isinstance(change, Gap))
+        records = ((*_values(one.change), one.bound, one.lastHeard) for one in peers)
         connection.executemany(_ADD_CHANGE, rows)
         connection.executemany("INSERT OR REPLACE INTO gaps VALUES (?, ?)", gaps)
         connection.executemany(_ADD_PEER, records)
-        connection.executemany("DELETE FROM peers WHERE name = ?", [(name,) for name in forgotten])
-        self._kept += len(rows)
+        connection.executemany("DELETE FROM peers WHERE name = ?", ((name,) for name in forgotten))
+        self._kept += len(changes)
         # To delete a tenth at a time costs less than to delete a few at each call.
         if self._kept > self._keep + self._keep // 10:
             self._deleteOldest(connection)

@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..core.presence import (
     Change,
@@ -136,6 +136,7 @@ class PresenceTable(LinkHooks, Service):
         self._loaded: list[Deferred[None]] = []
         self._unusable: StoreError | None = None
         self._excused = False
+        self._call: IDelayedCall | None = None
         self.slot: Slot | None = None
 
     # What is asked.
@@ -203,6 +204,7 @@ class PresenceTable(LinkHooks, Service):
     ) -> Deferred[list[Change | Gap]]:
         async def read() -> list[Change | Gap]:
             await self.whenLoaded()
+            self._publish()
             assert self._reader is not None
             return await ask(self._reader)
 
@@ -264,7 +266,9 @@ class PresenceTable(LinkHooks, Service):
             _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
         words = "The presence table failed at {event}"
         guarded(_log, words, take, *facts, self._moment(), event=event)
-        guarded(_log, words, self._publish, event=event)
+        if self.running and self._call is None:
+            # Once for all facts of this turn of the reactor, which may be ten thousand.
+            self._call = self._clock.callLater(0, self._publishCalled)
 
     def _connected(self, watched: Any, moment: Moment) -> None:
         witness = witnessOf(watched, self._merge, self._anonymous)
@@ -280,13 +284,17 @@ class PresenceTable(LinkHooks, Service):
 
     # What follows from it.
 
-    @property
+    @cached_property
     def _clock(self) -> IReactorTime:
         # Not before it is used, because the import of the global reactor installs it.
         return clockFor(self._givenClock)
 
     def _moment(self) -> Moment:
         return Moment(self._clock.seconds(), self._wallClock())
+
+    def _publishCalled(self) -> None:
+        self._call = None
+        self._publish()
 
     def _publish(self) -> None:
         """
@@ -355,6 +363,10 @@ class PresenceTable(LinkHooks, Service):
         @return: fires when that is done, at the latest after L{STOP_TIMEOUT}.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._publish()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
         timerWheelFor(self._clock).cancel(self)
         self._tasks.cancel()
         # What ends from now on ends because this process does.
