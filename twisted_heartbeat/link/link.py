@@ -36,7 +36,7 @@ from ..timing.monotonic import clockInMemory
 from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
-from ..transport.tls import certificateOf, usesTLS
+from ..transport.tls import certificateOf, certifiedNames, usesTLS
 from .cleanups import Cleanup
 from .config import peerName, plainAddress, streamCarrier
 from .handshake import Handshake
@@ -155,6 +155,15 @@ class Link:
         The name in the peer's hello, on a server; C{""} without one.
         """
         return "" if self.session is None else self.session.peerName
+
+    @property
+    def isAuthenticated(self) -> bool:
+        """
+        Whether the peer has proven its L{name}: this side has verified the peer's TLS certificate,
+        and the certificate carries the name.
+        """
+        name = self.name
+        return bool(name) and name in certifiedNames(self.transport)
 
     @property
     def peer(self) -> Any:
