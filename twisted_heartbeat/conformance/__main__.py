@@ -17,7 +17,7 @@ from twisted.internet.task import react
 
 from .options import Options
 from .play import CLIENT, Findings
-from .runner import ClientRun, testServer
+from .runner import ClientRun, examineServer
 from .scenarios import Scenario
 
 BROKEN, UNPLAYED = 1, 2
@@ -58,7 +58,7 @@ async def run(reactor: Any, options: Options) -> None:
             findings = await clients.run(endpoint, _listening)
         else:
             settings, scenarios = options.settings, options.scenarios
-            findings = await testServer(reactor, endpoint, settings, scenarios, _played)
+            findings = await examineServer(reactor, endpoint, settings, scenarios, _played)
     except (CannotListenError, ConnectError) as error:
         _say(str(error))
         raise SystemExit(UNPLAYED) from error

@@ -37,7 +37,7 @@ _MORE_HELP = """\
 examples:
   python -m twisted_heartbeat.conformance --listen tcp:8470
   python -m twisted_heartbeat.conformance localhost:8470
-  python -m twisted_heartbeat.conformance "tls:server.example:8470" --only "violation*"
+  python -m twisted_heartbeat.conformance "tls:server.example:8470" --only "violation-*"
 
 exit status:
   0   no rule is broken

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{testServer} and L{ClientRun}: give the scenarios to connections, within a total time.
+L{examineServer} and L{ClientRun}: give the scenarios to connections, within a total time.
 
 A server gets all scenarios side by side, each on connections of its own.
 
@@ -29,6 +29,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from .connection import Connection
 from .play import Findings, Lateness, Over, Play, Settings
@@ -47,6 +48,8 @@ from .rules import (
 )
 from .scenarios import Scenario
 from .waits import LONGEST, SLOW, SPREAD, USUAL, Ending
+
+_log = Logger()
 
 _EARLY = 0.03
 """Seconds by which a wait may seem shorter than it was."""
@@ -108,6 +111,9 @@ class _Run:
             self.findings.unplayed.append(f"{scenario.name}: the time was over")
         except ConnectError as error:
             self.findings.unplayed.append(f"{scenario.name}: {error}")
+        except Exception as error:
+            _log.failure("The tester has failed in {scenario}", scenario=scenario.name)
+            self.findings.unplayed.append(f"{scenario.name}: the tester has failed: {error!r}")
         self._played(scenario)
         broken = self.findings.broken("must")
         for connection in play.connections:
@@ -129,7 +135,7 @@ def _cancel(waits: Iterable[Deferred[Any]]) -> None:
         each.cancel()
 
 
-async def testServer(
+async def examineServer(
     reactor: Any,
     endpoint: Any,
     settings: Settings,
@@ -215,10 +221,10 @@ class ClientRun(_Run, Factory):
         listening(port)
         self.lateness.start()
         self._awaitClients(max(_FIRST_PATIENCE, self._patience))
-        timer = self.reactor.callLater(self.settings.limit, self._stop)
+        timer = self.reactor.callLater(self.settings.limit, self._finishRun)
         await self._done
         for call in (timer, self._idle):
-            if call.active():
+            if call is not None and call.active():
                 call.cancel()
         self.lateness.stop()
         await maybeDeferred(port.stopListening)
@@ -247,18 +253,24 @@ class ClientRun(_Run, Factory):
         self._idle = self.reactor.callLater(seconds, self._stop)
 
     def _stop(self) -> None:
-        if self._active and self._idle is not None and not self._idle.active():
+        """
+        Stop, because no client has come for long, unless a scenario is still being played.
+        """
+        if self._active:
             self._awaitClients(self._patience)
-        elif not self._done.called:
-            for _ in self._endings:
-                play = self._newPlay("coming back", None)
-                waited = f"none within {self._patience:.0f} s"
-                play.check(COMES_BACK, False, "another connection", waited)
-            self._done.callback(None)
+            return
+        for _ in self._endings:
+            waited = f"none within {self._patience:.0f} s"
+            play = self._newPlay("coming back", None)
+            play.check(COMES_BACK, False, "another connection", waited)
+        self._finishRun()
 
     def _stopIfDone(self) -> None:
-        isDone = not (self._queue or self._active or self._endings)
-        if isDone and not self._done.called:
+        if not (self._queue or self._active or self._endings):
+            self._finishRun()
+
+    def _finishRun(self) -> None:
+        if not self._done.called:
             self._done.callback(None)
 
     # Connections.

@@ -124,7 +124,7 @@ async def _fin(play: Play) -> None:
     play.closedHere(connection, since)
 
 
-@add("reset, server", "One connection is reset; another one is up.", OTHERS_GO_ON, role=SERVER)
+@add("reset-beside", "One connection is reset; another one is up.", OTHERS_GO_ON, role=SERVER)
 async def _resetServer(play: Play) -> None:
     one, other = await play.open(name="conformance a"), await play.open(name="conformance b")
     one.reset()
@@ -133,7 +133,7 @@ async def _resetServer(play: Play) -> None:
     await play.stillAnswers(OTHERS_GO_ON, await play.open(), "the reset of an earlier connection")
 
 
-@add("reset, client", "The tester resets the connection.", COMES_BACK, WAIT_SPREAD, role=CLIENT)
+@add("reset", "The tester resets the connection.", COMES_BACK, WAIT_SPREAD, role=CLIENT)
 async def _resetClient(play: Play) -> None:
     connection = await play.open()
     since = time.monotonic()
@@ -147,12 +147,12 @@ async def _hint(play: Play) -> None:
     await _part(play, await play.open(), 0, 1.2, 0.6)
 
 
-@add("small hint", "GOODBYE with a hint of less than a second.", WAIT_SPREAD, role=CLIENT)
+@add("small-hint", "GOODBYE with a hint of less than a second.", WAIT_SPREAD, role=CLIENT)
 async def _smallHint(play: Play) -> None:
     await _part(play, await play.open(), 0, 0.0, 0.001)
 
 
-@add("unknown code", "GOODBYE with code 77.", WAIT_SPREAD, role=CLIENT)
+@add("unknown-code", "GOODBYE with code 77.", WAIT_SPREAD, role=CLIENT)
 async def _unknownCode(play: Play) -> None:
     await _part(play, await play.open(), 77)
 
@@ -164,12 +164,12 @@ async def _refused(play: Play) -> None:
     await _part(play, connection, 1)
 
 
-@add("name in use", "GOODBYE with NAME_IN_USE and a hint.", WAIT_SLOW, role=CLIENT)
+@add("name-in-use", "GOODBYE with NAME_IN_USE and a hint.", WAIT_SLOW, role=CLIENT)
 async def _nameInUse(play: Play) -> None:
     await _part(play, await play.open(), 2, 1.2, 0.6)
 
 
-@add("too many pings", "GOODBYE with TOO_MANY_PINGS.", PINGS_HALVED, role=CLIENT)
+@add("too-many-pings", "GOODBYE with TOO_MANY_PINGS.", PINGS_HALVED, role=CLIENT)
 async def _tooManyPings(play: Play) -> None:
     first = await _pingAfter(play, await play.open())
     if first is None:

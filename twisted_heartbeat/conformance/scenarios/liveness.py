@@ -103,7 +103,7 @@ async def _hold(play: Play) -> None:
     connection.fallSilent()
     seen: list[int] = []
     for _ in range(2):
-        ping = await nextPing(play, connection)
+        ping = await _nextPing(play, connection)
         if ping is None:
             play.skip("the peer does not ping", HOLD_KEPT, PING_TOKEN)
             return
@@ -122,7 +122,7 @@ async def _hold(play: Play) -> None:
     play.check(HOLD_KEPT, gap <= most, f"no silence above {word:g} s", f"{gap:.2f} s")
 
 
-async def nextPing(play: Play, connection: Connection) -> int | None:
+async def _nextPing(play: Play, connection: Connection) -> int | None:
     """
     Wait for a PING, and return its token; L{None} if the connection is over or none comes.
     """
@@ -180,7 +180,7 @@ async def _silence(play: Play) -> None:
         play.skip(reason, VERDICT_IN_TIME, VERDICT_NOT_EARLY, VERDICT_SILENT)
 
 
-@add("longer hold", "A PING has a hold that is longer than the offers were.", HOLD_READ)
+@add("longer-hold", "A PING has a hold that is longer than the offers were.", HOLD_READ)
 async def _longerHold(play: Play) -> None:
     connection = await play.open(offers=play.settings.bound)
     if connection.needs:
@@ -201,7 +201,7 @@ async def _longerHold(play: Play) -> None:
     connection.ending = Ending(pace=USUAL, earliest=over, latest=over, proven=True)
 
 
-@add("slow frame", "One DATA comes in pieces, for more than twice the bound.", SLOW_FRAME)
+@add("slow-frame", "One DATA comes in pieces, for more than twice the bound.", SLOW_FRAME)
 async def _slowFrame(play: Play) -> None:
     connection = await play.open(offers=play.settings.bound)
     bound = connection.needs or play.settings.bound
@@ -217,7 +217,7 @@ async def _slowFrame(play: Play) -> None:
     await play.stillAnswers(SLOW_FRAME, connection, f"a DATA in pieces, {bound * 0.4:.2f} s apart")
 
 
-@add("paused reader", "The tester speaks, and does not read.", PAUSED_READER)
+@add("paused-reader", "The tester speaks, and does not read.", PAUSED_READER)
 async def _pausedReader(play: Play) -> None:
     connection = await play.open(offers=play.settings.bound)
     handle = getattr(connection.transport, "socket", None)
@@ -233,11 +233,12 @@ async def _pausedReader(play: Play) -> None:
             sent += 1
             connection.write(wire.encodePing(0x900000 + sent))
         await connection.sleep(0.05)
-    connection.transport.resumeProducing()
+    if connection.endedAt is None:
+        connection.transport.resumeProducing()
     await play.stillAnswers(PAUSED_READER, connection, f"a pause of {span:.1f} s in reading")
 
 
-@add("no hello", "The tester accepts, and says nothing.", GIVES_UP, role=CLIENT)
+@add("no-hello", "The tester accepts, and says nothing.", GIVES_UP, role=CLIENT)
 async def _noHello(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)

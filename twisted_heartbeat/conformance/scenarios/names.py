@@ -18,7 +18,7 @@ _NAME_IN_USE = 2
 
 
 @add(
-    "name taken",
+    "name-taken",
     "Two connections say the same name, and both answer.",
     NAME_TAKEN,
     OWN_GOODBYE_READS_ON,
@@ -28,7 +28,7 @@ _NAME_IN_USE = 2
 async def _nameTaken(play: Play) -> None:
     name = f"conformance {time.monotonic()}"
     holder = await play.open(name=name)
-    newcomer = await play.open(name=name)
+    newcomer = await _newcomer(play, name)
     await _decided(play, holder, newcomer)
     told = newcomer.stream.goodbye
     if told is None and not newcomer.isOver and not holder.isOver:
@@ -65,7 +65,7 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
 
 
 @add(
-    "name of a ghost",
+    "name-ghost",
     "The first of two connections with one name is silent.",
     NAME_GHOST,
     role=SERVER,
@@ -77,13 +77,23 @@ async def _nameOfGhost(play: Play) -> None:
         play.skip("the peer needs nothing, so it can not tell", NAME_GHOST)
         return
     holder.fallSilent()
-    newcomer = await play.open(name=name)
+    newcomer = await _newcomer(play, name)
     await _decided(play, holder, newcomer)
     if newcomer.isOver or newcomer.stream.goodbye is not None:
         came = f"newcomer: {play.stateOf(newcomer)}; holder: {play.stateOf(holder)}"
         play.check(NAME_GHOST, False, "the newcomer stays", came, time.monotonic())
     else:
         await play.stillAnswers(NAME_GHOST, newcomer, "the end of the silent holder")
+
+
+async def _newcomer(play: Play, name: str) -> Connection:
+    """
+    Return a connection that says a name which may be taken.
+    """
+    connection = await play.open(greeted=False)
+    connection.greet(name=name)
+    await play.expectHello(connection)
+    return connection
 
 
 async def _decided(play: Play, holder: Connection, newcomer: Connection) -> None:

@@ -111,7 +111,7 @@ async def _cut(play: Play) -> None:
     )
 
 
-@add("early ping", "A PING comes before the HELLO.", EARLY_PING)
+@add("early-ping", "A PING comes before the HELLO.", EARLY_PING)
 async def _earlyPing(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)
@@ -126,7 +126,6 @@ async def _fields(play: Play) -> None:
     connection.write(struct.pack("!BBHIIII", 1, 1, 6, 5, 8, 0, 0))
     connection.greeted = True
     connection.attend()
-    await play.answered(connection)
     connection.write(struct.pack("!BBHII", 1, 3, 6, 9, 0))
     connection.write(struct.pack("!BBHII", 1, 4, 6, 5, len(message)) + message)
     await play.stillAnswers(FIELDS_IGNORED, connection, "HELLO, PONG and DATA with such fields")
@@ -144,14 +143,14 @@ async def _optional(play: Play) -> None:
     await play.stillAnswers(OPTIONAL_SKIPPED, connection, "frames of types 128, 200 and 255")
 
 
-@add("foreign pong", "PONGs that answer nothing.", FOREIGN_PONG)
+@add("foreign-pong", "PONGs that answer nothing.", FOREIGN_PONG)
 async def _foreignPong(play: Play) -> None:
     connection = await play.open()
     connection.write(wire.encodePong(0) + wire.encodePong(0x7FFFFFFF) + wire.encodePong(0xFFFFFFFF))
     await play.stillAnswers(FOREIGN_PONG, connection, "PONGs that answer nothing")
 
 
-@add("hello range", "A HELLO with the largest numbers and the longest name.", HELLO_RANGE)
+@add("hello-range", "A HELLO with the largest numbers and the longest name.", HELLO_RANGE)
 async def _helloRange(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)
@@ -169,7 +168,7 @@ async def _end(play: Play) -> None:
     await play.stillAnswers(PING_AFTER_END, connection, "an END")
 
 
-@add("twenty pings", "Twenty PINGs in a second.", PINGS_ALLOWED)
+@add("twenty-pings", "Twenty PINGs in a second.", PINGS_ALLOWED)
 async def _twentyPings(play: Play) -> None:
     connection = await play.open()
     for token in range(1, _PINGS_PER_SECOND + 1):

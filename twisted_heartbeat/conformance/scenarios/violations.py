@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from math import inf
 
 from ...core import wire
 from ..connection import Connection
@@ -40,6 +41,7 @@ def _header(kind: int, length: int, version: int = 1) -> bytes:
 
 
 def _violation(
+    name: str,
     what: str,
     rule: Rule,
     data: bytes | Callable[[Play], bytes],
@@ -63,7 +65,6 @@ def _violation(
             await play.settle(connection)
         await _break(play, connection, rule, data(play) if callable(data) else data, probe)
 
-    name = f"violation: {what}"
     title = f"The tester sends {what}{'' if greeted else ', without a HELLO before'}."
     add(name, title, rule, VIOLATION_SILENT, VIOLATION_ABORTS, WAIT_SLOW)(play)
 
@@ -72,7 +73,8 @@ async def _break(play: Play, connection: Connection, rule: Rule, data: bytes, pr
     connection.fallSilent()
     since = time.monotonic()
     connection.write(data + (wire.encodePing(_PROBE) if probe else b""))
-    limit = 2 * play.slack(since)
+    # Sooner than the peer's own verdict, which would be taken for this end.
+    limit = min(play.slack(since), 0.9 * (connection.needs or inf))
     await connection.until(lambda: connection.isOver, limit)
     came = play.stateOf(connection)
     over = connection.overAt
@@ -89,39 +91,68 @@ async def _break(play: Play, connection: Connection, rule: Rule, data: bytes, pr
     connection.ending = Ending(pace=SLOW, earliest=since, latest=over, proven=proven)
 
 
-_violation("the version 2, as a single byte", VIOLATION_VERSION, b"\x02")
-_violation("HTTP", VIOLATION_VERSION, b"GET / HTTP/1.1\r\n\r\n", greeted=False)
-_violation("a frame of type 0", VIOLATION_TYPE, _header(0, 0), probe=True)
-_violation("a frame of type 7", VIOLATION_TYPE, _header(7, 0), probe=True)
-_violation("a frame of type 127", VIOLATION_TYPE, _header(127, 0), probe=True)
-_violation("the header of a PING with a body", VIOLATION_LENGTH, _header(2, 1))
-_violation("the header of a PONG with a body", VIOLATION_LENGTH, _header(3, 1))
-_violation("the header of an END with a body", VIOLATION_LENGTH, _header(6, 1))
-_violation("the header of a short HELLO", VIOLATION_LENGTH, _header(1, 7), greeted=False)
-_violation("the header of a long HELLO", VIOLATION_LENGTH, _header(1, 264), greeted=False)
-_violation("the header of a short GOODBYE", VIOLATION_LENGTH, _header(5, 7))
-_violation("the header of a long GOODBYE", VIOLATION_LENGTH, _header(5, 1033))
+_violation("violation-version", "the version 2, as a single byte", VIOLATION_VERSION, b"\x02")
+_violation("violation-http", "HTTP", VIOLATION_VERSION, b"GET / HTTP/1.1\r\n\r\n", greeted=False)
+_violation("violation-type-0", "a frame of type 0", VIOLATION_TYPE, _header(0, 0), probe=True)
+_violation("violation-type-7", "a frame of type 7", VIOLATION_TYPE, _header(7, 0), probe=True)
+_violation("violation-type-127", "a frame of type 127", VIOLATION_TYPE, _header(127, 0), probe=True)
 _violation(
+    "violation-ping-body", "the header of a PING with a body", VIOLATION_LENGTH, _header(2, 1)
+)
+_violation(
+    "violation-pong-body", "the header of a PONG with a body", VIOLATION_LENGTH, _header(3, 1)
+)
+_violation(
+    "violation-end-body", "the header of an END with a body", VIOLATION_LENGTH, _header(6, 1)
+)
+_violation(
+    "violation-short-hello",
+    "the header of a short HELLO",
+    VIOLATION_LENGTH,
+    _header(1, 7),
+    greeted=False,
+)
+_violation(
+    "violation-long-hello",
+    "the header of a long HELLO",
+    VIOLATION_LENGTH,
+    _header(1, 264),
+    greeted=False,
+)
+_violation(
+    "violation-short-goodbye", "the header of a short GOODBYE", VIOLATION_LENGTH, _header(5, 7)
+)
+_violation(
+    "violation-long-goodbye", "the header of a long GOODBYE", VIOLATION_LENGTH, _header(5, 1033)
+)
+_violation(
+    "violation-data-limit",
     "the header of a DATA above the limit",
     VIOLATION_LIMIT,
     lambda play: _header(4, play.settings.maxMessage + 1),
 )
-_violation("the header of the longest DATA", VIOLATION_LIMIT, _header(4, 0xFFFFFFFF))
 _violation(
+    "violation-data-longest",
+    "the header of the longest DATA",
+    VIOLATION_LIMIT,
+    _header(4, 0xFFFFFFFF),
+)
+_violation(
+    "violation-optional-limit",
     "the header of an optional frame above the limit",
     VIOLATION_LIMIT,
     lambda play: _header(128, play.settings.maxMessage + 1),
 )
-_violation("DATA", VIOLATION_ORDER, _DATA, greeted=False, probe=True)
-_violation("END", VIOLATION_ORDER, _END, greeted=False, probe=True)
-_violation("a second HELLO", VIOLATION_ORDER, _HELLO, probe=True)
-_violation("DATA after END", VIOLATION_ORDER, _END + _DATA, probe=True)
-_violation("a second END", VIOLATION_ORDER, _END + _END, probe=True)
-_violation("a HELLO after END", VIOLATION_ORDER, _END + _HELLO, probe=True)
+_violation("violation-early-data", "DATA", VIOLATION_ORDER, _DATA, greeted=False, probe=True)
+_violation("violation-early-end", "END", VIOLATION_ORDER, _END, greeted=False, probe=True)
+_violation("violation-second-hello", "a second HELLO", VIOLATION_ORDER, _HELLO, probe=True)
+_violation("violation-late-data", "DATA after END", VIOLATION_ORDER, _END + _DATA, probe=True)
+_violation("violation-second-end", "a second END", VIOLATION_ORDER, _END + _END, probe=True)
+_violation("violation-late-hello", "a HELLO after END", VIOLATION_ORDER, _END + _HELLO, probe=True)
 
 
 @add(
-    "violation beside",
+    "violation-beside",
     "One connection breaks a rule; another one is up.",
     OTHERS_GO_ON,
     role=SERVER,
