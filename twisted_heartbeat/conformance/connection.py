@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -25,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core import wire
-from .observer import PING, PONG, Fault, Observed, StreamObserver
+from .observer import GOODBYE, PING, PONG, Fault, Observed, StreamObserver
 from .rules import Rule
 from .waits import Ending
 
@@ -38,6 +39,17 @@ SHORTEST_LINGER = 0.02
 """Seconds: no peer is spoken to more often."""
 
 _CHUNK = 1024
+
+
+def goodbyeFrame(code: int, retryAfter: float, spread: float) -> bytes:
+    """
+    Return the bytes of a GOODBYE, with any code.
+
+    @param retryAfter: seconds.
+    @param spread: seconds.
+    """
+    body = struct.pack("!II", round(retryAfter * 1000), round(spread * 1000)) + b"conformance"
+    return struct.pack("!BBHII", 1, GOODBYE, 0, code, len(body)) + body
 
 
 @implementer(IHalfCloseableProtocol)
@@ -229,9 +241,7 @@ class Connection(Protocol):
         @param then: bytes that follow in the same segment.
         """
         self.fallSilent()
-        body = struct.pack("!II", round(retryAfter * 1000), round(spread * 1000))
-        body += b"conformance"
-        self.write(struct.pack("!BBHII", 1, 5, 0, code, len(body)) + body + then)
+        self.write(goodbyeFrame(code, retryAfter, spread) + then)
 
     def close(self) -> None:
         """
@@ -240,10 +250,10 @@ class Connection(Protocol):
         self.fallSilent()
         if self.endedAt is not None:
             return
-        if self.isPlain:
-            self.transport.loseWriteConnection()
-        else:
+        if self.hasTLS:
             self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
 
     def reset(self) -> None:
         """
@@ -253,12 +263,28 @@ class Connection(Protocol):
         if self.endedAt is None:
             self.transport.abortConnection()
 
+    def resetAfter(self, data: bytes) -> None:
+        """
+        Hand the last bytes to the kernel, and reset the connection at once.  Only over TCP.
+        """
+        self.fallSilent()
+        self.sentAt = time.monotonic()
+        self.transport.socket.send(data)
+        self.transport.abortConnection()
+
     @property
-    def isPlain(self) -> bool:
+    def hasTLS(self) -> bool:
         """
-        Whether there is no TLS.
+        Whether this goes over TLS, which has no half-close.
         """
-        return not hasattr(self.transport, "getPeerCertificate")
+        return hasattr(self.transport, "getPeerCertificate")
+
+    @property
+    def isTCP(self) -> bool:
+        """
+        Whether this is TCP without TLS.
+        """
+        return not self.hasTLS and isinstance(self.transport.getPeer(), IPv4Address | IPv6Address)
 
     def until(self, holds: Callable[[], object], seconds: float) -> Deferred[bool]:
         """

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 from ..core import wire
@@ -215,6 +216,38 @@ class Play:
         """
         return self.settings.tolerance + self._lateness.since(since)
 
+    async def awaits(
+        self,
+        connection: Connection,
+        holds: Callable[[], object],
+        seconds: float = 0.0,
+        longest: float = inf,
+    ) -> bool:
+        """
+        Wait for what has to come within C{seconds}, and for the tolerance beside; longer by as much
+        as the tester is late meanwhile.
+
+        @param longest: seconds after which the wait is over in any case.
+        @return: whether it holds.
+        """
+        began = time.monotonic()
+        while True:
+            limit = min(seconds + self.slack(began), longest)
+            left = began + limit - time.monotonic()
+            if left <= 0:
+                break
+            if await connection.until(holds, left):
+                return True
+        return bool(holds())
+
+    async def ends(
+        self, connection: Connection, seconds: float = 0.0, longest: float = inf
+    ) -> bool:
+        """
+        Wait for the end of a connection, as L{awaits}.
+        """
+        return await self.awaits(connection, lambda: connection.isOver, seconds, longest)
+
     # Connections.
 
     @property
@@ -249,8 +282,8 @@ class Play:
 
         @raise Over: if it does not come.
         """
-        if not await connection.until(
-            lambda: connection.stream.hello or connection.isOver, self._patience
+        if not await self.awaits(
+            connection, lambda: connection.stream.hello or connection.isOver, self._patience
         ):
             raise Over
 
@@ -263,7 +296,7 @@ class Play:
 
     @property
     def _patience(self) -> float:
-        return 4 * self.settings.tolerance + 0.5
+        return 3 * self.settings.tolerance + 0.5
 
     async def ponged(self, connection: Connection) -> bool:
         """
@@ -271,7 +304,9 @@ class Play:
         """
         token = next(self._tokens)
         connection.write(wire.encodePing(token))
-        await connection.until(lambda: connection.pongs(token) or connection.isOver, self._patience)
+        await self.awaits(
+            connection, lambda: connection.pongs(token) or connection.isOver, self._patience
+        )
         return bool(connection.pongs(token))
 
     async def answered(self, connection: Connection) -> None:

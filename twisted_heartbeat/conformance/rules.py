@@ -153,6 +153,11 @@ GOODBYE_FIN = _rule(
     "goodbye-fin", "Order", "An end that has read a GOODBYE sends FIN, and then reads on.", "should"
 )
 GOODBYE_CLOSES = _rule("goodbye-closes", "Order", "An end that has read a GOODBYE closes.")
+GOODBYE_HEARD = _rule(
+    "goodbye-heard",
+    "Order",
+    "A write that fails discards nothing that has come before, which may end with a GOODBYE.",
+)
 OWN_GOODBYE_READS_ON = _rule(
     "own-goodbye-reads-on",
     "Order",

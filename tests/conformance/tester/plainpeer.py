@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -22,9 +23,6 @@ from zope.interface import implementer
 HELLO, PING, PONG, DATA, GOODBYE, END = range(1, 7)
 
 LIMIT = 1024 * 1024
-
-SCALE = 0.03
-"""Seconds that the client takes for one in its waits."""
 
 LENGTHS = {HELLO: (8, 263), PING: (0, 0), PONG: (0, 0), DATA: (0, LIMIT), GOODBYE: (8, 1032)}
 LENGTHS[END] = (0, 0)
@@ -304,6 +302,8 @@ class PlainPeer(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.isLost = True
+        if self.has("forgets what came") and not reason.check(ConnectionDone):
+            self.end = ("spread", 0.0, 0.0)
         if self.tick is not None and self.tick.active():
             self.tick.cancel()
         self.role.links.remove(self)
@@ -392,11 +392,20 @@ class PlainClient(_Role):
     """
 
     def __init__(
-        self, reactor: Any, faults: frozenset[str], *, bound: float, tolerance: float
+        self,
+        reactor: Any,
+        faults: frozenset[str],
+        *,
+        bound: float,
+        tolerance: float,
+        scale: float,
     ) -> None:
+        """
+        @param scale: seconds that it takes for one in its waits.
+        """
         super().__init__(reactor, faults, bound=bound, tolerance=tolerance)
-        self.scale = SCALE
-        self.patience = 0.0 if "waits for ever" in faults else 30 * SCALE
+        self.scale = scale
+        self.patience = 0.0 if "waits for ever" in faults else 30 * scale
         self.failures = 0
         self.call: Any = None
         self.port = 0

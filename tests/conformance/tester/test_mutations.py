@@ -22,10 +22,13 @@ from twisted_heartbeat.conformance.rules import RULES
 from twisted_heartbeat.conformance.runner import ClientRun, examineServer
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
-from .plainpeer import SCALE, PlainClient, PlainServer
+from .plainpeer import PlainClient, PlainServer
 
 BOUND, TOLERANCE, LIMIT = 0.5, 0.3, 30.0
 """Seconds."""
+
+SCALE = 0.03
+"""Seconds that a client takes for one in its waits."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,19 @@ class Broken:
     scenarios: tuple[str, ...]
     rules: tuple[str, ...]
     bound: float = BOUND
+    scale: float = SCALE
 
     def __str__(self) -> str:
         return f"{self.role}: {', '.join(sorted(self.faults))}"
 
 
-def broken(role: str, faults: str, scenarios: str, rules: str, bound: float = BOUND) -> Broken:
+def broken(role: str, faults: str, scenarios: str, rules: str, **more: float) -> Broken:
     return Broken(
         role,
         frozenset(faults.split(", ")),
         tuple(scenarios.split()),
         tuple(rules.split()),
-        bound,
+        **more,
     )
 
 
@@ -97,6 +101,7 @@ TABLE = [
     broken(SERVER, "closes at once after a goodbye", "goodbye", "goodbye-reads-on goodbye-fin"),
     broken(SERVER, "no fin after a goodbye", "goodbye", "goodbye-fin"),
     broken(SERVER, "never closes", "goodbye", "goodbye-fin goodbye-closes"),
+    broken(CLIENT, "forgets what came", "goodbye-reset", "goodbye-heard wait-hint"),
     broken(SERVER, "resets after its goodbye", "name-taken", "own-goodbye-reads-on"),
     broken(SERVER, "never closes by itself", "name-taken", "own-goodbye-ends"),
     broken(SERVER, "ignores fin", "fin", "fin-closes"),
@@ -130,9 +135,9 @@ TABLE = [
     broken(SERVER, "holder wins", "name-ghost", "name-ghost"),
     broken(CLIENT, "stays away", "reset", "comes-back"),
     broken(CLIENT, "lazy after usual", "silence", "wait-usual"),
-    broken(CLIENT, "hasty after spread", "fin small-hint", "wait-spread"),
-    broken(CLIENT, "hasty after slow", "violation-second-end", "wait-slow"),
-    broken(CLIENT, "hasty after slow", "refused", "wait-slow"),
+    broken(CLIENT, "hasty after spread", "fin small-hint", "wait-spread", scale=0.1),
+    broken(CLIENT, "hasty after slow", "violation-second-end", "wait-slow", scale=0.1),
+    broken(CLIENT, "hasty after slow", "refused", "wait-slow", scale=0.1),
     broken(CLIENT, "no hints", "hint", "wait-hint"),
     broken(CLIENT, "ignores too many pings", "too-many-pings", "pings-halved"),
 ]  # fmt: skip
@@ -147,7 +152,7 @@ async def examined(reactor: Any, peer: Broken) -> Findings:
         bound=BOUND,
         tolerance=TOLERANCE,
         closing=0.5,
-        scale=SCALE,
+        scale=peer.scale,
         limit=LIMIT,
         parallel=64,
     )
@@ -162,7 +167,7 @@ async def examined(reactor: Any, peer: Broken) -> Findings:
         return found
     # Many of the sound ones, which share the work.
     clients = [
-        PlainClient(reactor, peer.faults, bound=peer.bound, tolerance=TOLERANCE)
+        PlainClient(reactor, peer.faults, bound=peer.bound, tolerance=TOLERANCE, scale=peer.scale)
         for _ in range(1 if peer.faults else 12)
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from ...core import wire
-from ..connection import Connection
+from ..connection import Connection, goodbyeFrame
 from ..observer import PING, Observed
 from ..play import CLIENT, SERVER, Play
 from ..rules import (
@@ -18,6 +18,7 @@ from ..rules import (
     FIN_CLOSES,
     GOODBYE_CLOSES,
     GOODBYE_FIN,
+    GOODBYE_HEARD,
     GOODBYE_READS_ON,
     GOODBYE_STOPS_READING,
     GOODBYE_STOPS_WRITING,
@@ -44,9 +45,9 @@ async def _part(
     """
     since = time.monotonic()
     connection.sayGoodbye(code, retryAfter, spread)
-    await connection.until(lambda: connection.isOver, play.slack(since))
+    await play.ends(connection)
     connection.close()
-    await connection.until(lambda: connection.isOver, play.settings.closing + play.slack(since))
+    await play.ends(connection, play.settings.closing)
     recordGoodbye(play, connection, since, code, retryAfter, spread)
 
 
@@ -88,6 +89,7 @@ async def _goodbye(play: Play) -> None:
     since = time.monotonic()
     connection.sayGoodbye(then=wire.encodePing(_PROBE))
     await connection.flood(play.flooding)
+    await connection.sleep(play.slack(since) - play.settings.tolerance)
     answered = connection.pongs(_PROBE)
     play.checkNone(GOODBYE_STOPS_READING, "no answer to a PING behind it", answered)
     flawless = not connection.wasReset
@@ -102,10 +104,10 @@ async def _goodbye(play: Play) -> None:
         late = [f for f in connection.frames if f.at > graced and f not in answered]
         play.checkNone(GOODBYE_STOPS_WRITING, "no frame after it", late)
         connection.close()
-        longest = play.settings.closing + play.slack(since)
-        await connection.until(lambda: connection.isOver, longest)
+        closing = play.settings.closing
+        closed = await play.ends(connection, closing)
         came = play.stateOf(connection)
-        play.check(GOODBYE_CLOSES, connection.isOver, f"the end within {longest:.1f} s", came)
+        play.check(GOODBYE_CLOSES, closed, f"the end within {closing:g} s", came)
     if play.isClient:
         recordGoodbye(play, connection, since)
 
@@ -115,12 +117,10 @@ async def _fin(play: Play) -> None:
     connection = await play.open()
     since = time.monotonic()
     connection.close()
-    longest = play.settings.closing + play.slack(since)
-    await connection.until(lambda: connection.isOver, longest)
+    closing = play.settings.closing
+    closed = await play.ends(connection, closing)
     came = play.stateOf(connection)
-    play.check(
-        FIN_CLOSES, connection.isOver, f"the end within {longest:.1f} s", came, time.monotonic()
-    )
+    play.check(FIN_CLOSES, closed, f"the end within {closing:g} s", came, time.monotonic())
     play.closedHere(connection, since)
 
 
@@ -145,6 +145,28 @@ async def _resetClient(play: Play) -> None:
 @add("hint", "GOODBYE with a hint.", WAIT_HINT, role=CLIENT)
 async def _hint(play: Play) -> None:
     await _part(play, await play.open(), 0, 1.2, 0.6)
+
+
+@add(
+    "goodbye-reset",
+    "PINGs and a GOODBYE with a hint, and at once a reset.",
+    GOODBYE_HEARD,
+    role=CLIENT,
+)
+async def _goodbyeReset(play: Play) -> None:
+    connection = await play.open()
+    if not connection.isTCP:
+        play.skip("only over plain TCP", GOODBYE_HEARD)
+        return
+    since = time.monotonic()
+    retryAfter, pings = 1.2, b"".join(map(wire.encodePing, range(1, 11)))
+    connection.resetAfter(pings + goodbyeFrame(0, retryAfter, 0))
+    await connection.until(lambda: connection.endedAt, 1.0)
+    recordGoodbye(play, connection, since, retryAfter=retryAfter)
+    back = await play.again(connection)
+    waited = back.began - since
+    came = f"another connection after {waited:.2f} s"
+    play.check(GOODBYE_HEARD, waited >= retryAfter, f"none for {retryAfter:g} s", came, back.began)
 
 
 @add("small-hint", "GOODBYE with a hint of less than a second.", WAIT_SPREAD, role=CLIENT)
@@ -197,11 +219,10 @@ async def _pingAfter(play: Play, connection: Connection) -> float | None:
         return None
     connection.fallSilent()
     since = connection.sentAt
-    limit = connection.needs + play.slack(since)
 
     def pings() -> list[Observed]:
         return [f for f in connection.frames if f.kind == PING and f.at > since]
 
-    await connection.until(lambda: pings() or connection.isOver, limit)
+    await play.awaits(connection, lambda: pings() or connection.isOver, connection.needs)
     connection.attend()
     return pings()[0].at - since if pings() else None

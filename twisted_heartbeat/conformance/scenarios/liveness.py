@@ -131,8 +131,7 @@ async def _nextPing(play: Play, connection: Connection) -> int | None:
     def came() -> list[int]:
         return [f.token for f in connection.frames[before:] if f.kind == PING]
 
-    limit = connection.needs + play.slack(connection.sentAt)
-    await connection.until(lambda: came() or connection.isOver, limit)
+    await play.awaits(connection, lambda: came() or connection.isOver, connection.needs)
     return came()[0] if came() else None
 
 
@@ -172,7 +171,7 @@ async def _silence(play: Play) -> None:
     bound = connection.needs or play.settings.bound
     connection.fallSilent()
     since = connection.sentAt
-    await connection.until(lambda: connection.isOver, bound + play.slack(since))
+    await play.ends(connection, bound)
     if connection.needs or connection.isOver:
         _judgeVerdict(play, connection, bound, since)
     else:
@@ -190,7 +189,7 @@ async def _longerHold(play: Play) -> None:
     connection.fallSilent()
     connection.write(wire.encodePing(0x601D, word))
     since = connection.sentAt
-    await connection.until(lambda: connection.isOver, word + play.slack(since))
+    await play.ends(connection, word)
     over = connection.overAt
     if over is None:
         play.skip("the peer takes no bound from the tester's word", HOLD_READ)
@@ -220,11 +219,10 @@ async def _slowFrame(play: Play) -> None:
 @add("paused-reader", "The tester speaks, and does not read.", PAUSED_READER)
 async def _pausedReader(play: Play) -> None:
     connection = await play.open(offers=play.settings.bound)
-    handle = getattr(connection.transport, "socket", None)
-    if not connection.isPlain or handle is None:
+    if not connection.isTCP:
         play.skip("only over plain TCP", PAUSED_READER)
         return
-    handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_WINDOW)
+    connection.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_WINDOW)
     connection.transport.pauseProducing()
     span = 2 * max(connection.needs, play.settings.bound)
     began, sent = time.monotonic(), 0
@@ -243,7 +241,7 @@ async def _noHello(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)
     longest = connection.needs or PATIENCE * play.settings.scale
-    await connection.until(lambda: connection.isOver, longest + play.slack(connection.began))
+    await play.ends(connection, longest)
     over = connection.overAt
     came = play.stateOf(connection)
     play.check(GIVES_UP, over is not None, f"the end within {longest:.1f} s", came, over)

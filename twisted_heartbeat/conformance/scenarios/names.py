@@ -53,15 +53,14 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
         OWN_GOODBYE_READS_ON, not connection.wasReset, expected, came, connection.endedAt
     ):
         return
-    longest = play.settings.closing + play.slack(since)
-    end = time.monotonic() + longest
+    closing = play.settings.closing
     # A closed socket answers what still comes with a reset.
-    while time.monotonic() < end and connection.endedAt is None:
+    while connection.endedAt is None and time.monotonic() < since + closing + play.slack(since):
         connection.write(b"?")
-        await connection.sleep(longest / 50)
+        await connection.sleep(closing / 50)
     over = connection.endedAt
     state = "the end" if over is not None else "it still reads"
-    play.check(OWN_GOODBYE_ENDS, over is not None, f"the end within {longest:.1f} s", state, over)
+    play.check(OWN_GOODBYE_ENDS, over is not None, f"the end within {closing:g} s", state, over)
 
 
 @add(
@@ -100,8 +99,8 @@ async def _decided(play: Play, holder: Connection, newcomer: Connection) -> None
     """
     Wait until one of both is told goodbye or closed, or the time for that is over.
     """
-    limit = time.monotonic() + max(holder.needs, play.settings.bound) + play.slack(newcomer.began)
-    while time.monotonic() < limit and not holder.isOver:
+    end = time.monotonic() + max(holder.needs, play.settings.bound)
+    while time.monotonic() < end + play.slack(newcomer.began) and not holder.isOver:
         if newcomer.stream.goodbye is not None or newcomer.isOver:
             return
         await newcomer.sleep(0.02)

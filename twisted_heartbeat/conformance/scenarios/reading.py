@@ -42,8 +42,7 @@ _BYTE_PAUSE = 0.005
 @add("hello", "The tester waits with its HELLO.", HELLO_AT_ONCE, HELLO_FIRST)
 async def _hello(play: Play) -> None:
     connection = await play.open(greeted=False)
-    patience = play.slack(connection.began)
-    await connection.until(lambda: connection.stream.hello or connection.isOver, patience)
+    await play.awaits(connection, lambda: connection.stream.hello or connection.isOver)
     first = connection.frames[0] if connection.frames else None
     came = play.stateOf(connection) if first is None else str(first)
     found = connection.stream.hello is not None
@@ -59,9 +58,10 @@ async def _pings(play: Play) -> None:
         sent = time.monotonic()
         before = len(connection.pongs(token))
         connection.write(wire.encodePing(token))
-        await connection.until(
+        await play.awaits(
+            connection,
             lambda token=token, before=before: len(connection.pongs(token)) > before,  # type: ignore[misc]
-            4 * play.slack(sent),
+            3 * play.settings.tolerance,
         )
         came = connection.pongs(token)[before:]
         state = play.stateOf(connection)
@@ -83,7 +83,7 @@ async def _joined(play: Play) -> None:
     first, *others = [wire.encodePing(token) for token in wanted]
     message = wire.encode(wire.Data(play.settings.message))
     connection.write(first + wire.encodePong(0) + message + b"".join(others))
-    await connection.until(lambda: connection.pongs(0x33), 4 * play.slack(connection.sentAt))
+    await play.awaits(connection, lambda: connection.pongs(0x33))
     came = [f.token for f in connection.frames if f.kind == PONG and f.token in wanted]
     tokens = ", ".join(map(str, came)) or "none"
     play.check(
@@ -101,7 +101,7 @@ async def _cut(play: Play) -> None:
         connection.write(bytes([byte]))
         await connection.sleep(_BYTE_PAUSE)
     connection.greeted = True
-    await connection.until(lambda: connection.pongs(0x0C07), 4 * play.slack(connection.sentAt))
+    await play.awaits(connection, lambda: connection.pongs(0x0C07))
     play.check(
         ANY_CUT,
         connection.pongs(0x0C07),

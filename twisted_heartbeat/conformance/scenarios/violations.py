@@ -74,17 +74,16 @@ async def _break(play: Play, connection: Connection, rule: Rule, data: bytes, pr
     since = time.monotonic()
     connection.write(data + (wire.encodePing(_PROBE) if probe else b""))
     # Sooner than the peer's own verdict, which would be taken for this end.
-    limit = min(play.slack(since), 0.9 * (connection.needs or inf))
-    await connection.until(lambda: connection.isOver, limit)
+    await play.ends(connection, longest=0.9 * (connection.needs or inf))
     came = play.stateOf(connection)
     over = connection.overAt
-    closed = play.check(rule, over is not None, f"the end within {limit:.1f} s", came, over)
+    closed = play.check(rule, over is not None, "the end at once", came, over)
     answers = connection.pongs(_PROBE)
     said = [f for f in (*answers, connection.stream.goodbye) if f is not None]
     play.checkNone(VIOLATION_SILENT, "no answer and no GOODBYE", said)
     if not closed or over is None:
         return
-    if connection.isPlain:
+    if connection.isTCP:
         play.check(VIOLATION_ABORTS, connection.wasReset, "a reset", came, over)
     stable = since - connection.began >= STABLE * play.settings.scale
     proven = connection.greeted and stable
