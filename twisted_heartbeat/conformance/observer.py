@@ -128,9 +128,16 @@ class StreamObserver:
         @param at: now, in seconds.
         """
         self._buffer += data
-        while len(self._buffer) >= 12 and not self.isLost:
-            version, kind, hold, token, length = struct.unpack_from("!BBHII", self._buffer)
-            if not self._isKnown(version, kind, length, at):
+        while self._buffer and not self.isLost:
+            if self._buffer[0] != 1:
+                came = f"version {self._buffer[0]}, in {self._buffer[:12].hex(' ')}"
+                self._fault(FRAME_KNOWN, "version 1", came, at)
+                self.isLost = True
+                return
+            if len(self._buffer) < 12:
+                return
+            _, kind, hold, token, length = struct.unpack_from("!BBHII", self._buffer)
+            if not self._isKnown(kind, length, at):
                 self.isLost = True
                 return
             if len(self._buffer) < 12 + length:
@@ -141,11 +148,7 @@ class StreamObserver:
             self.frames.append(frame)
             yield frame
 
-    def _isKnown(self, version: int, kind: int, length: int, at: float) -> bool:
-        if version != 1:
-            came = f"version {version}, in {self._buffer[:12].hex(' ')}"
-            self._fault(FRAME_KNOWN, "version 1", came, at)
-            return False
+    def _isKnown(self, kind: int, length: int, at: float) -> bool:
         least, most = _LENGTHS.get(kind, (0, _LARGEST if kind >= 128 else -1))
         if not least <= length <= most:
             expected = f"{least} to {most} bytes" if most >= 0 else "a type of 1 to 6"
