@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -224,16 +225,11 @@ def device() -> Any:
     return module
 
 
-@pytest.mark.parametrize("vector", VECTORS["waits"], ids=name)
-def test_deviceWaitsAsItsVectorSays(
-    device: Any, monkeypatch: pytest.MonkeyPatch, vector: dict[str, Any]
-) -> None:
+def deviceWait(device: Any, vector: dict[str, Any]) -> float:
     """
-    So does the device, in whole milliseconds.
+    Seconds that the device in Python waits.
     """
-    monkeypatch.setattr(device, "part", lambda most: int(most * vector["draw"]))
     cause = causeOf(vector)
-    hint = None
     if isinstance(cause, PeerClosed):
         body = [round(vector[field] * 1000) for field in ("retryAfter", "spread")]
         link = device.Link.__new__(device.Link)
@@ -244,9 +240,19 @@ def test_deviceWaitsAsItsVectorSays(
     else:
         slow, together = cause.pace.value == "slow", cause.fleetWide
         pace = device.SLOW if slow else device.TOGETHER if together else device.USUAL
-        ended = device.Ended("", pace, hint)
+        ended = device.Ended("", pace)
     width = min(2 ** (vector["n"] - 1), 60) * device.SECOND
-    assert device.waitAfter(ended, width) == pytest.approx(vector["wait"] * 1000, abs=2)
+    return float(device.waitAfter(ended, width) / 1000)
+
+
+def test_deviceWaitsAsTheVectorsSay(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The waits of the device in Python are those of the vectors, in whole milliseconds.
+    """
+    for vector in VECTORS["waits"]:
+        draw = vector["draw"]
+        monkeypatch.setattr(device, "part", lambda most, draw=draw: int(most * draw))
+        assert deviceWait(device, vector) == pytest.approx(vector["wait"], abs=0.002), vector
 
 
 @pytest.mark.parametrize("vector", VECTORS["proofs"], ids=name)
@@ -280,3 +286,48 @@ def test_timesAreRoundedAsTheirVectorSays(vector: dict[str, Any]) -> None:
         body = wire.encode(wire.Goodbye("", **{field: seconds}))[12:]
         found = body[:4] if field == "retryAfter" else body[4:8]
     assert int.from_bytes(found, "big") == vector["value"]
+
+
+EXAMPLE = re.compile(
+    r"\| (?P<cause>[^|]+) \| (?P<n>\d+) \| (?P<draw>[0-9.]+) \| (?P<wait>[0-9.]+) s \|"
+)
+HINT = re.compile(r"GOODBYE with (\d)(?:, retryAfter ([0-9.]+))?(?: s)?(?:, spread ([0-9.]+) s)?")
+
+
+def test_theDocumentsWaits() -> None:
+    """
+    The waits that the document gives as examples are those of this package.
+    """
+    text = (DOCS / "wire-protocol.md").read_text(encoding="utf-8")
+    rows = [match.groupdict() for match in EXAMPLE.finditer(text)]
+    assert len(rows) == 8
+    short = {
+        "silence": "the peer was silent, or took no data",
+        "a close without a GOODBYE": "a close without a GOODBYE, or a reset",
+    }
+    for row in rows:
+        words = row["cause"]
+        goodbye = HINT.fullmatch(words)
+        vector: dict[str, Any] = {"cause": short.get(words, words)}
+        if goodbye is not None:
+            code, after, spread = goodbye.groups()
+            hint = {"retryAfter": float(after or 0), "spread": float(spread or 0)}
+            vector = {"cause": "GOODBYE", "code": int(code), **hint}
+        draw = float(row["draw"])
+        wait = Backoff().delay(int(row["n"]), causeOf(vector), lambda draw=draw: draw)  # type: ignore[misc]
+        assert wait == pytest.approx(float(row["wait"])), words
+
+
+def test_theDocumentsTraffic() -> None:
+    """
+    The traffic that the document states follows from the bound: a PING and a PONG of twelve bytes
+    for each 4/7 of it, and 180 bytes of packets.
+    """
+    text = (DOCS / "wire-protocol.md").read_text(encoding="utf-8")
+    row = re.compile(r"\| (\d+) (s|min) \| ([0-9,]+) \| ([0-9,]+) \| ([0-9,]+) \|")
+    rows = [match.groups() for match in row.finditer(text)]
+    assert len(rows) == 4
+    for number, unit, pings, frames, packets in rows:
+        rounds = 3600 / (int(number) * (60 if unit == "min" else 1) * 4 / 7)
+        for told, each in ((pings, 1), (frames, 24), (packets, 180)):
+            assert float(told.replace(",", "")) == pytest.approx(rounds * each, rel=0.05)

@@ -127,11 +127,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Find
 def test_deviceConforms(results: dict[str, Findings | None], kind: str) -> None:
     """
     A device keeps every rule, also those that only should be kept, and every scenario is played.
+    MicroPython has neither C{shutdown} nor C{SO_LINGER} on most systems, so there only what must be
+    kept counts.
     """
     findings = results[kind]
     if findings is None:
         pytest.skip(f"this system has no {NEEDED[kind]}")
+    levels = ("must",) if kind == "MicroPython" else ("must", "should")
     faults = [f"{c.rule.id}: {c.scenario}: {c.came}" for c in findings.checks if not c.holds]
-    assert faults == []
+    assert findings.broken(*levels) == [], faults
     assert findings.unplayed == []
     assert set(findings.skipped) == (OF_WORD if kind == "Node.js" else OF_NEEDS)

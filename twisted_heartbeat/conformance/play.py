@@ -320,7 +320,7 @@ class Play:
             self.check(PONG_TOKEN, True, "a PONG with the token of the PING", "it came")
             return
         since = connection.frames[before:]
-        others = [str(frame) for frame in since if frame.kind == PONG and frame.token]
+        others = [str(frame) for frame in since if frame.kind == PONG]
         came = ", ".join(others) or self.stateOf(connection)
         self.check(PONG_TOKEN, False, "a PONG with the token of the PING", came, time.monotonic())
         raise Over
