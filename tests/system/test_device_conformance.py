@@ -48,8 +48,15 @@ device.run(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 NEEDED = {"C": os.environ.get("CC", "cc"), "MicroPython": "micropython", "Node.js": "node"}
 KINDS = ("C", "Python", "MicroPython", "Node.js")
 
-OF_NEEDS = {"offers-kept", "hold-kept", "ping-token", "ping-into-silence", "pings-halved"}
-"""Rules that do not concern a device without a bound of its own."""
+OF_NEEDS = {
+    "offers-kept",
+    "needs-served",
+    "hold-kept",
+    "ping-token",
+    "ping-into-silence",
+    "pings-halved",
+}
+"""Rules that do not concern a device without a bound of its own, which offers nothing."""
 
 OF_WORD = {"hold-read"}
 """Rules that do not concern a device with a bound of its own."""

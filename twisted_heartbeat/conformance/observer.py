@@ -30,8 +30,11 @@ HELLO, PING, PONG, DATA, GOODBYE, END = range(1, 7)
 
 NAMES = {1: "HELLO", 2: "PING", 3: "PONG", 4: "DATA", 5: "GOODBYE", 6: "END"}
 
-_LARGEST = 2**24
-"""Bytes of a DATA that the tester takes; the page leaves it to each reader."""
+_LARGEST = 2**20
+"""Bytes of a DATA, or of an optional frame, that the tester takes: the usual limit."""
+
+_MOST = 100_000
+"""Frames of one connection that the tester takes."""
 
 _LENGTHS = {
     HELLO: (8, 263),
@@ -102,7 +105,7 @@ class StreamObserver:
     @ivar frames: all frames so far.
     @ivar hello: the first HELLO; L{None} until it has come.
     @ivar goodbye: the first GOODBYE.
-    @ivar isLost: whether the frames can no longer be told apart.
+    @ivar isLost: whether no more is read: the frames can not be told apart, or there are too many.
     """
 
     def __init__(self, fault: Fault) -> None:
@@ -146,6 +149,7 @@ class StreamObserver:
             frame = Observed(kind, hold, token, body, at)
             self._judge(frame)
             self.frames.append(frame)
+            self.isLost = len(self.frames) >= _MOST
             yield frame
 
     def _isKnown(self, kind: int, length: int, at: float) -> bool:

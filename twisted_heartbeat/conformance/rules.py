@@ -94,7 +94,7 @@ HOLD_KEPT = _rule(
 NEEDS_SERVED = _rule(
     "needs-served",
     "Life and silence",
-    "An end that has read needs above 0 speaks within them, without being pinged.",
+    "An end that offers to speak, and has read shorter needs, speaks within these, without a PING.",
     "should",
 )
 PING_TOKEN = _rule(

@@ -82,7 +82,7 @@ TABLE = [
     broken(SERVER, "ten pings are enough", "twenty-pings", "pings-allowed"),
     broken(SERVER, "no words of its own", "talking", "offers-kept needs-served"),
     broken(SERVER, "no words of its own, no offers", "hold", "hold-kept"),
-    broken(SERVER, "no words of its own, no offers", "talking", "needs-served"),
+    broken(SERVER, "serves no needs", "talking", "needs-served", bound=1.2),
     broken(SERVER, "token 0", "hold", "ping-token"),
     broken(SERVER, "pings all the time", "talking", "ping-into-silence"),
     broken(SERVER, "no verdict", "silence", "verdict-in-time"),
