@@ -135,9 +135,9 @@ def _parser() -> ArgumentParser:
     add(
         "--limit",
         type=_positive,
-        default=900.0,
+        default=1800.0,
         metavar="SECONDS",
-        help="for the whole run (default: 900)",
+        help="for the whole run (default: 1800)",
     )
     add(
         "--parallel",

@@ -52,7 +52,7 @@ class Settings:
     closing: float = 5.0
     maxMessage: int = wire.MAX_MESSAGE
     message: bytes = b"21.5"
-    limit: float = 900.0
+    limit: float = 1800.0
     parallel: int = 8
 
 
