@@ -28,6 +28,10 @@ _FLOODING = 0.4
 """Seconds for which the tester sends on after a GOODBYE, at most."""
 
 
+_CLOSING_MARGIN = 1.25
+"""A peer may look at the progress of its close a few times only, and notice it that much later."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
@@ -286,6 +290,13 @@ class Play:
             connection, lambda: connection.stream.hello or connection.isOver, self._patience
         ):
             raise Over
+
+    @property
+    def closing(self) -> float:
+        """
+        Seconds after which the peer has closed, by a GOODBYE of either end.
+        """
+        return self.settings.closing * _CLOSING_MARGIN
 
     @property
     def flooding(self) -> float:

@@ -47,7 +47,7 @@ async def _part(
     connection.sayGoodbye(code, retryAfter, spread)
     await play.ends(connection)
     connection.close()
-    await play.ends(connection, play.settings.closing)
+    await play.ends(connection, play.closing)
     recordGoodbye(play, connection, since, code, retryAfter, spread)
 
 
@@ -104,7 +104,7 @@ async def _goodbye(play: Play) -> None:
         late = [f for f in connection.frames if f.at > graced and f not in answered]
         play.checkNone(GOODBYE_STOPS_WRITING, "no frame after it", late)
         connection.close()
-        closing = play.settings.closing
+        closing = play.closing
         closed = await play.ends(connection, closing)
         came = play.stateOf(connection)
         play.check(GOODBYE_CLOSES, closed, f"the end within {closing:g} s", came)
@@ -117,7 +117,7 @@ async def _fin(play: Play) -> None:
     connection = await play.open()
     since = time.monotonic()
     connection.close()
-    closing = play.settings.closing
+    closing = play.closing
     closed = await play.ends(connection, closing)
     came = play.stateOf(connection)
     play.check(FIN_CLOSES, closed, f"the end within {closing:g} s", came, time.monotonic())

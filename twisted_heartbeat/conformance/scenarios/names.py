@@ -53,7 +53,7 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
         OWN_GOODBYE_READS_ON, not connection.wasReset, expected, came, connection.endedAt
     ):
         return
-    closing = play.settings.closing
+    closing = play.closing
     # A closed socket answers what still comes with a reset.
     while connection.endedAt is None and time.monotonic() < since + closing + play.slack(since):
         connection.write(b"?")
