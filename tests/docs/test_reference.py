@@ -24,6 +24,7 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core.evidence import Evidence
+from twisted_heartbeat.core.wire.frames import Ping, Pong, encode
 
 CHECKOUT = Path(__file__).parents[2]
 REFERENCE = CHECKOUT / "docs" / "reference"
@@ -112,3 +113,23 @@ def test_readmeShowsTheFilesThatRun(name: str) -> None:
     _, _, program = source.split('"""', 2)
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     assert program.strip() in [block.strip() for block in shownIn(readme)]
+
+
+def test_costOfABound() -> None:
+    """
+    The page on choosing a bound computes pings, bytes and wakeups as it says: a ping and a pong,
+    and a third segment that acknowledges the pong; 22 bytes of TLS for each of the first two.
+    """
+    ping, pong = len(encode(Ping(1, hold=8.0))), len(encode(Pong(1)))
+    assert (ping, pong) == (12, 12)
+    plain = ping + pong + 3 * 52
+    rows = []
+    for bound in (8.0, 35.0, 120.0, 600.0):
+        interval = Heartbeat.within(bound).interval
+        assert interval is not None
+        daily = 86400 / interval
+        cells = [f"{bound:g} s", f"{interval:.1f} s", f"{daily:,.0f}"]
+        cells += [f"{daily * size / 1000:,.0f}" for size in (plain, plain + 2 * 22)]
+        rows.append(f"| {' | '.join([*cells, f'{3 * daily:,.0f}'])} |")
+    page = (CHECKOUT / "docs" / "howto" / "choose-a-bound.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in page, "\n".join(rows)
