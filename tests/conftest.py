@@ -51,6 +51,8 @@ TOGETHER = (
 SLOW = (
     "tests/system/kernel",
     "tests/docs/recipes",
+    "tests/docs/test_programs.py",
+    "tests/docs/test_tutorial.py",
     "tests/costs/test_benchmarks.py",
     "tests/costs/test_costs.py",
     "tests/demo/test_demo.py",
