@@ -505,9 +505,9 @@ def tokens(frames: list[wire.Frame], kind: type) -> list[int]:
 @pytest_twisted.ensureDeferred
 async def test_stream(loopback: Loopback, start: Start, vector: dict[str, Any]) -> None:
     """
-    The device takes each stream of the test vectors, byte by byte, for what the vector says: it
-    goes on and answers the pings, it heeds the goodbye, it closes for the violation, or it waits for
-    the rest of the first frame.
+    The device takes each stream of the test vectors, byte by byte, for what the vector says.  It
+    goes on and answers the pings, heeds the goodbye, closes for the violation, or waits for the
+    rest of the first frame.
     """
     stream = bytes.fromhex(vector["bytes"])
     frames = vector["frames"]
