@@ -28,10 +28,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from ..core.causes import Cause, ClosedHere, SendFailed
-from ..core.diagnosis import describeError
+from ..core.causes import Cause, ClosedHere
 from ..core.text import printable, textOf
-from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
 from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
@@ -44,7 +42,7 @@ from .probes import probe
 from .state import LinkState
 from .teardown import Teardown, noticeClose
 from .watch import PeerWatch
-from .writes import WriteTracker, failed, send
+from .writes import WriteTracker, send
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat
@@ -55,8 +53,6 @@ if TYPE_CHECKING:
     from .config import LinkConfig, Ping
     from .interfaces import OuterProtocol, Session
     from .owner import LinkOwner
-
-_log = SafeLogger()
 
 
 class Link:
@@ -464,23 +460,10 @@ class Link:
         Write to the peer.
 
         @return: fires when the kernel has taken the bytes.  Fails with the link's cause if the link
-            ends first, and with L{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
+            ends first, and with C{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
             wait already.  A failure that the caller ignores is not logged as unhandled.
         """
         return send(self, data)
-
-    def sendFailed(
-        self, error: BaseException, what: str = "the message could not be encoded"
-    ) -> Deferred[None]:
-        """
-        End the link, because bytes that could not be sent leave a hole in the stream.
-
-        @return: fails with L{SendFailed}.
-        """
-        cause = SendFailed(f"{what}: {describeError(error)}")
-        cause.__cause__ = error
-        self.abort(cause)
-        return failed(cause)
 
     @property
     def bytesBuffered(self) -> int:
@@ -578,10 +561,3 @@ class Link:
         """
         self.state = LinkState.ALIVE
         self.config.events.emit("recovered", self)
-
-    def pingFailed(self, error: BaseException) -> None:
-        """
-        End the link, because the ping has raised.  It is called inside of C{except}.
-        """
-        _log.failure("{link} could not send its ping", link=self)
-        self.sendFailed(error, "the ping failed")

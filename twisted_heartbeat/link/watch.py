@@ -11,8 +11,8 @@ due, and that is the whole of the ordinary path::
 
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
-The watch tells its link when the peer is suspected or has recovered, and when a ping fails; it
-tells the link's teardown of a L{Silence} that has lasted for the whole bound.
+The watch tells its link when the peer is suspected or has recovered, and the link's teardown of a
+L{Silence} that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
@@ -33,12 +33,13 @@ from ..core.detector import NEVER, Decision, FailureDetector
 from ..core.quiet import checksSuspended
 from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.wire.pings import SharedPing
+from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from .mode import Mode
 from .silence import Silence
 from .teardown import noticeClose
 from .usercode import startPing
-from .writes import WriteTracker
+from .writes import WriteTracker, sendFailed
 
 if TYPE_CHECKING:
     from ..batching.pinground import LastPing, Pinger
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .probes import PendingProbes
 
+_log = SafeLogger()
 
 _OFF, _OBSERVED, _DIRECT = Mode.OFF, Mode.OBSERVED, Mode.DIRECT
 _STEADY, _BATCHABLE = Mode.STEADY, Mode.BATCHABLE
@@ -335,7 +337,8 @@ class PeerWatch:
                 else:
                     answer = connection.withDirectWrites(startPing, answer)
         except BaseException as error:
-            link.pingFailed(error)
+            _log.failure("{link} could not send its ping", link=link)
+            sendFailed(link, error, "the ping failed")
             return
         self.detector.pingedAt = link.config.seconds()
         if self.connection is not None:

@@ -45,7 +45,7 @@ from ..core.settings import MIN_BOUND
 from ..core.wire.negotiation import Negotiated
 from ..link.mode import Mode
 from ..link.state import LinkState
-from ..link.writes import whenSent
+from ..link.writes import sendFailed, whenSent
 from ..logs import SafeLogger
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class HeartbeatSession:
                 self.writeDirect(wire.packPong(0))
             except BaseException as error:
                 _log.failure("{link} could not speak", link=link)
-                link.sendFailed(error, "the heartbeat failed")
+                sendFailed(link, error, "the heartbeat failed")
 
     # Goodbyes.
 
