@@ -31,7 +31,6 @@ from twisted.internet.defer import Deferred
 from ..batching.places import commonPhase
 from ..core.detector import NEVER, Decision, FailureDetector
 from ..core.quiet import checksSuspended
-from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
@@ -43,6 +42,7 @@ from .writes import WriteTracker, sendFailed
 
 if TYPE_CHECKING:
     from ..batching.pinground import LastPing, Pinger
+    from ..core.settings import Heartbeat
     from ..timing.wheel import Slot
     from ..transport.connection import ObservedConnection
     from .config import Ping
@@ -144,13 +144,16 @@ class PeerWatch:
         if self.kind != "keepalive":
             self._watchFrom(now)
 
-    def reconfigure(self, heartbeat: Heartbeat | None) -> None:
+    def reconfigure(self, heartbeat: Heartbeat | None, *, trusted: bool) -> None:
         """
         Watch the peer by other times from its last word on.
+
+        @param trusted: whether the peer has promised to speak by itself.
         """
         self.withdraw()
         wasDirect = self.mode >= _DIRECT
         self.heartbeat = heartbeat
+        self.trusted = trusted
         if self.mode == _OFF:
             return
         if self.detector.suspected:
@@ -162,26 +165,6 @@ class PeerWatch:
             # What lies in the kernel's queue was no matter until now.
             connection.writeTracked = True
             self._link.writeStarted()
-
-    def trust(self, within: float | None) -> None:
-        """
-        Watch the peer passively, because it has promised to speak by itself.
-
-        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
-            its silence proves nothing.
-        """
-        self.trusted = within is not None
-        bound = None if within is None else max(MIN_BOUND, within)
-        self.reconfigure(None if bound is None else Heartbeat.forPassivePeer(bound))
-
-    def distrust(self) -> None:
-        """
-        Ping the peer within the same bound, because it has not promised to speak in time.
-        """
-        heartbeat = self.heartbeat
-        if heartbeat is not None:
-            self.trusted = False
-            self.reconfigure(Heartbeat.within(max(MIN_BOUND, heartbeat.bound)))
 
     def _watchFrom(self, heardAt: float) -> None:
         draw, heartbeat = self._link.config.phase, self.heartbeat
