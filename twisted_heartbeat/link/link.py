@@ -332,7 +332,7 @@ class Link:
             self.keepAlive = applyKeepAlive(transport, config.keepAlive)
         if Handshake.isNeeded(transport):
             self.handshake = Handshake(self)
-            self.handshake.begin(self)
+            self.handshake.begin()
         else:
             self._established(now)
 
