@@ -6,13 +6,14 @@ L{Link}: one connection to one peer, from established to gone.
 
 The mix-in or the wrapper of a protocol makes one link for each connection, and tells it what the
 transport tells the protocol.  A link has the state, the public methods and the owner.  Its rooms do
-the rest, and whoever needs one of them takes it from the link:
+the rest; a caller that needs a room takes it from the link:
 
  - C{config}: the settings, the clock and the observers of all links of one factory or service.
  - C{peerWatch}, a L{PeerWatch}: is the peer alive?
  - C{session}: the state of the built-in protocol, where the protocol speaks that.
  - C{writes}, a L{WriteTracker}: what waits to be sent, and does it progress?
  - C{teardown}, a L{Teardown}: the cause, the close, the loss and the cleanups.
+ - C{handshake}, a L{Handshake}: what has to come before the link is up.
 
 A L{WriteTracker}, a L{Teardown} and a L{Handshake} exist only while they are needed, because a
 server has thousands of idle links.
@@ -311,7 +312,7 @@ class Link:
         """
         return self.protocol
 
-    # What the outer protocol tells it, in this order.  Its loss it tells the teardown.
+    # What the outer protocol tells the link, in this order.  The loss it tells the teardown.
 
     def connectionMade(self, transport: Any) -> None:
         """
