@@ -592,6 +592,8 @@ def test_clockBehindTheStore(watcher: Watcher, events: list[Any]) -> None:
     assert any(event.get("behind") == 999_000.0 for event in events)
     assert later.table.peers["tcp/b"].falls == 1
     later.advance(10.1)
+    later.clock.advance(3600)
+    assert later.table.peers["tcp/b"].falls == 0
     assert later.hooks.states == [UNKNOWN, DOWN]
     assert later.hooks.numbers == sorted(later.hooks.numbers)
     assert all(number > watcher.table.latest for number in later.hooks.numbers)
