@@ -38,7 +38,7 @@ async def main(reactor, path, port):
     table = PresenceTable(store=SQLiteStore(path), grace=2.0)
     table.subscribe("printer", Printer())
     table.startService()
-    # Before the links are closed, so that the end of this process is no fall of the peers.
+    # The end of this process is no fall of the peers.
     reactor.addSystemEventTrigger("before", "shutdown", table.stopService)
     await table.whenLoaded()
 

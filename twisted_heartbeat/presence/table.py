@@ -20,6 +20,10 @@ A fact takes this way::
 
 The tracker decides from the first fact on.  Changes are recorded, stored and told from the time the
 store has been read until the service is stopped.
+
+What this process has closed itself (L{ClosedHere}) ends a turn of the reactor later.  When an
+application stops, its services close what they watch before or after the table is stopped, but in
+the same turn; otherwise each restart would be a fall of all peers.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ..core.causes import ClosedHere
 from ..core.presence import (
     Change,
     Gap,
@@ -137,6 +142,7 @@ class PresenceTable(LinkHooks, Service):
         self._unusable: StoreError | None = None
         self._excused = False
         self._call: IDelayedCall | None = None
+        self._closedHere: dict[int, tuple[Any, Cause]] = {}
         self.slot: Slot | None = None
 
     # What is asked.
@@ -253,7 +259,12 @@ class PresenceTable(LinkHooks, Service):
         self._observe("recovered", self._tracker.recovered, id(link))
 
     def disconnected(self, link: Any, cause: Cause) -> None:
-        if id(link) in self._watched:
+        if id(link) not in self._watched:
+            return
+        if isinstance(cause, ClosedHere) and self.running:
+            self._closedHere[id(link)] = link, cause
+            self._publishSoon()
+        else:
             self._observe("disconnected", self._disconnected, link, cause)
 
     def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
@@ -266,11 +277,12 @@ class PresenceTable(LinkHooks, Service):
             _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
         words = "The presence table failed at {event}"
         guarded(_log, words, take, *facts, self._moment(), event=event)
-        if self.running and self._call is None:
-            # Once for all facts of this turn of the reactor, which may be ten thousand.
-            self._call = self._clock.callLater(0, self._publishCalled)
+        if self.running:
+            self._publishSoon()
 
     def _connected(self, watched: Any, moment: Moment) -> None:
+        if id(watched) in self._closedHere:
+            self._endClosed()
         witness = witnessOf(watched, self._merge, self._anonymous)
         self._watched[id(watched)] = watched
         self._tracker.connected(id(watched), witness, moment)
@@ -292,9 +304,25 @@ class PresenceTable(LinkHooks, Service):
     def _moment(self) -> Moment:
         return Moment(self._clock.seconds(), self._wallClock())
 
+    def _publishSoon(self) -> None:
+        """
+        Publish once for all facts of this turn of the reactor, which may be ten thousand.
+        """
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._publishCalled)
+
     def _publishCalled(self) -> None:
         self._call = None
+        self._endClosed()
         self._publish()
+
+    def _endClosed(self) -> None:
+        """
+        Take the ends of what this process has closed itself.
+        """
+        closed, self._closedHere = self._closedHere, {}
+        for link, cause in closed.values():
+            self._observe("disconnected", self._disconnected, link, cause)
 
     def _publish(self) -> None:
         """
@@ -371,6 +399,7 @@ class PresenceTable(LinkHooks, Service):
         self._tasks.cancel()
         # What ends from now on ends because this process does.
         self._tracker.suspend()
+        self._endClosed()
         if self._subscriptions is not None:
             self._subscriptions.stop()
             self._subscriptions = None
