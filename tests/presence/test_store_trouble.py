@@ -25,7 +25,7 @@ from twisted_heartbeat import (
     SQLiteStore,
     StoreError,
 )
-from twisted_heartbeat.presence import sqlite, table
+from twisted_heartbeat.presence import sqlite, table, writer
 
 from ..support.presence import FailingStore, FakeWatched, Subscriber, Watcher
 from .test_subscriptions import flap
@@ -268,8 +268,8 @@ def test_hungStoreDelaysNobody(store: FailingStore, events: list[Any], loggedErr
     watcher.advance(600)
     assert watcher.hooks.numbers == [1, 2, 3, 4, 5, 6]
     stopped = watcher.table.stopService()
-    watcher.advance(table.STOP_TIMEOUT / 2 + 0.1)
-    watcher.advance(table.STOP_TIMEOUT / 2 + 0.1)
+    watcher.advance(writer.CLOSE_TIMEOUT + 0.1)
+    watcher.advance(writer.CLOSE_TIMEOUT + 0.1)
     assert stopped.called and watcher.clock.getDelayedCalls() == []
     [said] = saidOf(events, "changes are not in the presence store")
     assert said["count"] == 6
