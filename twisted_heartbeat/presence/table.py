@@ -248,12 +248,11 @@ class PresenceTable(LinkHooks, Service):
         self._observe("recovered", self._tracker.recovered, id(link))
 
     def disconnected(self, link: Any, cause: Cause) -> None:
-        if id(link) not in self._watched:
-            return
-        if isinstance(cause, ClosedHere) and self.running:
+        if isinstance(cause, ClosedHere) and self.running and id(link) in self._watched:
             self._closedHere[id(link)] = link, cause
             self._publishSoon()
-        else:
+            return
+        if id(link) in self._watched:
             self._observe("disconnected", self._disconnected, link, cause)
 
     def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
