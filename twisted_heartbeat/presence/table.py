@@ -59,10 +59,11 @@ from ..timing.wheel import timerWheelFor
 from .backlog import Backlog
 from .memory import MemoryStore
 from .named import NamedSubscribers
+from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
 from .subscriptions import Subscriptions
-from .tasks import Outcome, Tasks, untilDone
+from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
 from .writer import StoreWriter, closeStore
