@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 
 from twisted_heartbeat import Backoff, Heartbeat
 from twisted_heartbeat.core import wire
@@ -41,6 +42,7 @@ heartbeatservers: Any = importlib.import_module("heartbeatservers")
 footprint: Any = importlib.import_module("footprint")
 heartbeat: Any = importlib.import_module("heartbeat")
 report: Any = importlib.import_module("report")
+presence: Any = importlib.import_module("presence")
 
 OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
 SEEDS = range(5)
@@ -247,6 +249,35 @@ def test_verdictsInVirtualTime() -> None:
     assert min(silences) >= heartbeat.bound - 1e-6
     assert max(silences) <= heartbeat.bound + 0.05
     assert disturbed == 0
+
+
+# Presence.
+
+
+@pytest.mark.parametrize("name", presence.STORES)
+@pytest_twisted.ensureDeferred
+async def test_fallIsToldAndStored(name: str, tmp_path: Path) -> None:
+    """
+    Peers that fall at once are decided first, and then all of them are told and stored.
+    """
+    from twisted.internet import reactor
+
+    store = presence.Stores(tmp_path).make(name)
+    decided, told, stored = await presence.fall(reactor, store, 200)
+    assert 0 < decided < told < 30 and decided < stored < 30
+
+
+@pytest_twisted.ensureDeferred
+async def test_readsAreTimed(tmp_path: Path) -> None:
+    """
+    While peers come and go, each millisecond's read is timed, and each turn of the reactor.
+    """
+    from twisted.internet import reactor
+
+    store = presence.Stores(tmp_path).make("SQLite")
+    late, turns = await presence.blocked(reactor, store, 0.5)
+    assert len(late) > 20 and min(late) >= 0
+    assert len(turns) > 20 and min(turns) >= 0
 
 
 # The cost of a heartbeat.

@@ -20,6 +20,10 @@ A fact takes this way::
 
 The tracker decides from the first fact on.  Changes are recorded, stored and told from the time the
 store has been read until the service is stopped.
+
+What this process has closed itself (L{ClosedHere}) ends a turn of the reactor later.  When an
+application stops, its services close what they watch before or after the table is stopped, but in
+the same turn; otherwise each restart would be a fall of all peers.
 """
 
 from __future__ import annotations
@@ -32,9 +36,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ..core.causes import ClosedHere
 from ..core.presence import (
     Change,
     Gap,
@@ -54,13 +59,14 @@ from ..timing.wheel import timerWheelFor
 from .backlog import Backlog
 from .memory import MemoryStore
 from .named import NamedSubscribers
+from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
 from .subscriptions import Subscriptions
 from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
-from .writer import StoreWriter
+from .writer import StoreWriter, closeStore
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -75,9 +81,6 @@ NUMBERS = 1_000_000
 Numbers that are reserved at a time.  While the store fails, at least half as many changes can still
 be told; then the subscribers wait for the store.
 """
-
-STOP_TIMEOUT = 15.0
-"""Seconds that the end of the service waits for the store."""
 
 STALL = 0.5
 """Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
@@ -133,10 +136,10 @@ class PresenceTable(LinkHooks, Service):
         self._warned = False
         self._lock = DeferredLock()
         self._tasks = Tasks()
-        self._loaded: list[Deferred[None]] = []
-        self._unusable: StoreError | None = None
+        self._loading = Outcome()
         self._excused = False
         self._call: IDelayedCall | None = None
+        self._closedHere: dict[int, tuple[Any, Cause]] = {}
         self.slot: Slot | None = None
 
     # What is asked.
@@ -163,16 +166,9 @@ class PresenceTable(LinkHooks, Service):
         @return: fails with L{StoreError} if the store cannot be used, and with C{RuntimeError} if
             the service is not running, or is stopped first.
         """
-        loaded: Deferred[None] = Deferred()
-        if self._writer is not None:
-            loaded.callback(None)
-        elif not self.running:
-            loaded.errback(RuntimeError("the presence table is not running"))
-        elif self._unusable is not None:
-            loaded.errback(self._unusable)
-        else:
-            self._loaded.append(loaded)
-        return loaded
+        if not self.running:
+            return fail(RuntimeError("the presence table is not running"))
+        return self._loading.wait()
 
     def changes(self, since: int, limit: int = 1000) -> Deferred[list[Change | Gap]]:
         """
@@ -253,6 +249,10 @@ class PresenceTable(LinkHooks, Service):
         self._observe("recovered", self._tracker.recovered, id(link))
 
     def disconnected(self, link: Any, cause: Cause) -> None:
+        if isinstance(cause, ClosedHere) and self.running and id(link) in self._watched:
+            self._closedHere[id(link)] = link, cause
+            self._publishSoon()
+            return
         if id(link) in self._watched:
             self._observe("disconnected", self._disconnected, link, cause)
 
@@ -266,11 +266,12 @@ class PresenceTable(LinkHooks, Service):
             _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
         words = "The presence table failed at {event}"
         guarded(_log, words, take, *facts, self._moment(), event=event)
-        if self.running and self._call is None:
-            # Once for all facts of this turn of the reactor, which may be ten thousand.
-            self._call = self._clock.callLater(0, self._publishCalled)
+        if self.running:
+            self._publishSoon()
 
     def _connected(self, watched: Any, moment: Moment) -> None:
+        if id(watched) in self._closedHere:
+            self._endClosed()
         witness = witnessOf(watched, self._merge, self._anonymous)
         self._watched[id(watched)] = watched
         self._tracker.connected(id(watched), witness, moment)
@@ -292,9 +293,25 @@ class PresenceTable(LinkHooks, Service):
     def _moment(self) -> Moment:
         return Moment(self._clock.seconds(), self._wallClock())
 
+    def _publishSoon(self) -> None:
+        """
+        Publish once for all facts of this turn of the reactor, which may be ten thousand.
+        """
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._publishCalled)
+
     def _publishCalled(self) -> None:
         self._call = None
+        self._endClosed()
         self._publish()
+
+    def _endClosed(self) -> None:
+        """
+        Take the ends of what this process has closed itself.
+        """
+        closed, self._closedHere = self._closedHere, {}
+        for link, cause in closed.values():
+            self._observe("disconnected", self._disconnected, link, cause)
 
     def _publish(self) -> None:
         """
@@ -352,7 +369,7 @@ class PresenceTable(LinkHooks, Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         self._warned = True
-        self._unusable = None
+        self._loading = Outcome()
         self._setTimer()
         self._tasks.run(self._load())
 
@@ -360,7 +377,7 @@ class PresenceTable(LinkHooks, Service):
         """
         Tell nothing any more, write what is not stored, and close the store.
 
-        @return: fires when that is done, at the latest after L{STOP_TIMEOUT}.
+        @return: fires when that is done, or after 15 s.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._publish()
@@ -371,10 +388,11 @@ class PresenceTable(LinkHooks, Service):
         self._tasks.cancel()
         # What ends from now on ends because this process does.
         self._tracker.suspend()
+        self._endClosed()
         if self._subscriptions is not None:
             self._subscriptions.stop()
             self._subscriptions = None
-        self._finishLoading(RuntimeError("the presence table was stopped"))
+        self._loading.fail(RuntimeError("the presence table was stopped"))
         return Deferred.fromCoroutine(self._close())
 
     async def _load(self) -> None:
@@ -384,13 +402,12 @@ class PresenceTable(LinkHooks, Service):
             reserve = partial(self._store.reserve, NUMBERS)
             first = await untilDone(self._clock, reserve, "reserve numbers")
         except StoreError as error:
-            self._unusable = error
             _log.critical(
                 "The presence store cannot be used: {error}. The table knows who is alive, but no "
                 "change is recorded, stored or told",
                 error=error,
             )
-            self._finishLoading(error)
+            self._loading.fail(error)
         else:
             self._begin(stored, first)
         finally:
@@ -426,15 +443,7 @@ class PresenceTable(LinkHooks, Service):
         self._attachSubscribers()
         self._tracker.numbersReserved(first, NUMBERS)
         self._publish()
-        self._finishLoading(None)
-
-    def _finishLoading(self, error: Exception | None) -> None:
-        waiters, self._loaded = self._loaded, []
-        for waiter in waiters:
-            if error is None:
-                waiter.callback(None)
-            else:
-                waiter.errback(error)
+        self._loading.succeed()
 
     def _attachSubscribers(self) -> None:
         """
@@ -461,22 +470,9 @@ class PresenceTable(LinkHooks, Service):
         await self._lock.acquire()
         try:
             writer, self._writer, self._reader = self._writer, None, None
-            if writer is not None:
-                await self._bounded(Deferred.fromCoroutine(writer.flush()))
-                if writer.waiting:
-                    _log.critical(
-                        "The last {count} changes are not in the presence store",
-                        count=len(writer.waiting),
-                    )
-            await self._bounded(self._store.close())
+            await closeStore(self._store, writer, self._clock)
         finally:
             self._lock.release()
-
-    async def _bounded(self, deferred: Deferred[None]) -> None:
-        try:
-            await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
-        except BaseException:
-            _log.failure("The presence store could not be closed")
 
 
 def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:
