@@ -44,7 +44,7 @@ from .groups import joinGroups
 from .hooks import readingHooks
 from .ignored import IgnoredLog
 from .peer import DatagramPeer
-from .reading import readOut
+from .reading import enlargeBuffer, readOut
 
 if TYPE_CHECKING:
     from ..link.hooks import Hooks
@@ -241,6 +241,9 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
                 "for its sender",
                 link=self.source,
             )
+        getHandle = getattr(self.transport, "getHandle", None)
+        if getHandle is not None:
+            enlargeBuffer(getHandle())
         now = self.wheel.seconds()
         since, self._pausedAt = self._pausedAt, None
         if since is not None:
@@ -279,7 +282,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         if reply:
             self._send(reply, address)
         if peer is None:
-            self._ignoredLog.changed()
+            if change is Change.NOTHING:
+                self._ignoredLog.changed()
             return
         if change is not Change.HEARD:
             self._changed(outcome, peer)

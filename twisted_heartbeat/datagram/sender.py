@@ -252,7 +252,7 @@ class UDPHeartbeatSender(Service):
         if self._sequence >= MAX_SEQUENCE:
             self._beginSession()
         self._sequence += 1
-        packet = self._packet(Type.HEARTBEAT, now, payload=self._nextReading())
+        packet = self._packet(Type.HEARTBEAT, now, self._sequence, payload=self._nextReading())
         self._latest = packet
         data = encode(packet, self._key)
         for monitor in self._targets():
@@ -267,7 +267,14 @@ class UDPHeartbeatSender(Service):
         return following
 
     def _packet(
-        self, kind: int, now: float, *, flags: int = 0, cookie: int = 0, payload: bytes = b""
+        self,
+        kind: Type,
+        now: float,
+        sequence: int,
+        *,
+        flags: int = 0,
+        cookie: int = 0,
+        payload: bytes = b"",
     ) -> Packet:
         if kind != Type.GOODBYE and self.watches:
             flags = ACKNOWLEDGE
@@ -276,7 +283,7 @@ class UDPHeartbeatSender(Service):
             flags=flags,
             keyId=self._keyId,
             session=self.session,
-            sequence=self._sequence,
+            sequence=sequence,
             sent=int(now * 1000) & MAX_MILLISECONDS,
             interval=_milliseconds(max(0.0, self._schedule.latest - now)),
             bound=_milliseconds(self.heartbeat.bound),
@@ -326,10 +333,10 @@ class UDPHeartbeatSender(Service):
     def _sayGoodbye(self, monitor: Monitor, code: int) -> None:
         if monitor.address is None or self._latest is None:
             return
-        packet = self._packet(Type.GOODBYE, self.wheel.seconds(), flags=code)
         # The number of the next heartbeat, which this monitor does not get, so that no other
         # monitor takes the goodbye for a lost heartbeat.
-        packet = packet._replace(sequence=self._sequence + 1)
+        now, number = self.wheel.seconds(), self._sequence + 1
+        packet = self._packet(Type.GOODBYE, now, number, flags=code)
         data = encode(packet, self._key)
         for _ in range(GOODBYES):
             self._send(data, monitor.address)
@@ -374,8 +381,12 @@ class UDPHeartbeatSender(Service):
         self._answers = int(now), answers
         if answers <= ANSWERS_PER_SECOND:
             answer = self._packet(
-                Type.ANSWER, now, cookie=challenge.cookie, payload=latest.payload
-            )._replace(sequence=latest.sequence)
+                Type.ANSWER,
+                now,
+                latest.sequence,
+                cookie=challenge.cookie,
+                payload=latest.payload,
+            )
             self._send(encode(answer, self._key), address)
 
     def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:

@@ -10,8 +10,8 @@ A datagram passes these checks, the cheapest first.  The first that fails ignore
  2. it is of an accepted session, or the second has room for one more unknown (C{unknown});
  3. its name and key id have a key (C{noKey});
  4. its MAC is right (C{forged});
- 5. it goes forward, as L{PeerSession.judge} decides (C{late} in its session, C{old} in another), and
-    the peer has not sent too much in this second (C{tooMany}).
+ 5. it goes forward, as L{PeerSession.judge} decides (otherwise it is C{late} in its session, or
+    C{old} in another), and the peer has not sent too much in this second (C{tooMany}).
 
 What has to be challenged is answered with a challenge, if the second has room for one
 (C{unchallenged}).  No memory is kept for a sender before it has answered; after that there is one
@@ -69,7 +69,7 @@ class Outcome(NamedTuple, Generic[Peer]):
     """
     What a datagram means.
 
-    @ivar peer: the peer that it is news of; L{None} if it changes nothing.
+    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell.
     @ivar reply: what to send back to the address that it came from; empty for nothing.
     @ivar payload: what it carries.
     @ivar former: the session that this one replaces; L{None} if that has ended before.
@@ -165,6 +165,7 @@ class Registry(Generic[Peer]):
         self._unknown = _PerSecond(limits.unknownPerSecond)
         self._challenges = _PerSecond(limits.challengesPerSecond)
         self._forgetAt = 0.0
+        self._heard: Outcome[Peer] = Outcome(Change.HEARD)
         self._nothing: Outcome[Peer] = Outcome(Change.NOTHING)
 
     def receive(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
@@ -193,18 +194,26 @@ class Registry(Generic[Peer]):
             return self._ignore("forged")
         if peer is None:
             return self._meet(packet, key, address, now)
-        news = peer.judge(packet, not self._challenge, now)
-        if news is not News.ACCEPT:
-            return self._doubt(peer, news, packet, key, address, now)
-        if kind == Type.GOODBYE or session != peer.session or not peer.alive:
-            return self._turn(peer, packet, key, address, now)
+        if kind == Type.GOODBYE:
+            return self._farewell(peer, packet, now)
         if not peer.isWithin(limits.peerPerSecond, now):
             return self._ignore("tooMany")
-        bound = self._boundOf(packet)
-        recovered = peer.advance(packet, address, bound, now)
+        news = peer.judge(packet, not self._challenge, now)
+        if news is News.CHALLENGE and self._isAnswer(packet, address, now):
+            news = peer.judge(packet, True, now)
+        if news is not News.HEARD and news is not News.RECOVERED:
+            return self._turn(peer, news, packet, key, address, now)
+        peer.address = address
+        peer.keyId = keyId
+        bound = packet.bound / 1000
+        if bound != peer.bound:
+            bound = peer.bound = self._boundOf(packet)
         reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
-        change = Change.RECOVERED if recovered else Change.HEARD
-        return Outcome(change, peer, reply, payload)
+        if news is News.RECOVERED:
+            return Outcome(Change.RECOVERED, peer, reply, payload)
+        if reply or payload:
+            return Outcome(Change.HEARD, peer, reply, payload)
+        return self._heard
 
     def forget(self, now: float) -> None:
         """
@@ -246,42 +255,29 @@ class Registry(Generic[Peer]):
                 return self._ignore("noRoom")
         return self._begin(None, packet, key, address, now)
 
-    def _doubt(
+    def _farewell(self, peer: Peer, packet: Packet, now: float) -> Outcome[Peer]:
+        """
+        Take a goodbye: only a session that is alive can end.
+        """
+        if packet.session != peer.session or not peer.alive:
+            return self._ignore("late" if packet.session == peer.session else "old")
+        news = peer.judge(packet, True, now)
+        if news is News.LATE:
+            return self._ignore("late")
+        peer.end(now)
+        return Outcome(Change.LEFT, peer, code=packet.flags)
+
+    def _turn(
         self, peer: Peer, news: News, packet: Packet, key: Key, address: object, now: float
     ) -> Outcome[Peer]:
         """
-        Take an authentic datagram that is no news by itself.
+        Take what is not simply the next heartbeat.
         """
-        if self._challenge and self._isAnswer(packet, address, now):
-            news = peer.judge(packet, True, now)
-            if news is News.ACCEPT:
-                return self._turn(peer, packet, key, address, now)
-        if news is News.CHALLENGE and packet.type != Type.GOODBYE:
-            return self._challengeIt(packet, key, address, now)
-        if packet.session == peer.session and packet.sequence <= peer.window.highest:
-            peer.window.late(packet.sequence)
-            return self._ignore("late")
-        return self._ignore("old")
-
-    def _turn(
-        self, peer: Peer, packet: Packet, key: Key, address: object, now: float
-    ) -> Outcome[Peer]:
-        """
-        Take what begins or ends a session, or answers a challenge within one.
-        """
-        bound = self._boundOf(packet)
-        if packet.type == Type.GOODBYE:
-            if packet.session != peer.session or not peer.alive:
-                return self._ignore("old")
-            peer.advance(packet, address, bound, now)
-            peer.end(now)
-            return Outcome(Change.LEFT, peer, code=packet.flags)
-        if packet.session != peer.session or not peer.alive:
+        if news is News.BEGIN:
             return self._begin(peer, packet, key, address, now)
-        # It was under way for longer than the bound, and has answered.
-        recovered = peer.advance(packet, address, bound, now)
-        change = Change.RECOVERED if recovered else Change.HEARD
-        return Outcome(change, peer, self._acknowledge(packet, key, bound), packet.payload)
+        if news is News.CHALLENGE:
+            return self._challengeIt(packet, key, address, now)
+        return self._ignore(news.value)
 
     def _begin(
         self, former: Peer | None, packet: Packet, key: Key, address: object, now: float
@@ -304,15 +300,9 @@ class Registry(Generic[Peer]):
             return self._ignore("unchallenged")
         self.ignored["challenged"] = self.ignored.get("challenged", 0) + 1
         cookie = self._cookies.make(address, packet.keyId, packet.name, packet.session, now)
-        reply = packet._replace(type=Type.CHALLENGE, flags=0, cookie=cookie, payload=b"")
+        reply = packet.reply(Type.CHALLENGE, cookie=cookie)
         return Outcome(Change.NOTHING, reply=encode(reply, key))
 
     def _acknowledge(self, packet: Packet, key: Key, bound: float) -> bytes:
-        reply = packet._replace(
-            type=Type.ACKNOWLEDGEMENT,
-            flags=0,
-            cookie=0,
-            bound=min(round(bound * 1000), MAX_MILLISECONDS),
-            payload=b"",
-        )
-        return encode(reply, key)
+        milliseconds = min(round(bound * 1000), MAX_MILLISECONDS)
+        return encode(packet.reply(Type.ACKNOWLEDGEMENT, bound=milliseconds), key)

@@ -59,9 +59,19 @@ class News(Enum):
     What an authentic datagram is to a session.
     """
 
-    ACCEPT = "accept"
+    HEARD = "heard"
+    RECOVERED = "recovered"
+    """Heard, and the peer was suspected."""
+
+    BEGIN = "begin"
+    """It begins another session, or this one anew."""
+
     CHALLENGE = "challenge"
+    LATE = "late"
+    """It is of this session, and came after a later one."""
+
     OLD = "old"
+    """It is of a session that the peer has left."""
 
 
 class PeerSession:
@@ -125,48 +135,43 @@ class PeerSession:
 
     def judge(self, packet: Packet, answered: bool, now: float) -> News:
         """
-        Decide what an authentic datagram is, by the rules above.
+        Decide by the rules above what an authentic datagram is, and take it if it is news of this
+        session while that is alive.
 
         @param answered: whether it answers a challenge, or none is needed.
         """
         if packet.session != self.session:
             if now < self.left.get(packet.session, now):
                 return News.OLD
-            return News.ACCEPT if answered else News.CHALLENGE
+            return News.BEGIN if answered else News.CHALLENGE
         if packet.sequence <= self.window.highest:
-            return News.OLD
-        if answered:
-            return News.ACCEPT
-        late = self.estimator.lateness(now, packet.sent) > self.bound
-        return News.ACCEPT if self.alive and not late else News.CHALLENGE
-
-    def advance(self, packet: Packet, address: object, bound: float, now: float) -> bool:
-        """
-        Take a datagram that is news of this session.
-
-        @return: whether the peer was suspected, and has recovered.
-        """
+            self.window.late(packet.sequence)
+            return News.LATE
+        if not self.alive:
+            return News.BEGIN if answered else News.CHALLENGE
+        interval = min(packet.interval / 1000, self.bound)
+        if not self.estimator.heard(now, packet.sent, interval, self.bound):
+            if not answered:
+                return News.CHALLENGE
+            self.estimator.begin(now, packet.sent, interval)
         self.window.advance(packet.sequence)
         silence = now - self.heardAt
         if silence > self.longestSilence:
             self.longestSilence = silence
         self.heardAt = now
-        self.bound = bound
-        self.keyId = packet.keyId
-        self.address = address
-        self.interval = min(packet.interval / 1000, bound)
-        self.estimator.heard(now, packet.sent, self.interval)
+        self.interval = interval
         self._looking = False
-        recovered, self.suspected = self.suspected, False
-        return recovered
+        if self.suspected:
+            self.suspected = False
+            return News.RECOVERED
+        return News.HEARD
 
     def isWithin(self, perSecond: int, now: float) -> bool:
         """
         Count a heartbeat, and find out whether the peer may send so many in a second.
         """
-        second = int(now)
-        if second != self._second:
-            self._second, self._counted = second, 0
+        if now >= self._second + 1:
+            self._second, self._counted = int(now), 0
         self._counted += 1
         return self._counted <= perSecond
 
