@@ -161,7 +161,8 @@ class PeerSession:
         self.heardAt = now
         self.interval = interval
         self._looking = False
-        if self.suspected:
+        # A heartbeat that is itself so late that the next is overdue ends no suspicion.
+        if self.suspected and now < self.suspectAt:
             self.suspected = False
             return News.RECOVERED
         return News.HEARD
