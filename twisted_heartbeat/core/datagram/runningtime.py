@@ -10,7 +10,7 @@ thousand peers fill that in a second.  After a stall, a living peer's heartbeats
 
 I{Idea.}  The bounds of all peers run in the time in which this process could read.  A timer that is
 late by more than L{STALL} tells of a stall, from when it was due until now.  A timer that is always
-scheduled, and due once in L{METER_PERIOD}, notices each long stall.  What is read after a stall may
+scheduled, and due once in L{METER_PERIOD}, notices each stall that matters.  What is read after a stall may
 be read before that timer fires, so L{RunningTime.read} looks at it, too.
 
 I{Invariants.}  A process that runs as it should is never late by L{STALL}, so its running time is
@@ -25,7 +25,7 @@ from math import inf
 STALL = 0.05
 """Seconds.  A timer that is later than this shows a stall."""
 
-METER_PERIOD = 1.0
+METER_PERIOD = 0.25
 """Seconds."""
 
 
