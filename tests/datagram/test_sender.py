@@ -327,6 +327,22 @@ def test_unwatched(net: Net) -> None:
     assert Type.ACKNOWLEDGEMENT not in types
 
 
+def test_multicast(three: Net) -> None:
+    """
+    Each monitor of a multicast group challenges for itself, by unicast, also one that joins later;
+    what one has accepted does not help a recording at another.
+    """
+    three.internet.groups["239.1.2.3"] = PLACES[:2]
+    three.send([("239.1.2.3", PORT)], watch=False)
+    three.internet.advance(5.0)
+    assert [told.names for told in three.told] == [["connected"], ["connected"], []]
+    three.internet.groups["239.1.2.3"] = PLACES
+    three.internet.advance(2.0)
+    assert three.told[2].names == ["connected"]
+    assert {place for place in PLACES if three.sent(place, Type.ANSWER)} == set(PLACES)
+    assert [watcher.peers["pump"].lost for watcher in three.watchers] == [0] * 3
+
+
 # Names.
 
 

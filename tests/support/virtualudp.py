@@ -27,6 +27,7 @@ class Internet:
     Everything between the hosts.
 
     @ivar fate: decides what becomes of each datagram.
+    @ivar groups: the members of multicast groups.
     @ivar names: the addresses of names.
     @ivar lookedUp: the names that were looked up.
     @ivar carried: all datagrams that were sent: when, source, target, bytes.
@@ -35,6 +36,7 @@ class Internet:
     def __init__(self) -> None:
         self.clock = Clock()
         self.fate: Fate = lambda data, source, target: [0.001]
+        self.groups: dict[str, list[str]] = {}
         self.names: dict[str, list[str]] = {}
         self.lookedUp: list[str] = []
         self.ports: dict[Address, Port] = {}
@@ -53,8 +55,9 @@ class Internet:
         Carry a datagram.
         """
         self.carried.append((self.clock.seconds(), source, target, data))
-        for delay in self.fate(data, source, target):
-            self.clock.callLater(delay, self.deliver, data, source, target)
+        for member in self.groups.get(target[0], [target[0]]):
+            for delay in self.fate(data, source, (member, target[1])):
+                self.clock.callLater(delay, self.deliver, data, source, (member, target[1]))
 
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """

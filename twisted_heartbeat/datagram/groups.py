@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{joinGroups}: membership in multicast groups.
+Multicast: L{joinGroups} for monitors, L{sendFrom} for senders.
 
 Twisted's C{joinGroup} takes only IPv4 groups in its older versions, so the socket is asked.
 """
@@ -15,23 +15,34 @@ from collections.abc import Collection
 from ipaddress import IPv4Address, ip_address
 
 
-def joinGroups(port: socket.socket, groups: Collection[str], interface: str) -> None:
+def joinGroups(port: socket.socket, groups: Collection[str]) -> None:
     """
     Join multicast groups on a socket.
 
-    @param interface: the IP address of the interface to join on; C{""} or C{"::"} leaves that to
-        the system.  An IPv6 group may name its interface itself: C{"ff02::1%eth0"}.
-    @raise OSError: if the system refuses.
+    @param groups: IP addresses, each with the name of an interface if it matters:
+        C{"239.255.84.71%eth0"}, C{"ff02::8471%eth0"}.  Otherwise the system chooses it.
+    @raise OSError: if the system refuses, or there is no such interface.
     @raise ValueError: if a group is no IP address.
     """
     for group in groups:
-        host, _, zone = group.partition("%")
+        host, _, interface = group.partition("%")
         address = ip_address(host)
+        index = socket.if_nametoindex(interface) if interface else 0
         if isinstance(address, IPv4Address):
-            local = socket.inet_aton(interface or "0.0.0.0")
-            option = socket.IP_ADD_MEMBERSHIP
-            port.setsockopt(socket.IPPROTO_IP, option, address.packed + local)
+            # struct ip_mreqn, ip(7): the group, the address of the interface, its index.
+            membership = struct.pack("@4s4si", address.packed, bytes(4), index)
+            port.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         else:
-            index = socket.if_nametoindex(zone) if zone else 0
-            membership = address.packed + struct.pack("@I", index)
+            # struct ipv6_mreq, ipv6(7).
+            membership = struct.pack("@16sI", address.packed, index)
             port.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+
+
+def sendFrom(port: socket.socket, interface: str) -> None:
+    """
+    Send to IPv4 multicast groups by the interface that has this address.  An IPv6 group names its
+    interface itself.
+    """
+    if interface and ":" not in interface:
+        local = socket.inet_aton(interface)
+        port.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)

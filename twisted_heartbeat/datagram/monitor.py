@@ -93,7 +93,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         @param port: the port to listen on; 0 lets the kernel choose.
         @param interface: the IP address to listen on; C{""} for all of IPv4, C{"::"} for IPv6 and,
             unless the system separates them, IPv4.
-        @param groups: the IP addresses of multicast groups to join.
+        @param groups: the IP addresses of multicast groups to join, each with the name of an
+            interface if it matters: C{"239.255.84.71%eth0"}.
         @param challenge: L{False} for senders that cannot receive.  After a restart of this
             monitor, a recorded datagram is then taken for the sender.
         @param unauthenticated: the names of peers without a key.  Anybody can send in their names.
@@ -218,7 +219,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             listen, keywords["listenMultiple"] = reactor.listenMulticast, True
         self._listening = listen(self._port, self, **keywords)
         if self._groups:
-            joinGroups(self._listening.getHandle(), self._groups, self._interface)
+            joinGroups(self._listening.getHandle(), self._groups)
 
     def _reopen(self) -> None:
         if not self.running or self._listening is not None:

@@ -54,6 +54,7 @@ from ..link.events import LinkEvents
 from ..logs import SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
+from .groups import sendFrom
 from .peer import addressOf
 from .reading import readOut
 from .uplink import Monitor
@@ -321,6 +322,9 @@ class UDPHeartbeatSender(Service):
             port = self._reactor.listenUDP(
                 0, protocol, interface=own or family, maxPacketSize=MAX_SIZE + 1
             )
+            getHandle = getattr(port, "getHandle", None)
+            if getHandle is not None:
+                sendFrom(getHandle(), own)
             self._ports[family] = port
         return port
 

@@ -10,8 +10,8 @@ thousand peers fill that in a second.  After a stall, a living peer's heartbeats
 
 I{Idea.}  The bounds of all peers run in the time in which this process could read.  A timer that is
 late by more than L{STALL} tells of a stall, from when it was due until now.  A timer that is always
-scheduled, and due once in L{METER_PERIOD}, notices each stall that matters.  What is read after a stall may
-be read before that timer fires, so L{RunningTime.read} looks at it, too.
+scheduled, and due once in L{METER_PERIOD}, notices each stall that matters.  What is read after a
+stall may be read before that timer fires, so L{RunningTime.read} looks at it, too.
 
 I{Invariants.}  A process that runs as it should is never late by L{STALL}, so its running time is
 the clock's.  Otherwise running time is behind by the length of the stalls; what it lacks of a stall
