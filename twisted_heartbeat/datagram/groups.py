@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Multicast: L{joinGroups} for monitors, L{sendFrom} for senders.
+Multicast: L{joinGroups} for monitors, L{sendFrom} for senders; and L{Zone}.
 
 Twisted's C{joinGroup} takes only IPv4 groups in its older versions, so the socket is asked.
 """
@@ -46,3 +46,26 @@ def sendFrom(port: socket.socket, interface: str) -> None:
     if interface and ":" not in interface:
         local = socket.inet_aton(interface)
         port.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
+
+
+class Zone:
+    """
+    The interface that link-local IPv6 addresses belong to (RFC 4007).
+
+    Twisted removes the interface from the address of a received datagram, and without it a host
+    with several cannot reply.  It is known if all addresses that the user has given name the same
+    one.
+    """
+
+    def __init__(self, addresses: Collection[str]) -> None:
+        zones = {address.partition("%")[2] for address in addresses} - {""}
+        self._zone = zones.pop() if len(zones) == 1 else ""
+
+    def complete(self, address: tuple[str, int]) -> tuple[str, int]:
+        """
+        Return an address with its interface, if it needs one.
+        """
+        host, port = address
+        if self._zone and host.startswith("fe80:") and "%" not in host:
+            return f"{host}%{self._zone}", port
+        return address

@@ -40,7 +40,7 @@ from ..link.events import LinkEvents, observersOf, runHook
 from ..logs import SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
-from .groups import joinGroups
+from .groups import Zone, joinGroups
 from .hooks import readingHooks
 from .ignored import IgnoredLog
 from .peer import DatagramPeer
@@ -108,6 +108,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         self._port = port
         self._interface = interface
         self._groups = groups
+        self._zone = Zone(groups)
         self._challenge = challenge
         self._unauthenticated = tuple(unauthenticated)
         self._listening: Any = None
@@ -295,7 +296,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
     def _send(self, reply: bytes, address: Any) -> None:
         assert self.transport is not None
         try:
-            self.transport.write(reply, address)
+            self.transport.write(reply, self._zone.complete(address))
         except Exception as error:
             # No route, a full buffer, a firewall: the sender will ask again.
             self._unsent.met(error)

@@ -54,7 +54,7 @@ from ..link.events import LinkEvents
 from ..logs import SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
-from .groups import sendFrom
+from .groups import Zone, sendFrom
 from .peer import addressOf
 from .reading import readOut
 from .uplink import Monitor
@@ -168,6 +168,7 @@ class UDPHeartbeatSender(Service):
             Monitor(self, index, host, port, self.period)
             for index, (host, port) in enumerate(places)
         ]
+        self._zone = Zone([host for host, _ in places])
         self._ports: dict[str, Any] = {}
         self._latest: Packet | None = None
         self._sequence = 0
@@ -391,7 +392,7 @@ class UDPHeartbeatSender(Service):
                 cookie=challenge.cookie,
                 payload=latest.payload,
             )
-            self._send(encode(answer, self._key), address)
+            self._send(encode(answer, self._key), self._zone.complete(address))
 
     def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:
         monitor = self._monitorAt(address)

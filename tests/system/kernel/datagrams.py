@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-A process of the kernel suite that sends datagrams, or watches for them: it prints what its hooks are
-told, one JSON object a line.
+A process of the kernel suite that sends datagrams, or watches for them: it prints what its hooks
+are told, one JSON object a line.
 
   python datagrams.py watch INTERFACE PORT GROUP|-
   python datagrams.py send HOST PORT WATCH
