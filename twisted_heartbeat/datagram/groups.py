@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Collection
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 
 def joinGroups(port: socket.socket, groups: Collection[str]) -> None:
@@ -61,11 +62,14 @@ class Zone:
         zones = {address.partition("%")[2] for address in addresses} - {""}
         self._zone = zones.pop() if len(zones) == 1 else ""
 
-    def complete(self, address: tuple[str, int]) -> tuple[str, int]:
+    def complete(self, address: tuple[str, int]) -> tuple[Any, ...]:
         """
-        Return an address with its interface, if it needs one.
+        Return an address as a socket takes it.  Python takes the interface from the fourth item
+        alone, and not from the host.
+
+        @raise OSError: if there is no such interface now.
         """
-        host, port = address
-        if self._zone and host.startswith("fe80:") and "%" not in host:
-            return f"{host}%{self._zone}", port
-        return address
+        host, _, zone = address[0].partition("%")
+        if not zone and host.startswith("fe80:"):
+            zone = self._zone
+        return (host, address[1], 0, socket.if_nametoindex(zone)) if zone else address

@@ -309,7 +309,7 @@ class UDPHeartbeatSender(Service):
 
     def _send(self, data: bytes, address: Address) -> None:
         try:
-            self._portFor(address[0]).write(data, address)
+            self._portFor(address[0]).write(data, self._zone.complete(address))
         except Exception as error:
             # No route, no interface, a full buffer, a firewall.
             self._unsent.met(error)
@@ -392,7 +392,7 @@ class UDPHeartbeatSender(Service):
                 cookie=challenge.cookie,
                 payload=latest.payload,
             )
-            self._send(encode(answer, self._key), self._zone.complete(address))
+            self._send(encode(answer, self._key), address)
 
     def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:
         monitor = self._monitorAt(address)
