@@ -48,12 +48,12 @@ from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
 if TYPE_CHECKING:
-    from .datagram.hooks import DatagramHooks
     from .core.datagram.settings import DatagramLimits
-    from .datagram.peer import DatagramPeer
-    from .datagram.monitor import UDPHeartbeatMonitor
-    from .datagram.sender import UDPHeartbeatSender
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .datagram.hooks import DatagramHooks
+    from .datagram.monitor import UDPHeartbeatMonitor
+    from .datagram.peer import DatagramPeer
+    from .datagram.sender import UDPHeartbeatSender
     from .presence.hooks import PresenceHooks
     from .presence.memory import MemoryStore
     from .presence.sqlite import SQLiteStore
