@@ -87,7 +87,6 @@ class UDPHeartbeatSender(Service):
     @ivar period: seconds between two heartbeats.
     @ivar session: the number of this session, drawn at each start.
     @ivar watches: whether the monitors are watched.
-    @ivar isKeyed: whether there is a key.
     @ivar runningTime: the time in which this process could read.
     """
 
@@ -149,7 +148,6 @@ class UDPHeartbeatSender(Service):
         self.heartbeat = heartbeat
         self.period = periodFor(heartbeat.bound, every, allowLoss)
         self.watches = watch
-        self.isKeyed = key is not None
         self.session = 0
         self.runningTime = RunningTime()
         self.slot: Slot | None = None

@@ -45,6 +45,8 @@ class Monitor(Uplink):
     """
 
     carrier = "udp"
+    # A key proves that it is one of the sender's monitors, and not which: its name is an address.
+    isAuthenticated = False
     logLimit: LogRateLimit | None = None
 
     def __init__(
@@ -111,13 +113,6 @@ class Monitor(Uplink):
         if not self.alive:
             return LinkState.GONE if self.generation else LinkState.NEW
         return LinkState.SUSPECTED if self.suspected else LinkState.ALIVE
-
-    @property
-    def isAuthenticated(self) -> bool:
-        """
-        Whether its acknowledgements prove that it has the key.
-        """
-        return self._sender.isKeyed
 
     @property
     def silence(self) -> float:
