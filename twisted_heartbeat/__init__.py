@@ -48,7 +48,12 @@ from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
 if TYPE_CHECKING:
+    from .core.datagram.settings import DatagramLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .datagram.hooks import DatagramHooks
+    from .datagram.monitor import UDPHeartbeatMonitor
+    from .datagram.peer import DatagramPeer
+    from .datagram.sender import UDPHeartbeatSender
     from .presence.hooks import PresenceHooks
     from .presence.memory import MemoryStore
     from .presence.sqlite import SQLiteStore
@@ -61,6 +66,9 @@ __all__ = [
     "Change",
     "ClosedHere",
     "ConnectFailed",
+    "DatagramHooks",
+    "DatagramLimits",
+    "DatagramPeer",
     "Evidence",
     "Gap",
     "HandshakeFailed",
@@ -99,9 +107,16 @@ __all__ = [
     "SendStalled",
     "ServerLimits",
     "StoreError",
+    "UDPHeartbeatMonitor",
+    "UDPHeartbeatSender",
 ]
 
 _LAZY: dict[str, str] = {
+    "DatagramHooks": ".datagram.hooks",
+    "DatagramLimits": ".core.datagram.settings",
+    "DatagramPeer": ".datagram.peer",
+    "UDPHeartbeatMonitor": ".datagram.monitor",
+    "UDPHeartbeatSender": ".datagram.sender",
     "Change": ".core.presence",
     "Gap": ".core.presence",
     "MemoryStore": ".presence.memory",

@@ -28,6 +28,7 @@ from .exitstatus import EX_OSERR, EX_UNAVAILABLE, GiveUpObserver, exitWith
 if TYPE_CHECKING:
     from ..core import wire
     from .options import EndpointSpec, Options
+    from .udp import UDPOptions
 
 _log = SafeLogger()
 
@@ -185,6 +186,15 @@ class HeartbeatServices(MultiService):
         self._trying += 1
         service.setServiceParent(self)  # type: ignore[no-untyped-call]
 
+    def addDatagrams(self, options: UDPOptions) -> None:
+        """
+        Add the services of the options for UDP.  They run until the process ends.
+        """
+        sender = options.makeSender()
+        for service in [*options.makeMonitors(), *([] if sender is None else [sender])]:
+            self._listens = True
+            service.setServiceParent(self)
+
     def linkGaveUp(self) -> None:
         """
         Count a link that is not tried any more, and end the process after the last one.
@@ -232,4 +242,5 @@ def makeService(options: Options) -> HeartbeatServices:
             **settings,
         )
         services.connect(client)
+    services.addDatagrams(options)
     return services

@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-L{Demo}: five faults, one after the other, on one link.
+L{Demo}: five faults, one after the other, on one link; then a sender over UDP whose datagrams are
+lost.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .. import (
     PeerSilent,
 )
 from ..testing import BlackHole, FaultProxy
+from .datagram import loseDatagrams
 from .results import FaultResult, Recorder
 from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
 
@@ -81,6 +83,8 @@ class Demo:
             FaultResult("clean close", bound),
             FaultResult(f"peer gone {OUTAGE:g} s", bound, refuses=True),
         ]
+        self._datagrams = FaultResult("UDP cut", bound, silent=True, hasLink=False)
+        self.results.append(self._datagrams)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
@@ -120,8 +124,9 @@ class Demo:
 
     async def _runFaults(self) -> None:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
-        for result, fault in zip(self.results, faults, strict=True):
+        for result, fault in zip(self.results, faults, strict=False):
             await self._runFault(result, fault)
+        await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None
