@@ -21,9 +21,12 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from twisted_heartbeat import Backoff, Heartbeat, KeepAlive
+from twisted_heartbeat.cli.config.loader import Loaded
+from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Reference
 from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
-from twisted_heartbeat.cli.options import EndpointSpec, Options
-from twisted_heartbeat.cli.service import HeartbeatServices, Listener, makeService
+from twisted_heartbeat.cli.listener import Listener
+from twisted_heartbeat.cli.options import Options
+from twisted_heartbeat.cli.service import HeartbeatServices, makeService
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
 
@@ -119,12 +122,8 @@ def test_defaults(reactor: MemoryReactor) -> None:
     """
     What is not said is what the settings say by themselves.
     """
-    options = parse(reactor, "--listen", "unix:/there")
-    assert options["heartbeat"] == Heartbeat()
-    assert options["keepAlive"] == KeepAlive()
-    assert options["backoff"] == Backoff()
-    assert options["name"] == ""
-    assert options["connect"] == []
+    parts = parse(reactor, "--listen", "unix:/there", "--connect", "unix:/a").loaded.config.parts
+    assert parts == (Listen(endpoint="unix:/there"), Connect(endpoint=("unix:/a",)))
 
 
 def test_values(reactor: MemoryReactor) -> None:
@@ -136,10 +135,15 @@ def test_values(reactor: MemoryReactor) -> None:
     expected = Backoff(maximum=20.0, maxElapsed=600.0)
     for order in (backoff, backoff[::-1]):
         options = parse(reactor, "--connect=unix:/there", *settings, *order)
-        assert options["heartbeat"] == Heartbeat.within(8)
-        assert options["keepAlive"] == KeepAlive(idle=7, interval=3, count=2)
-        assert options["backoff"] == expected
-        assert options["name"] == "gateway-7"
+        assert options.loaded.config.parts == (
+            Connect(
+                endpoint=("unix:/there",),
+                heartbeat=Heartbeat.within(8),
+                keepAlive=KeepAlive(idle=7, interval=3, count=2),
+                backoff=expected,
+                name="gateway-7",
+            ),
+        )
 
 
 def test_severalPlaces(reactor: MemoryReactor) -> None:
@@ -147,17 +151,22 @@ def test_severalPlaces(reactor: MemoryReactor) -> None:
     Both of --listen and --connect can be given, several times.
     """
     given = ["--listen=tcp:1", "--connect=unix:/a", "--listen=tcp:0", "--connect=tcp:there:65535"]
-    options = parse(reactor, *given)
-    assert [spec.description for spec in options["listen"]] == ["tcp:1", "tcp:0"]
-    assert [spec.description for spec in options["connect"]] == ["unix:/a", "tcp:there:65535"]
+    parts = parse(reactor, *given).loaded.config.parts
+    assert [part.title for part in parts] == [
+        "listen tcp:1",
+        "listen tcp:0",
+        "connect unix:/a",
+        "connect tcp:there:65535",
+    ]
 
 
 def test_maxDelayBelowTheFirst(reactor: MemoryReactor) -> None:
     """
     A longest wait that is shorter than the usual first one shortens that, and is no error.
     """
-    options = parse(reactor, "--connect=unix:/there", "--max-delay=0.25")
-    assert (options["backoff"].initial, options["backoff"].maximum) == (0.25, 0.25)
+    [part] = parse(reactor, "--connect=unix:/there", "--max-delay=0.25").loaded.config.parts
+    assert isinstance(part, Connect)
+    assert (part.backoff.initial, part.backoff.maximum) == (0.25, 0.25)
 
 
 WRONG = {
@@ -356,7 +365,7 @@ def test_stopClosesThePortFirst(reactor: MemoryReactor) -> None:
             return defer.succeed(None)
 
     peers: Any = Peers()
-    listener = Listener(EndpointSpec("there", Endpoint()), peers, lambda status: None)
+    listener = Listener("there", Endpoint(), peers, lambda status: None)
     listener.startService()
     stopped = listener.stopService()
     assert calls == ["port"]
@@ -426,8 +435,9 @@ class Unable:
 
 def unable(reactor: MemoryReactor, endpoint: Unable, daemon: bool = False) -> HeartbeatServices:
     watch = HeartbeatServices(reactor, daemon=daemon)
-    peers: Any = None
-    watch.listen(EndpointSpec("tcp:8470", endpoint), peers)
+    part = Listen(endpoint="tcp:8470")
+    objects = {Reference("listen", "tcp:8470"): endpoint}
+    watch.start(part, Loaded(Config(parts=(part,)), objects))
     return watch
 
 
@@ -496,9 +506,7 @@ def test_listeningIsCancelled(reactor: MemoryReactor) -> None:
     """
     A stop while it is still opening the port is no failure.
     """
-    watch = HeartbeatServices(reactor)
-    peers: Any = type("Peers", (), {"drain": lambda self: defer.succeed(None)})()
-    watch.listen(EndpointSpec("tcp:8470", Unable(True)), peers)
+    watch = unable(reactor, Unable(True))
     watch.startService()
     assert watch.stopService().called
     assert statuses(reactor) == []

@@ -82,11 +82,29 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._names = NameQueue()
         self._registry = PeerRegistry(lambda: self.serverLimits, self._names)
         self._settings["proxied"] = self._registry.awaitHeader
-        perSecond = self.serverLimits.pingsPerSecond
-        if perSecond is not None:
-            self._settings["pingLimit"] = PingRateLimit(perSecond, self._registry.endFlood)
+        self._settings["pingLimit"] = self._pingLimit()
         self.peers = self._registry.peers
         self._draining = False
+
+    def changeSettings(
+        self,
+        *,
+        serverLimits: ServerLimits | None = ServerLimits(),
+        admit: Admit | None = None,
+        **settings: Any,
+    ) -> None:
+        """
+        Use other settings.  C{serverLimits} and C{admit} hold at once: no link is dropped because
+        more are connected than may be now.  All others, and the limit of a peer's pings, hold for
+        the links that begin from now on, see L{HeartbeatFactory.changeSettings}.
+        """
+        self.serverLimits = serverLimits or ServerLimits.off()
+        self.admit = admit
+        super().changeSettings(pingLimit=self._pingLimit(), **settings)
+
+    def _pingLimit(self) -> PingRateLimit | None:
+        perSecond = self.serverLimits.pingsPerSecond
+        return None if perSecond is None else PingRateLimit(perSecond, self._registry.endFlood)
 
     def named(self, name: str) -> Link | None:
         """

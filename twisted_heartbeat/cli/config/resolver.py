@@ -1,0 +1,180 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Resolver}: makes the objects that a configuration names: endpoints, with their certificates, and
+the application's hooks and functions.
+
+Everything that can fail because of a text in the file fails here, before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.python.reflect import namedAny
+
+from ...core.diagnosis import describeError
+from ...link.hooks import LinkHooks
+from ...transport.compat import (
+    contextFactoryOfEndpoint,
+    hostOfEndpoint,
+    portOfEndpoint,
+    wrappedEndpoint,
+)
+from .faults import Fault, keyText
+from .kinds import shown
+from .values import Reference
+
+Objects = Mapping[Reference, Any]
+"""The object of each reference.  References of one kind and text are equal, wherever they stand."""
+
+
+class Resolver:
+    """
+    Makes the objects of references, by their kind:
+
+     - C{listen}, C{connect}: an endpoint;
+     - C{hooks}: an object with the methods of L{LinkHooks}, named itself or by its class;
+     - C{callable}: a function.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: the endpoints'.
+        """
+        self._makers: dict[str, Callable[[str], Any]] = {
+            "listen": lambda text: listenEndpoint(reactor, text),
+            "connect": lambda text: connectEndpoint(reactor, text),
+            "hooks": _hooks,
+            "callable": _callable,
+        }
+
+    def resolve(
+        self, references: Iterable[Reference], known: Objects, faults: list[Fault]
+    ) -> tuple[dict[Reference, Any], list[str]]:
+        """
+        Make the objects.
+
+        @param known: those in use.  Endpoints are made again, because their certificates may have
+            been renewed.  If that fails, the endpoint in use stays, which is no fault: the file is
+            right.
+        @param faults: the faults are added here.
+        @return: the objects, and a sentence for each one in use that could not be made again.
+        """
+        made: dict[Reference, Any] = {}
+        stale: list[str] = []
+        for reference in references:
+            if reference in made:
+                continue
+            isEndpoint = reference.kind in ("listen", "connect")
+            if reference in known and not isEndpoint:
+                made[reference] = known[reference]
+                continue
+            try:
+                made[reference] = self._makers[reference.kind](reference.text)
+            except ValueError as error:
+                if reference in known:
+                    made[reference] = known[reference]
+                    stale.append(f"{keyText(reference.path)}: {shown(reference.text)}: {error}")
+                else:
+                    words = f"is {shown(reference.text)}: it must be {error}"
+                    faults.append(Fault(reference.path, words))
+        return made, stale
+
+
+def listenEndpoint(reactor: Any, description: str) -> Any:
+    """
+    Return the endpoint to listen on.
+
+    @raise ValueError: if the text describes none, or its certificate cannot be used; says what is
+        allowed.
+    """
+    return _endpoint(reactor, description, serverFromString, "tcp:8470", 0)
+
+
+def connectEndpoint(reactor: Any, description: str) -> Any:
+    """
+    Return the endpoint to connect.
+
+    @raise ValueError: as for L{listenEndpoint}.
+    """
+    return _endpoint(reactor, description, clientFromString, "tcp:server.example:8470", 1)
+
+
+def _endpoint(
+    reactor: Any,
+    description: str,
+    parse: Callable[[Any, str], Any],
+    example: str,
+    lowestPort: int,
+) -> Any:
+    try:
+        endpoint = parse(reactor, description)
+        contextFactory = contextFactoryOfEndpoint(innermost(endpoint))
+        if contextFactory is not None:
+            # Only here OpenSSL finds a key that does not belong to its certificate.
+            contextFactory.getContext()
+    except Exception as error:
+        # Any plugin may provide the endpoint's parser, so it may raise any exception.
+        raise ValueError(f"an endpoint such as {example} ({_errorText(error)})") from None
+    inner = innermost(endpoint)
+    port = portOfEndpoint(inner)
+    if isinstance(port, int) and not lowestPort <= port <= 65535:
+        allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
+        raise ValueError(allowed)
+    if hostOfEndpoint(inner) == "":
+        raise ValueError(f"an endpoint with a host, such as {example}")
+    return endpoint
+
+
+def innermost(endpoint: Any) -> Any:
+    """
+    Return the endpoint inside of wrapping ones, such as that of C{tls:} or C{keepalive:}.
+    """
+    while (inner := wrappedEndpoint(endpoint)) is not None:
+        endpoint = inner
+    return endpoint
+
+
+def _errorText(error: Exception) -> str:
+    """
+    Return the message of an endpoint parser's exception, without the name of the function.
+    """
+    message = str(error).rpartition("() ")[2]
+    return message if isinstance(error, TypeError) else describeError(error)
+
+
+_METHODS = [name for name in vars(LinkHooks) if not name.startswith("_")]
+
+
+def _hooks(name: str) -> Any:
+    found = _named(name, "the dotted name of a LinkHooks, or of a class of them")
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:
+            text = f"a class that takes no arguments ({describeError(error)})"
+            raise ValueError(text) from None
+    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+    if missing:
+        text = f"an object with the methods of LinkHooks: it has no {missing[0]}"
+        raise ValueError(text)
+    return found
+
+
+def _callable(name: str) -> Any:
+    found = _named(name, "the dotted name of a function")
+    if not callable(found):
+        raise ValueError("the dotted name of a function, which can be called")
+    return found
+
+
+def _named(name: str, allowed: str) -> Any:
+    try:
+        return namedAny(name)
+    except Exception as error:
+        # The import runs the module, which may raise anything.
+        raise ValueError(f"{allowed} ({describeError(error)})") from None
