@@ -167,7 +167,6 @@ class Options(_Options):
         self.loader = Loader(self.reactor, self["config"], tuple(self._given))
         try:
             self.loaded = self.loader.load()
-            self._requireWork()
         except ConfigError as error:
             if not self["config"]:
                 raise UsageError(str(error)) from None
@@ -176,18 +175,6 @@ class Options(_Options):
         if self["check-config"]:
             print(f"{self['config'] or 'options'}: no fault found")
             raise SystemExit(0)
-
-    def _requireWork(self) -> None:
-        """
-        @raise ConfigError: if there is nothing to run.
-        """
-        if self.loaded.config.parts:
-            return
-        if self["config"]:
-            words = "has neither listen nor connect: there must be at least one of them"
-            raise ConfigError([f"{self['config']} {words}"])
-        words = "neither --listen nor --connect is given: there must be at least one of them"
-        raise ConfigError([words])
 
     def _endpoint(self, option: str, text: str, make: Callable[[Any, str], Any]) -> None:
         try:

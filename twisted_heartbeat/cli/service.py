@@ -55,6 +55,7 @@ class HeartbeatServices(MultiService):
         self._environment = environment
         self._isReady = False
         self._ended = False
+        self._failed: set[tuple[str, ...]] = set()
         self._leaving: set[Deferred[Any]] = set()
         self.parts: dict[tuple[str, ...], Running] = {}
         self.objects: dict[Any, Any] = {}
@@ -109,7 +110,7 @@ class HeartbeatServices(MultiService):
             return DeferredList([each.whenReady() for each in started])
 
         applied: Deferred[Any] = DeferredList(closed).addCallback(startRest)
-        return applied.addCallback(lambda _: self.changed())
+        return applied.addCallback(lambda _: self._removeFailed())
 
     def _stop(self, part: Part) -> Deferred[Any]:
         """
@@ -122,6 +123,12 @@ class HeartbeatServices(MultiService):
         )
         stopped.addCallback(lambda _: self._leaving.discard(stopped))
         return closed
+
+    def _removeFailed(self) -> None:
+        failed, self._failed = self._failed, set()
+        for key in failed & self.parts.keys():
+            self._stop(self.parts[key].part)
+        self.changed()
 
     # The process.
 
@@ -190,8 +197,8 @@ class HeartbeatServices(MultiService):
         """
         if not self._isReady:
             self.end(status)
-        elif key in self.parts:
-            self._stop(self.parts[key].part)
+        else:
+            self._failed.add(key)
 
     def end(self, status: int) -> None:
         """

@@ -21,7 +21,7 @@ from ...core.validation import isCount, isNumber
 LONGEST = 1e9
 """Seconds, about thirty years: the longest time that the timers of every system accept."""
 
-_MAX_SHOWN = 60
+_MAX_SHOWN = 200
 """Characters of a wrong value that are shown."""
 
 
@@ -88,8 +88,10 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return printable(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+    text = str(value)
+    if len(text) > _MAX_SHOWN:
+        text = f"{text[:_MAX_SHOWN]}..."
+    return printable(repr(text) if isinstance(value, str) else text)
 
 
 def _from(least: float, *, above: bool = False) -> Callable[[object], bool]:

@@ -41,6 +41,8 @@ def linesOf(text: str) -> dict[Path, int]:
         if statement.lstrip().startswith("["):
             here = _headerPath(found, tables)
             lines.setdefault(here, number)
+            if isinstance(here[-1], int):
+                lines.setdefault(here[:-1], number)
         elif "\n" in statement:
             for name in found:
                 lines.setdefault((*here, name), number)

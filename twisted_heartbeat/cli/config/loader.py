@@ -64,11 +64,18 @@ class Loader:
         """
         source = Source(self.file, self._read() if self.file else "", self._options)
         config = parse(source)
+        if not config.parts:
+            raise ConfigError([self._nothingToRun()])
         faults: list[Fault] = []
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
         if faults:
             raise source.error(faults)
         return Loaded(config, objects, tuple(stale))
+
+    def _nothingToRun(self) -> str:
+        if self.file:
+            return f"{self.file} has neither listen nor connect: there must be at least one of them"
+        return "neither --listen nor --connect is given: there must be at least one of them"
 
     def _read(self) -> str:
         try:

@@ -58,33 +58,39 @@ class Source:
         return ConfigError(fault.sentence(self.file or "options", lines) for fault in found)
 
 
+_NOWHERE = Source()
+
+
 def parse(source: Source) -> Config:
     """
     Read a file, and what the command line says besides.
 
     @raise ConfigError: tells all faults.
     """
-    faults: list[Fault] = []
-    document = _load(source.text, faults)
-    if not faults:
-        for path, value in source.options:
-            _put(document, path, value)
-        reader = _Reader(faults)
-        values = reader.read(document, model.FILE, ())
-        parts = _Builder(faults).build(values)
-        if not faults:
-            return Config(parts=parts, references=tuple(reader.references))
-    raise source.error(faults)
-
-
-def _load(text: str, faults: list[Fault]) -> Document:
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(source.text)
     except RecursionError:
-        faults.append(Fault((), "is nested too deeply"))
+        raise source.error([Fault((), "this is nested too deeply")]) from None
     except ValueError as error:
-        faults.append(_syntaxFault(str(error), text))
-    return {}
+        raise source.error([_syntaxFault(str(error), source.text)]) from None
+    for path, value in source.options:
+        _put(document, path, value)
+    return build(document, source)
+
+
+def build(document: Document, source: Source = _NOWHERE) -> Config:
+    """
+    Make a configuration from what C{tomllib} has read.
+
+    @param source: where the document comes from, for the faults.
+    @raise ConfigError: tells all faults.
+    """
+    faults: list[Fault] = []
+    reader = _Reader(faults)
+    parts = _Builder(faults).build(reader.read(document, model.FILE, ()))
+    if faults:
+        raise source.error(faults)
+    return Config(parts=parts, references=tuple(reader.references))
 
 
 def _syntaxFault(message: str, text: str) -> Fault:
