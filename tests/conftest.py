@@ -72,6 +72,8 @@ SLOW = (
     "tests/testing/test_faultproxies.py::test_scriptExamples",
     "tests/transport/test_connection.py::test_errnoOnEachReactor",
     "tests/integration/test_trial.py",
+    "tests/system/test_config_file.py",
+    "tests/system/test_systemd.py",
     "tests/system/test_twist.py",
     "tests/conformance/test_wrapped_suites.py",
 )

@@ -23,12 +23,14 @@ from twisted.python.usage import UsageError
 from twisted_heartbeat import Backoff, Heartbeat, KeepAlive
 from twisted_heartbeat.cli.config.loader import Loaded
 from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Reference
-from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
+from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE, exitWith
 from twisted_heartbeat.cli.listener import Listener
 from twisted_heartbeat.cli.options import Options
 from twisted_heartbeat.cli.service import HeartbeatServices, makeService
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
+
+from .config.test_reader import WRONG as WRONG_FILES
 
 
 class MemoryReactor(MemoryReactorClock):
@@ -213,13 +215,67 @@ def test_wrongValue(reactor: MemoryReactor, arguments: list[str], words: str) ->
     assert not reactor.tcpServers and not reactor.unixClients
 
 
+@pytest.mark.parametrize("text", [text for text, _ in WRONG_FILES.values()], ids=WRONG_FILES)
+def test_wrongFile(
+    reactor: MemoryReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """
+    Each wrong file ends the process with one sentence for each fault, and nothing starts.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, f"--config={file}")
+    assert caught.value.code == EX_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err and all(line.startswith(str(file)) for line in said.err.splitlines())
+    assert not (reactor.tcpServers or reactor.tcpClients or reactor.unixServers)
+
+
+def test_checkedFile(
+    reactor: MemoryReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A right file is only checked, if that is asked for.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text("listen = 'tcp:1'")
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, f"--config={file}", "--check-config")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{file}: no fault found\n"
+    assert not reactor.tcpServers
+
+
+def test_checkedOptions(reactor: MemoryReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    So are options without a file.
+    """
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, "--listen=tcp:1", "--check-config")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == "options: no fault found\n"
+
+
+def test_listenTwice(reactor: MemoryReactor) -> None:
+    """
+    The same endpoint twice is an error of the command line as well.
+    """
+    words = "^options: listen#2 is the same as listen#1: listen tcp:1$"
+    with pytest.raises(UsageError, match=words):
+        parse(reactor, "--listen=tcp:1", "--listen=tcp:1")
+
+
 def test_helpIsWhole() -> None:
     """
     The help names every option, the exit statuses, and has no holes from the source's line breaks.
     """
     text = Options().getUsage(80)
     options = ["listen", "connect", "name", "within", "keepalive", "max-delay", "give-up-after"]
+    options.append("config")
     assert [name for name in options if f"--{name}=" not in text] == []
+    assert "--check-config" in text
     assert f"  {EX_UNAVAILABLE}  " in text
     assert f"  {EX_OSERR}  " in text
     words = [line[24:] for line in text.splitlines() if line.startswith(" " * 24)]

@@ -115,6 +115,9 @@ class Reloader(Service):
         plan = diff(services.config, loaded.config)
         self._tellPlan(plan)
         applying = services.apply(plan, loaded)
+        applying.addCallback(
+            lambda _: _log.info("{file} was read again: {plan}", file=file, plan=plan.summary)
+        )
         applying.addErrback(lambda failure: _log.failure("The reload failed", failure))
         return applying.addCallback(lambda _: self._tellDone(""))
 
@@ -123,7 +126,6 @@ class Reloader(Service):
             self._services.notifier.reloaded(fault)
 
     def _tellPlan(self, plan: Plan) -> None:
-        _log.info("{file} was read again: {plan}", file=self._loader.file, plan=plan.summary)
         for change in plan.change:
             if change.fields:
                 names = ", ".join(change.fields)

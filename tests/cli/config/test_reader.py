@@ -343,7 +343,10 @@ WRONG = {
         ":7: listen#2.heartbeat.within is 0: it must be ...",
     ),
 }
-"""The texts of wrong files, and what is said of them behind the name of the file, where C{...} stands for anything."""
+"""
+The texts of wrong files, and what is said of them behind the name of the file.  C{...} stands for
+anything.
+"""
 
 
 @pytest.mark.parametrize(("text", "sentence"), WRONG.values(), ids=WRONG)
