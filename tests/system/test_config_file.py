@@ -329,6 +329,22 @@ def test_clientTrustsAnotherAuthority(run: Run, place: str, tmp_path: Path) -> N
     client.awaitEvent("connected")
 
 
+@pytest.mark.parametrize("reactor", ["asyncio", "select", "poll"])
+def test_anyReactor(run: Run, tmp_path: Path, reactor: str) -> None:
+    """
+    The signal wakes a reactor of any kind that waits for nothing else.
+    """
+    old, new = freePlaces(2)
+    file = tmp_path / "hb.toml"
+    file.write_text(serverFile(old))
+    server = run(*JSON, f"--reactor={reactor}", "heartbeat", "--config=hb.toml")
+    server.awaitLine("Starting reactor")
+    time.sleep(0.2)
+    file.write_text(serverFile(new))
+    reload(server, 1)
+    assert listening(new) and not listening(old)
+
+
 def test_ignoredSignal(run: Run, place: str, tmp_path: Path) -> None:
     """
     A process that nohup has started lives on after SIGHUP, and reads nothing.

@@ -107,9 +107,9 @@ def test_lifeOfAService(run: Run, place: str, address: str, supervisor: Supervis
     service = run(
         *JSON, "heartbeat", "--listen", place, NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000"
     )
-    assert supervisor.awaits("READY=1") == "READY=1\nSTATUS=0 peers at 1 listeners"
+    assert supervisor.awaits("READY=1") == "READY=1\nSTATUS=0 peers at 1 listener"
     client = run(*JSON, "heartbeat", f"--connect=tcp:127.0.0.1:{portOf(place)}")
-    assert supervisor.awaits("STATUS=") == "STATUS=1 peers at 1 listeners"
+    assert supervisor.awaits("STATUS=") == "STATUS=1 peer at 1 listener"
     supervisor.listen(1.2)
     watched = supervisor.times("WATCHDOG=1")
     assert max(b - a for a, b in zip(watched, watched[1:], strict=False)) < 0.9
@@ -162,7 +162,7 @@ def test_reload(
     service.tell(signal.SIGHUP)
     _, _, stamp = supervisor.awaits("RELOADING=1").partition("\nMONOTONIC_USEC=")
     assert before <= int(stamp) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    assert supervisor.awaits("READY=1") == "READY=1\nSTATUS=0 peers at 1 listeners"
+    assert supervisor.awaits("READY=1") == "READY=1\nSTATUS=0 peers at 1 listener"
     file.write_text(f'listen = "{place}"\nx = 1')
     service.tell(signal.SIGHUP)
     supervisor.awaits("RELOADING=1")

@@ -142,10 +142,10 @@ class HeartbeatServices(MultiService):
         words = []
         if listeners:
             peers = sum(len(each.factory.peers) for each in listeners)
-            words.append(f"{peers} peers at {len(listeners)} listeners")
+            words.append(f"{_count(peers, 'peer')} at {_count(len(listeners), 'listener')}")
         if clients:
             up = sum(each.isUp for each in clients)
-            words.append(f"{up} of {len(clients)} links up")
+            words.append(f"{up} of {_count(len(clients), 'link')} up")
         return ", ".join(words)
 
     def changed(self) -> None:
@@ -213,6 +213,10 @@ class HeartbeatServices(MultiService):
         # A signal may have stopped the reactor already.
         with suppress(ReactorNotRunning):
             self._reactor.stop()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def makeService(options: Options, environment: Mapping[str, str] = os.environ) -> HeartbeatServices:

@@ -73,7 +73,7 @@ class NotifySocket:
         data = "\n".join(lines).encode("utf-8", "replace")
         try:
             # A socket for each datagram, because systemd may have made a new one meanwhile.
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 # Otherwise a supervisor that does not read would block the reactor.
                 sender.setblocking(False)
                 sender.sendto(data, self._address)

@@ -183,14 +183,14 @@ class HeartbeatClientService(Service):
         others hold for the links that begin from now on: the present link keeps those that it began
         with, because its peer may rely on them.
 
-        @param retryPolicy: L{Backoff} by default.
+        @param retryPolicy: L{None} to keep the present one.
         @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
-            constructor.
+            constructor; what is not given stays as it is.
         """
         if "limits" in settings:
             settings["limits"] = settings["limits"] or Limits.off()
         self._settings |= settings
-        self._policy = Backoff() if retryPolicy is None else retryPolicy
+        self._policy = self._policy if retryPolicy is None else retryPolicy
         if self._lazyDriver is not None:
             self._lazyDriver.changeSettings(self._policy, settings)
 

@@ -261,7 +261,7 @@ class HeartbeatFactory:
         began with, because their peers may rely on them.
 
         @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
-            constructor.
+            constructor; what is not given stays as it is.
         """
         if "limits" in settings:
             settings["limits"] = settings["limits"] or Limits.off()

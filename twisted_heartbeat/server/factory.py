@@ -86,21 +86,20 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self.peers = self._registry.peers
         self._draining = False
 
-    def changeSettings(
-        self,
-        *,
-        serverLimits: ServerLimits | None = ServerLimits(),
-        admit: Admit | None = None,
-        **settings: Any,
-    ) -> None:
+    def changeSettings(self, **settings: Any) -> None:
         """
         Use other settings.  C{serverLimits} and C{admit} hold at once: no link is dropped because
         more are connected than may be now.  All others, and the limit of a peer's pings, hold for
         the links that begin from now on, see L{HeartbeatFactory.changeSettings}.
+
+        @param settings: as for the constructor; what is not given stays as it is.
         """
-        self.serverLimits = serverLimits or ServerLimits.off()
-        self.admit = admit
-        super().changeSettings(pingLimit=self._pingLimit(), **settings)
+        if "serverLimits" in settings:
+            self.serverLimits = settings.pop("serverLimits") or ServerLimits.off()
+            settings["pingLimit"] = self._pingLimit()
+        if "admit" in settings:
+            self.admit = settings.pop("admit")
+        super().changeSettings(**settings)
 
     def _pingLimit(self) -> PingRateLimit | None:
         perSecond = self.serverLimits.pingsPerSecond

@@ -70,7 +70,7 @@ class Loader:
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
         if faults:
             raise source.error(faults)
-        return Loaded(config, objects, tuple(stale))
+        return Loaded(config, objects, source.sentences(stale))
 
     def _nothingToRun(self) -> str:
         if self.file:

@@ -46,16 +46,22 @@ class Source:
     text: str = ""
     options: tuple[tuple[Path, object], ...] = ()
 
+    def sentences(self, faults: list[Fault]) -> tuple[str, ...]:
+        """
+        Return these faults as sentences, in the order of their lines.
+        """
+        try:
+            lines = linesOf(self.text) if faults else {}
+        except (ValueError, RecursionError):
+            lines = {}
+        found = sorted(faults, key=lambda fault: fault.line or lines.get(fault.path, 0))
+        return tuple(fault.sentence(self.file or "options", lines) for fault in found)
+
     def error(self, faults: list[Fault]) -> ConfigError:
         """
         Return the error that tells these faults.
         """
-        try:
-            lines = linesOf(self.text)
-        except (ValueError, RecursionError):
-            lines = {}
-        found = sorted(faults, key=lambda fault: fault.line or lines.get(fault.path, 0))
-        return ConfigError(fault.sentence(self.file or "options", lines) for fault in found)
+        return ConfigError(self.sentences(faults))
 
 
 _NOWHERE = Source()

@@ -24,7 +24,7 @@ from ...transport.compat import (
     portOfEndpoint,
     wrappedEndpoint,
 )
-from .faults import Fault, keyText
+from .faults import Fault
 from .kinds import shown
 from .values import Reference
 
@@ -54,7 +54,7 @@ class Resolver:
 
     def resolve(
         self, references: Iterable[Reference], known: Objects, faults: list[Fault]
-    ) -> tuple[dict[Reference, Any], list[str]]:
+    ) -> tuple[dict[Reference, Any], list[Fault]]:
         """
         Make the objects.
 
@@ -62,10 +62,10 @@ class Resolver:
             been renewed.  If that fails, the endpoint in use stays, which is no fault: the file is
             right.
         @param faults: the faults are added here.
-        @return: the objects, and a sentence for each one in use that could not be made again.
+        @return: the objects, and what is wrong with those in use that could not be made again.
         """
         made: dict[Reference, Any] = {}
-        stale: list[str] = []
+        stale: list[Fault] = []
         for reference in references:
             if reference in made:
                 continue
@@ -76,12 +76,13 @@ class Resolver:
             try:
                 made[reference] = self._makers[reference.kind](reference.text)
             except ValueError as error:
+                text = shown(reference.text)
                 if reference in known:
                     made[reference] = known[reference]
-                    stale.append(f"{keyText(reference.path)}: {shown(reference.text)}: {error}")
+                    words = f"is {text}: it stays as it is ({error.__cause__})"
+                    stale.append(Fault(reference.path, words))
                 else:
-                    words = f"is {shown(reference.text)}: it must be {error}"
-                    faults.append(Fault(reference.path, words))
+                    faults.append(Fault(reference.path, f"is {text}: it must be {error}"))
         return made, stale
 
 
@@ -119,7 +120,8 @@ def _endpoint(
             contextFactory.getContext()
     except Exception as error:
         # Any plugin may provide the endpoint's parser, so it may raise any exception.
-        raise ValueError(f"an endpoint such as {example} ({_errorText(error)})") from None
+        words = _errorText(error)
+        raise ValueError(f"an endpoint such as {example} ({words})") from ValueError(words)
     inner = innermost(endpoint)
     port = portOfEndpoint(inner)
     if isinstance(port, int) and not lowestPort <= port <= 65535:
