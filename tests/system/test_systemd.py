@@ -137,12 +137,16 @@ def test_blockedReactor(
     supervisor.awaits("READY=1")
     supervisor.listen(0.5)
     run(*JSON, "heartbeat", f"--connect=tcp:127.0.0.1:{portOf(place)}")
-    supervisor.listen(3.0)
-    watched = supervisor.times("WATCHDOG=1")
-    gaps = [b - a for a, b in zip(watched, watched[1:], strict=False)]
-    assert 1.4 < max(gaps) < 3
-    assert len([gap for gap in gaps if gap > 0.8]) == 1
-    assert gaps[-1] < 0.8
+
+    def gaps() -> list[float]:
+        watched = supervisor.times("WATCHDOG=1")
+        return [b - a for a, b in zip(watched, watched[1:], strict=False)]
+
+    def turnsAgain(text: str) -> bool:
+        return max(gaps(), default=0) > 1.4 and gaps()[-1] < 0.8
+
+    # The block is longer than the time of the watchdog: systemd would have ended the process.
+    assert supervisor.listen(WAIT_LIMIT, turnsAgain), gaps()
 
 
 @pytest.mark.parametrize("address", ["path"], indirect=True)
