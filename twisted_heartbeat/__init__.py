@@ -20,6 +20,8 @@ from .client.service import HeartbeatClientService
 from .core.backoff import Backoff
 from .core.causes import (
     Cause,
+    CheckInFailed,
+    CheckInMissed,
     ClosedHere,
     ConnectFailed,
     GoodbyeCode,
@@ -50,11 +52,20 @@ from .server.factory import HeartbeatServerFactory
 if TYPE_CHECKING:
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
     from .presence.hooks import PresenceHooks
+    from .checkin.client import CheckIn
+    from .checkin.resource import CheckInResource
+    from .core.checkins import Check, CheckInLimits
 
 __all__ = [
     "Backoff",
     "Cause",
     "Change",
+    "Check",
+    "CheckIn",
+    "CheckInFailed",
+    "CheckInLimits",
+    "CheckInMissed",
+    "CheckInResource",
     "ClosedHere",
     "ConnectFailed",
     "Evidence",
@@ -99,13 +110,17 @@ _LAZY: dict[str, str] = {
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "Check": ".core.checkins",
+    "CheckIn": ".checkin.client",
+    "CheckInLimits": ".core.checkins",
+    "CheckInResource": ".checkin.resource",
 }
 """
 The names that are loaded on first use, and the module of each.  Otherwise every program would pay
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {}
+_EXTRAS: dict[str, str] = {"treq": "http"}
 """The packages that only an extra installs, and the name of that extra."""
 
 
