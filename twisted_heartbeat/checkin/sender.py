@@ -208,7 +208,7 @@ class CheckInSender:
         query = [self._url.query] if self._url.query else []
         if run is not None:
             query.append(urlencode({"rid": run}))
-        return urlunsplit(self._url._replace(path=path, query="&".join(query)))
+        return urlunsplit((self._url.scheme, self._url.netloc, path, "&".join(query), ""))
 
     def _noteBodyLimit(self, headers: Any) -> None:
         limit = _number(headers, "Ping-Body-Limit")
@@ -250,7 +250,7 @@ def _checkedURL(url: str) -> SplitResult:
             "CheckIn.url: it must be a URL of printable ASCII characters, with http:// or https:// "
             "and a host, and without a user (use token=)"
         )
-    return parts._replace(fragment="")
+    return parts
 
 
 def _encoded(body: Body) -> tuple[bytes, str]:
