@@ -14,8 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
-from twisted.internet.error import TimeoutError
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -62,6 +67,7 @@ class DeadlineKeeper:
         self._describe = describe
         self._changed: set[str] = set()
         self._forgotten: set[str] = set()
+        self._loading: Deferred[Any] | None = None
         self._saving: Deferred[None] | None = None
         self._closed = False
         words = "The deadlines of check-ins could not be saved: {error}"
@@ -71,7 +77,7 @@ class DeadlineKeeper:
         """
         Return what the store knows, by name.  Nothing, if it fails or takes too long.
         """
-        loading: Deferred[Any] = maybeDeferred(self._store.loadDeadlines)
+        self._loading = loading = maybeDeferred(self._store.loadDeadlines)
         loading.addTimeout(self.TIMEOUT, self._clock)
         return loading.addCallbacks(_byName, _notLoaded)
 
@@ -99,6 +105,8 @@ class DeadlineKeeper:
         """
         self._closed = True
         self._wheel.cancel(self)
+        if self._loading is not None:
+            self._loading.cancel()
         before = succeed(None) if self._saving is None else self._afterThis()
         last = before.addCallback(lambda _: self._save())
         return last.addTimeout(self.TIMEOUT, self._clock).addErrback(self._failedToClose)
@@ -162,7 +170,8 @@ def _byName(saved: Sequence[SavedDeadline]) -> Mapping[str, SavedDeadline]:
 
 
 def _notLoaded(failure: Failure) -> Mapping[str, SavedDeadline]:
-    _log.failure("The deadlines of check-ins could not be loaded: names begin anew", failure)
+    if not failure.check(CancelledError):
+        _log.failure("The deadlines of check-ins could not be loaded: names begin anew", failure)
     return {}
 
 
