@@ -253,7 +253,8 @@ def _tokenOf(request: Request) -> str | None:
     Return the token of the header C{Authorization}: RFC 6750, or RFC 7617, where it is the
     password, or the user if there is no password.
     """
-    kind, _, credentials = (request.getHeader("authorization") or "").partition(" ")
+    header: bytes = request.getHeader(b"authorization") or b""
+    kind, _, credentials = header.decode("utf-8", "replace").partition(" ")
     credentials = credentials.strip()
     if kind.lower() == "bearer":
         return credentials

@@ -84,6 +84,15 @@ class CheckInChannel(HTTPChannel):
         Leave the timeout as it is.  Twisted calls this for each piece of a request.
         """
 
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            isGood: bool = super().headerReceived(line)  # type: ignore[no-untyped-call]
+        except ValueError:
+            # Python refuses to read a length of thousands of digits, and Twisted would log that.
+            self.loseConnection()  # type: ignore[no-untyped-call]
+            return False
+        return isGood
+
     def requestDone(self, request: Any) -> None:
         self._isReceiving = False
         super().requestDone(request)  # type: ignore[no-untyped-call]
