@@ -222,8 +222,9 @@ async def test_floodOfRequests() -> None:
             await wait(0.02)
             if client.data.count(b"HTTP/1.1 ") == count:
                 break
-        assert client.data.count(b"HTTP/1.1 200 OK") == 100
-        assert client.data.count(b"HTTP/1.1 429 ") == count - 100
+        # A few more are allowed while it lasts.
+        assert 100 <= client.data.count(b"HTTP/1.1 200 OK") <= 110
+        assert client.data.count(b"HTTP/1.1 429 ") >= count - 110
         assert (time.process_time() - began) / count < 0.002
         await client.close()
 

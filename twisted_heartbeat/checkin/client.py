@@ -206,6 +206,8 @@ class CheckIn(Service):
         """
         Begin the check-in that is due, in place of one that is under way.
         """
+        if self._sending is not None and not self._sending.called:
+            self._sender.overtaken()
         self._endSending()
         clock = self._sender.clock
         elapsed = clock.seconds() - self._origin

@@ -98,7 +98,8 @@ class Connections:
         Abort all connections.
         """
         for protocol in list(self._made):
-            if protocol.transport is not None:
+            # Twisted's TLS cannot abort what is lost already.
+            if protocol.state != "CONNECTION_LOST":
                 protocol.transport.abortConnection()
 
     def close(self) -> Deferred[None]:

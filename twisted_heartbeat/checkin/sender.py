@@ -129,6 +129,12 @@ class CheckInSender:
         """
         return Deferred.fromCoroutine(self._deliver(self._urlFor(action, run), body, retry))
 
+    def overtaken(self) -> None:
+        """
+        Note that a check-in was not taken before the next one was due.
+        """
+        self._failed(TimeoutError())
+
     def close(self) -> Deferred[Any]:
         """
         Abort all requests, and close all connections.

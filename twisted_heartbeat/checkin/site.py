@@ -16,12 +16,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+from zope.interface import implementer_only
 
 from ..timing.deadline import cancelCalls
 
@@ -110,9 +111,11 @@ class CheckInChannel(HTTPChannel):
         self.site.channelLost()
 
 
+@implementer_only(IProtocolFactory)
 class CheckInSite(Site):
     """
-    The site.  It writes no access log: the events of its resource are the log.
+    The site.  It writes no access log: the events of its resource are the log.  It speaks HTTP/1.1
+    and negotiates no other protocol over TLS, because the limits are those of L{CheckInChannel}.
 
     @ivar limits: see C{CheckInLimits}.
     @ivar channels: the connections that are open, in the order in which they came.
@@ -133,9 +136,6 @@ class CheckInSite(Site):
         self._clock = clock
         self._drained: list[Deferred[None]] = []
         self._aborting: Any = None
-
-    def acceptableProtocols(self) -> list[bytes]:
-        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         limit = self.limits.connections
