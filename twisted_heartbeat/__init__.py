@@ -50,11 +50,11 @@ from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
 if TYPE_CHECKING:
-    from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
-    from .presence.hooks import PresenceHooks
     from .checkin.client import CheckIn
     from .checkin.resource import CheckInResource
     from .core.checkins import Check, CheckInLimits
+    from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .presence.hooks import PresenceHooks
 
 __all__ = [
     "Backoff",
@@ -105,15 +105,15 @@ __all__ = [
 
 _LAZY: dict[str, str] = {
     "Change": ".core.presence",
+    "Check": ".core.checkins",
+    "CheckIn": ".checkin.client",
+    "CheckInLimits": ".core.checkins",
+    "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
-    "Check": ".core.checkins",
-    "CheckIn": ".checkin.client",
-    "CheckInLimits": ".core.checkins",
-    "CheckInResource": ".checkin.resource",
 }
 """
 The names that are loaded on first use, and the module of each.  Otherwise every program would pay

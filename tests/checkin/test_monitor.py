@@ -28,8 +28,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.checkin.deadlines import DeadlineKeeper
 from twisted_heartbeat.checkin.monitor import CheckInMonitor, UnknownName
-from twisted_heartbeat.checkin.store import SavedDeadline
-from twisted_heartbeat.core.checkins import LAST_LOOKS, CheckState, Signal
+from twisted_heartbeat.core.checkins import LAST_LOOKS, CheckState, SavedDeadline, Signal
 from twisted_heartbeat.core.pingapi import BadCheckIn, CheckInRequest
 
 from ..conftest import LoggedErrors
@@ -64,7 +63,7 @@ class Scene:
         """
         Check in.
         """
-        rest = {key: more.pop(key) for key in ("address", "body", "isAuthenticated") if key in more}
+        rest = {key: more.pop(key) for key in ("address", "body") if key in more}
         return self.monitor.checkIn(CheckInRequest(name=name, signal=signal, **more), **rest)
 
     def stop(self) -> None:
@@ -135,11 +134,11 @@ def test_whatAnObserverSees() -> None:
     """
     A name has the attributes of a link, and what is known of its last check-in.
     """
-    scene = Scene(source="jobs")
+    scene = Scene(source="jobs", isProven=lambda name: name == "job")
     scene.checkIn(signal=Signal.START, run="r")
     letPass(scene.clock, 2.0)
     assert scene.monitor.names["job"].runs == {"r": 2.0}
-    scene.checkIn(address=ADDRESS, body=b"x" * 20_000, isAuthenticated=True, run="r", status=0)
+    scene.checkIn(address=ADDRESS, body=b"x" * 20_000, run="r", status=0)
     letPass(scene.clock, 5.0)
     name = scene.monitor.names["job"]
     assert (name.carrier, name.name, name.source, name.watch) == ("http", "job", "jobs", "check-in")

@@ -30,6 +30,7 @@ from ..support.web import Served, ask, serving
 
 RUN = "123e4567-e89b-12d3-a456-426614174000"
 TOKENS = {"job": "own-token", "*": "shared-token"}
+"""The shared one holds for all names but C{job}."""
 
 needsCurl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -198,25 +199,28 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "headers", "isAuthenticated"),
+    ("path", "headers", "name"),
     [
-        ("own-token/job", {}, True),
-        ("shared-token/job", {}, False),
-        ("job", {"Authorization": "Bearer own-token"}, True),
-        ("job/start", {"Authorization": "bearer  shared-token "}, False),
-        ("job", basic("anyone", "own-token"), True),
-        ("job", basic("own-token", ""), True),
+        ("own-token/job", {}, "job"),
+        ("shared-token/other", {}, "other"),
+        ("job", {"Authorization": "Bearer own-token"}, "job"),
+        ("other/start", {"Authorization": "bearer  shared-token "}, "other"),
+        ("job", basic("anyone", "own-token"), "job"),
+        ("job", basic("own-token", ""), "job"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_rightToken(path: str, headers: dict[str, str], isAuthenticated: bool) -> None:
+async def test_rightToken(path: str, headers: dict[str, str], name: str) -> None:
     """
     A token may stand in the path, or be a bearer token or a password.  Only a name's own token
     proves the name.
     """
-    async with serving(tokens=TOKENS) as served:
+    checks = {"job": Check(), "other": Check()}
+    async with serving(checks=checks, tokens=TOKENS) as served:
         assert (await served.ask(path, headers=headers)).code == 200
-        assert served.resource.names["job"].isAuthenticated is isAuthenticated
+        assert last(served, name) is not None
+        assert served.resource.names["job"].isAuthenticated
+        assert not served.resource.names["other"].isAuthenticated
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,7 @@ async def test_rightToken(path: str, headers: dict[str, str], isAuthenticated: b
         ("other", {}),
         ("own-token/other?create=1", {}),
         ("wrong-token/job", {}),
+        ("shared-token/job", {}),
         ("wrong-token/job", {"Authorization": "Bearer own-token"}),
         ("OWN-TOKEN/job", {}),
         ("job", {"Authorization": "Bearer"}),
@@ -297,7 +302,8 @@ async def test_tokenFunctionThatFails(loggedErrors: LoggedErrors) -> None:
     async with serving(tokens=tokensOf) as served:
         answer = await served.ask("x/job")
         assert (answer.code, answer.header("retry-after")) == (503, "5")
-        assert len(loggedErrors.flush(SystemExit)) == 1
+        # Once for the request, and once when the name's watch began.
+        assert len(loggedErrors.flush(SystemExit)) == 2
 
 
 # Rates.

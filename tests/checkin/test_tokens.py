@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent
 
-from twisted_heartbeat.checkin.tokens import Proof, Tokens
+from twisted_heartbeat.checkin.tokens import Tokens
+
+from ..conftest import LoggedErrors
 
 
-def proofs(tokens: Tokens, *pairs: tuple[str, str | None]) -> list[Proof]:
+def admitted(tokens: Tokens, *pairs: tuple[str, str | None]) -> list[bool]:
     """
-    What these tokens prove for these names.
+    Which of these names and tokens are admitted.
     """
-    return [tokens.prove(name, token) for name, token in pairs]
+    return [tokens.admit(name, token) for name, token in pairs]
 
 
 class Time:
@@ -37,64 +39,68 @@ class Time:
 
 def test_tokensOfAMapping() -> None:
     """
-    A name's own token proves the name; one for all names only admits; all else is nothing.
+    A name's own tokens are admitted and prove it.  Shared tokens hold for the other names only, and
+    prove none.
     """
     tokens = Tokens({"a": "one", "b": ["two", "three"], "*": "all", "none": []}, Time())
-    assert proofs(
-        tokens,
+    right: list[tuple[str, str | None]] = [
         ("a", "one"),
+        ("b", "two"),
         ("b", "three"),
-        ("b", "one"),
-        ("b", "all"),
         ("other", "all"),
+        ("none", "all"),
+    ]
+    wrong: list[tuple[str, str | None]] = [
+        ("b", "one"),
+        ("a", "all"),
         ("other", "one"),
         ("a", None),
         ("a", ""),
         ("a", "on"),
         ("a", "one\udcff"),
         ("none", ""),
-        ("*", "one"),
-    ) == [
-        Proof.NAME,
-        Proof.NAME,
-        Proof.NOTHING,
-        Proof.ADMITTED,
-        Proof.ADMITTED,
-        Proof.NOTHING,
-        Proof.NOTHING,
-        Proof.NOTHING,
-        Proof.NOTHING,
-        Proof.NOTHING,
-        Proof.NOTHING,
-        Proof.NOTHING,
     ]
+    assert admitted(tokens, *right) == [True] * len(right)
+    assert admitted(tokens, *wrong) == [False] * len(wrong)
+    assert [tokens.prove(name) for name in ("a", "b", "none", "other")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not Tokens({"a": []}, Time()).admit("a", "")
 
 
 def test_withoutTokensAllAreAdmitted() -> None:
     """
     L{None}, which has to be said, admits all clients and proves no name.
     """
-    assert proofs(Tokens(None, Time()), ("a", None), ("b", "x")) == [Proof.ADMITTED] * 2
+    tokens = Tokens(None, Time())
+    assert admitted(tokens, ("a", None), ("b", "x")) == [True, True]
+    assert not tokens.prove("a")
 
 
-def test_tokensOfAFunction() -> None:
+def test_tokensOfAFunction(loggedErrors: LoggedErrors) -> None:
     """
-    A function is asked for the tokens of a name, and for no other thing.
+    A function is asked for the tokens of a name, and for no other thing.  One that fails admits
+    nobody: its exception is the caller's.
     """
     asked = []
 
     def tokensOf(name: str) -> Any:
         asked.append(name)
+        if name == "broken":
+            raise SystemExit(1)
         return {"a": "one", "b": ("two",)}.get(name)
 
     tokens = Tokens(tokensOf, Time())
-    assert proofs(tokens, ("a", "one"), ("b", "two"), ("c", "one"), ("c", None)) == [
-        Proof.NAME,
-        Proof.NAME,
-        Proof.NOTHING,
-        Proof.NOTHING,
-    ]
+    pairs: list[tuple[str, str | None]] = [("a", "one"), ("b", "two"), ("c", "one"), ("c", None)]
+    assert admitted(tokens, *pairs) == [True, True, False, False]
     assert asked == ["a", "b", "c", "c"]
+    with pytest.raises(SystemExit):
+        tokens.admit("broken", "x")
+    assert not tokens.prove("broken")
+    assert len(loggedErrors.flush(SystemExit)) == 1
 
 
 def test_eachComparisonIsOfDigests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +116,9 @@ def test_eachComparisonIsOfDigests(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("twisted_heartbeat.checkin.tokens.compare_digest", compare)
     tokens = Tokens({"a": ["one", "two", "three"]}, Time())
-    tokens.prove("a", "one")
-    tokens.prove("unknown", "one" * 50)
-    assert lengths == [(32, 32)] * 6
+    tokens.admit("a", "one")
+    tokens.admit("unknown", "one" * 50)
+    assert lengths == [(32, 32)] * 4
 
 
 def test_tokensOfAFile(tmp_path: Path, events: list[LogEvent]) -> None:
@@ -124,23 +130,19 @@ def test_tokensOfAFile(tmp_path: Path, events: list[LogEvent]) -> None:
     path.write_text("# name token\n\na  one\na two#2\n*\tall\n")
     time = Time()
     tokens = Tokens(path, time)
-    assert proofs(tokens, ("a", "one"), ("a", "two#2"), ("b", "all"), ("b", "one")) == [
-        Proof.NAME,
-        Proof.NAME,
-        Proof.ADMITTED,
-        Proof.NOTHING,
-    ]
+    pairs = [("a", "one"), ("a", "two#2"), ("b", "all"), ("b", "one")]
+    assert admitted(tokens, *pairs) == [True, True, True, False]
     path.write_text("a three\n")
-    assert proofs(tokens, ("a", "one")) == [Proof.NAME]
+    assert admitted(tokens, ("a", "one")) == [True]
     time.now = 1.0
-    assert proofs(tokens, ("a", "one"), ("a", "three")) == [Proof.NOTHING, Proof.NAME]
+    assert admitted(tokens, ("a", "one"), ("a", "three")) == [False, True]
     for broken in ("a secret words", "a/b secret", "a " + "s" * 300):
         path.write_text(broken)
         time.now += 100.0
-        assert proofs(tokens, ("a", "three")) == [Proof.NAME]
+        assert admitted(tokens, ("a", "three")) == [True]
     os.unlink(path)
     time.now += 100.0
-    assert proofs(tokens, ("a", "three")) == [Proof.NAME]
+    assert admitted(tokens, ("a", "three")) == [True]
     logged = [str(event["error"]) for event in events if "error" in event]
     assert len(logged) == 4
     assert all("line 1" in text and "secret" not in text for text in logged[:3])

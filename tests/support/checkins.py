@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from twisted_heartbeat import Cause, LinkHooks
-from twisted_heartbeat.checkin.store import SavedDeadline
+from twisted_heartbeat.core.checkins import SavedDeadline
 
 
 class PollingClock(Clock):

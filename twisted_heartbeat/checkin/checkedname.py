@@ -50,7 +50,7 @@ class CheckedName:
     @ivar created: whether a check-in has created the name; otherwise the operator has.
     @ivar last: the last check-in; L{None} before the first.
     @ivar peer: the address of the last check-in; L{None} before the first.
-    @ivar isAuthenticated: whether the last check-in had a token that belongs to this name alone.
+    @ivar isAuthenticated: whether the name has tokens of its own, which prove it.
     @ivar detector: decides.
     @ivar slot: belongs to the timer wheel.
     """

@@ -24,10 +24,15 @@ from twisted.internet.defer import (
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.checkins import Check, CheckInDetector, CheckState, remainingAfterRestart
+from ..core.checkins import (
+    Check,
+    CheckInDetector,
+    CheckState,
+    SavedDeadline,
+    remainingAfterRestart,
+)
 from ..core.pingapi import isName
 from ..logs import SafeLogger, Shortage
-from .store import SavedDeadline
 
 if TYPE_CHECKING:
     from ..timing.wheel import Slot, TimerWheel

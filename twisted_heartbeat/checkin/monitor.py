@@ -47,9 +47,10 @@ from .checkedname import CheckedName, ReceivedCheckIn
 from .deadlines import DeadlineKeeper, checkOf, restored, toSave
 
 if TYPE_CHECKING:
+    from ..core.checkins import SavedDeadline
     from ..link.hooks import Hooks
     from ..timing.wheel import Slot, TimerWheel
-    from .store import DeadlineStore, SavedDeadline
+    from .store import DeadlineStore
 
 HOOKS_TIMEOUT = 10.0
 """Seconds that the hooks may take when the service stops."""
@@ -80,13 +81,15 @@ class CheckInMonitor(Service):
         limits: CheckInLimits = CheckInLimits(),
         hooks: Hooks | None = None,
         store: DeadlineStore | None = None,
+        isProven: Callable[[str], bool] = lambda name: False,
         source: str = "check-ins",
         clock: IReactorTime | None = None,
         wallClock: Callable[[], float] = time.time,
     ) -> None:
         """
-        The parameters are those of C{CheckInResource}.
+        The other parameters are those of C{CheckInResource}.
 
+        @param isProven: whether each client that may check in under a name is proven to have it.
         @raise ValueError: if a check has a name that no request can have.
         """
         for name, check in checks.items():
@@ -103,6 +106,7 @@ class CheckInMonitor(Service):
         self._clock = clock
         self._wallClock = wallClock
         self._store = store
+        self._isProven = isProven
         self._events = LinkEvents(source, None, hooks)
         self._names: dict[str, CheckedName] = {}
         self._created = 0
@@ -213,13 +217,11 @@ class CheckInMonitor(Service):
         *,
         address: Any = None,
         body: bytes = b"",
-        isAuthenticated: bool = False,
     ) -> bool:
         """
         Note a check-in.
 
         @param address: from where it came.
-        @param isAuthenticated: whether its token belongs to this name alone.
         @return: whether it has created the name.
         @raise UnknownName: if it is not known and not created.
         @raise BadCheckIn: if the name cannot have the period that it asks for.
@@ -231,7 +233,6 @@ class CheckInMonitor(Service):
         if signal is Signal.SUCCESS and name.state is CheckState.GONE:
             name = self._watch(name.name, name.detector.successor(now), created=name.created)
         name.peer = address
-        name.isAuthenticated = isAuthenticated
         name.last = ReceivedCheckIn(
             signal=signal,
             status=request.status,
@@ -289,6 +290,7 @@ class CheckInMonitor(Service):
             self._created += created
         self._generations += 1
         watched = CheckedName(self, name, self._generations, detector, created)
+        watched.isAuthenticated = self._isProven(name)
         self._names[name] = watched
         self._schedule(watched)
         self._changed(watched)

@@ -38,7 +38,7 @@ from ..link.networks import networkOf
 from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
 from .monitor import CheckInMonitor, UnknownName
 from .site import CheckInSite
-from .tokens import Proof, Tokens
+from .tokens import Tokens
 
 if TYPE_CHECKING:
     from ..link.hooks import Hooks
@@ -90,7 +90,7 @@ class CheckInResource(Service, Resource):
         @param checks: the period and the grace time of each name that is watched from the start.
         @param tokens: the tokens of each name; or a function from a name to its tokens; or the path
             of a file with a name and a token in each line.  The tokens of the name C{*} hold for
-            all names.  L{None} lets everybody check in.
+            all names that have none of their own.  L{None} lets everybody check in.
         @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param limits: what check-ins may take of this process.
         @param default: the period and grace time of a name that is created and asks for none.
@@ -102,8 +102,10 @@ class CheckInResource(Service, Resource):
         @raise OSError: if the file of tokens cannot be read.
         """
         Resource.__init__(self)
+        self._tokens = Tokens(tokens, time.monotonic)
         self._monitor = CheckInMonitor(
             checks,
+            isProven=self._tokens.prove,
             default=default,
             limits=limits,
             hooks=hooks,
@@ -113,7 +115,6 @@ class CheckInResource(Service, Resource):
             wallClock=wallClock,
         )
         self._limits = limits
-        self._tokens = Tokens(tokens, time.monotonic)
         self._addresses = _rate(limits.perAddress, limits.addresses)
         self._perName = _rate(limits.perName, len(checks) + limits.created)
         self._refusals = LogRateLimit(STRANGER_INTERVAL)
@@ -192,11 +193,11 @@ class CheckInResource(Service, Resource):
     def _admit(self, request: Request, asked: CheckInRequest) -> tuple[int, str]:
         token = _tokenOf(request) if asked.token is None else asked.token
         try:
-            proof = self._tokens.prove(asked.name, token)
+            isAdmitted = self._tokens.admit(asked.name, token)
         except BaseException:
             _log.failure("The function that returns the tokens of a name failed")
             return self._tryLater(request, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_READY_FOR)
-        if proof is Proof.NOTHING:
+        if not isAdmitted:
             self._refuse(request, "a wrong token, or none")
             request.responseHeaders.setRawHeaders(
                 b"www-authenticate", [b'Bearer realm="check-ins"', b'Basic realm="check-ins"']
@@ -211,7 +212,6 @@ class CheckInResource(Service, Resource):
             asked,
             address=request.getClientAddress(),
             body=b"" if request.content is None else request.content.read(self._limits.body),
-            isAuthenticated=proof is Proof.NAME,
         )
         return (HTTPStatus.CREATED, "Created") if created else (HTTPStatus.OK, "OK")
 

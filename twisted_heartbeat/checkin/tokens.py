@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
 from hashlib import sha256
 from hmac import compare_digest
 
@@ -17,7 +16,7 @@ from ..core.pingapi import MAX_TOKEN, isName
 from ..logs import SafeLogger, Shortage
 
 ANY_NAME = "*"
-"""The name whose tokens hold for all names."""
+"""The name whose tokens hold for all names that have none of their own."""
 
 TokenSource = (
     Mapping[str, str | Iterable[str]]
@@ -30,24 +29,12 @@ TokenSource = (
 _log = SafeLogger()
 
 
-class Proof(Enum):
-    """
-    What a token proves.
-    """
-
-    NOTHING = "nothing"
-    """It is wrong, or missing."""
-
-    ADMITTED = "admitted"
-    """The client may check in.  Others have the same token, so that the name is not proven."""
-
-    NAME = "name"
-    """The token belongs to this name alone."""
-
-
 class Tokens:
     """
     The tokens of all names.
+
+    A name that has tokens of its own is proven by them.  The shared tokens, those of C{*}, hold for
+    the other names, and prove none of them.
 
     A token is compared in constant time, and never logged.  A name without tokens costs the same
     comparison as any other.
@@ -76,25 +63,32 @@ class Tokens:
                 "a file, or None"
             )
 
-    def prove(self, name: str, token: str | None) -> Proof:
+    def admit(self, name: str, token: str | None) -> bool:
         """
-        Return what a token proves for a name.
+        Whether a client with this token may check in under this name.
 
         @raise Exception: what a function of the user's raises.
         """
         if self._lookUp is None:
-            return Proof.ADMITTED
-        own = _contains(self._lookUp(name), token)
-        shared = _contains(self._lookUp(ANY_NAME), token)
-        if own:
-            return Proof.NAME
-        return Proof.ADMITTED if shared else Proof.NOTHING
+            return True
+        return _contains(self._lookUp(name) or self._lookUp(ANY_NAME), token)
+
+    def prove(self, name: str) -> bool:
+        """
+        Whether each client that may check in under this name is proven to have it.
+        """
+        try:
+            return self._lookUp is not None and bool(self._lookUp(name))
+        except BaseException:
+            _log.failure("The function that returns the tokens of a name failed")
+            return False
 
 
 def _contains(tokens: Iterable[str], token: str | None) -> bool:
     # Digests have one length, so that the time does not depend on a token's.
     claimed = _digest("" if token is None else token)
     found = False
+    # A name without tokens costs one comparison, too.
     for one in tokens or ("",):
         found |= compare_digest(_digest(one), claimed) and bool(one)
     return found

@@ -355,6 +355,26 @@ class CheckInDetector:
         return CheckInEvent.MISSED
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedDeadline:
+    """
+    What is kept of one name.  Times are wall time, in seconds since 1970.
+
+    @ivar period: what it was created with.
+    @ivar grace: the same.
+    @ivar deadline: when its verdict was due; in the past after a verdict.
+    @ivar savedAt: when this was written.
+    @ivar created: whether a check-in has created the name.
+    """
+
+    name: str
+    period: float
+    grace: float
+    deadline: float
+    savedAt: float
+    created: bool
+
+
 def remainingAfterRestart(check: Check, deadline: float, savedAt: float, now: float) -> float:
     """
     Return the seconds from now to a deadline that an earlier process has saved.
