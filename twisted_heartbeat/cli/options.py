@@ -13,7 +13,6 @@ from math import isfinite
 from typing import Any
 
 from twisted.internet.endpoints import clientFromString, serverFromString
-from twisted.python.usage import Options as _Options
 from twisted.python.usage import UsageError
 
 from ..core import wire
@@ -22,6 +21,7 @@ from ..core.diagnosis import describeError
 from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
 from ..transport.compat import hostOfEndpoint, portOfEndpoint, wrappedEndpoint
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE
+from .http import HTTP_HELP, HTTPOptions
 
 _LONGEST = 1e9
 """Seconds, about thirty years: the longest time that the timers of every system accept."""
@@ -32,6 +32,7 @@ Examples:
   twist heartbeat --listen tcp:8470 --within 8
   twist heartbeat --connect tcp:server.example:8470 --name gateway-7 --within 8
   twist --log-format=json heartbeat --connect tcp:server.example:8470
+  twist heartbeat --http tcp:8080 --check nightly-backup:86400:3600
 
 Exit status:
   64  an option is wrong (twistd: 1)
@@ -82,7 +83,7 @@ class EndpointSpec:
     endpoint: Any
 
 
-class Options(_Options):
+class Options(HTTPOptions):
     """
     The command line.  Each value is checked when it is parsed, so that an invalid value is a
     C{UsageError} before anything starts.
@@ -99,9 +100,9 @@ class Options(_Options):
         """
         @param reactor: the reactor that the endpoints use; the global reactor if L{None}.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # Twisted takes the help from docstrings, and python -OO removes those.
-        self.docs |= _HELP
+        self.docs |= _HELP | HTTP_HELP
         self._reactor = reactor
         self["listen"] = []
         self["connect"] = []
@@ -176,13 +177,15 @@ class Options(_Options):
 
     def postOptions(self) -> None:
         """
-        Require at least one endpoint.
+        Require something to do.
 
-        @raise UsageError: if there is neither C{--listen} nor C{--connect}.
+        @raise UsageError: if there is neither C{--listen} nor C{--connect}, and no option for HTTP.
         """
-        if not self["listen"] and not self["connect"]:
+        super().postOptions()
+        if not self["listen"] and not self["connect"] and not self.usesHTTP:
             raise UsageError(
-                "neither --listen nor --connect is given: there must be at least one of them"
+                "neither --listen nor --connect is given: there must be at least one of them, "
+                "--check-in or --http"
             )
 
     def _parseEndpoint(

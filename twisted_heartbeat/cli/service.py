@@ -24,10 +24,13 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..server.factory import HeartbeatServerFactory
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, GiveUpObserver, exitWith
+from .options import EndpointSpec
 
 if TYPE_CHECKING:
+    from ..checkin.client import CheckIn
+    from ..checkin.site import CheckInSite
     from ..core import wire
-    from .options import EndpointSpec, Options
+    from .options import Options
 
 _log = SafeLogger()
 
@@ -85,7 +88,7 @@ class Listener(Service):
     def __init__(
         self,
         spec: EndpointSpec,
-        factory: HeartbeatServerFactory,
+        factory: HeartbeatServerFactory | CheckInSite,
         end: Callable[[int], None],
         *,
         daemon: bool = False,
@@ -170,9 +173,9 @@ class HeartbeatServices(MultiService):
         self._trying = 0
         self._ended = False
 
-    def listen(self, spec: EndpointSpec, factory: HeartbeatServerFactory) -> None:
+    def listen(self, spec: EndpointSpec, factory: HeartbeatServerFactory | CheckInSite) -> None:
         """
-        Watch the peers that connect to an endpoint.
+        Watch the peers that connect to an endpoint, or check in there.
         """
         self._listens = True
         listener = Listener(spec, factory, self.end, daemon=self._daemon)
@@ -217,6 +220,7 @@ def makeService(options: Options) -> HeartbeatServices:
     runner: Mapping[str, Any] = options.parent or {}
     services = HeartbeatServices(reactor, daemon=not runner.get("nodaemon", True))
     settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
+    checkIns = _addHTTP(services, options)
     for spec in options["listen"]:
         named = NamedFactory(options["name"], spec.description)
         factory = HeartbeatServerFactory(named, clock=reactor, name=spec.description, **settings)
@@ -227,9 +231,26 @@ def makeService(options: Options) -> HeartbeatServices:
             NamedFactory(options["name"], spec.description),
             options["backoff"],
             reactor,
-            hooks=GiveUpObserver(services),
+            hooks=[GiveUpObserver(services), *(each.linkHooks() for each in checkIns)],
             name=spec.description,
             **settings,
         )
         services.connect(client)
     return services
+
+
+def _addHTTP(services: HeartbeatServices, options: Options) -> list[CheckIn]:
+    """
+    Add the services of the options for HTTP.
+
+    @return: those that check in.
+    """
+    resource = options.makeResource()
+    if resource is not None:
+        resource.setServiceParent(services)  # type: ignore[no-untyped-call]
+        for description, endpoint in options["http"]:
+            services.listen(EndpointSpec(description, endpoint), resource.site())
+    checkIns = options.makeCheckIns()
+    for checkIn in checkIns:
+        checkIn.setServiceParent(services)  # type: ignore[no-untyped-call]
+    return checkIns
