@@ -48,6 +48,7 @@ TOGETHER = (
 SLOW = (
     "tests/system/kernel",
     "tests/docs/recipes",
+    "tests/docs/test_checkin_examples.py",
     "tests/costs/test_benchmarks.py",
     "tests/costs/test_costs.py",
     "tests/demo/test_demo.py",
