@@ -79,6 +79,12 @@ SPOKEN = {
 }
 """What contestants are called in a chart, where that is not their name."""
 
+NOTICERS = {"bare": "bare Twisted", "keepalive": "OS keepalive, 2+3×2 s"}
+"""What contestants are called in the chart of L{drawNoticing}."""
+
+NOTICED = 20.0
+"""Seconds at which a bar of that chart is cut off."""
+
 Rows = dict[str, dict[str, Any]]
 
 
@@ -473,12 +479,53 @@ def drawFalseVerdicts(found: dict[str, Any]) -> dict[str, Figure]:
     return {"falseverdicts": figure}
 
 
+def drawNoticing(found: dict[str, Any]) -> dict[str, Figure]:
+    """
+    The longest that each contestant took to notice each fault.
+    """
+    faults = found["longest"]
+    figure, grid = panels(len(faults), [1.25] * len(faults))
+    limit = found["seconds"]
+    names = ["ours", "autobahn", "websockets", "keepalive", "bare"]
+    spans = {name: NOTICERS.get(name, spoken(name)) for name in names}
+    for axes, (fault, rows) in zip(grid, faults.items(), strict=True):
+        for place, name in enumerate(names):
+            never = rows[name] >= limit
+            # On the scale of the longest finite one, so that it can be read.
+            axes.barh(place, min(rows[name], NOTICED), color=colour(name), height=0.7)
+            told = f"not noticed in {limit:g} s" if never else f"{rows[name]:.1f} s"
+            if rows[name] < 0.05:
+                told = "at once"
+            axes.text(
+                min(rows[name], NOTICED) + 0.2,
+                place,
+                told,
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+                color=INK if isOurs(name) else FAINT,
+                weight="bold" if isOurs(name) else "normal",
+            )
+        axes.set_yticks(range(len(names)), [spans[name] for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, NOTICED + 5)
+        axes.axvline(found["bound"], color=GOAL, linewidth=1.2, zorder=0)
+        axes.set_title(fault)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(left=False)
+    grid[0].text(
+        found["bound"], -0.75, f"bound, {found['bound']:g} s", color=GOAL, ha="center", va="bottom"
+    )
+    return {"noticing": figure}
+
+
 DRAWN: dict[str, Callable[[dict[str, Any]], dict[str, Figure]]] = {
     "heartbeat": drawHeartbeat,
     "datapath": drawComparisons,
     "storm": drawStorm,
     "verdicts": drawVerdicts,
     "falseverdicts": drawFalseVerdicts,
+    "noticing": drawNoticing,
 }
 """By benchmark; what the documentation shows of the others is words and tables."""
 

@@ -209,7 +209,7 @@ def leave(protocol: Any) -> None:
     """
     link = getattr(protocol, "link", None)
     if link is not None:
-        link._peerWatch.stop()
+        link.peerWatch.stop()
     elif isinstance(protocol, TimeoutMixin):
         protocol.setTimeout(None)
 

@@ -105,7 +105,7 @@ def stamping(link: Link) -> Any:
     """
 
     def speak() -> None:
-        link.detector.heardAt = link.seconds()
+        link.peerWatch.detector.heardAt = link.seconds()
 
     return speak
 

@@ -42,6 +42,9 @@ hypothesis.settings.load_profile("unhurried")
 TOGETHER = (
     "tests/costs/test_benchmarks.py::test_contestantsPing",
     "tests/conformance/test_wrapped_suites.py",
+    "tests/conformance/tester/test_mutations.py",
+    "tests/conformance/tester/test_own_peers.py",
+    "tests/system/test_device_conformance.py",
 )
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
@@ -49,10 +52,15 @@ SLOW = (
     "tests/system/kernel",
     "tests/docs/recipes",
     "tests/docs/test_checkin_examples.py",
+    "tests/docs/test_programs.py",
+    "tests/docs/test_tutorial.py",
     "tests/costs/test_benchmarks.py",
     "tests/costs/test_costs.py",
     "tests/demo/test_demo.py",
     "tests/system/test_devices.py",
+    "tests/system/test_device_conformance.py",
+    "tests/conformance/tester/test_mutations.py",
+    "tests/conformance/tester/test_own_peers.py",
     "tests/costs/test_footprint.py",
     "tests/integration/test_hostile.py",
     "tests/integration/test_leaks.py",

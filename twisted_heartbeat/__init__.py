@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from .core.checkins import Check, CheckInLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
     from .presence.hooks import PresenceHooks
+    from .presence.memory import MemoryStore
+    from .presence.sqlite import SQLiteStore
+    from .presence.store import PresenceStore, StoreError
+    from .presence.table import PresenceTable
 
 __all__ = [
     "Backoff",
@@ -87,6 +91,7 @@ __all__ = [
     "LinkLost",
     "NetworkUnreachable",
     "GoodbyeCode",
+    "MemoryStore",
     "PeerClosed",
     "PeerHung",
     "PeerPresence",
@@ -96,11 +101,15 @@ __all__ = [
     "PermanentFailure",
     "PresenceHooks",
     "PresenceLimits",
+    "PresenceStore",
+    "PresenceTable",
     "ProtocolViolation",
     "Retry",
+    "SQLiteStore",
     "SendFailed",
     "SendStalled",
     "ServerLimits",
+    "StoreError",
 ]
 
 _LAZY: dict[str, str] = {
@@ -110,10 +119,15 @@ _LAZY: dict[str, str] = {
     "CheckInLimits": ".core.checkins",
     "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
+    "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "PresenceStore": ".presence.store",
+    "PresenceTable": ".presence.table",
+    "SQLiteStore": ".presence.sqlite",
+    "StoreError": ".presence.store",
 }
 """
 The names that are loaded on first use, and the module of each.  Otherwise every program would pay

@@ -60,14 +60,6 @@ class _EscapedFailure(Failure):
         return "".join(f"{printable(line)}\n" for line in traceback.split("\n")[:-1])
 
 
-def _printableField(value: object) -> object:
-    """
-    Return a field of an event unchanged, or as escaped text if its text is not printable.
-    """
-    text = textOf(value)
-    return value if text.isprintable() else printable(text)
-
-
 class SafeLogger(Logger):
     """
     A logger that never raises, and escapes what it writes.
@@ -79,7 +71,10 @@ class SafeLogger(Logger):
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
         with suppress(BaseException):
             failure = fields.pop("log_failure", None)
-            fields = {name: _printableField(value) for name, value in fields.items()}
+            for name, value in fields.items():
+                text = textOf(value)
+                if not text.isprintable():
+                    fields[name] = printable(text)
             if failure is not None:
                 fields["log_failure"] = _EscapedFailure.of(failure)
             super().emit(level, format, **fields)

@@ -21,6 +21,8 @@
 #include <unistd.h>
 #ifndef SECOND
 #define SECOND 1000   /* of its own pace, in ms; times that the server says are real ones */
+#endif
+#ifndef LIMIT
 #define LIMIT 1048576 /* the longest DATA that it takes */
 #endif
 enum {
@@ -30,8 +32,7 @@ enum {
     FIRST = SECOND, WIDEST = 60 * SECOND, /* how wide a wait is drawn; each failure doubles it */
     SPREAD = 12 * SECOND,   /* so wide at first if all devices have lost the server together */
     STABLE = 10 * SECOND,   /* after that a goodbye or a violation is no failure of the link */
-    HOUR = 3600000          /* the longest wait that it can be told, in ms */
-};
+    HOUR = 3600000 };       /* the longest wait that it can be told, in ms */
 enum { HELLO = 1, PING, PONG, DATA, GOODBYE, END };
 enum outcome { UP, UNREACHED, SILENT, LOST, VIOLATION, TOLD };
 static const unsigned char none[4]; /* no token */
@@ -48,8 +49,7 @@ static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static uint32_t number(const void *b) { uint32_t n; memcpy(&n, b, 4); return ntohl(n); }
 static int64_t now(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 

@@ -179,6 +179,14 @@ class Link:
             # It is closed already.
             pass
 
+    def abort(self):
+        """
+        Close with a reset, where this Python can: what is still on its way is for nobody.
+        """
+        if hasattr(socket, "SO_LINGER"):
+            atOnce = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, atOnce)
+
     def live(self, name):
         """
         Until L{Ended} is raised, or C{OSError}.
@@ -327,6 +335,8 @@ def attempt(host, port, name):
         ended = why
         if ended.told:
             link.readOut()
+        else:
+            link.abort()
     except OSError as error:
         ended = Ended("the link was lost", TOGETHER) if link.connected else unreached(error)
     finally:

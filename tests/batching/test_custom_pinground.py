@@ -496,7 +496,7 @@ def test_message(seconds: float) -> None:
     server.forget()
     one.say(b"a message")
     assert one.own.heard == [b"a message"]
-    assert one.link.detector.heardAt == server.clock.seconds()
+    assert one.link.peerWatch.detector.heardAt == server.clock.seconds()
     assert inRound(one) is (seconds < 0.125) and inRound(other)
     lastSentAt = server.clock.seconds()
     server.wait(2.0 + STEP)
@@ -565,9 +565,9 @@ def test_finIsNoAnswer() -> None:
     server = settled(2)
     one = server.peers[0]
     server.untilAsked()
-    heardAt = one.link.detector.heardAt
+    heardAt = one.link.peerWatch.detector.heardAt
     one.receive(b"")
-    assert one.link.detector.heardAt == heardAt
+    assert one.link.peerWatch.detector.heardAt == heardAt
     comesBack(server)
 
 
@@ -626,13 +626,13 @@ def test_leaves(act: str) -> None:
     elif act == "lose":
         one.connection.connectionLost(Failure(ConnectionLost()))
     else:
-        one.link.pause()
+        one.link.peerWatch.pause()
     assert not inRound(one) and inRound(other)
     server.wait(8.0)
     assert server.hooks.names == ([] if act == "pause" else ["disconnected"])
     assert len(other.askedAt) == 4
     if act == "pause":
-        one.link.resume()
+        one.link.peerWatch.resume()
     comesBack(server)
 
 
@@ -705,7 +705,7 @@ def test_pingActsOnALink(act: str, other: int) -> None:
             elif act == "ask":
                 server.peers[other].link.probe()
             else:
-                server.peers[other].link.pause()
+                server.peers[other].link.peerWatch.pause()
 
     server = settled(3, ping=ping)
     assert inRound(*server.peers)
@@ -720,7 +720,7 @@ def test_pingActsOnALink(act: str, other: int) -> None:
             assert len(peer.askedAt) == 1
     assert server.hooks.names == (["disconnected"] if act == "close" else [])
     if act == "pause":
-        server.peers[other].link.resume()
+        server.peers[other].link.peerWatch.resume()
     comesBack(server)
 
 
@@ -754,7 +754,7 @@ def test_pingThatComesLater() -> None:
     assert server.hooks.names == []
     assert all(18 <= len(peer.askedAt) <= 20 for peer in server.peers)
     server.peers[0].answers = False
-    heardAt = server.peers[0].link.detector.heardAt
+    heardAt = server.peers[0].link.peerWatch.detector.heardAt
     server.wait(BEAT.bound + 0.05)
     assert server.hooks.names == ["suspected", "disconnected"]
     assert heardAt + BEAT.bound <= server.hooks.moments[-1][1]
@@ -997,6 +997,6 @@ def test_stalls(timeout: float, phase: float | None, events: list[tuple[str, int
         began = server.clock.seconds()
         server.wait(2 * heartbeat.bound + timeout + 0.05)
         assert server.hooks.names == ["suspected", "disconnected"]
-        heardAt = server.peers[0].link.detector.heardAt
+        heardAt = server.peers[0].link.peerWatch.detector.heardAt
         assert began - STEP <= heardAt + heartbeat.bound <= server.hooks.moments[-1][1]
         assert server.peers[1].link.state == "alive"

@@ -102,7 +102,7 @@ def assertAlike(batched: Fleet, individual: Fleet) -> None:
         assert member.link.state == alone.link.state
         assert type(member.link.cause) is type(alone.link.cause)
         if member.link.state != "gone":
-            its, other = member.link.detector, alone.link.detector
+            its, other = member.link.peerWatch.detector, alone.link.peerWatch.detector
             if not isPingedEarlier(batched.conditions) or member is batched.first:
                 assert abs(its.heardAt - other.heardAt) <= CLOSE
                 assert abs(its.deadline - other.deadline) <= CLOSE
@@ -151,7 +151,7 @@ def test_batchedEqualsIndividual(conditions: Conditions, events: list[tuple[str,
     for event, sixteenths in [*events, ("wait", int(32 * heartbeat.bound))]:
         if earlier and event.startswith("answer"):
             continue
-        heardAt, pings = batched.first.link.detector.heardAt, len(batched.first.pingedAt)
+        heardAt, pings = batched.first.link.peerWatch.detector.heardAt, len(batched.first.pingedAt)
         happen(fleets, event, sixteenths)
         # While reading is paused, each visit moves the deadline by a part of the timeout.
         settle(fleets)
@@ -165,7 +165,7 @@ def test_batchedEqualsIndividual(conditions: Conditions, events: list[tuple[str,
     assert not any(peer.isParked or peer.isScanned for peer in individual.peers)
     if isUsual:
         died = [when for name, when in batched.hooks.moments if name == "disconnected"]
-        [silence] = [when - batched.first.link.detector.heardAt for when in died]
+        [silence] = [when - batched.first.link.peerWatch.detector.heardAt for when in died]
         assert heartbeat.bound <= silence <= heartbeat.bound + CLOSE
 
 
@@ -205,7 +205,7 @@ def test_silentPeerIsFoundDead(pinger: str) -> None:
         for event, sixteenths in events:
             happen([fleet], event, sixteenths)
         pings = len(fleet.first.pingedAt)
-        lastSaidAt = fleet.first.link.detector.heardAt
+        lastSaidAt = fleet.first.link.peerWatch.detector.heardAt
         heartbeat = fleet.first.link.heartbeat
         fleet.wait(2 * heartbeat.bound)
         assert fleet.hooks.names == ["suspected", "disconnected"]
@@ -268,14 +268,14 @@ def test_withdrawIsIdempotent() -> None:
     """
     fleet = Fleet(Conditions("wrapped", 0.75, True, True, timeout=2.0))
     link, batcher = fleet.first.link, batcherFor(fleet.clock)
-    member = link._peerWatch
+    member = link.peerWatch
     assert fleet.first.isParked
     batcher.withdraw(member)
     assert not fleet.first.isParked
-    due = link.detector.due
+    due = link.peerWatch.detector.due
     batcher.withdraw(member)
     batcher.interrupt(member)
-    assert link.detector.due == due and link.state == "alive"
+    assert link.peerWatch.detector.due == due and link.state == "alive"
 
 
 def test_interruptLeavesTheTalkerScan() -> None:

@@ -597,8 +597,8 @@ def test_pongOfNothing() -> None:
     peer.receive(wire.encodePong(0))
     assert not inRound(peer)
     assert peer.link.rtt == rtt
-    assert peer.link.detector.heardAt == server.clock.seconds()
-    assert peer.link.detector.deadline == server.clock.seconds() + BEAT.bound
+    assert peer.link.peerWatch.detector.heardAt == server.clock.seconds()
+    assert peer.link.peerWatch.detector.deadline == server.clock.seconds() + BEAT.bound
 
 
 def test_ping() -> None:
@@ -670,7 +670,7 @@ def test_fullBufferForEver(kernel: Kernel) -> None:
     """
     server = settled(2)
     peer = server.peers[0]
-    heardAt = peer.link.detector.heardAt
+    heardAt = peer.link.peerWatch.detector.heardAt
     peer.socket.answers = [failure(errno.EAGAIN)]
     peer.flush = lambda: None  # type: ignore[method-assign]
     kernel.queued = 12
@@ -738,11 +738,11 @@ def test_nothingToRead() -> None:
     """
     server = settled()
     [peer] = server.peers
-    heardAt = peer.link.detector.heardAt
+    heardAt = peer.link.peerWatch.detector.heardAt
     failing(peer, failure(errno.EAGAIN))
     peer.read()
     assert inRound(peer)
-    assert peer.link.detector.heardAt == heardAt
+    assert peer.link.peerWatch.detector.heardAt == heardAt
 
 
 def test_resetBehindAMessage() -> None:
@@ -981,7 +981,7 @@ def test_watchedByAnother() -> None:
     instrument(peer.connection, detector, server.clock.seconds, other)
     assert not inRound(peer)
     peer.say(b"a message")
-    assert detector.heardAt == peer.link.detector.heardAt == server.clock.seconds()
+    assert detector.heardAt == peer.link.peerWatch.detector.heardAt == server.clock.seconds()
     assert peer.protocol.messages == [b"a message"]
     server.wait(SETTLED)
     assert not inRound(peer)
@@ -1030,13 +1030,13 @@ def test_silenceOfALink() -> None:
     [peer] = server.peers
     heardAt = server.clock.seconds() - 1.0
     assert peer.link.silence == 1.0
-    assert peer.link.detector.deadline == heardAt + BEAT.bound
+    assert peer.link.peerWatch.detector.deadline == heardAt + BEAT.bound
     assert peer.link.state == "alive" and peer.link.watch == "ping"
     peer.answers = False
     server.wait(1.5)
     assert inRound(peer)
     assert peer.link.silence == 2.5
-    assert peer.link.detector.deadline == heardAt + BEAT.bound
+    assert peer.link.peerWatch.detector.deadline == heardAt + BEAT.bound
 
 
 # This process was away.
@@ -1179,7 +1179,7 @@ def test_stalls(timeout: float, events: list[tuple[str, int]]) -> None:
         server.wait(STEP)
         assert server.hooks.names == []
         server.peers[0].answers = False
-        heardAt = server.peers[0].link.detector.heardAt
+        heardAt = server.peers[0].link.peerWatch.detector.heardAt
         # A ping may be under way that has been sent late.
         server.wait(heartbeat.bound + timeout + 0.05)
         assert server.hooks.names == ["suspected", "disconnected"]

@@ -651,9 +651,11 @@ class Watch:
         found = {
             detector: watch._link for scan in scans for detector, watch in scan._members.items()
         }
-        assert all(link.detector is detector for detector, link in found.items())
+        assert all(link.peerWatch.detector is detector for detector, link in found.items())
         links = [peer.link for peer in self.peers]
-        assert {one for one in links if checksSuspended(one.detector)} == set(found.values())
+        assert {one for one in links if checksSuspended(one.peerWatch.detector)} == set(
+            found.values()
+        )
         return list(found.values())
 
     def holds(self, *peers: Peer) -> bool:
@@ -733,7 +735,7 @@ def test_speaksRarely() -> None:
     for _ in range(100):
         watch.wait(0.25)
         for peer in watch.peers:
-            assert peer.link.detector.deadline >= watch.clock.seconds() + 0.5
+            assert peer.link.peerWatch.detector.deadline >= watch.clock.seconds() + 0.5
     assert [peer.names for peer in watch.peers] == [[], []]
 
 
@@ -905,7 +907,7 @@ def test_writes(phase: float | None) -> None:
     peer = watch.peers[0]
     peer.link.send(b"data")
     assert watch.holds(watch.peers[1])
-    assert peer.link._peerWatch.slot is not None
+    assert peer.link.peerWatch.slot is not None
     watch.wait(STEP)
     assert peer.written == b"data"
     comesBack(watch, *watch.peers)
@@ -1059,7 +1061,7 @@ def test_lost() -> None:
     for number, peer in enumerate(watch.peers, 1):
         peer.connection.connectionLost(Failure(ConnectionLost()))
         assert watch.holds(*watch.peers[number:])
-        assert peer.link._peerWatch.slot is None
+        assert peer.link.peerWatch.slot is None
     assert all(not scan._members for scan in watch.batcher.scans.values())
     assert watch.clock.getDelayedCalls() == []
     assert [peer.names for peer in watch.peers] == [["disconnected"]] * 3
@@ -1072,7 +1074,7 @@ def test_trusts() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.watchPassively(8.0)
+    peer.link.peerWatch.trust(8.0)
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)
     assert peer.names == []
@@ -1089,7 +1091,7 @@ def test_trustIsTakenBack() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.watchPassively(None)
+    peer.link.peerWatch.trust(None)
     peer.every = None
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)
@@ -1158,7 +1160,7 @@ def test_keepsItsWord(visits: Counter[Link], phase: float | None, every: float) 
     instants = [when for when, _ in peer.frames]
     assert 19 <= len(instants) <= 21
     assert all(abs(later - when - 3.0) <= CLOSE for when, later in pairwise(instants))
-    assert visits[peer.link._peerWatch] == len(instants)
+    assert visits[peer.link.peerWatch] == len(instants)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -558,7 +558,7 @@ async def test_silentPeerIsReplaced(loopback: Loopback) -> None:
     connected, ended = hooks.next("connected"), hooks.next("disconnected")
     connect(loopback, loopback.listen(peers), factory)
     link = await within(connected)
-    began = link.detector.heardAt
+    began = link.peerWatch.detector.heardAt
     again = hooks.next("connected")
     assert isinstance(await within(ended), PeerSilent)
     assert 0.95 * QUICK.bound <= time.monotonic() - began <= QUICK.bound + 1

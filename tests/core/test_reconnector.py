@@ -101,17 +101,17 @@ TABLE: dict[State, dict[str, tuple[State, list[Command]]]] = {
         "stop": (State.CLOSING, [CancelPrepare(), Close()]),
         "prepared": (State.CONNECTED, [Announce()]),
         "rejected": (State.REJECTING, [Abort(WHY)]),
-        "lost": (State.CLEANING, [CancelPrepare(), CleanUp(WHY)]),
+        "lost": (State.CLEANING, [CancelPrepare(), CleanUp()]),
         "renew": (State.REJECTING, [CancelPrepare(), Abort(RENEWED)]),
     },
     State.CONNECTED: {
         "stop": (State.CLOSING, [Close()]),
         "rejected": (State.REJECTING, [Abort(WHY)]),
-        "lost": (State.CLEANING, [CleanUp(WHY)]),
+        "lost": (State.CLEANING, [CleanUp()]),
     },
     State.REJECTING: {
         "stop": (State.CLOSING, []),
-        "lost": (State.CLEANING, [CleanUp(WHY)]),
+        "lost": (State.CLEANING, [CleanUp()]),
     },
     State.CLEANING: {
         "stop": (State.ENDING, []),
@@ -135,7 +135,7 @@ TABLE: dict[State, dict[str, tuple[State, list[Command]]]] = {
         "failed": (State.STOPPED, [Stopped()]),
     },
     State.CLOSING: {
-        "lost": (State.ENDING, [CleanUp(WHY)]),
+        "lost": (State.ENDING, [CleanUp()]),
     },
     State.ENDING: {
         "cleaned": (State.STOPPED, [Stopped()]),
@@ -205,7 +205,7 @@ def test_renewedPreparation() -> None:
     """
     reconnector = supervisionIn(State.PREPARING)
     assert reconnector.renew() == [CancelPrepare(), Abort(RENEWED)]
-    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
+    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp()]
     assert reconnector.cleaned(NOW) == [Attempt(1)]
     assert reconnector.failures == 0
 
@@ -284,7 +284,7 @@ def test_connectionThatComesAfterTheCancel() -> None:
     """
     reconnector = supervisionIn(State.CANCELLING)
     assert reconnector.connected() == [Close()]
-    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp(WHY)]
+    assert reconnector.lost(WHY, NOW, proven=False) == [CleanUp()]
     assert reconnector.cleaned(NOW) == [Stopped()]
 
 
@@ -418,7 +418,7 @@ def test_permanentFailureOfTheMaking() -> None:
     """
     reconnector = supervisionIn(State.PREPARING)
     reconnector.rejected(FOR_GOOD)
-    assert reconnector.lost(FOR_GOOD, NOW, proven=False) == [CleanUp(FOR_GOOD)]
+    assert reconnector.lost(FOR_GOOD, NOW, proven=False) == [CleanUp()]
     assert reconnector.cleaned(NOW) == [ReportFailure(FOR_GOOD), GiveUp(FOR_GOOD)]
 
 

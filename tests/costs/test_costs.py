@@ -29,6 +29,7 @@ from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
 from twisted_heartbeat.link.link import Link
 from twisted_heartbeat.link.watch import PeerWatch
+from twisted_heartbeat.protocol.session import HeartbeatSession
 from twisted_heartbeat.timing.wheel import timerWheelFor
 from twisted_heartbeat.transport.connection import ObservedConnection
 
@@ -54,7 +55,11 @@ def byWrite(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     No ping goes straight to the kernel.
     """
-    monkeypatch.setattr(Link, "writeDirect", lambda self, transport, data: transport.write(data))
+    monkeypatch.setattr(
+        HeartbeatSession,
+        "writeDirect",
+        lambda self, data: self._link.protocol.transport.write(data),
+    )
     monkeypatch.setattr(
         ObservedConnection, "withDirectWrites", lambda self, act, argument: act(argument)
     )
@@ -375,7 +380,7 @@ def test_wakeupsAreSeen(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None
     The check above can fail: pings that go through the buffer have it looked after, unless their
     pongs tell that it is empty.
     """
-    monkeypatch.setattr(Link, "pongReceived", lambda self: None)
+    monkeypatch.setattr(PeerWatch, "pongReceived", lambda self: None)
     clock = Clock()
     scene = Scene(builtIn(clock), clock)
     scene.begin()

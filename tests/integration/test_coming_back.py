@@ -3,7 +3,7 @@
 
 """
 The rules of coming back are one table: in the code, in the manual, on the page of the wire
-protocol, in the devices, and in the README.
+protocol, in the devices, and in the list of causes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from twisted_heartbeat.core.proof import LinkFacts, isProven
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
-MANUAL, WIRE = DOCS / "clients.md", DOCS / "wire-protocol.md"
+MANUAL, WIRE = DOCS / "reference" / "causes.md", DOCS / "wire-protocol.md"
 BACKOFF = Backoff()
 AFTER, SPREAD = 1000.0, 2000.0
 """A hint that is longer than any other wait."""
@@ -214,14 +214,14 @@ def test_everyCauseIsInTheTable() -> None:
     assert {type(cause) for row in TABLE for cause in row.causes} == public - {Cause}
 
 
-def test_readmeSaysOfEachCauseHowItIsRetried() -> None:
+def test_listOfCausesSaysHowEachIsRetried() -> None:
     """
-    The README's list of causes says of each whether it is retried as the table does.
+    The list of causes says of each whether it is retried as the table does.
     """
     words = {"usual": "with backoff", "spread": "with backoff, spread", "slow": "slowly"}
     words["never"] = "never"
     found: dict[str, str] = {}
-    for line in (CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines():
+    for line in MANUAL.read_text(encoding="utf-8").splitlines():
         columns = [column.strip() for column in line.strip("|").split("|")]
         if len(columns) == 4 and columns[0].startswith("`"):
             for name in re.findall(r"`(\w+)`", columns[0]):

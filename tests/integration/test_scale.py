@@ -145,7 +145,9 @@ def test_cutAtOnce(share: int) -> None:
     cut = peers[::share]
     for peer in cut:
         peer.cut = True
-    heardAt = {peer.protocol.link.generation: peer.protocol.link.detector.heardAt for peer in cut}
+    heardAt = {
+        peer.protocol.link.generation: peer.protocol.link.peerWatch.detector.heardAt for peer in cut
+    }
     fleet.passes(HEARTBEAT.bound + 0.25)
     assert set(fleet.deaths) == set(heardAt)
     late = [at - heardAt[g] - HEARTBEAT.bound for g, (at, _) in fleet.deaths.items()]

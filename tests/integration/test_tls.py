@@ -438,6 +438,67 @@ async def test_mutual(place: Loopback, hooks: Recorder, tmp_path: Path) -> None:
     assert "retrying" not in hooks.names
 
 
+PROOFS = {
+    "common name": ("sensor-17", True),
+    "DNS name": ("sensor-17.example", True),
+    "another's name": ("sensor-18", False),
+    "part of the name": ("sensor", False),
+    "no name": ("", False),
+}
+
+
+@pytest.mark.parametrize(("name", "proven"), PROOFS.values(), ids=PROOFS)
+@pytest_twisted.ensureDeferred
+async def test_certificateProvesName(
+    place: Loopback, tmp_path: Path, name: str, proven: bool
+) -> None:
+    """
+    The name in a peer's hello is authenticated if the client certificate that the server has
+    verified carries it, as its common name or as an alternative name; and no other.
+    """
+    server = Recorder()
+    port = watching(place, server)
+    issued = authority().issue_cert("sensor-17.example", common_name="sensor-17")
+    options = example().mutual(
+        NAME,
+        kept(tmp_path, "ca.pem", authority().cert_pem),
+        kept(tmp_path, "client.pem", issued.private_key_and_cert_chain_pem),
+    )
+
+    factory = Factory.forProtocol(HeartbeatProtocol)
+    factory.protocol = type("Named", (HeartbeatProtocol,), {"name": name})
+    place.service(wayTo(port, options), factory)
+    link = await within(server.next("connected"))
+    assert (link.name, link.isAuthenticated) == (name, proven)
+
+
+@pytest_twisted.ensureDeferred
+async def test_unverifiedCertificateProvesNothing(place: Loopback) -> None:
+    """
+    A server that asks for certificates and takes any does not take their names for proven; nor does
+    a server that asks for none.
+    """
+    anybody = identity(authority()).options(certificateOf(authority()))
+    anybody.getContext().set_verify(SSL.VERIFY_PEER, lambda *arguments: True)
+    own = stranger().issue_cert("sensor-17")
+    shown = PrivateCertificate.loadPEM(own.private_key_and_cert_chain_pem.bytes())
+
+    class Named(HeartbeatProtocol):
+        name = "sensor-17"
+
+    for options in (anybody, identity(authority()).options()):
+        server = Recorder()
+        factory = HeartbeatServerFactory(hooks=server)
+        place.atEnd(factory.close)
+        port = listen(place, factory, options)
+        client = optionsForClientTLS(
+            NAME, trustRoot=certificateOf(authority()), clientCertificate=shown
+        )
+        place.service(wayTo(port, client), Factory.forProtocol(Named))
+        link = await within(server.next("connected"))
+        assert (link.name, link.isAuthenticated) == ("sensor-17", False)
+
+
 @pytest_twisted.ensureDeferred
 async def test_mutualByEndpointString(place: Loopback, hooks: Recorder, tmp_path: Path) -> None:
     """

@@ -305,8 +305,8 @@ def test_cleanupWithATimeoutOfItsOwn(together: float | None, loggedErrors: Logge
 
 def test_fieldsOfEvidenceInTheLog() -> None:
     """
-    The evidence of an ended link is logged under the names that C{docs/twist.md} gives to other
-    programs.
+    The evidence of an ended link is logged under the names that C{docs/reference/events.md} gives
+    to other programs.
     """
     events: list[Any] = []
     clock = Clock()
@@ -330,6 +330,8 @@ def test_fieldsOfEvidenceInTheLog() -> None:
         "rtt": None,
         "simultaneousVerdicts": 1,
     }
-    page = (Path(__file__).parents[2] / "docs" / "twist.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text(
+        encoding="utf-8"
+    )
     [row] = [line for line in page.splitlines() if line.startswith("| `evidence` |")]
     assert [name for name in evidence if f"`{name}`" not in row] == []

@@ -202,7 +202,7 @@ async def test_silentPeer(loopback: Loopback, hooks: Recorder) -> None:
     service, _ = await connectedPair(loopback, hooks, factory, heartbeat=QUICK)
     link = service.link
     assert link is not None
-    heardAt = link.detector.heardAt
+    heardAt = link.peerWatch.detector.heardAt
     ended, again = hooks.next("disconnected"), hooks.next("connected")
     cause = await within(ended)
     took = time.monotonic() - heardAt
@@ -227,7 +227,7 @@ async def test_lateAcknowledgementIsNoRecovery(
     factory = Factory.forProtocol(HeartbeatProtocol)
     service, peer = await connectedPair(plain, hooks, factory, heartbeat=QUICK)
     assert service.link is not None
-    heardAt = service.link.detector.heardAt
+    heardAt = service.link.peerWatch.detector.heardAt
     await within(hooks.next("disconnected"))
     assert time.monotonic() - heardAt <= BOUND + 1
     assert hooks.names[:4] == ["connecting", "connected", "suspected", "disconnected"]
@@ -261,7 +261,7 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
             return evidence
         return replace(evidence, sinceAck=max(0.0, evidence.sinceAck - delay))
 
-    monkeypatch.setattr("twisted_heartbeat.link.watch.readEvidence", lateEvidence)
+    monkeypatch.setattr("twisted_heartbeat.link.silence.readEvidence", lateEvidence)
     monkeypatch.setattr(ObservedConnection, "writeSomeData", writeSomeData)
     monkeypatch.setattr(ObservedConnection, "writeDirect", sentNow)
     monkeypatch.setattr(ObservedConnection, "bytesAcked", delivered)
@@ -321,7 +321,7 @@ async def test_ownWritesAreNoLife(plain: Loopback, hooks: Recorder) -> None:
     service, _ = await connectedPair(plain, hooks, factory, heartbeat=QUICK, ping=quiet)
     link = service.link
     assert link is not None
-    heardAt = link.detector.heardAt
+    heardAt = link.peerWatch.detector.heardAt
     ended = hooks.next("disconnected")
     for _ in range(40):
         if ended.called:
@@ -350,7 +350,7 @@ async def test_passive(loopback: Loopback, hooks: Recorder, speaks: bool) -> Non
             peer.transport.write(b"x")
             await wait(0.1)
         assert not ended.called
-    heardAt = link.detector.heardAt
+    heardAt = link.peerWatch.detector.heardAt
     assert isinstance(await within(ended), PeerSilent)
     assert 0.95 * 0.4 <= time.monotonic() - heardAt <= 0.4 + 1
     assert peer.received == b""
@@ -368,7 +368,7 @@ async def test_phantomConnection(plain: Loopback, hooks: Recorder) -> None:
         endpoint, Factory.forProtocol(HeartbeatProtocol), hooks=hooks, heartbeat=QUICK
     )
     link = await within(connected)
-    began = link.detector.heardAt
+    began = link.peerWatch.detector.heardAt
     cause = await within(hooks.next("disconnected"))
     assert isinstance(cause, PeerSilent)
     assert 0.95 * BOUND <= time.monotonic() - began <= BOUND + 1
@@ -714,7 +714,7 @@ async def test_unixSocket(plain: Loopback, hooks: Recorder, tmp_path: Path) -> N
     )
     connected = hooks.next("connected")
     link = await within(connected)
-    began = link.detector.heardAt
+    began = link.peerWatch.detector.heardAt
     cause = await within(hooks.next("disconnected"))
     assert type(cause) is PeerSilent
     assert cause.evidence is None

@@ -71,7 +71,7 @@ async def test_bothHear(plain: Loopback) -> None:
     watched = {"heartbeat": QUICK}
     below, above, hooks = await stacked(plain, server, watched | {"ping": ping}, watched)
     await wait(4 * QUICK.bound)
-    assert below.detector.heardAt == above.detector.heardAt
+    assert below.peerWatch.detector.heardAt == above.peerWatch.detector.heardAt
     assert hooks.told("disconnected") == []
 
 

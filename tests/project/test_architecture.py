@@ -44,6 +44,7 @@ ROOMS = {
     "presence": ["core", "logs", "timing", "link"],
     "status": ["core", "logs", "timing", "link", "presence"],
     "testing": ["core"],
+    "conformance": ["core"],
     "cli": [
         "",
         "core",

@@ -681,7 +681,11 @@ def test_aliveIsNeverDeadAndDeadIsFound(
         assert (end in found) == (bound is not None)
         if bound is not None:
             assert type(end.hooks.told("disconnected")[0]) is PeerSilent
-            assert 0.95 * bound <= found[end] - end.link.detector.heardAt <= bound + SLOT + 1e-6
+            assert (
+                0.95 * bound
+                <= found[end] - end.link.peerWatch.detector.heardAt
+                <= bound + SLOT + 1e-6
+            )
     part(near, far)
 
 

@@ -7,6 +7,7 @@ L{HeartbeatSession}, over a link that notes what it is told, in virtual time.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core.detector import FailureDetector
+from twisted_heartbeat.core.settings import Limits
 from twisted_heartbeat.link.state import LinkState
 from twisted_heartbeat.protocol.session import PROMISE_FRACTION, HeartbeatSession
 
@@ -24,10 +26,11 @@ class RecordingLink:
     A link that notes the calls of its session.
     """
 
-    pingLimit: Any = None
     cause: Cause | None = None
     isUp = True
-    isBufferFull = False
+    bytesBuffered = 0
+    connection = None
+    pinger: Any = None
     state = LinkState.ALIVE
     watch = "ping"
 
@@ -35,36 +38,20 @@ class RecordingLink:
         self.bound = bound
         self.calls: list[Any] = []
         self.now = 100.0
+        self.config = SimpleNamespace(
+            seconds=lambda: self.now, limits=Limits(maxBuffered=10), pingLimit=None
+        )
+        self.peerWatch = self.owner = self
         self.detector = FailureDetector(None, self.now)
-        self.drained: Deferred[None] = Deferred()
         self.protocol = self
         self.transport = self
         self.written = b""
 
-    def seconds(self) -> float:
-        """
-        The time.
-        """
-        return self.now
-
-    def writeDirect(self, transport: object, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """
         Keep what is written.
         """
-        self.write(data)
-
-    def write(self, data: bytes) -> None:
-        """
-        The same, by way of the transport's buffer.
-        """
         self.written += data
-
-    def whenSent(self) -> Deferred[None]:
-        """
-        Fires when the test says so.
-        """
-        self.calls.append("whenSent")
-        return self.drained
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self.calls.append((name, *arguments))
@@ -107,7 +94,8 @@ def test_helloNamesBoundAndOffer(
     session = HeartbeatSession(link, "here", offers)
     session.start()
     assert link.frames() == [hello]
-    assert link.calls == [("startSession", session)]
+    assert link.session is session
+    assert link.calls == [("withdraw",), ("reschedule",)]
 
 
 def test_promiseBeginsWithThePeersHello() -> None:
@@ -121,7 +109,7 @@ def test_promiseBeginsWithThePeersHello() -> None:
     session.introduce(wire.Hello("there", needs=8.0))
     assert session.localHello.promisedWithin == 8.0 * PROMISE_FRACTION
     assert (session.peerName, session.negotiated) == ("there", None)
-    assert link.calls == [("promiseChanged",)]
+    assert link.calls == [("withdraw",), ("reschedule",)]
 
 
 def test_laterHelloKeepsTheName() -> None:
@@ -144,7 +132,7 @@ def test_passiveLinkPingsPeerThatOffersNothing() -> None:
     session = sessionOver(link)
     session.negotiate(wire.Hello("there"))
     assert session.negotiated is not None and session.negotiated.incoming.pinged
-    assert link.calls == [("helloReceived",), ("watchActively",)]
+    assert link.calls == [("linkProven", link), ("distrust",)]
 
 
 def test_sideWithoutBoundWatchesByPeersWord() -> None:
@@ -157,9 +145,9 @@ def test_sideWithoutBoundWatchesByPeersWord() -> None:
     hello = wire.Hello("there", offers=9.0)
     session.keepPromiseTo(hello)
     session.negotiate(hello)
-    assert link.calls[-1] == ("watchPassively", 9.0)
+    assert link.calls[-1] == ("trust", 9.0)
     session.pingReceived(wire.Ping(1, hold=4.0))
-    assert link.calls[-1] == ("watchPassively", 4.0)
+    assert link.calls[-1] == ("trust", 4.0)
 
 
 def test_pongIsOnlyTheLastPings() -> None:
@@ -181,19 +169,27 @@ def test_pongIsOnlyTheLastPings() -> None:
     assert session.expectedPong is None
 
 
-def test_onePongWaitsForTheBuffer() -> None:
+def test_onePongWaitsForTheBuffer(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     While the buffer is full one pong waits, the last ping's, so that a peer can not fill the buffer
     with pongs that it does not read.
     """
     link = RecordingLink()
     session = sessionOver(link)
-    link.isBufferFull = True
+    drained: list[Deferred[None]] = []
+
+    def whenSent(waiting: object) -> Deferred[None]:
+        assert waiting is link
+        drained.append(Deferred())
+        return drained[-1]
+
+    monkeypatch.setattr("twisted_heartbeat.protocol.session.whenSent", whenSent)
+    link.bytesBuffered = 11
     for token in (1, 2, 3):
         session.pingReceived(wire.Ping(token))
-    assert link.calls == ["whenSent"]
-    link.isBufferFull = False
-    link.drained.callback(None)
+    link.bytesBuffered = 0
+    [waiting] = drained
+    waiting.callback(None)
     assert link.frames() == [wire.Pong(3)]
 
 
@@ -209,7 +205,7 @@ def test_nothingFollowsAGoodbye() -> None:
     assert link.frames() == [goodbye]
     session.sayGoodbye(goodbye)
     session.sendPing()
-    session.sendHeartbeat()
+    session.keepPromise(200.0)
     session.pingReceived(wire.Ping(1))
     assert link.frames() == []
     assert (link.cause.goodbyeCode, link.cause.retryAfter) == (GoodbyeCode.NAME_IN_USE, 3.0)
@@ -248,7 +244,7 @@ def test_pingsAreCountedByTheLimit() -> None:
             return 7.0
 
     link: Any = RecordingLink()
-    link.pingLimit = Limit()
+    link.config.pingLimit = Limit()
     session = sessionOver(link)
     session.pingReceived(wire.Ping(1))
     session.pingReceived(wire.Ping(2))

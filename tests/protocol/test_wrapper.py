@@ -699,11 +699,11 @@ async def test_startTLS(plain: Loopback) -> None:
     client.transport.startTLS(clientOptions(), normal=True)
     client.transport.write(b"secret")
     assert await within(peer.heard.get()) == b"secret"
-    heardAt = link.detector.heardAt
+    heardAt = link.peerWatch.detector.heardAt
     peer.transport.write(b"answer")
     while client.received != b"answer":
         await wait(0.01)
-    assert link.detector.heardAt > heardAt
+    assert link.peerWatch.detector.heardAt > heardAt
     ended = hooks.next("disconnected")
     peer.transport.abortConnection()
     cause = await within(ended)

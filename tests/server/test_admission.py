@@ -1065,7 +1065,7 @@ def test_livePeerKeepsItsName(events: list[LogEvent]) -> None:
     assert reasons(events, "refused") == [
         "refused: the name 'pump' is in use by generation 1, which answers"
     ]
-    assert peer.link.detector.deadline == pytest.approx(5.125 + HEARTBEAT.bound)
+    assert peer.link.peerWatch.detector.deadline == pytest.approx(5.125 + HEARTBEAT.bound)
     peer.transport.lose()
 
 
@@ -1112,7 +1112,7 @@ def test_silentPeerIsNotAskedTwice() -> None:
     claimedAt = harness.clock.seconds()
     client = harness.arrives("pump")
     assert len(ghost.heard(wire.Ping)) == 1
-    assert ghost.link.detector.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
+    assert ghost.link.peerWatch.detector.deadline == claimedAt + HEARTBEAT.timeout < HEARTBEAT.bound
     ghost.transport.lose()
     harness.clock.advance(0)
     assert harness.server.named("pump") is client.link
@@ -1433,7 +1433,8 @@ def test_rateThatIsKeptNeverPassesTheLimit(
         now += flows + held
         for when in [*instants, now]:
             while arrived < int(when * perSecond):
-                link: Any = SimpleNamespace(detector=SimpleNamespace(heardAt=when), age=when)
+                watch = SimpleNamespace(detector=SimpleNamespace(heardAt=when))
+                link: Any = SimpleNamespace(peerWatch=watch, establishedAt=0.0)
                 emptyAt = limit.spend(link, emptyAt)
                 assert passed == []
                 arrived += 1

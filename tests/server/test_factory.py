@@ -127,7 +127,7 @@ async def test_silentClientIsFound(loopback: Loopback) -> None:
     link = await within(connected)
     ran: list[str] = []
     link.addCleanup(ran.append, "cleaned up")
-    began = link.detector.heardAt
+    began = link.peerWatch.detector.heardAt
     assert isinstance(await within(ended), PeerSilent)
     assert 0.95 * QUICK.bound <= time.monotonic() - began <= QUICK.bound + 1
     await within(link.whenGone())

@@ -377,14 +377,14 @@ class Kernel:
         self.asked = 0
         for module in ("transport.connection", "transport.closing"):
             monkeypatch.setattr(f"twisted_heartbeat.{module}.sendQueueSize", self.sendQueueSize)
-        for module in ("link.watch", "link.writes", "transport.connection"):
+        for module in ("link.silence", "link.writes", "transport.connection"):
             monkeypatch.setattr(f"twisted_heartbeat.{module}.readEvidence", self._evidence)
 
     def sendQueueSize(self, _: Any) -> int:
         self.asked += 1
         return self.queued
 
-    def _evidence(self, connection: Any, fall: VerdictBatch | None = None) -> Evidence:
+    def _evidence(self, connection: Any, batch: VerdictBatch | None = None) -> Evidence:
         return Evidence(
             sinceAck=self.sinceAck,
             sinceData=self.sinceAck,
@@ -394,5 +394,5 @@ class Kernel:
             window=1000,
             probes=0,
             rtt=0.1,
-            _batch=fall or VerdictBatch(1),
+            _batch=batch,
         )

@@ -201,9 +201,9 @@ class FleetPeer(RestingScene):
         elif event == "write":
             self._write()
         elif event == "pause":
-            self.link.pause()
+            self.link.peerWatch.pause()
         elif event == "resume":
-            self.link.resume()
+            self.link.peerWatch.resume()
         elif event == "probe":
             self.link.probe()
         elif event == "close":
@@ -230,7 +230,7 @@ class FleetPeer(RestingScene):
         """
         Whether its link is in a talker scan.
         """
-        return checksSuspended(self.link.detector)
+        return checksSuspended(self.link.peerWatch.detector)
 
 
 class Fleet:
@@ -308,7 +308,7 @@ class Fleet:
         happens then would happen before or after it by chance.
         """
         now, link = self.clock.seconds(), self.first.link
-        detector, heartbeat = link.detector, link.heartbeat
+        detector, heartbeat = link.peerWatch.detector, link.heartbeat
         if heartbeat is None or link.state == "gone":
             return False
         deadline, pingedAt = detector.deadline, detector.pingedAt

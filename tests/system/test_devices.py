@@ -505,8 +505,9 @@ def tokens(frames: list[wire.Frame], kind: type) -> list[int]:
 @pytest_twisted.ensureDeferred
 async def test_stream(loopback: Loopback, start: Start, vector: dict[str, Any]) -> None:
     """
-    The device takes each stream of the test vectors, byte by byte, for what the vector says: it
-    goes on and answers the pings, it heeds the goodbye, or it closes for the violation.
+    The device takes each stream of the test vectors, byte by byte, for what the vector says.  It
+    goes on and answers the pings, heeds the goodbye, closes for the violation, or waits for the
+    rest of the first frame.
     """
     stream = bytes.fromhex(vector["bytes"])
     frames = vector["frames"]
@@ -520,6 +521,10 @@ async def test_stream(loopback: Loopback, start: Start, vector: dict[str, Any]) 
     if vector["violation"]:
         await within(peer.lost, WAIT_LIMIT)
         await until(lambda: device.waits("the server broke the protocol"), lambda: device.lines)
+    elif not frames:
+        # It waits for the rest.
+        await wait(0.05)
+        assert not peer.lost.called
     elif frames[-1]["type"] == "GOODBYE":
         await within(peer.lost, WAIT_LIMIT)
         await until(lambda: device.waits("the server said goodbye"), lambda: device.lines)

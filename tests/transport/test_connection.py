@@ -42,7 +42,7 @@ from twisted_heartbeat.transport.connection import ObservedConnection
 from twisted_heartbeat.transport.instrument import instrument
 from twisted_heartbeat.transport.layers import abort, findConnection
 from twisted_heartbeat.transport.tcpinfo import readEvidence
-from twisted_heartbeat.transport.tls import handshakeDone, usesTLS
+from twisted_heartbeat.transport.tls import isHandshakingTLS, usesTLS
 
 from ..support.loopback import Loopback, connectedPair, wait, within
 from ..support.virtualnetwork import KeptFactory, Recorder
@@ -326,7 +326,7 @@ async def test_observedConnectionCounts(loopback: Loopback) -> None:
         await wait(0.005)
     assert connection.detector.heardAt > heardAt
     assert service.link is not None
-    assert service.link.detector is connection.detector
+    assert service.link.peerWatch.detector is connection.detector
 
 
 @onLinux
@@ -379,7 +379,7 @@ def test_nothingToObserve() -> None:
     assert findConnection(transport) is None
     assert instrument(transport, FailureDetector(None, 0.0), lambda: 0.0, Silent()) is None
     assert type(transport) is StringTransport
-    assert handshakeDone(transport)
+    assert not isHandshakingTLS(transport)
     assert not usesTLS(transport)
 
 
@@ -452,7 +452,7 @@ def test_abort() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_handshakeDone() -> None:
+async def test_isHandshakingTLS() -> None:
     """
     A TLS transport tells whether its handshake is complete, and a plain one has none to wait for.
     """
@@ -464,7 +464,7 @@ async def test_handshakeDone() -> None:
 
             def connectionMade() -> None:
                 transport = protocol.transport
-                seen.append((usesTLS(transport), handshakeDone(transport)))
+                seen.append((usesTLS(transport), isHandshakingTLS(transport)))
 
             protocol.connectionMade = connectionMade
             return protocol
@@ -473,9 +473,9 @@ async def test_handshakeDone() -> None:
         place = Loopback(secured)
         factory = Looking()
         await connectedPair(place, Recorder(), factory)
-        assert handshakeDone(factory.built[0].transport)
+        assert not isHandshakingTLS(factory.built[0].transport)
         await within(place.close())
-    assert seen == [(False, True), (True, False)]
+    assert seen == [(False, False), (True, True)]
 
 
 # What this module copies from Twisted, or relies on.

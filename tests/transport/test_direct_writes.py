@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.detector import FailureDetector
+from twisted_heartbeat.link.state import LinkState
 from twisted_heartbeat.link.teardown import Teardown
 from twisted_heartbeat.timing.wheel import TimerWheel
 from twisted_heartbeat.transport.connection import ObservedConnection
@@ -438,7 +440,7 @@ def test_verdictsBeforeDiagnoses(kernel: Kernel, monkeypatch: pytest.MonkeyPatch
         undecided.append(sum(scene.protocol.link.isUp for scene in scenes))
         return errno.ENETUNREACH
 
-    monkeypatch.setattr("twisted_heartbeat.link.watch.routeErrno", ask)
+    monkeypatch.setattr("twisted_heartbeat.link.silence.routeErrno", ask)
     cutOff(kernel, scenes)
     for _ in scenes:
         clock.advance(0)
@@ -490,9 +492,11 @@ def test_blamedBeforeItsDiagnosis() -> None:
     """
     A cause that is found out later has its place in the order all the same, and is found out once.
     """
-    link: Any = None
+    link: Any = SimpleNamespace(
+        config=SimpleNamespace(wheel=TimerWheel(Clock())), state=LinkState.CLOSING
+    )
     teardown, found = Teardown(link), [PeerSilent("first")]
-    teardown.recordDiagnosis(found.pop, 1.0)
+    teardown.peerSilent(found.pop, 1.0)
     later = ClosedHere("later")
     teardown.recordCause(later, 2.0)
     assert str(teardown.cause) == "first"
@@ -500,7 +504,7 @@ def test_blamedBeforeItsDiagnosis() -> None:
     assert teardown.decidedAt == 1.0
     blamed, silent = Teardown(link), PeerSilent()
     blamed.recordCause(later, 1.0)
-    blamed.recordDiagnosis(lambda: silent, 2.0)
+    blamed.peerSilent(lambda: silent, 2.0)
     assert blamed.cause is later and later.__cause__ is silent
 
 
@@ -513,7 +517,7 @@ def test_finIsNoAnswer(kernel: Kernel, asked: bool) -> None:
     hooks = Recorder()
     scene = served(hooks)
     scene.beat()
-    heardAt, told = scene.protocol.link.detector.heardAt, []
+    heardAt, told = scene.protocol.link.peerWatch.detector.heardAt, []
     while "suspected" not in hooks.names:
         scene.clock.advance(0.01)
         scene.flush()
@@ -617,7 +621,7 @@ def test_noFalseExcuse(kernel: Kernel) -> None:
     scene.untilSent()
     assert scene.reactor.calls == []
     kernel.queued, kernel.sinceAck = len(scene.socket.sent), 0.0
-    heardAt = scene.protocol.link.detector.heardAt
+    heardAt = scene.protocol.link.peerWatch.detector.heardAt
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
         assert scene.clock.seconds() < heardAt + 10
@@ -634,7 +638,7 @@ def test_aLateBeginningIsNoExcuse(kernel: Kernel) -> None:
     for _ in range(3):
         scene.forget()
         scene.beat()
-    heardAt, arrived = scene.protocol.link.detector.heardAt, scene.connection.bytesSent
+    heardAt, arrived = scene.protocol.link.peerWatch.detector.heardAt, scene.connection.bytesSent
     while not hooks.told("disconnected"):
         scene.clock.advance(0.01)
         scene.flush()
@@ -689,7 +693,7 @@ def test_politeCloseIsNotOverlooked(kernel: Kernel) -> None:
     for _ in range(60):
         scene.clock.advance(0.1)
         if scene.connection.connected:
-            scene.protocol.link.detector.heardAt = scene.clock.seconds()
+            scene.protocol.link.peerWatch.detector.heardAt = scene.clock.seconds()
     assert hooks.names[-1] == "disconnected"
 
 
@@ -725,7 +729,7 @@ def test_wordTakenBack(kernel: Kernel) -> None:
     assert scene.reactor.calls == []
     kernel.queued = 12
     assert not scene.connection.writeTracked
-    scene.protocol.link.watchPassively(None)
+    scene.protocol.link.peerWatch.trust(None)
     assert scene.protocol.link.watch == "keepalive"
     afterThat(scene, 5.0)
     [cause] = hooks.told("disconnected")

@@ -31,6 +31,7 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.transport.proxyheader import isHealthCheck
 
 from ..support.loopback import Certificates, Loopback, wait, within
 from ..support.virtualnetwork import FakeTransport, Kept, Recorder
@@ -215,7 +216,7 @@ def test_healthCheckIsServed() -> None:
     harness = ServerHarness(serverLimits=ServerLimits(peers=1))
     harness.connects(header())
     transport = harness.connects(LOCAL + b"HELO\r\n")
-    [link] = [link for link in harness.server._registry.links if link.isHealthCheck]
+    [link] = [link for link in harness.server._registry.links if isHealthCheck(link.transport)]
     assert link.protocol.lines == [b"HELO"]
     assert harness.hooks.names == ["connected"]
     transport.lose()

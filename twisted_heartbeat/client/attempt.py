@@ -7,7 +7,7 @@ L{EndpointAttempt}: one try to connect an endpoint, and the link that it leads t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import NoProtocol
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from ..link.link import Link
 
 
-class AttemptOwner(Protocol):
+class AttemptOwner(LinkOwner):
     """
-    The driver or round that makes an attempt.  It is told the result once.
+    The driver or round that makes an attempt.  It is told the result once, and owns the link that
+    the attempt has led to.
 
     @ivar config: what its links have in common.
     """
@@ -43,13 +44,16 @@ class AttemptOwner(Protocol):
     config: LinkConfig
 
     def attemptConnected(self, link: Link) -> None:
-        """Handle that the attempt has led to a link."""
+        """
+        Handle that the attempt has led to a link.
+        """
+        raise NotImplementedError
 
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
-        """Handle that the attempt has failed, and nothing is left of it."""
-
-    def linkLost(self, link: Link, cause: Cause) -> None:
-        """Handle the end of the link that the attempt had led to."""
+        """
+        Handle that the attempt has failed, and nothing is left of it.
+        """
+        raise NotImplementedError
 
 
 def failureOf(cause: Cause) -> Failure:
@@ -65,7 +69,7 @@ def failureOf(cause: Cause) -> Failure:
 
 class EndpointAttempt(LinkOwner):
     """
-    One try of a service to connect.  It owns the link that it leads to.
+    One try of a service to connect.  It owns its link until the attempt is complete.
 
     The attempt is complete when both the endpoint's Deferred has fired and the link is up, or
     cleaned up.  Either may come first.
@@ -138,11 +142,8 @@ class EndpointAttempt(LinkOwner):
         self._reportWhenComplete()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        if self._reported:
-            self._owner.linkLost(link, cause)
-            return
         self._cause = self._cause or cause
-        link.cleanUp()
+        link.teardown.cleanUp()
         link.whenGone().addCallback(lambda _: self._cancelEndpoint())
 
     def _cancelEndpoint(self) -> None:
@@ -181,6 +182,7 @@ class EndpointAttempt(LinkOwner):
         ):
             self._reported = True
             self._cancelTimer()
+            link.owner = self._owner
             self._owner.attemptConnected(link)
 
     def _failWhenComplete(self) -> None:

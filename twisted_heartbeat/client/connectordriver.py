@@ -19,6 +19,7 @@ from ..core.diagnosis import causeOfFailure
 from ..core.proof import isProven
 from ..core.reconnector import Reconnector, State
 from ..link.owner import LinkOwner
+from ..link.proof import factsOf, isProofHeard
 from ..logs import SafeLogger
 from ..protocol.rejected import RejectedConnection
 from .driver import Driver
@@ -176,7 +177,7 @@ class ConnectorDriver(Driver, LinkOwner):
             self.linkEnded(cause, proven=self._wasProven(link, cause))
         else:
             # Its TLS handshake was not completed.
-            link.cleanUp()
+            link.teardown.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _wasProven(self, link: Link, cause: Cause) -> bool:
@@ -184,7 +185,7 @@ class ConnectorDriver(Driver, LinkOwner):
         Whether a link that has ended had been proven.  Tell the factory if so.
         """
         prepared = self.reconnector.state is State.CONNECTED
-        proven = isProven(link.facts(prepared=prepared), self._stableAfter)
+        proven = isProven(factsOf(link, prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
             self._connectors.linkProven(self)
         elif self._resetEarly and not proven:
@@ -228,18 +229,18 @@ class ConnectorDriver(Driver, LinkOwner):
                 # Without this line the connector would refuse to connect for ever.
                 connector.state = "disconnected"
             self._markDisconnected()
-            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.config.seconds()))
         finally:
             self._connectsItself = False
 
     def cancelAttempt(self) -> None:
         # The connector was stopped before, or has no attempt under way.
-        self.execute(self.reconnector.failed(ClosedHere(), self.now))
+        self.execute(self.reconnector.failed(ClosedHere(), self.config.seconds()))
 
     def announce(self) -> None:
         super().announce()
         link = self.link
-        if link is not None and link.proofHeard and link.isUp:
+        if link is not None and isProofHeard(link) and link.isUp:
             self._proveEarly()
 
     def delay(self, attempt: int, cause: Cause) -> float:
@@ -285,11 +286,11 @@ class ConnectorDriver(Driver, LinkOwner):
         self._connectors.detectReset()
         reconnector = self.reconnector
         if reconnector.state is State.CLEANING:
-            self.execute(reconnector.cleaned(self.now))
+            self.execute(reconnector.cleaned(self.config.seconds()))
         elif reconnector.state is State.CONNECTING:
-            self.execute(reconnector.failed(cause, self.now))
+            self.execute(reconnector.failed(cause, self.config.seconds()))
         else:
-            self.execute(reconnector.retry(cause, self.now))
+            self.execute(reconnector.retry(cause, self.config.seconds()))
 
 
 _CONNECTOR_STATES = ("disconnected", "connecting", "connected")

@@ -77,7 +77,7 @@ class Driver:
             commands.Announce: lambda command: self.announce(),
             commands.Abort: lambda command: self._abort(command.cause),
             commands.Close: lambda command: self._close(),
-            commands.CleanUp: lambda command: self._cleanUp(),
+            commands.CleanUp: self._cleanUp,
             commands.ReportFailure: lambda command: self.reportFailure(command.cause),
             commands.ChooseDelay: self._chooseDelay,
             commands.Wait: self._startWait,
@@ -85,13 +85,6 @@ class Driver:
             commands.GiveUp: lambda command: self._giveUp(command.cause),
             commands.Stopped: lambda command: self.stopped(),
         }
-
-    @property
-    def now(self) -> float:
-        """
-        The time of the links' clock, in seconds.
-        """
-        return self.config.clock.seconds()
 
     def execute(self, issued: Iterable[Command]) -> None:
         """
@@ -123,7 +116,7 @@ class Driver:
         """
         if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
             self._pingLess()
-        self.execute(self.reconnector.lost(cause, self.now, proven=proven))
+        self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
 
     # What the drivers differ in.
 
@@ -221,7 +214,7 @@ class Driver:
         error = guarded(_log, words, self.attempt, command.number, attempt=command.number)
         if error is not None:
             # A connector calls the user's factory before it connects.
-            self.execute(self.reconnector.failed(causeOfFailure(error), self.now))
+            self.execute(self.reconnector.failed(causeOfFailure(error), self.config.seconds()))
         self.config.events.emit("connecting", command.number)
 
     def _abort(self, cause: Cause) -> None:
@@ -232,20 +225,20 @@ class Driver:
         if self.link is not None:
             self.link.close()
 
-    def _cleanUp(self) -> None:
+    def _cleanUp(self, command: commands.CleanUp) -> None:
         link, self.link = self.link, None
         if link is None:
             self._cleaned()
         else:
-            link.cleanUp()
+            link.teardown.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _cleaned(self) -> None:
-        self.execute(self.reconnector.cleaned(self.now))
+        self.execute(self.reconnector.cleaned(self.config.seconds()))
 
     def _chooseDelay(self, command: commands.ChooseDelay) -> None:
         delay = self._draw(command.attempt, command.cause)
-        self.execute(self.reconnector.delayChosen(delay, self.now))
+        self.execute(self.reconnector.delayChosen(delay, self.config.seconds()))
 
     def _draw(self, attempt: int, cause: Cause) -> float:
         try:

@@ -16,13 +16,12 @@ from twisted.python.failure import Failure
 
 from ..core.causes import ClosedHere, RetryPace
 from ..timing.deadline import cancelCalls
-from .attempt import EndpointAttempt, failureOf
+from .attempt import AttemptOwner, EndpointAttempt, failureOf
 from .preparation import Preparation
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from ..link.link import Link
-    from .attempt import AttemptOwner
     from .preparation import PrepareConnection
 
 
@@ -152,7 +151,7 @@ def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:
     return cause.pace is not RetryPace.NORMAL, position
 
 
-class Candidate:
+class Candidate(AttemptOwner):
     """
     One endpoint in a round: its attempt, and the preparation of its link.
 
@@ -205,7 +204,7 @@ class Candidate:
             self._round.owner.linkLost(link, cause)
             return
         self._cancelPreparation()
-        link.cleanUp()
+        link.teardown.cleanUp()
         link.whenGone().addCallback(lambda _: self._round.failed(self, cause, failureOf(cause)))
 
     def _prepared(self) -> None:

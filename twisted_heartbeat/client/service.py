@@ -22,6 +22,7 @@ from ..logs import SafeLogger
 from ..protocol.wrapper import defaultLinkName
 from ..timing.monotonic import clockFor
 from ..transport.compat import portOfEndpoint, targetOfEndpoint, wrappedEndpoint
+from ..transport.layers import MAX_WRAPPERS
 from .servicedriver import ServiceDriver
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from .servicedriver import RetryPolicy
 
 
-_MAX_WRAPPERS = 8
-"""Endpoints around one another that are looked through."""
-
-
 def _placeOf(endpoint: object) -> str:
     """
     Return an endpoint's destination, for the log: a host and port, a path, or a program.
@@ -43,7 +40,7 @@ def _placeOf(endpoint: object) -> str:
     @return: C{""} where the endpoint does not say.
     """
     layer = endpoint
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         place = targetOfEndpoint(layer)
         if place is not None:
             text = place.decode("utf-8", "replace") if isinstance(place, bytes) else str(place)

@@ -19,8 +19,9 @@ from ..core.causes import ClosedHere
 from ..core.proof import isProven
 from ..core.reconnector import State
 from ..link.cleanups import linkInCleanup
+from ..link.proof import factsOf
 from ..timing.deadline import cancelCalls
-from .attempt import EndpointAttempt, failureOf
+from .attempt import AttemptOwner, EndpointAttempt, failureOf
 from .driver import Driver
 from .rounds import ANSWER_WITHIN, AttemptRound
 
@@ -35,7 +36,7 @@ RetryPolicy = Callable[[int], float]
 """Takes the failed attempts in a row, and returns the seconds to wait."""
 
 
-class ServiceDriver(Driver):
+class ServiceDriver(Driver, AttemptOwner):
     """
     Connects endpoints, and fires the Deferreds that wait for a connection or for the stop.
 
@@ -88,7 +89,11 @@ class ServiceDriver(Driver):
         self._stopWaiters.append(stopped)
         self.execute(self.reconnector.stop())
         cleaning = linkInCleanup()
-        if not stopped.called and cleaning is not None and cleaning.belongsTo(self.config):
+        if (
+            not stopped.called
+            and cleaning is not None
+            and cleaning.config.generations is self.config.generations
+        ):
             # The stop waits for the hook or cleanup that has called this.  If that has not returned
             # by the next turn, it waits for the stop, and neither would ever end.
             timer = self.config.clock.callLater(0, _fire, [stopped], None)
@@ -101,7 +106,7 @@ class ServiceDriver(Driver):
         """
         if self.reconnector.state is State.WAITING:
             self.retryNow()
-        elif self.now - self._answeredAt >= ANSWER_WITHIN:
+        elif self.config.seconds() - self._answeredAt >= ANSWER_WITHIN:
             self.execute(self.reconnector.renew())
 
     def whenConnected(self, failAfterFailures: int | None) -> Deferred[Any]:
@@ -125,7 +130,7 @@ class ServiceDriver(Driver):
     def attemptConnected(self, link: Link) -> None:
         self.link = link
         self._current = None
-        self._answeredAt = self.now
+        self._answeredAt = self.config.seconds()
         if self._round is not None and self._round.losersLeft:
             self._roundsWithLosers.add(self._round)
         self.execute(self.reconnector.connected())
@@ -133,11 +138,11 @@ class ServiceDriver(Driver):
     def attemptFailed(self, cause: Cause, failure: Failure) -> None:
         self._current = self._round = None
         self.failure = failure
-        self.execute(self.reconnector.failed(cause, self.now))
+        self.execute(self.reconnector.failed(cause, self.config.seconds()))
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.reconnector.state is State.CONNECTED
-        proven = isProven(link.facts(prepared=used), self._stableAfter)
+        proven = isProven(factsOf(link, prepared=used), self._stableAfter)
         round, self._round = self._round, None
         if proven:
             self._first = 0
@@ -151,7 +156,7 @@ class ServiceDriver(Driver):
     # The commands.
 
     def attempt(self, number: int) -> None:
-        self._answeredAt = self.now
+        self._answeredAt = self.config.seconds()
         endpoints = self._endpoints
         if len(endpoints) == 1:
             attempt = self._current = EndpointAttempt(self)

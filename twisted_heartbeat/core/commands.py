@@ -92,8 +92,6 @@ class CleanUp:
     Run the cleanups of the link, which has ended; L{Reconnector.cleaned} follows.
     """
 
-    cause: Cause
-
 
 @dataclass(frozen=True, slots=True)
 class ReportFailure:

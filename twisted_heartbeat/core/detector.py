@@ -190,7 +190,7 @@ class FailureDetector:
             self._phaseDueAt = due
         self._heardAtPing = heardAt
         self._deadline = deadline = heardAt + (interval + timeout)
-        suspicion, again = deadline - (timeout - heartbeat.suspectAfter), due + interval
+        suspicion, again = deadline - heartbeat.suspectBefore, due + interval
         self.due = suspicion if suspicion < again else again
         return True
 
@@ -237,15 +237,7 @@ class FailureDetector:
             return Decision.NOTHING
         if self._stage is FRESH or self.heardAt != self._heardAtPing:
             return self._decideFresh(self._heartbeat, now, lateness, localDelayUntil)
-        return self._decideExpected(self._heartbeat, now, lateness, localDelayUntil)
-
-    def _decideExpected(
-        self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
-    ) -> Decision:
-        timeout = heartbeat.timeout
-        if localDelayUntil is not None and localDelayUntil + timeout > self._deadline:
-            return self._postpone(localDelayUntil + timeout, heartbeat)
-        return self._decideSilent(heartbeat, now, lateness)
+        return self._decideSilent(self._heartbeat, now, lateness, localDelayUntil)
 
     def _decideFresh(
         self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
@@ -261,7 +253,7 @@ class FailureDetector:
         bound = self.heardAt + heartbeat.bound
         if heartbeat.interval is None:
             self._expectBy(bound, heartbeat)
-            return self._decideExpected(heartbeat, now, lateness, localDelayUntil)
+            return self._decideSilent(heartbeat, now, lateness, localDelayUntil)
         # A late ping leaves the peer its whole timeout.  A timer that is a little late must not
         # move the bound.
         late = lateness > LATENESS_TOLERANCE
@@ -283,7 +275,7 @@ class FailureDetector:
     def _expectBy(self, deadline: float, heartbeat: Heartbeat) -> None:
         self._stage = PINGED
         self._deadline = deadline
-        self.due = _suspicionBefore(deadline, heartbeat)
+        self.due = deadline - heartbeat.suspectBefore
 
     def _hasten(self, deadline: float, heartbeat: Heartbeat) -> None:
         """
@@ -291,7 +283,7 @@ class FailureDetector:
         """
         if self._stage is not LOOKING and deadline < self._deadline:
             self._deadline = deadline
-            suspicion = _suspicionBefore(deadline, heartbeat)
+            suspicion = deadline - heartbeat.suspectBefore
             self.due = min(self.due, deadline if self.suspected else suspicion)
 
     def _lookBy(self, when: float) -> None:
@@ -312,14 +304,24 @@ class FailureDetector:
             self._stage = stage
         return self._recovered() if self.suspected else Decision.NOTHING
 
-    def _decideSilent(self, heartbeat: Heartbeat, now: float, lateness: float) -> Decision:
+    def _decideSilent(
+        self, heartbeat: Heartbeat, now: float, lateness: float, localDelayUntil: float | None
+    ) -> Decision:
+        if localDelayUntil is not None and localDelayUntil + heartbeat.timeout > self._deadline:
+            return self._postpone(localDelayUntil + heartbeat.timeout, heartbeat)
         if self._stage is LOOKING:
             # All that had arrived by the deadline has been read since, however late this call is.
             self._stage = DEAD
             self.due = inf
             return Decision.VERDICT
         if now >= self._deadline:
-            if self._wasStalled(heartbeat, lateness):
+            # A process that was stalled may not have sent its ping, or not read the answer.  This
+            # counts once in a silence; otherwise a process that is always a little late would never
+            # declare a peer dead.
+            tolerated = max(LATENESS_TOLERANCE, heartbeat.timeout / 8)
+            if self._stage is PINGED_AGAIN:
+                tolerated = max(heartbeat.bound, _STALL_THRESHOLD)
+            if lateness > tolerated:
                 # The ping was sent at most this much too late.
                 self._expectBy(now + min(lateness, heartbeat.timeout), heartbeat)
                 self._stage = PINGED_AGAIN
@@ -327,7 +329,7 @@ class FailureDetector:
             self._stage = LOOKING
             self.due = now
             return Decision.LAST_LOOK
-        suspicion = _suspicionBefore(self._deadline, heartbeat)
+        suspicion = self._deadline - heartbeat.suspectBefore
         if now < suspicion:
             self.due = suspicion
             return Decision.NOTHING
@@ -336,20 +338,3 @@ class FailureDetector:
             return Decision.NOTHING
         self.suspected = True
         return Decision.SUSPECT
-
-    def _wasStalled(self, heartbeat: Heartbeat, lateness: float) -> bool:
-        """
-        Whether this process was stalled when the deadline passed, so that the ping may not have
-        been sent or its answer not read.  Granted once in a silence; otherwise a process that is
-        always a little late would never declare a peer dead.
-        """
-        if self._stage is PINGED_AGAIN:
-            return lateness > max(heartbeat.bound, _STALL_THRESHOLD)
-        return lateness > max(LATENESS_TOLERANCE, heartbeat.timeout / 8)
-
-
-def _suspicionBefore(deadline: float, heartbeat: Heartbeat) -> float:
-    """
-    Return when an unanswered ping with this deadline makes its peer suspected.
-    """
-    return deadline - (heartbeat.timeout - heartbeat.suspectAfter)

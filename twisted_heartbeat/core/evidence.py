@@ -22,10 +22,7 @@ class VerdictBatch:
     """
 
     # No dataclass, because each makes the import slower.
-    __slots__ = ("links",)
-
-    def __init__(self, links: int = 0) -> None:
-        self.links = links
+    links = 0
 
 
 class VerdictCounter:
@@ -74,7 +71,7 @@ class Evidence:
     window: int | None = None
     probes: int | None = None
     rtt: float | None = None
-    _batch: VerdictBatch = field(default_factory=lambda: VerdictBatch(1), repr=False, compare=False)
+    _batch: VerdictBatch | None = field(default=None, repr=False, compare=False)
 
     @property
     def kernelAnswers(self) -> bool:
@@ -91,4 +88,4 @@ class Evidence:
         The number of links that the same tick found dead, this link included.  Many mean one fault
         of the network, not many dead peers.
         """
-        return self._batch.links
+        return 1 if self._batch is None else self._batch.links

@@ -85,6 +85,13 @@ class Gap:
     last: int
 
 
+def numberOf(change: Change | Gap) -> int:
+    """
+    Return the number by which a change, or a gap, is ordered: a gap by its last.
+    """
+    return change.last if isinstance(change, Gap) else change.number
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeerPresence:
     """

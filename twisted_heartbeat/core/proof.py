@@ -61,9 +61,6 @@ def isProven(facts: LinkFacts, stableAfter: float) -> bool:
     isStable = facts.upFor >= stableAfter
     if not facts.builtIn:
         return facts.heard or isStable
-    return facts.heard and (isStable or not (facts.raised or _revokes(cause)))
-
-
-def _revokes(cause: Cause) -> bool:
     saidGoodbye = isinstance(cause, PeerClosed) and cause.goodbyeCode is not None
-    return saidGoodbye or isinstance(cause, ProtocolViolation)
+    revokes = saidGoodbye or facts.raised or isinstance(cause, ProtocolViolation)
+    return facts.heard and (isStable or not revokes)

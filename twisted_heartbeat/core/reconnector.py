@@ -133,9 +133,6 @@ class _History:
     restart: bool = False
     renewing: bool = False
 
-    def issue(self, *commands: Command) -> None:
-        self.commands.extend(commands)
-
 
 @cache
 def _makeMachine() -> Callable[[_History], _Machine]:
@@ -170,7 +167,7 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     def startAnew(machine: _Machine, history: _History) -> None:
         history.failures = history.attempts = 0
         history.restart = history.used = history.renewing = False
-        history.issue(Attempt(1))
+        history.commands += [Attempt(1)]
 
     @pep614(connecting.upon(_Machine.failed).to(deciding))
     @pep614(cleaning.upon(_Machine.cleaned).to(deciding))
@@ -183,69 +180,69 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     @pep614(deciding.upon(_Machine.renewed).to(connecting))
     def tryAgain(machine: _Machine, history: _History) -> None:
         history.used = False
-        history.issue(Attempt(history.attempts + 1))
+        history.commands += [Attempt(history.attempts + 1)]
 
     @pep614(connecting.upon(_Machine.connected).to(preparing))
     def prepare(machine: _Machine, history: _History) -> None:
         history.used = history.renewing = False
-        history.issue(Prepare())
+        history.commands += [Prepare()]
 
     @pep614(preparing.upon(_Machine.prepared).to(connected))
     def announce(machine: _Machine, history: _History) -> None:
         history.used = True
-        history.issue(Announce())
+        history.commands += [Announce()]
 
     @pep614(preparing.upon(_Machine.rejected).to(rejecting))
     @pep614(connected.upon(_Machine.rejected).to(rejecting))
     def abort(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.issue(Abort(cause))
+        history.commands += [Abort(cause)]
 
     @pep614(preparing.upon(_Machine.lost).to(cleaning))
     def abandonPreparation(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.issue(CancelPrepare(), CleanUp(cause))
+        history.commands += [CancelPrepare(), CleanUp()]
 
     @pep614(connected.upon(_Machine.lost).to(cleaning))
     @pep614(rejecting.upon(_Machine.lost).to(cleaning))
     @pep614(closing.upon(_Machine.lost).to(ending))
     def cleanUp(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.issue(CleanUp(cause))
+        history.commands += [CleanUp()]
 
     @pep614(connecting.upon(_Machine.renew).loop())
     def renewAttempt(machine: _Machine, history: _History) -> None:
         history.renewing = True
-        history.issue(CancelAttempt())
+        history.commands += [CancelAttempt()]
 
     @pep614(preparing.upon(_Machine.renew).to(rejecting))
     def renewPrepared(machine: _Machine, history: _History) -> None:
         history.renewing = True
         cause = ClosedHere("another attempt was asked for while the link was being prepared")
-        history.issue(CancelPrepare(), Abort(cause))
+        history.commands += [CancelPrepare(), Abort(cause)]
 
     @pep614(deciding.upon(_Machine.delayChosen).to(waiting))
     def wait(machine: _Machine, history: _History, retry: Retry) -> None:
-        history.issue(Wait(retry))
+        history.commands += [Wait(retry)]
 
     @pep614(deciding.upon(_Machine.giveUp).to(gaveUp))
     def giveUp(machine: _Machine, history: _History, cause: Cause) -> None:
-        history.issue(GiveUp(cause))
+        history.commands += [GiveUp(cause)]
 
     # Stopping:
     @pep614(connecting.upon(_Machine.stop).to(cancelling))
     def cancelAttempt(machine: _Machine, history: _History) -> None:
-        history.issue(CancelAttempt())
+        history.commands += [CancelAttempt()]
 
     @pep614(preparing.upon(_Machine.stop).to(closing))
     def closeUnprepared(machine: _Machine, history: _History) -> None:
-        history.issue(CancelPrepare(), Close())
+        history.commands += [CancelPrepare(), Close()]
 
     @pep614(connected.upon(_Machine.stop).to(closing))
     @pep614(cancelling.upon(_Machine.connected).to(closing))
     def close(machine: _Machine, history: _History) -> None:
-        history.issue(Close())
+        history.commands += [Close()]
 
     @pep614(waiting.upon(_Machine.stop).to(stopped))
     def cancelWait(machine: _Machine, history: _History) -> None:
-        history.issue(CancelWait(), Stopped())
+        history.commands += [CancelWait(), Stopped()]
 
     @pep614(stopped.upon(_Machine.stop).loop())
     @pep614(gaveUp.upon(_Machine.stop).to(stopped))
@@ -253,7 +250,7 @@ def _makeMachine() -> Callable[[_History], _Machine]:
     @pep614(cancelling.upon(_Machine.failed).to(stopped))
     @pep614(ending.upon(_Machine.cleaned).to(stopped))
     def finish(machine: _Machine, history: _History) -> None:
-        history.issue(Stopped())
+        history.commands += [Stopped()]
 
     def startLater(machine: _Machine, history: _History) -> None:
         history.restart = True
@@ -285,23 +282,16 @@ class Reconnector:
     Each method takes a fact and returns the commands that follow from it, to be executed in this
     order.  An input that does not fit the state comes late, from an attempt or a link that is over.
     It changes nothing, and no command follows.
+
+    @ivar state: the present state.
     """
 
     def __init__(self, exhausted: GiveUpTest) -> None:
         self._exhausted = exhausted
         self._history = _History()
         self._machine = _makeMachine()(self._history)
-        # Cached, because asking the machine is slow, and drivers ask more often than it changes.
-        self._state: State | None = None
-
-    @property
-    def state(self) -> State:
-        """
-        The present state.
-        """
-        if self._state is None:
-            self._state = self._machine.state()
-        return self._state
+        # Kept, because asking the machine is slow, and drivers ask more often than it changes.
+        self.state: State = self._machine.state()
 
     @property
     def failures(self) -> int:
@@ -423,13 +413,13 @@ class Reconnector:
             feed(*arguments)
         except NoTransition:
             return []
-        self._state = None
         if history.deciding:
             history.deciding = False
             self._decide(now)
-        elif history.restart and self.state is State.STOPPED:
-            self._state = None
+        self.state = self._machine.state()
+        if history.restart and self.state is State.STOPPED:
             self._machine.start()
+            self.state = self._machine.state()
         commands, history.commands = history.commands, []
         return commands
 
@@ -451,11 +441,11 @@ class Reconnector:
             # A cleanup, for example, has reset the failures; this failure is retried all the same.
             self._recordFailure(history.cause, now, attempt=False)
         if not history.used:
-            history.issue(ReportFailure(history.cause))
+            history.commands += [ReportFailure(history.cause)]
         elapsed = now - history.firstFailure
         if history.cause.pace is RetryPace.NEVER or self._exhausted(
             history.failures, history.attempts, elapsed
         ):
             self._machine.giveUp(history.cause)
         else:
-            history.issue(ChooseDelay(history.failures, history.cause))
+            history.commands += [ChooseDelay(history.failures, history.cause)]

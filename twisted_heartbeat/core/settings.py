@@ -7,7 +7,7 @@ The settings: L{Heartbeat}, L{KeepAlive}, L{Limits} and L{ServerLimits}.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from .validation import isCount, isNumber, require, requirePositive
 
@@ -20,20 +20,31 @@ class Heartbeat:
     """
     How soon a silent peer is pinged, and how long its answer may take.
 
-    The sum of both is the L{bound}.  With C{interval=None} no ping is ever sent: the peer is known
+    The sum of both is the C{bound}.  With C{interval=None} no ping is ever sent: the peer is known
     to send by itself, and C{timeout} alone is the bound.
 
     @ivar interval: seconds of silence before a ping; L{None} to watch passively.
     @ivar timeout: seconds from the ping to the verdict.
+    @ivar bound: the longest time in seconds from the last received byte to the verdict.
+    @ivar suspectAfter: seconds from an unanswered ping to the suspicion, when the ping is sent once
+        more.  Without pings they run from the last received byte.
+    @ivar suspectBefore: seconds from the suspicion to the verdict.
     @raise ValueError: if a value is not a number above 0, or the bound is below 0.2 s.
     """
 
     interval: float | None = 20.0
     timeout: float = 15.0
+    bound: float = field(init=False, repr=False, compare=False)
+    suspectAfter: float = field(init=False, repr=False, compare=False)
+    suspectBefore: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         requirePositive(self, "interval", orNone=True)
         requirePositive(self, "timeout")
+        # Fields and not properties, because each decision about a peer reads them.
+        object.__setattr__(self, "bound", (self.interval or 0.0) + self.timeout)
+        object.__setattr__(self, "suspectAfter", self.timeout / 2)
+        object.__setattr__(self, "suspectBefore", self.timeout - self.suspectAfter)
         require(
             self.bound >= MIN_BOUND * 0.999,
             self,
@@ -41,21 +52,6 @@ class Heartbeat:
             self.bound,
             f"at least {MIN_BOUND} seconds (interval + timeout)",
         )
-
-    @property
-    def bound(self) -> float:
-        """
-        The longest time in seconds from the last received byte to the verdict.
-        """
-        return (self.interval or 0.0) + self.timeout
-
-    @property
-    def suspectAfter(self) -> float:
-        """
-        Seconds from an unanswered ping to the suspicion, when it is sent once more.  Without pings
-        they run from the last received byte.
-        """
-        return self.timeout / 2
 
     @classmethod
     def within(cls, bound: float) -> Heartbeat:
@@ -110,9 +106,9 @@ class KeepAlive:
     userTimeout: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("idle", "interval", "count"):
-            value = getattr(self, field)
-            require(isCount(value), self, field, value, "a whole number, 1 or more")
+        for name in ("idle", "interval", "count"):
+            value = getattr(self, name)
+            require(isCount(value), self, name, value, "a whole number, 1 or more")
         requirePositive(self, "userTimeout", orNone=True)
 
 
@@ -192,10 +188,10 @@ class ServerLimits:
 
     def __post_init__(self) -> None:
         requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
-        for field in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
-            value = getattr(self, field)
+        for name in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
+            value = getattr(self, name)
             allowed = "a whole number, 1 or more, or None to switch it off"
-            require(value is None or isCount(value), self, field, value, allowed)
+            require(value is None or isCount(value), self, name, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:

@@ -179,7 +179,9 @@ class Tunnel(HeartbeatProtocol):
         """
         bound = self._requireLink().bound
         if bound is not None:
-            self._helloCall = PeerDeadline(self._requireLink().clock, bound, self._noHello, bound)
+            self._helloCall = PeerDeadline(
+                self._requireLink().config.clock, bound, self._noHello, bound
+            )
 
     def _noHello(self, bound: float) -> None:
         self._helloCall = None
@@ -236,7 +238,7 @@ class Tunnel(HeartbeatProtocol):
         """
         if self._lost is None and not self._paused and not self.tunnelTransport.disconnecting:
             self._paused, self._flowing = True, False
-            self._requireLink().pause()
+            self._requireLink().peerWatch.pause()
 
     def resumeReading(self) -> None:
         """
@@ -249,7 +251,7 @@ class Tunnel(HeartbeatProtocol):
             self._deliverFrame(self._held.popleft())
         if not self._paused and self._lost is None:
             self._flowing = not self._peerEnded and not self.tunnelTransport.disconnecting
-            self._requireLink().resume()
+            self._requireLink().peerWatch.resume()
 
     def stopReading(self) -> None:
         """
@@ -284,7 +286,7 @@ class Tunnel(HeartbeatProtocol):
         """
         self.transport.write(wire.encode(wire.End()))
         # As from any transport: not from inside the call that asks for it.
-        self._endedCall = self._requireLink().clock.callLater(0, self._ended)
+        self._endedCall = self._requireLink().config.clock.callLater(0, self._ended)
 
     def _ended(self) -> None:
         half = IHalfCloseableProtocol(self.tunnelTransport.protocol, None)

@@ -260,7 +260,7 @@ class TunnelTransport(Buffering):
     @property
     def carrierLink(self) -> Link:
         """
-        The tunnel's own link, see C{Link.proofHeard}.
+        The tunnel's own link, see L{twisted_heartbeat.link.proof}.
         """
         return self._tunnel._requireLink()
 

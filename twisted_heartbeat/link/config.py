@@ -17,6 +17,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IReactorTime
 
 from ..batching.batcher import batcherFor
+from ..core.evidence import VerdictCounter
 from ..core.settings import Heartbeat, KeepAlive, Limits
 from ..core.text import printable, textOf
 from ..logs import STRANGER_INTERVAL, LogRateLimit
@@ -25,6 +26,7 @@ from .hooks import Hooks
 
 if TYPE_CHECKING:
     from ..batching.batcher import Batcher
+    from ..timing.wheel import TimerWheel
     from .interfaces import PingLimit
 
 
@@ -95,7 +97,10 @@ class LinkConfig:
     @ivar events: tells the log and the hooks what happens to the links.
     @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
         environment.
-    @ivar batcher: batches the links of this clock.
+    @ivar seconds: tells the time of the clock.
+    @ivar batcher: batches the links of the clock.
+    @ivar wheel: the timer wheel of the clock.
+    @ivar verdicts: counts the links of the clock that are found dead in one instant.
     """
 
     clock: IReactorTime
@@ -113,10 +118,21 @@ class LinkConfig:
     batching: bool | None = None
     if TYPE_CHECKING:
         # No field, because each makes the import slower; but set for each instance.
+        seconds: Callable[[], float] = field(init=False)
         batcher: Batcher = field(init=False)
+        wheel: TimerWheel = field(init=False)
+        verdicts: VerdictCounter = field(init=False)
         events: LinkEvents = field(init=False)
 
     def __post_init__(self) -> None:
-        # The dataclass is frozen.
-        object.__setattr__(self, "batcher", batcherFor(self.clock, self.batching))
-        object.__setattr__(self, "events", LinkEvents(self.name, self.heartbeat, self.hooks))
+        batcher = batcherFor(self.clock, self.batching)
+        made = {
+            "seconds": self.clock.seconds,
+            "batcher": batcher,
+            "wheel": batcher.wheel,
+            "verdicts": batcher.wheel.shared(VerdictCounter),
+            "events": LinkEvents(self.name, self.heartbeat, self.hooks),
+        }
+        for name, value in made.items():
+            # The dataclass is frozen.
+            object.__setattr__(self, name, value)

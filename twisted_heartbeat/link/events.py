@@ -30,13 +30,24 @@ from .usercode import cancel
 
 if TYPE_CHECKING:
     from ..core.commands import Retry
-    from ..core.evidence import Evidence
     from ..core.settings import Heartbeat
     from .hooks import Hooks
     from .link import Link
 
 _hookLog = SafeLogger()
 _eventLog = SafeLogger("twisted_heartbeat")
+
+
+_EVIDENCE_FIELDS = (
+    "sinceAck",
+    "sinceData",
+    "unacknowledged",
+    "retransmits",
+    "window",
+    "probes",
+    "rtt",
+    "simultaneousVerdicts",
+)
 
 
 def observersOf(hooks: Hooks | None) -> tuple[LinkHooks, ...]:
@@ -54,13 +65,13 @@ def runHook(
     *arguments: object,
     failed: Callable[[Failure], None] | None = None,
     overdue: Collection[str] = (),
-) -> Deferred[None]:
+) -> Deferred[Any]:
     """
     Call a hook, and log what it raises.
 
     @param failed: called with that, once it is logged.
     @param overdue: the hooks that were cancelled because their time was over.
-    @return: fires with L{None} when the hook has finished, also if it failed.
+    @return: fires when the hook has finished, also if it failed.
     """
 
     def logged(failure: Failure) -> None:
@@ -70,7 +81,7 @@ def runHook(
         if failed is not None:
             failed(failure)
 
-    return maybeDeferred(hook, *arguments).addCallbacks(lambda _: None, logged)
+    return maybeDeferred(hook, *arguments).addErrback(logged)
 
 
 class LinkEvents:
@@ -177,11 +188,34 @@ class LogObserver(LinkHooks):
     def recovered(self, link: Link) -> None:
         self.write("recovered", **link.eventFields())
 
-    def disconnected(self, link: Link, cause: Cause) -> None:
-        self._writeLimited(self._writeDisconnected, link, cause)
+    def disconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
+        """
+        @param others: how many ends with this kind of cause were left out before this one; L{None}
+            if they have not been limited yet.
+        """
+        if others is None and link.logLimit is not None:
+            self._limit(self.disconnected, link, cause)
+            return
+        fields: dict[str, object] = {} if others is None else {"others": others}
+        # Port scans and health checks leave in these ways, and need no warning.
+        usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
+        level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
+        # As plain values, which every log can write.
+        evidence = cause.evidence
+        known = evidence and {name: getattr(evidence, name) for name in _EVIDENCE_FIELDS}
+        fields |= {"cause": cause, "evidence": known}
+        self.write("disconnected", level, **link.eventFields(), **fields)
 
-    def refused(self, link: Link, cause: Cause) -> None:
-        self._writeLimited(self._writeRefused, link, cause)
+    def refused(self, link: Link, cause: Cause, others: int | None = None) -> None:
+        """
+        @param others: as of L{disconnected}.
+        """
+        if others is None and link.logLimit is not None:
+            self._limit(self.refused, link, cause)
+            return
+        fields: dict[str, object] = {} if others is None else {"others": others}
+        fields |= {"cause": cause, "name": link.name}
+        self.write("refused", LogLevel.warn, **link.eventFields(), **fields)
 
     def retrying(self, retry: Retry) -> None:
         delay = round(retry.delay, 3)
@@ -190,49 +224,12 @@ class LogObserver(LinkHooks):
     def gaveUp(self, cause: Cause) -> None:
         self.write("gaveUp", LogLevel.error, cause=cause)
 
-    def _writeLimited(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
+    def _limit(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
         """
         Write the end of a link, unless the limit of its owner suppresses it.
 
         @param write: takes the link, the cause, and how many others were left out.
         """
         limit = link.logLimit
-        if limit is None:
-            write(link, cause)
-        else:
-            limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))
-
-    def _writeDisconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
-        """
-        @param others: how many ends with this kind of cause were left out before this one; L{None}
-            if the link's owner does not limit them.
-        """
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        # Port scans and health checks leave in these ways, and need no warning.
-        usual = ClosedHere if others is None else (ClosedHere, PeerClosed, PeerReset)
-        level = LogLevel.info if isinstance(cause, usual) else LogLevel.warn
-        fields |= {"cause": cause, "evidence": _evidenceFields(cause.evidence)}
-        self.write("disconnected", level, **link.eventFields(), **fields)
-
-    def _writeRefused(self, link: Link, cause: Cause, others: int | None = None) -> None:
-        fields: dict[str, object] = {} if others is None else {"others": others}
-        fields |= {"cause": cause, "name": link.name}
-        self.write("refused", LogLevel.warn, **link.eventFields(), **fields)
-
-
-def _evidenceFields(evidence: Evidence | None) -> dict[str, object] | None:
-    """
-    Return evidence as plain values, which every log can write.
-    """
-    if evidence is None:
-        return None
-    return {
-        "sinceAck": evidence.sinceAck,
-        "sinceData": evidence.sinceData,
-        "unacknowledged": evidence.unacknowledged,
-        "retransmits": evidence.retransmits,
-        "window": evidence.window,
-        "probes": evidence.probes,
-        "rtt": evidence.rtt,
-        "simultaneousVerdicts": evidence.simultaneousVerdicts,
-    }
+        assert limit is not None
+        limit.log(type(cause), link.seconds(), link.wheel, partial(write, link, cause))

@@ -7,13 +7,11 @@ What a link needs from what is around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from ..core.causes import Cause, SendStalled
     from ..core.wire.negotiation import Negotiated
     from .link import Link
 
@@ -29,48 +27,6 @@ class PingLimit(Protocol):
 
         @param emptyAt: what the last call has returned; L{None} for the first ping.
         """
-
-
-class WatchListener(Protocol):
-    """
-    What a L{PeerWatch<twisted_heartbeat.link.watch.PeerWatch>} tells its link.
-    """
-
-    def peerSuspected(self) -> None:
-        """The peer has not answered a ping for half of the timeout."""
-
-    def peerRecovered(self) -> None:
-        """The suspected peer has spoken, or no longer needs to."""
-
-    def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
-        """
-        The peer was silent for the whole bound.
-
-        @param diagnose: returns the cause.  It asks the kernel, which takes longer than to decide;
-            a thousand peers may be found dead in one tick.
-        """
-
-    def pingFailed(self, error: BaseException) -> None:
-        """The ping raised, so the stream may have a hole.  Called inside of C{except}."""
-
-
-class WriteListener(Protocol):
-    """
-    What a L{WriteTracker<twisted_heartbeat.link.writes.WriteTracker>} needs from its link.
-    """
-
-    @property
-    def queueMatters(self) -> bool:
-        """Whether bytes in the kernel's send queue alone count as waiting."""
-
-    def noticeClose(self) -> bool:
-        """Find out whether another party has begun to close the connection."""
-
-    def writesDrained(self) -> None:
-        """Nothing waits in the transport's buffer any more."""
-
-    def writesStalled(self, cause: SendStalled) -> None:
-        """The peer's kernel has taken nothing for C{Limits.sendStall}."""
 
 
 class Promise(Protocol):
@@ -109,8 +65,15 @@ class Session(Protocol):
     def markSent(self) -> None:
         """Note that this end has just said something."""
 
-    def sendHeartbeat(self) -> None:
-        """Send a heartbeat that the peer need not answer."""
+    def promiseDue(self, pingedAt: float) -> float:
+        """
+        When this end has to say something, because the peer would otherwise take it for dead.
+
+        @param pingedAt: when this end last pinged, which is a word, too.
+        """
+
+    def keepPromise(self, now: float) -> None:
+        """Say something, because that is due."""
 
     def sendGoodbye(self) -> None:
         """Say that this end closes the connection."""

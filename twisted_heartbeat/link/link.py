@@ -5,16 +5,17 @@
 L{Link}: one connection to one peer, from established to gone.
 
 The mix-in or the wrapper of a protocol makes one link for each connection, and tells it what the
-transport tells the protocol.  A link holds the state, the public methods and the owner.  What else
-it needs it delegates:
+transport tells the protocol.  A link has the state, the public methods and the owner.  Its rooms do
+the rest, and whoever needs one of them takes it from the link:
 
- - L{PeerWatch}: is the peer alive?
- - L{WriteTracker}: what waits to be sent, and does it progress?
- - L{Teardown}: the cause, the close and the cleanups.
- - the session of the built-in protocol, and the events for the log and the hooks.
+ - C{config}: the settings, the clock and the observers of all links of one factory or service.
+ - C{peerWatch}, a L{PeerWatch}: is the peer alive?
+ - C{session}: the state of the built-in protocol, where the protocol speaks that.
+ - C{writes}, a L{WriteTracker}: what waits to be sent, and does it progress?
+ - C{teardown}, a L{Teardown}: the cause, the close, the loss and the cleanups.
 
-A L{WriteTracker} and a L{Teardown} exist only while they are needed, because a server has thousands
-of idle links.
+A L{WriteTracker}, a L{Teardown} and a L{Handshake} exist only while they are needed, because a
+server has thousands of idle links.
 """
 
 from __future__ import annotations
@@ -25,70 +26,37 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionClosed, ConnectionDone
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.causes import (
-    Cause,
-    ClosedHere,
-    PeerClosed,
-    SendFailed,
-)
+from ..core.causes import Cause, ClosedHere, SendFailed
 from ..core.diagnosis import describeError
-from ..core.proof import LinkFacts
-from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.text import printable, textOf
 from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
-from ..transport.compat import markErrorHandled
-from ..transport.connection import ObservedUnixConnection
-from ..transport.instrument import findObserved, instrument, removeObserver
+from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
-from ..transport.layers import (
-    bytesBufferedAbove,
-    bytesBufferedBelow,
-    findConnection,
-    forwardInterfaces,
-    isClosingLocally,
-    isInMemory,
-    isServerSide,
-)
-from ..transport.proxyheader import awaitHeader, awaitsHeader, isHealthCheck
-from ..transport.tls import (
-    certificateOf,
-    flushHandshakeBuffer,
-    forwardHandshake,
-    handshakeDone,
-    handshakeRejected,
-    usesTLS,
-)
-from .cleanups import Cleanup, runCleanups
+from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
+from ..transport.tls import certificateOf, certifiedNames, usesTLS
+from .cleanups import Cleanup
 from .config import peerName, plainAddress, streamCarrier
-from .handshake import HandshakeTimeout
+from .handshake import Handshake
+from .probes import probe
 from .state import LinkState
-from .teardown import Teardown
-from .watch import Mode, PeerWatch
-from .writes import WriteTracker
+from .teardown import Teardown, noticeClose
+from .watch import PeerWatch
+from .writes import WriteTracker, failed, send
 
 if TYPE_CHECKING:
-    from ..batching.batcher import Batcher
-    from ..core.detector import FailureDetector
+    from ..core.settings import Heartbeat
     from ..core.wire.negotiation import Negotiated
-    from ..core.wire.pings import SharedPing
     from ..logs import LogRateLimit
     from ..timing.wheel import TimerWheel
-    from ..transport.connection import ObservedConnection
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
-    from .interfaces import OuterProtocol, PingLimit, Session
+    from .interfaces import OuterProtocol, Session
     from .owner import LinkOwner
 
 _log = SafeLogger()
-
-
-_MAX_WRAPPERS = 8
-"""How many protocols inside of one another are searched for the built-in one."""
 
 
 class Link:
@@ -99,31 +67,37 @@ class Link:
     @ivar protocol: the protocol that speaks over the link.
     @ivar state: a L{LinkState}, equal to its name: C{"new"}, C{"handshaking"}, C{"alive"},
         C{"suspected"}, C{"closing"} or C{"gone"}.
-    @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
+    @ivar transport: the transport; L{None} before there is a connection.
     @ivar keepAlive: the options that the operating system has set, and those that it lacks; L{None}
         if none were asked for.
+    @ivar establishedAt: when the link was established, in seconds of its clock.
+    @ivar hasReceivedData: whether the protocol has taken the peer's first bytes, without raising.
+    @ivar config: what all links of its factory or service have in common.
+    @ivar owner: is told of the link's turns; may be replaced.
+    @ivar outerProtocol: the protocol that the transport calls: the protocol itself, or its wrapper.
+    @ivar handshake: what has to come before the link is up; L{None} if nothing has.
+    @ivar peerWatch: the watch of the peer.
     @ivar session: the session of the built-in protocol; L{None} in other protocols, and until this
         end has said hello.
-    @ivar owner: is told of the link's turns; may be replaced.
     @ivar writes: the progress of the bytes that wait to be sent; L{None} while none wait.
     """
 
     __slots__ = (
         "__weakref__",
-        "_handshakeTimeout",
-        "_outerProtocol",
         "_teardown",
-        "_establishedAt",
-        "_peerWatch",
-        "_config",
-        "_transport",
+        "config",
+        "establishedAt",
         "generation",
+        "handshake",
+        "hasReceivedData",
         "keepAlive",
+        "outerProtocol",
         "owner",
+        "peerWatch",
         "protocol",
         "session",
-        "hasReceivedData",
         "state",
+        "transport",
         "writes",
     )
 
@@ -136,30 +110,60 @@ class Link:
         ping: Ping | None = None,
     ) -> None:
         """
-        @param outerProtocol: the protocol that the transport calls.  The link tells it of the loss
-            if the transport never does.
         @param ping: replaces the ping of the configuration.
         """
-        self._config = config
+        self.config = config
         self.owner = owner
-        self._outerProtocol = outerProtocol
-        self._peerWatch = PeerWatch(config.heartbeat, ping or config.ping)
-        self._transport: Any = None
-        self._establishedAt = 0.0
-        self._handshakeTimeout: HandshakeTimeout | None = None
-        self.writes: WriteTracker | None = None
-        self._teardown: Teardown | None = None
-        self.session: Session | None = None
-        self.generation = next(config.generations)
         self.protocol = protocol
+        self.outerProtocol = outerProtocol
+        self.generation = next(config.generations)
         self.state = LinkState.NEW
-        self.keepAlive: Applied | None = None
+        self.transport: Any = None
+        self.establishedAt = 0.0
         self.hasReceivedData = False
+        self.keepAlive: Applied | None = None
+        self.peerWatch = PeerWatch(config.heartbeat, ping or config.ping)
+        self.session: Session | None = None
+        self.writes: WriteTracker | None = None
+        self.handshake: Handshake | None = None
+        self._teardown: Teardown | None = None
 
     def __repr__(self) -> str:
-        return f"<Link {self.generation} to {self._peerName or 'a peer'} {self.state}>"
+        peer = "a peer" if self.peer is None else peerName(self.peer)
+        return f"<Link {self.generation} to {peer} {self.state}>"
 
-    # Its facts.
+    # What is told of a link; every carrier's peer has these.
+
+    @property
+    def carrier(self) -> str:
+        """
+        What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
+        transport, such as a child process's pipes.
+        """
+        return "tls" if usesTLS(self.transport) else streamCarrier(self.peer)
+
+    @property
+    def source(self) -> str:
+        """
+        The name of the factory or service that the link belongs to; C{""} without one.
+        """
+        return self.config.name or ""
+
+    @property
+    def name(self) -> str:
+        """
+        The name in the peer's hello, on a server; C{""} without one.
+        """
+        return "" if self.session is None else self.session.peerName
+
+    @property
+    def isAuthenticated(self) -> bool:
+        """
+        Whether the peer has proven its L{name}: this side has verified the peer's TLS certificate,
+        and the certificate carries the name.
+        """
+        name = self.name
+        return bool(name) and name in certifiedNames(self.transport)
 
     @property
     def peer(self) -> Any:
@@ -168,7 +172,7 @@ class Link:
         such as a child process's.  An IPv4 address that the socket has mapped into IPv6 is an IPv4
         address here.
         """
-        getPeer = getattr(self._transport, "getPeer", None)
+        getPeer = getattr(self.transport, "getPeer", None)
         try:
             return None if getPeer is None else plainAddress(getPeer())
         except BaseException:
@@ -176,118 +180,19 @@ class Link:
             return None
 
     @property
-    def _peerName(self) -> str | None:
-        peer = self.peer
-        return None if peer is None else peerName(peer)
-
-    @property
-    def seconds(self) -> Callable[[], float]:
+    def watch(self) -> str:
         """
-        The clock's C{seconds}.
+        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if no ping can make the
+        peer speak, so that its silence proves nothing.
         """
-        return self._config.clock.seconds
-
-    @property
-    def clock(self) -> IReactorTime:
-        """
-        The clock of the link: time in seconds, and delayed calls.
-        """
-        return self._config.clock
-
-    @property
-    def wheel(self) -> TimerWheel:
-        """
-        The timer wheel of the clock.
-        """
-        return self._config.batcher.wheel
-
-    @property
-    def transport(self) -> Any:
-        """
-        The transport; L{None} before there is a connection.
-        """
-        return self._transport
-
-    @property
-    def detector(self) -> FailureDetector:
-        """
-        The failure detector of the peer.
-        """
-        return self._peerWatch.detector
-
-    @property
-    def batcher(self) -> Batcher:
-        """
-        The batcher of quiet links of the clock.
-        """
-        return self._config.batcher
-
-    @property
-    def carrier(self) -> str:
-        """
-        What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
-        transport, such as a child process's pipes.
-        """
-        return "tls" if usesTLS(self._transport) else streamCarrier(self.peer)
-
-    @property
-    def source(self) -> str:
-        """
-        The name of the factory or service that the link belongs to; C{""} without one.
-        """
-        return self._config.name or ""
-
-    @property
-    def logLimit(self) -> LogRateLimit | None:
-        """
-        Limits how many ends of links are logged; L{None} to log this link's in any case.
-        """
-        return self.teardown.logLimit
+        return self.peerWatch.kind
 
     @property
     def heartbeat(self) -> Heartbeat | None:
         """
         The interval and timeout in force; L{None} if the peer's silence proves nothing.
         """
-        return self._peerWatch.heartbeat
-
-    @property
-    def drawPhase(self) -> Callable[[], float] | None:
-        """
-        Draws the phase of a link among many, from 0 to 1; L{None} if a link is pinged when its own
-        interval is over.
-        """
-        return self._config.phase
-
-    @property
-    def configuredHeartbeat(self) -> Heartbeat | None:
-        """
-        The interval and timeout of the configuration.  The peer's own promises may replace them.
-        """
-        return self._config.heartbeat
-
-    @property
-    def cause(self) -> Cause | None:
-        """
-        Why the link ended; L{None} until that is known.
-        """
-        return None if self._teardown is None else self._teardown.cause
-
-    @property
-    def refused(self) -> bool:
-        """
-        Whether this side's server has not admitted the peer.
-        """
-        return self._teardown is not None and self._teardown.refused
-
-    @property
-    def silence(self) -> float:
-        """
-        Seconds from the last received byte until now, or until the link's cause was known.
-        """
-        decidedAt = None if self._teardown is None else self._teardown.decidedAt
-        until = self.seconds() if decidedAt is None else decidedAt
-        return max(0.0, until - self.detector.heardAt)
+        return self.peerWatch.heartbeat
 
     @property
     def bound(self) -> float | None:
@@ -295,107 +200,68 @@ class Link:
         Seconds from the last received byte to the verdict; L{None} if the peer's silence proves
         nothing.
         """
-        watch = self._peerWatch
-        heartbeat = watch.heartbeat
-        return None if heartbeat is None or watch.kind == "keepalive" else heartbeat.bound
+        heartbeat = self.peerWatch.heartbeat
+        return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
 
     @property
-    def age(self) -> float:
+    def silence(self) -> float:
         """
-        Seconds since the link was established.
+        Seconds from the last received byte until now, or until the link's cause was known.
         """
-        return self.seconds() - self._establishedAt
-
-    @property
-    def proofHeard(self) -> bool:
-        """
-        Whether the peer has sent what proves the link: its hello in the built-in protocol, and in
-        other protocols any bytes that the protocol took without raising.
-        """
-        if self._carrier is not None:
-            # Its hello came before the carried protocol was built.
-            return True
-        speaker = self._speaker
-        return self.hasReceivedData if speaker is None else speaker.agreement is not None
-
-    def facts(self, *, prepared: bool) -> LinkFacts:
-        """
-        Return the facts from which C{isProven} decides, once the link has a cause.
-
-        @param prepared: whether C{prepareConnection} has succeeded.
-        """
-        ending = self.teardown
-        assert ending.cause is not None and ending.decidedAt is not None
-        return LinkFacts(
-            cause=ending.cause,
-            upFor=ending.decidedAt - self._establishedAt,
-            prepared=prepared,
-            builtIn=self._speaker is not None,
-            heard=self.proofHeard,
-            hookFailed=ending.hookFailed,
-            raised=ending.raised,
-        )
-
-    @property
-    def _carrier(self) -> Link | None:
-        """
-        The link of the tunnel that carries this link; L{None} outside of a tunnel.
-        """
-        carrier = getattr(self._transport, "carrierLink", None)
-        return carrier if isinstance(carrier, Link) else None
-
-    @property
-    def _speaker(self) -> Link | None:
-        """
-        The link of this connection that speaks the built-in protocol: this link, the link of a
-        tunnel below, or the link of a protocol inside of another package's wrapper.  L{None} if no
-        protocol of the connection speaks it.
-        """
-        if self.session is not None:
-            return self
-        if self._carrier is not None:
-            return self._carrier
-        kept: Link | None = None if self._teardown is None else self._teardown.speaker
-        if kept is not None:
-            return kept
-        layer: object = self.protocol
-        for _ in range(_MAX_WRAPPERS):
-            # The attribute's name in twisted.protocols.policies.ProtocolWrapper and in TLS.
-            layer = getattr(layer, "__dict__", {}).get("wrappedProtocol")
-            link = getattr(layer, "__dict__", {}).get("link")
-            if isinstance(link, Link) and link.session is not None:
-                return link
-        return None
-
-    @property
-    def watch(self) -> str:
-        """
-        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if no ping can make the
-        peer speak, so that its silence proves nothing.
-        """
-        return self._peerWatch.kind
-
-    @property
-    def isServerSide(self) -> bool:
-        """
-        Whether the peer has connected to this end.
-        """
-        return isServerSide(findConnection(self._transport))
-
-    @property
-    def isHealthCheck(self) -> bool:
-        """
-        Whether no peer is behind the connection, because a load balancer before C{haproxy:} has
-        made it for itself (LOCAL).
-        """
-        return isHealthCheck(self._transport)
+        decidedAt = None if self._teardown is None else self._teardown.decidedAt
+        until = self.config.seconds() if decidedAt is None else decidedAt
+        return max(0.0, until - self.peerWatch.detector.heardAt)
 
     @property
     def rtt(self) -> float | None:
         """
         Seconds from the last ping to its answer; L{None} before the first.
         """
-        return self.detector.rtt
+        return self.peerWatch.detector.rtt
+
+    @property
+    def seconds(self) -> Callable[[], float]:
+        """
+        The clock's C{seconds}.
+        """
+        return self.config.seconds
+
+    @property
+    def wheel(self) -> TimerWheel:
+        """
+        The timer wheel of the clock.
+        """
+        return self.config.wheel
+
+    @property
+    def logLimit(self) -> LogRateLimit | None:
+        """
+        Limits how many ends of links are logged; L{None} to log this link's in any case.
+        """
+        return None if self._teardown is None else self._teardown.logLimit
+
+    def eventFields(self) -> dict[str, object]:
+        """
+        Return the fields that all events of the link have in the log.
+        """
+        peer, heartbeat = self.peer, self.peerWatch.heartbeat
+        return {
+            "carrier": self.carrier,
+            "generation": self.generation,
+            "peer": None if peer is None else peerName(peer),
+            "silence": round(self.silence, 3),
+            "bound": None if heartbeat is None else heartbeat.bound,
+        }
+
+    # What only a link has.
+
+    @property
+    def agreement(self) -> Negotiated | None:
+        """
+        What the two hellos have negotiated; L{None} until the peer has said hello, and in other
+        protocols.
+        """
+        return None if self.session is None else self.session.negotiated
 
     @property
     def certificate(self) -> Any:
@@ -403,100 +269,14 @@ class Link:
         The peer's TLS certificate, as an C{OpenSSL.crypto.X509}; L{None} without one, and once the
         link has ended.
         """
-        return certificateOf(self._transport)
-
-    # What the outer protocol tells it, in this order.
-
-    def connectionMade(self, transport: Any) -> None:
-        """
-        Begin with a connection of which the protocol has not been told yet.
-        """
-        now = self._establishedAt = self.seconds()
-        self._transport = transport
-        watch = self._peerWatch
-        watch.detector.heardAt = now
-        forwardInterfaces(transport, self._outerProtocol)
-        connection = instrument(transport, watch.detector, self.seconds, self)
-        watch.attach(self, connection)
-        if connection is None and isInMemory(transport):
-            self._config = replace(self._config, clock=clockInMemory(self._config.clock))
-        elif connection is not None and connection.writeTracked:
-            # The link of a tunnel below has asked to be told of writing.
-            self.writeStarted()
-        if self._config.keepAlive is not None:
-            self.keepAlive = applyKeepAlive(transport, self._config.keepAlive)
-        proxied = awaitHeader(transport, self._readyIfComplete)
-        if proxied and self._config.proxied is not None:
-            self._config.proxied(self)
-        handshakes = self.isHandshakingTLS
-        if handshakes:
-            forwardHandshake(transport, self._outerProtocol)
-        if proxied or handshakes:
-            self.state = LinkState.HANDSHAKING
-            limit = self._config.limits.connectTimeout
-            if limit is not None:
-                self._handshakeTimeout = HandshakeTimeout(self, limit)
-        else:
-            self._established(now)
-
-    def protocolConnected(self) -> None:
-        """
-        Tell the owner that the link is ready, after the protocol was told of the connection.
-        """
-        if self.state is LinkState.ALIVE:
-            self._ready()
-
-    def handshakeCompleted(self) -> None:
-        """
-        Begin to watch the peer, after the TLS handshake.
-        """
-        if self.state is LinkState.HANDSHAKING and not handshakeRejected(self._transport):
-            flushHandshakeBuffer(self._transport)
-            self._readyIfComplete()
-
-    def _readyIfComplete(self) -> None:
-        """
-        Begin to watch the peer, unless the TLS handshake or the header of a load balancer has not
-        come yet.
-        """
-        if self.state is not LinkState.HANDSHAKING:
-            return
-        if self.isHandshakingTLS or awaitsHeader(self._transport):
-            return
-        self._stopHandshakeTimeout()
-        self._established(self.seconds())
-        self._ready()
-
-    def _stopHandshakeTimeout(self) -> None:
-        timeout, self._handshakeTimeout = self._handshakeTimeout, None
-        if timeout is not None:
-            timeout.cancel()
+        return certificateOf(self.transport)
 
     @property
-    def isHandshakingTLS(self) -> bool:
+    def cause(self) -> Cause | None:
         """
-        Whether the TLS handshake is not complete yet.
+        Why the link ended; L{None} until that is known.
         """
-        return usesTLS(self._transport) and not handshakeDone(self._transport)
-
-    def _ready(self) -> None:
-        self.owner.linkReady(self)
-
-    def dataReceived(self) -> None:
-        """
-        Record that bytes have come from the peer, before the protocol receives them.  An observed
-        connection records them by itself, so that only its first chunk is told here.  For any other
-        transport each chunk is told, and L{dataDelivered} follows.
-        """
-        self.detector.heardAt = self.seconds()
-
-    def firstDataReceived(self) -> None:
-        """
-        Record that the protocol has taken the peer's first bytes without raising.
-        """
-        self.hasReceivedData = True
-        if self.session is None:
-            self.owner.linkProven(self)
+        return None if self._teardown is None else self._teardown.cause
 
     @property
     def isUp(self) -> bool:
@@ -513,18 +293,20 @@ class Link:
         return self._teardown is not None and self._teardown.cleaned
 
     @property
-    def outerProtocol(self) -> OuterProtocol:
+    def teardown(self) -> Teardown:
         """
-        The protocol that the transport calls: the protocol itself, or its wrapper.
+        The end of the link.  It is made when it is first needed.
         """
-        return self._outerProtocol
+        if self._teardown is None:
+            self._teardown = Teardown(self)
+        return self._teardown
 
     @property
     def outermost(self) -> Any:
         """
         The protocol that the transport calls, with all wrappers around it.
         """
-        return self._outerProtocol
+        return self.outerProtocol
 
     @property
     def built(self) -> Any:
@@ -533,12 +315,83 @@ class Link:
         """
         return self.protocol
 
+    # What the outer protocol tells it, in this order.  Its loss it tells the teardown.
+
+    def connectionMade(self, transport: Any) -> None:
+        """
+        Begin with a connection of which the protocol has not been told yet.
+        """
+        config, watch = self.config, self.peerWatch
+        now = self.establishedAt = watch.detector.heardAt = config.seconds()
+        self.transport = transport
+        forwardInterfaces(transport, self.outerProtocol)
+        connection = instrument(transport, watch.detector, config.seconds, self)
+        watch.attach(self, connection)
+        if connection is None and isInMemory(transport):
+            self.config = replace(config, clock=clockInMemory(config.clock))
+        elif connection is not None and connection.writeTracked:
+            # The link of a tunnel below has asked to be told of writing.
+            self.writeStarted()
+        if config.keepAlive is not None:
+            self.keepAlive = applyKeepAlive(transport, config.keepAlive)
+        if Handshake.isNeeded(transport):
+            self.handshake = Handshake(self)
+            self.handshake.begin(self)
+        else:
+            self._established(now)
+
+    def protocolConnected(self) -> None:
+        """
+        Tell the owner that the link is ready, after the protocol was told of the connection.
+        """
+        if self.state is LinkState.ALIVE:
+            self._ready()
+
+    def handshakeCompleted(self) -> None:
+        """
+        Begin to watch the peer, after the TLS handshake.
+        """
+        if self.handshake is not None:
+            self.handshake.completed()
+
+    def handshakeOver(self) -> None:
+        """
+        Begin to watch the peer, because nothing has to come before that any more.
+        """
+        self.handshake = None
+        self._established(self.config.seconds())
+        self._ready()
+
+    def _established(self, now: float) -> None:
+        self.state = LinkState.ALIVE
+        self.establishedAt = now
+        self.peerWatch.begin(now)
+
+    def _ready(self) -> None:
+        self.owner.linkReady(self)
+
+    def dataReceived(self) -> None:
+        """
+        Record that bytes have come from the peer, before the protocol receives them.  An observed
+        connection records them by itself, so that only its first chunk is told here.  For any other
+        transport each chunk is told, and L{dataDelivered} follows.
+        """
+        self.peerWatch.detector.heardAt = self.config.seconds()
+
+    def firstDataReceived(self) -> None:
+        """
+        Record that the protocol has taken the peer's first bytes without raising.
+        """
+        self.hasReceivedData = True
+        if self.session is None:
+            self.owner.linkProven(self)
+
     @property
     def observesReads(self) -> bool:
         """
         Whether the connection records each chunk, so that the outer protocol need not tell.
         """
-        return self._peerWatch.connection is not None
+        return self.peerWatch.connection is not None
 
     def dataHandled(self) -> None:
         """
@@ -551,204 +404,21 @@ class Link:
         """
         return False
 
-    @property
-    def closeTimeout(self) -> float | None:
+    def loseProtocol(self, reason: Failure) -> None:
         """
-        Seconds that a polite close may go without progress; L{None} for no limit.
+        Tell the protocol that the connection is lost, because the transport does not.
         """
-        return self._config.limits.closeTimeout
-
-    @property
-    def isNotifyingProtocol(self) -> bool:
-        """
-        Whether the protocol is being told that the connection is lost.
-        """
-        if self.state is not LinkState.GONE or self._teardown is None:
-            return False
-        return not self._teardown.protocolNotified
-
-    @property
-    def observesLoss(self) -> bool:
-        """
-        Whether the connection calls L{dataArriving} and L{connectionLosing} before it calls the
-        protocol.
-        """
-        return self._observed is not None
-
-    @property
-    def _observed(self) -> ObservedConnection | ObservedUnixConnection | None:
-        """
-        The connection that tells this link of each call to the protocol beforehand; L{None} if
-        there is none.
-        """
-        connection = findObserved(self._transport)
-        isOthers = (
-            isinstance(connection, ObservedUnixConnection) and connection.observer is not self
-        )
-        return None if isOthers else connection
-
-    def _tellOfNext(self) -> None:
-        """
-        Ask the connection for L{dataArriving} and L{dataDelivered} of the next chunk.
-        """
-        connection = self._peerWatch.connection
-        if connection is not None:
-            connection.notifyOnRead = True
-
-    # For the session of the built-in protocol.
-
-    @property
-    def agreement(self) -> Negotiated | None:
-        """
-        What the two hellos have negotiated; L{None} until the peer has said hello, and in other
-        protocols.
-        """
-        return None if self.session is None else self.session.negotiated
-
-    @property
-    def name(self) -> str:
-        """
-        The name in the peer's hello, on a server; C{""} without one.
-        """
-        return "" if self.session is None else self.session.peerName
-
-    @property
-    def pingLimit(self) -> PingLimit | None:
-        """
-        Limits the peer's pings; L{None} for no limit.
-        """
-        return self._config.pingLimit
-
-    def startSession(self, session: Session) -> None:
-        """
-        Keep the session of the built-in protocol, because this end has said hello.
-        """
-        # The protocol says how to ping by setSharedPing, once its reader is between two frames.
-        self._peerWatch.pinger = None
-        self.session = session
-        self.promiseChanged()
-
-    def promiseChanged(self) -> None:
-        """
-        Schedule the next heartbeat of this end anew, because its promise has changed.
-        """
-        # A batch visits once in an interval, which may be too late for the new promise.
-        self._peerWatch.withdraw()
-        self._peerWatch.reschedule()
-
-    def helloReceived(self) -> None:
-        """
-        Tell the owner that the peer's hello was read.
-        """
-        self.owner.linkProven(self)
-
-    def watchPassively(self, within: float | None) -> None:
-        """
-        Watch the peer passively, because it has promised to speak by itself.
-
-        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
-            its silence proves nothing.
-        """
-        watch = self._peerWatch
-        watch.trusted = within is not None
-        bound = None if within is None else max(MIN_BOUND, within)
-        watch.reconfigure(None if bound is None else Heartbeat.forPassivePeer(bound))
-
-    def watchActively(self) -> None:
-        """
-        Ping the peer within the same bound, because it has not promised to speak in time.
-        """
-        watch, bound = self._peerWatch, self.bound
-        if bound is not None:
-            watch.trusted = False
-            watch.reconfigure(Heartbeat.within(max(MIN_BOUND, bound)))
-
-    def setSharedPing(self, ping: SharedPing | None, inPlaceOf: Ping) -> None:
-        """
-        Set the bytes to ping with when the protocol need not see the pong.
-
-        @param ping: L{None} while the protocol has to see all bytes, as in the middle of a frame.
-        @param inPlaceOf: the protocol's own ping, which does the same.
-        """
-        watch = self._peerWatch
-        if watch.ping is inPlaceOf:
-            watch.pinger = ping
-
-    def pongReceived(self) -> None:
-        """
-        Record the pong that answers the last ping: set the round-trip time, and mark all sent bytes
-        as acknowledged.
-        """
-        self._peerWatch.pongReceived()
-
-    def connectionLost(self, reason: Failure) -> Failure:
-        """
-        Record the cause, because the connection is lost.
-
-        @return: the failure to tell the protocol.
-        """
-        self._stopHandshakeTimeout()
-        cause = self.teardown.connectionLost(reason)
-        self._stopWatching()
-        self.state = LinkState.GONE
-        told = reason.value
-        if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
-            # A stream that may have been cut off must not look complete to the protocol.
-            return reason
-        if not isinstance(told, ConnectionClosed):
-            # TLS's own error, or the protocol's exception: no cause subclasses these.
-            return reason
-        return Failure(cause)
-
-    def protocolNotified(self) -> None:
-        """
-        Fail what waits for the link, and tell the owner, after the protocol was told of the loss.
-        """
-        assert self.cause is not None
-        self.teardown.protocolNotified = True
-        watch = self._peerWatch
-        writes = self.writes
-        if writes is not None:
-            self.writeProgressed()
-            self.writes = None
-            for waiting in writes.takeAll():
-                _failQuietly(waiting, self.cause)
-        connection = watch.connection or self._observed
-        if connection is not None:
-            removeObserver(connection, self)
-        watch.detach()
-        self.owner.linkLost(self, self.cause)
+        self.outerProtocol.connectionLost(reason)
 
     # For the owner.
-
-    def belongsTo(self, config: LinkConfig) -> bool:
-        """
-        Whether this is a link of the factory or service that has, or once had, this configuration.
-        """
-        return self._config.generations is config.generations
 
     def announceConnected(self) -> None:
         """
         Tell the observers that the link is connected.
         """
-        self._config.events.emit("connected", self, failed=self._connectedFailed)
-
-    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
-        """
-        Tell the observers that the link has ended, and run its cleanups, the last added first.
-
-        @param limit: limits how many ends of strangers' links are logged; L{None} to log this end
-            in any case.
-        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
-        """
-        return self.teardown.cleanUp(limit)
-
-    def cleanUpStranger(self) -> None:
-        """
-        Clean up after a link whose peer never said what it is: a port scan, or a health check.  Of
-        strangers that end alike the log has one event in an interval.
-        """
-        self.cleanUp(self._config.strangers)
+        self.config.events.emit(
+            "connected", self, failed=lambda failure: self.teardown.connectedFailed(failure)
+        )
 
     def probe(self) -> Deferred[bool]:
         """
@@ -760,25 +430,7 @@ class Link:
         """
         if not self.isUp:
             return succeed(False)
-        return self._peerWatch.probe(self._config.heartbeat)
-
-    def pause(self) -> None:
-        """
-        Stop reading.  The time until L{resume} is no silence of the peer's.
-        """
-        # An observed connection records each pause, also the application's.
-        self._peerWatch.pausedUnseen = not self.observesReads
-        self._transport.pauseProducing()
-
-    def resume(self) -> None:
-        """
-        Read again after L{pause}.
-        """
-        watch = self._peerWatch
-        if watch.pausedUnseen:
-            watch.pausedUnseen = False
-            watch.detector.heardAt = self.seconds()
-        self._transport.resumeProducing()
+        return probe(self.peerWatch, self.config.heartbeat, self.config.seconds())
 
     def whenGone(self) -> Deferred[Cause]:
         """
@@ -787,6 +439,12 @@ class Link:
         @return: fires with the cause when the link has ended and its cleanups have run.
         """
         return self.teardown.whenCleaned()
+
+    def recordCause(self, cause: Cause) -> None:
+        """
+        Keep the first cause, and chain a later one to it.
+        """
+        self.teardown.recordCause(cause, self.config.seconds())
 
     # For the user.
 
@@ -799,9 +457,7 @@ class Link:
         """
         name = printable(textOf(getattr(f, "__qualname__", None) or f))
         cleanup = Cleanup(name, partial(f, *arguments, **keywords))
-        if not self.teardown.addCleanup(cleanup):
-            config = self._config
-            runCleanups([cleanup], config.clock, config.limits.cleanupTimeout, self)
+        self.teardown.addCleanup(cleanup, self)
 
     def send(self, data: bytes) -> Deferred[None]:
         """
@@ -811,39 +467,7 @@ class Link:
             ends first, and with L{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
             wait already.  A failure that the caller ignores is not logged as unhandled.
         """
-        if self.cause is not None:
-            return _failed(self.cause)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            return self.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
-        limit = self._config.limits.maxBuffered
-        if limit is not None and self.bytesBuffered + len(data) > limit:
-            words = f"{self.bytesBuffered} bytes wait to be sent, and maxBuffered is {limit}"
-            return _failed(SendFailed(words))
-        try:
-            self._transport.write(data)
-        except BaseException as error:
-            return self.sendFailed(error)
-        if self.session is not None:
-            self.session.markSent()
-        return self.whenSent()
-
-    def writeDirect(self, transport: Any, data: bytes) -> None:
-        """
-        Write a hello, a ping or a pong.  If no bytes wait before it, and the protocol's transport
-        is the connection itself, it is handed to the kernel at once.  That saves the reactor two
-        changes of its poll set and a turn (C{benchmarks/heartbeat.py}).
-
-        @param transport: the protocol's own.
-        """
-        watch = self._peerWatch
-        connection = watch.connection
-        if connection is not None and connection.batch is not None:
-            watch.interrupt()
-        direct = connection is not None and transport is connection and watch.mode >= Mode.DIRECT
-        if direct and watch.allArrived():
-            transport.writeDirect(data)
-        else:
-            transport.write(data)
+        return send(self, data)
 
     def sendFailed(
         self, error: BaseException, what: str = "the message could not be encoded"
@@ -856,7 +480,14 @@ class Link:
         cause = SendFailed(f"{what}: {describeError(error)}")
         cause.__cause__ = error
         self.abort(cause)
-        return _failed(cause)
+        return failed(cause)
+
+    @property
+    def bytesBuffered(self) -> int:
+        """
+        Bytes that wait in this process to be sent; 0 if the transport does not tell.
+        """
+        return bytesBuffered(self.transport, self.peerWatch.connection)
 
     def close(
         self, cause: Cause | None = None, within: float | None = None, *, lingers: bool = True
@@ -872,8 +503,8 @@ class Link:
         @return: as L{whenGone}.
         """
         if not self.state.isEnding:
-            self._peerWatch.withdraw()
-            timeout = within or self._config.limits.closeTimeout
+            self.peerWatch.withdraw()
+            timeout = within or self.config.limits.closeTimeout
             self.teardown.close(cause or ClosedHere(), timeout, lingers=lingers)
         return self.whenGone()
 
@@ -894,251 +525,63 @@ class Link:
         if self.state not in (LinkState.NEW, LinkState.GONE):
             self.teardown.abort(cause)
 
-    @property
-    def bytesBuffered(self) -> int:
-        """
-        Bytes that wait in this process to be sent; 0 if the transport does not tell.
-        """
-        watch = self._peerWatch
-        connection = watch.connection
-        if connection is None:
-            return bytesBufferedBelow(self._transport) + bytesBufferedAbove(self._transport)
-        if watch.mode >= Mode.DIRECT and not connection.TLS:
-            return connection.bytesBuffered()
-        return connection.bytesBuffered() + bytesBufferedAbove(self._transport)
-
-    @property
-    def bytesAcked(self) -> int:
-        """
-        Bytes that the peer's kernel has acknowledged; 0 if the transport does not tell.
-        """
-        connection = self._peerWatch.connection
-        return 0 if connection is None else connection.bytesAcked()
-
-    @property
-    def isBufferFull(self) -> bool:
-        """
-        Whether C{Limits.maxBuffered} bytes wait to be sent.
-        """
-        limit = self._config.limits.maxBuffered
-        return limit is not None and self.bytesBuffered > limit
-
     # For the connection: the methods of ConnectionObserver.
 
     def activity(self) -> None:
-        self._peerWatch.interrupt()
+        self.peerWatch.interrupt()
 
     def writeStarted(self) -> None:
-        watch = self._peerWatch
-        watch.writeStarted()
-        if watch.connection is not None and self.state is not LinkState.CLOSING:
-            writes = self.trackedWrites()
-            writes.begin()
-            watch.ackedMark = writes.ackedMark
+        connection = self.peerWatch.connection
+        self.peerWatch.writeStarted()
+        if connection is not None and self.state is not LinkState.CLOSING:
+            WriteTracker.of(self, connection).begin()
 
     def writeProgressed(self) -> None:
-        writes, connection = self.writes, self._peerWatch.connection
-        if writes is None:
-            if connection is not None:
-                connection.notifyOnWriteProgress = False
-            return
-        if writes.hasUnmarked and not bytesBufferedAbove(self._transport):
-            writes.mark()
-        sent = writes.takeSent()
-        self.dropIdleWrites()
-        for waiting in sent:
-            waiting.callback(None)
+        connection = self.peerWatch.connection
+        if self.writes is not None:
+            self.writes.handedOver()
+        elif connection is not None:
+            connection.notifyOnWriteProgress = False
+
+    def dataArriving(self) -> None:
+        if not self.observesReads:
+            self.dataReceived()
 
     def dataDelivered(self) -> None:
         # A peer whose last bytes end the link, a goodbye for example, has not recovered.
-        watch = self._peerWatch
-        if (watch.detector.suspected or watch.isProbed) and self.isUp and not self.noticeClose():
-            watch.dataDelivered()
+        if self.peerWatch.awaitsData and self.isUp and not noticeClose(self):
+            self.peerWatch.dataDelivered()
 
     def peerClosedWrite(self) -> None:
-        self._peerWatch.peerClosedWrite()
-
-    def dataArriving(self) -> None:
-        watch = self._peerWatch
-        if watch.connection is None:
-            watch.detector.heardAt = self.seconds()
+        self.peerWatch.peerClosedWrite()
 
     def connectionLosing(self) -> None:
         pass
 
     def connectionLostUnnoticed(self, reason: Failure) -> None:
         if self.state is not LinkState.GONE:
-            self.connectionLost(reason)
-            self.protocolNotified()
+            self.teardown.connectionLost(reason)
+            self.teardown.protocolNotified()
 
-    # For the watch and the write tracker: the methods of WatchListener and WriteListener.
-
-    def _established(self, now: float) -> None:
-        """
-        Watch the peer from now on.
-        """
-        self.state = LinkState.ALIVE
-        self._establishedAt = now
-        self._peerWatch.begin(now)
+    # For the watch.
 
     def peerSuspected(self) -> None:
+        """
+        Handle that the peer has not answered a ping for half of the timeout.
+        """
         self.state = LinkState.SUSPECTED
-        self._config.events.emit("suspected", self)
+        self.config.events.emit("suspected", self)
 
     def peerRecovered(self) -> None:
+        """
+        Handle that the suspected peer has spoken, or no longer needs to.
+        """
         self.state = LinkState.ALIVE
-        self._config.events.emit("recovered", self)
-
-    def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
-        self.teardown.recordDiagnosis(diagnose, now)
-        self.enterClosing()
-        self.wheel.callSoon(self._abortDecided)
+        self.config.events.emit("recovered", self)
 
     def pingFailed(self, error: BaseException) -> None:
+        """
+        End the link, because the ping has raised.  It is called inside of C{except}.
+        """
         _log.failure("{link} could not send its ping", link=self)
         self.sendFailed(error, "the ping failed")
-
-    def _abortDecided(self) -> None:
-        assert self.cause is not None
-        self.abort(self.cause)
-
-    def trackedWrites(self) -> WriteTracker:
-        """
-        Return the write tracker.  It is made if there is none.
-        """
-        if self.writes is None:
-            watch = self._peerWatch
-            assert watch.connection is not None
-            stall = self._config.limits.sendStall
-            self.writes = WriteTracker(self, watch.connection, self.wheel, stall, watch.ackedMark)
-        return self.writes
-
-    def dropIdleWrites(self) -> None:
-        """
-        Drop the write tracker if no bytes and no caller wait any more.
-        """
-        writes = self.writes
-        if writes is not None and writes.isIdle:
-            self._peerWatch.ackedMark = writes.ackedMark
-            self.writes = None
-
-    @property
-    def queueMatters(self) -> bool:
-        return self._peerWatch.kind == "keepalive"
-
-    def writesDrained(self) -> None:
-        self.dropIdleWrites()
-        self._peerWatch.findMode()
-
-    def writesStalled(self, cause: Cause) -> None:
-        self.abort(cause)
-
-    def whenSent(self) -> Deferred[None]:
-        """
-        Wait until the kernel has taken all that has been written so far.
-
-        @return: fails with the link's cause if the link ends first.
-        """
-        if self._peerWatch.connection is None:
-            return succeed(None)
-        # A layer above the connection may add bytes to the message, and write it later.
-        above = usesTLS(self._transport) or bytesBufferedAbove(self._transport)
-        return self.trackedWrites().wait(not above)
-
-    # Ending.
-
-    def enterClosing(self) -> None:
-        """
-        Enter the state C{closing}, if the link is not in it.  The peer is watched no more.
-        """
-        if self.state is not LinkState.CLOSING:
-            self.state = LinkState.CLOSING
-            self._stopHandshakeTimeout()
-            self._stopWatching()
-            self._peerWatch.failProbes()
-            self.owner.linkClosing(self)
-
-    def _stopWatching(self) -> None:
-        self._peerWatch.stop()
-        if self.writes is not None:
-            self.writes.stop()
-
-    def noticeClose(self) -> bool:
-        """
-        Find out whether the application or the peer's TLS has begun a polite close.
-        """
-        connection = self._peerWatch.connection
-        cause: Cause
-        if isClosingLocally(self._transport):
-            cause = ClosedHere()
-        elif connection is not None and connection.disconnecting:
-            # This side has not closed, so TLS has, at the peer's close_notify.
-            cause = PeerClosed("the peer closed the connection (close_notify)")
-        else:
-            return False
-        self.teardown.closingElsewhere(cause)
-        return True
-
-    @property
-    def teardown(self) -> Teardown:
-        """
-        The end of the link.  It is made when it is first needed.
-        """
-        if self._teardown is None:
-            self._teardown = Teardown(self)
-        return self._teardown
-
-    def recordCause(self, cause: Cause) -> None:
-        """
-        Keep the first cause, and chain a later one to it.
-        """
-        self.teardown.recordCause(cause, self.seconds())
-
-    def markRefused(self, cause: Cause) -> None:
-        """
-        Record the cause of a server that does not admit the peer.
-        """
-        self.teardown.refused = True
-        self.recordCause(cause)
-
-    def _connectedFailed(self, failure: Failure) -> None:
-        self.teardown.hookFailed = True
-        if self.state is LinkState.GONE:
-            return
-        error = failure.value
-        if isinstance(error, Cause) or error is None:
-            self.abort(error or ClosedHere())
-        else:
-            cause = ClosedHere(f"the connected hook raised {describeError(error)}")
-            cause.__cause__ = error
-            self.abort(cause)
-
-    # Telling.
-
-    def eventFields(self) -> dict[str, object]:
-        """
-        Return the fields that all events of the link have in the log.
-        """
-        heartbeat = self._peerWatch.heartbeat
-        return {
-            "carrier": self.carrier,
-            "generation": self.generation,
-            "peer": self._peerName,
-            "silence": round(self.silence, 3),
-            "bound": None if heartbeat is None else heartbeat.bound,
-        }
-
-
-def _failed(cause: Cause) -> Deferred[None]:
-    failed: Deferred[None] = Deferred()
-    _failQuietly(failed, cause)
-    return failed
-
-
-def _failQuietly(deferred: Deferred[None], cause: Cause) -> None:
-    """
-    Fail a Deferred that its receiver may ignore.  The hooks and the log tell the cause, so that an
-    ignored failure must not be logged once more as an unhandled error.
-    """
-    deferred.errback(Failure(cause))
-    markErrorHandled(deferred)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..transport.layers import findConnection, isServerSide
+from ..transport.proxyheader import isHealthCheck
+
 if TYPE_CHECKING:
     from ..core.causes import Cause
     from .link import Link
@@ -32,8 +35,8 @@ class LinkOwner:
 
     def linkProven(self, link: Link) -> None:
         """
-        Handle that the peer has sent what proves the link, see L{Link.proofHeard}.  The way in
-        which the link ends may revoke that.
+        Handle that the peer has sent what proves the link, see L{twisted_heartbeat.link.proof}.
+        The way in which the link ends may revoke that.
         """
 
     def linkClosing(self, link: Link) -> None:
@@ -43,7 +46,7 @@ class LinkOwner:
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         """
-        Handle that the link has ended.  The owner calls L{Link.cleanUp}, now or later.
+        Handle that the link has ended.  The owner calls C{link.teardown.cleanUp()}, now or later.
         """
         raise NotImplementedError
 
@@ -56,15 +59,13 @@ class UnmanagedOwner(LinkOwner):
     __slots__ = ()
 
     def linkReady(self, link: Link) -> None:
-        if not link.isHealthCheck:
+        if not isHealthCheck(link.transport):
             link.owner = _CONNECTED
             link.announceConnected()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        if link.isServerSide:
-            link.cleanUpStranger()
-        else:
-            link.cleanUp()
+        fromPort = isServerSide(findConnection(link.transport))
+        link.teardown.cleanUp(link.config.strangers if fromPort else None)
 
 
 class _ConnectedOwner(UnmanagedOwner):
@@ -75,7 +76,7 @@ class _ConnectedOwner(UnmanagedOwner):
     __slots__ = ()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        link.cleanUp()
+        link.teardown.cleanUp()
 
 
 _CONNECTED = _ConnectedOwner()

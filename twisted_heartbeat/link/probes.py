@@ -2,14 +2,21 @@
 # See LICENSE for details.
 
 """
-L{PendingProbes}: the callers that wait for a peer's next word.
+L{probe}: make a peer speak now; and L{PendingProbes}: the callers that wait for its next word.
 """
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from math import inf
+from typing import TYPE_CHECKING
 
-from ..core.detector import NEVER
+from twisted.internet.defer import Deferred, succeed
+
+from ..core.detector import NEVER, Decision
+
+if TYPE_CHECKING:
+    from ..core.settings import Heartbeat
+    from .watch import PeerWatch
 
 PROBE_RESULT_TTL = 1.0
 """Seconds for which a peer that has answered a probe is not probed again."""
@@ -56,3 +63,27 @@ class PendingProbes:
         waiting, self.waiting = self.waiting, []
         for deferred in waiting:
             deferred.callback(lives)
+
+
+def probe(watch: PeerWatch, heartbeat: Heartbeat | None, now: float) -> Deferred[bool]:
+    """
+    Make a peer speak now.
+
+    @param heartbeat: how the link was to be watched; its C{timeout} is the probe's.
+    @return: as of L{Link.probe<twisted_heartbeat.link.link.Link.probe>}.
+    """
+    watch.withdraw()
+    connection, detector = watch.connection, watch.detector
+    probes = watch.probes = watch.probes or PendingProbes()
+    # After a FIN no bound runs either, but the peer can no longer answer.
+    finished = connection is not None and connection.finReceived
+    if not finished and (detector.deadline == inf or probes.isAnswerFresh(now)):
+        return succeed(True)
+    if connection is not None:
+        connection.notifyOnRead = True
+    probed = probes.wait()
+    if watch.ping is not None and heartbeat is not None:
+        if detector.probe(now, heartbeat.timeout) is Decision.PING:
+            watch.sendPing(now)
+        watch.reschedule()
+    return probed

@@ -32,22 +32,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from ..core.diagnosis import causeOfLoss, isOwnException
+from ..core.causes import Cause, ClosedHere, PeerClosed
+from ..core.diagnosis import describeError, isOwnException
 from ..logs import SafeLogger, guarded
-from ..timing.wheel import reactorStopped
+from ..transport.instrument import findObserved, removeObserver
 from ..transport.layers import abort, findConnection, isClosingLocally
-from ..transport.tls import certificateRefused, usesTLS
 from .cleanups import Cleanup, runCleanups
+from .loss import causeOfLostLink, failureToTell
 from .politeclose import CloseStep, PoliteClose
+from .proof import speakerOf
 from .state import LinkState
 
 if TYPE_CHECKING:
-    from ..core.causes import Cause
     from ..logs import LogRateLimit
     from ..timing.wheel import Slot
     from .link import Link
@@ -69,7 +71,6 @@ class Teardown:
     @ivar raised: whether the protocol raised, and that ended the link.
     @ivar speaker: another link of the connection, which speaks the built-in protocol; L{None} where
         there is none.
-    @ivar protocolNotified: whether the protocol has been told that the connection is lost.
     @ivar logLimit: limits how many ends of such links are logged; L{None} for no limit.
     @ivar cleaned: whether the cleanups have run.
     @ivar slot: the timer wheel's mark.
@@ -84,12 +85,12 @@ class Teardown:
         "_due",
         "_graceGiven",
         "_link",
+        "_notified",
         "_waiters",
         "cleaned",
         "decidedAt",
         "hookFailed",
         "logLimit",
-        "protocolNotified",
         "raised",
         "refused",
         "slot",
@@ -109,8 +110,8 @@ class Teardown:
         self.slot: Slot | None = None
         self.decidedAt: float | None = None
         self.refused = self.hookFailed = self.raised = False
-        self.protocolNotified = self.cleaned = False
-        self.speaker: Any = None
+        self._notified = self.cleaned = False
+        self.speaker: Link | None = None
         self.logLimit: LogRateLimit | None = None
 
     # The cause.
@@ -137,43 +138,45 @@ class Teardown:
         elif first is not cause and first.__cause__ is None:
             first.__cause__ = cause
 
-    def recordDiagnosis(self, diagnose: Callable[[], Cause], now: float) -> None:
+    def peerSilent(self, diagnose: Callable[[], Cause], now: float) -> None:
         """
-        Record what C{diagnose} returns, and call that once the cause is needed.  To ask the kernel
-        takes longer than to decide, and a thousand peers may be found dead in one tick.
+        End the link soon, because its peer was silent for the whole bound.
+
+        @param diagnose: returns the cause.  It is called when the cause is needed, see
+            L{Silence<twisted_heartbeat.link.silence.Silence>}.
         """
+        link = self._link
+        assert link is not None
         self.decidedAt = now
         if self.cause is None:
             self._diagnose = diagnose
         else:
             self.recordCause(diagnose(), now)
+        self._enterClosing(link)
+        link.config.wheel.callSoon(self._abort)
 
-    def _causeOfLoss(self, link: Link, reason: Failure) -> Cause:
-        connection, transport = link._peerWatch.connection, link._transport
-        raised = None if connection is None else connection.protocolError
-        error = raised or reason.value
-        self.raised = isOwnException(error)
-        speaker = link._speaker
-        if speaker is not None and speaker is not link:
-            # Kept, because a wrapper forgets its protocol when it has told it of the end.
-            self.speaker = speaker
-            # It knows more than its transport said, a goodbye's code for example.
-            error = speaker.cause or error
-        found = causeOfLoss(
-            error,
-            number=None if connection is None else connection.lastErrno,
-            finished=connection is not None and connection.finReceived,
-            closedHere=isClosingLocally(transport),
-            handshaking=link.state is LinkState.HANDSHAKING and usesTLS(transport),
-            reactorStopped=reactorStopped(link.clock),
-            refused=certificateRefused(transport) or getattr(connection, "certificateError", ""),
-        )
-        self.recordCause(found, link.seconds())
-        cause = self.cause
-        assert cause is not None
-        if cause.evidence is None and connection is not None:
-            cause.evidence = connection.evidence
-        return cause
+    def markRefused(self, cause: Cause) -> None:
+        """
+        Record the cause of a server that does not admit the peer.
+        """
+        link = self._link
+        assert link is not None
+        self.refused = True
+        self.recordCause(cause, link.config.seconds())
+
+    def connectedFailed(self, failure: Failure) -> None:
+        """
+        End the link, because a C{connected} hook has failed.
+        """
+        self.hookFailed = True
+        link, error = self._link, failure.value
+        if link is None:
+            return
+        cause = error if isinstance(error, Cause) else ClosedHere()
+        if error is not None and error is not cause:
+            cause = ClosedHere(f"the connected hook raised {describeError(error)}")
+            cause.__cause__ = error
+        link.abort(cause)
 
     # Closing.
 
@@ -186,11 +189,11 @@ class Teardown:
         """
         link = self._link
         assert link is not None
-        transport = link._transport
+        transport = link.transport
         if link.session is not None:
             words = "{link} could not say goodbye"
             guarded(_log, words, link.session.sendGoodbye, link=link)
-        self.recordCause(cause, link.seconds())
+        self.recordCause(cause, link.config.seconds())
         connection = findConnection(transport)
         self._limitClosing(link, timeout)
         if timeout is None or connection is None or not lingers:
@@ -199,7 +202,7 @@ class Teardown:
         # The peer closes first, where it is told goodbye.
         awaitsPeer = link.session is not None
         self._closing = PoliteClose(
-            connection, link.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
+            connection, link.config.seconds(), timeout, self._closingChanged, awaitsPeer=awaitsPeer
         )
         self._closing.begin(transport)
         self._closingChanged()
@@ -211,9 +214,9 @@ class Teardown:
         """
         link = self._link
         assert link is not None
-        self.recordCause(cause, link.seconds())
-        self._limitClosing(link, link.closeTimeout)
-        self._due = min(self._due, link.detector.deadline)
+        self.recordCause(cause, link.config.seconds())
+        self._limitClosing(link, link.config.limits.closeTimeout)
+        self._due = min(self._due, link.peerWatch.detector.deadline)
         self._schedule(link)
 
     def abort(self, cause: Cause) -> None:
@@ -222,14 +225,20 @@ class Teardown:
         """
         link = self._link
         assert link is not None
-        self.recordCause(cause, link.seconds())
-        link.enterClosing()
-        if self._abortTurnsLeft is not None:
+        self.recordCause(cause, link.config.seconds())
+        self._enterClosing(link)
+        self._abort()
+
+    def _abort(self) -> None:
+        link = self._link
+        if link is None or link.state is LinkState.GONE or self._abortTurnsLeft is not None:
             return
+        # A silence is diagnosed by the connection, which is open for the last time.
+        assert self.cause is not None
         self._abortTurnsLeft = _TURNS_UNTIL_LOST
-        self._due = link.seconds()
+        self._due = link.config.seconds()
         self._schedule(link)
-        guarded(_log, "{link} could not be aborted", abort, link._transport, link=link)
+        guarded(_log, "{link} could not be aborted", abort, link.transport, link=link)
 
     def release(self) -> None:
         """
@@ -244,15 +253,37 @@ class Teardown:
                 self._link, self._closing, self._due = link, closing, due
                 self._schedule(link)
 
+    def _enterClosing(self, link: Link) -> None:
+        """
+        Enter the state C{closing}, if the link is not in it.  The peer is watched no more.
+        """
+        if link.state is not LinkState.CLOSING:
+            link.state = LinkState.CLOSING
+            self._stopWatching(link)
+            if link.peerWatch.probes is not None:
+                link.peerWatch.probes.tell(False)
+            link.owner.linkClosing(link)
+
+    def _stopWatching(self, link: Link) -> None:
+        """
+        Watch neither the handshake nor the peer nor the writes any more.
+        """
+        handshake, link.handshake = link.handshake, None
+        if handshake is not None:
+            handshake.cancel()
+        link.peerWatch.stop()
+        if link.writes is not None:
+            link.writes.stop()
+
     def _limitClosing(self, link: Link, timeout: float | None) -> None:
-        link.enterClosing()
+        self._enterClosing(link)
         self._graceGiven = False
-        self._due = link.seconds() + (timeout or inf)
+        self._due = link.config.seconds() + (timeout or inf)
         self._schedule(link)
 
     def _schedule(self, link: Link) -> None:
         if self._due < inf and (self.slot is None or self._due < self.slot.latest):
-            link.wheel.schedule(self, self._due)
+            link.config.wheel.schedule(self, self._due)
 
     def _closingChanged(self) -> None:
         """
@@ -262,13 +293,14 @@ class Teardown:
         if link is None:
             return
         if closing is not None and not (closing.over and link.state is LinkState.GONE):
-            self._due = min(self._due, link.seconds())
+            self._due = min(self._due, link.config.seconds())
             self._schedule(link)
         else:
             # The connection of a link that was released before.
             self._closing = None
-            link.wheel.cancel(self)
-            self._forgetLink()
+            link.config.wheel.cancel(self)
+            if self.cleaned:
+                self._link = None
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         link = self._link
@@ -280,10 +312,10 @@ class Teardown:
             elif self._closing is not None:
                 self._lookAtClosing(link, self._closing, now, lateness)
             elif self._graceGiven:
-                self._abortOverdue(link)
+                self._abort()
             else:
                 self._graceGiven = True
-                self._due = now + min(lateness, link.closeTimeout or 0.0)
+                self._due = now + min(lateness, link.config.limits.closeTimeout or 0.0)
         return self._due if self._due < inf else None
 
     def _awaitLoss(self, link: Link, turnsLeft: int) -> None:
@@ -300,55 +332,93 @@ class Teardown:
             return
         self._due = inf
         if step is CloseStep.FINISH:
-            link.wheel.callSoon(closing.finish)
+            link.config.wheel.callSoon(closing.finish)
         elif link.state is LinkState.GONE:
-            abort(link._transport)
+            abort(link.transport)
         else:
-            self._abortOverdue(link)
-
-    def _abortOverdue(self, link: Link) -> None:
-        assert self.cause is not None
-        link.abort(self.cause)
+            self._abort()
 
     def _loseConnection(self, link: Link) -> None:
         """
         Tell the protocol that the connection is lost, in place of the transport.
         """
         assert self.cause is not None
-        link.connectionLosing()
         words = "The protocol of {link} failed at its end"
-        guarded(_log, words, link.outerProtocol.connectionLost, Failure(self.cause), link=link)
+        guarded(_log, words, link.loseProtocol, Failure(self.cause), link=link)
 
     # The end.
 
-    def connectionLost(self, reason: Failure) -> Cause:
+    def connectionLost(self, reason: Failure) -> Failure:
         """
-        Stop closing, because the connection is lost.
+        Record the cause, because the connection is lost.
 
-        @return: why.
+        @return: the failure to tell the protocol.
         """
         link = self._link
         assert link is not None
-        cause = self._causeOfLoss(link, reason)
+        connection, error = link.peerWatch.connection, reason.value
+        speaker = speakerOf(link)
+        if speaker is not None and speaker is not link:
+            # Kept, because a wrapper forgets its protocol when it has told it of the end.
+            self.speaker = speaker
+            # It knows more than its transport said, a goodbye's code for example.
+            error = speaker.cause or error
+        failed = connection is not None and (connection.lastErrno or connection.protocolError)
+        # That a connection was aborted, and nothing else, tells nothing new of a link with a cause.
+        if self.cause is None or failed or type(error) is not ConnectionAborted:
+            error = getattr(connection, "protocolError", None) or error
+            self.raised = isOwnException(error)
+            self.recordCause(causeOfLostLink(link, error), link.config.seconds())
+        assert self.cause is not None
+        if self.cause.evidence is None and connection is not None:
+            self.cause.evidence = connection.evidence
         self._closing = None
         self._due = inf
-        link.wheel.cancel(self)
-        return cause
+        link.config.wheel.cancel(self)
+        self._stopWatching(link)
+        link.state = LinkState.GONE
+        return failureToTell(self.cause, reason)
 
-    def addCleanup(self, cleanup: Cleanup) -> bool:
+    @property
+    def isNotifyingProtocol(self) -> bool:
         """
-        Add a cleanup.
+        Whether the protocol is being told that the connection is lost.
+        """
+        return self._link is not None and self._link.state is LinkState.GONE and not self._notified
 
-        @return: L{False}, with nothing changed, if the cleanups have begun.
+    def protocolNotified(self) -> None:
         """
-        if self._cleanups is None:
-            return False
-        self._cleanups.append(cleanup)
-        return True
+        Fail what waits for the link, and tell the owner, after the protocol was told of the loss.
+        """
+        link, cause = self._link, self.cause
+        assert link is not None and cause is not None
+        self._notified = True
+        if link.writes is not None:
+            link.writes.fail(cause)
+        observed = link.peerWatch.connection or findObserved(link.transport)
+        if observed is not None:
+            removeObserver(observed, link)
+        if link.peerWatch.probes is not None:
+            link.peerWatch.probes.tell(False)
+        link.peerWatch.detach()
+        link.owner.linkLost(link, cause)
 
-    def cleanUp(self, limit: LogRateLimit | None) -> Deferred[None]:
+    def addCleanup(self, cleanup: Cleanup, link: Link) -> None:
         """
-        Tell the observers that the link has ended, and run its cleanups, as L{Link.cleanUp}.
+        Add a cleanup, or run it if the cleanups have begun.
+        """
+        if self._cleanups is not None:
+            self._cleanups.append(cleanup)
+        else:
+            runCleanups([cleanup], link.config.clock, link.config.limits.cleanupTimeout, link)
+
+    def cleanUp(self, limit: LogRateLimit | None = None) -> Deferred[None]:
+        """
+        Tell the observers that the link has ended, and run its cleanups, the last added first.
+
+        @param limit: limits how many ends of strangers' links are logged; L{None} to log this end
+            in any case.
+        @return: fires when all of them have finished, or C{Limits.cleanupTimeout} is over.
         """
         cleanups, self._cleanups = self._cleanups, None
         if cleanups is None:
@@ -357,34 +427,28 @@ class Teardown:
         assert link is not None and cause is not None
         self.logLimit = limit
         # A wrapper and its link refer to each other: no collector shall be needed for them.
-        del link._outerProtocol
-        event, config = "refused" if self.refused else "disconnected", link._config
+        del link.outerProtocol
+        event, config = "refused" if self.refused else "disconnected", link.config
         first = Cleanup(f"{event} hook", partial(config.events.emit, event, link, cause))
         steps = [first, *reversed(cleanups)]
         done = runCleanups(steps, config.clock, config.limits.cleanupTimeout, link)
-        return done.addCallback(lambda _: self._finish())
+        return done.addCallback(self._finish)
 
     def whenCleaned(self) -> Deferred[Cause]:
         """
         @return: fires with the cause once the cleanups have run.
         """
+        if self.cleaned:
+            assert self.cause is not None
+            return succeed(self.cause)
         waiter: Deferred[Cause] = Deferred(self._forgetWaiter)
         self._waiters.append(waiter)
-        if self.cleaned:
-            self._notifyWaiters()
         return waiter
 
-    def _finish(self) -> None:
+    def _finish(self, _: object) -> None:
         self.cleaned = True
         if self._closing is None:
-            self._forgetLink()
-        self._notifyWaiters()
-
-    def _forgetLink(self) -> None:
-        if self.cleaned:
             self._link = None
-
-    def _notifyWaiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         assert self.cause is not None
         for waiter in waiters:
@@ -394,3 +458,20 @@ class Teardown:
 
     def _forgetWaiter(self, cancelled: Deferred[Cause]) -> None:
         self._waiters = [waiter for waiter in self._waiters if waiter is not cancelled]
+
+
+def noticeClose(link: Link) -> bool:
+    """
+    Find out whether the application or the peer's TLS has begun a polite close of a link.
+    """
+    connection = link.peerWatch.connection
+    cause: Cause
+    if isClosingLocally(link.transport):
+        cause = ClosedHere()
+    elif connection is not None and connection.disconnecting:
+        # This side has not closed, so TLS has, at the peer's close_notify.
+        cause = PeerClosed("the peer closed the connection (close_notify)")
+    else:
+        return False
+    link.teardown.closingElsewhere(cause)
+    return True

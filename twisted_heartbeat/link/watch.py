@@ -11,8 +11,8 @@ due, and that is the whole of the ordinary path::
 
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
-The link hears of the result through the four methods of
-L{WatchListener<twisted_heartbeat.link.interfaces.WatchListener>}.
+The watch tells its link when the peer is suspected or has recovered, and when a ping fails; it
+tells the link's teardown of a L{Silence} that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
@@ -22,63 +22,31 @@ through the transport's buffer ends both; they begin again when the buffer is em
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
 from ..batching.places import commonPhase
 from ..core.detector import NEVER, Decision, FailureDetector
-from ..core.diagnosis import causeOfSilence, isHung
-from ..core.evidence import VerdictCounter
 from ..core.quiet import checksSuspended
+from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.wire.pings import SharedPing
-from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
-from ..transport.routes import routeErrno
-from ..transport.tcpinfo import readEvidence
-from .probes import PendingProbes
+from .mode import Mode
+from .silence import Silence
+from .teardown import noticeClose
 from .usercode import startPing
+from .writes import WriteTracker
 
 if TYPE_CHECKING:
     from ..batching.pinground import LastPing, Pinger
-    from ..core.causes import Cause
-    from ..core.evidence import Evidence
-    from ..core.settings import Heartbeat
     from ..timing.wheel import Slot
     from ..transport.connection import ObservedConnection
     from .config import Ping
     from .link import Link
-
-_log = SafeLogger()
-
-
-class Mode:
-    """
-    What may be assumed of a watched connection.  Each mode includes those before it.
-
-    The modes are plain numbers, because an C{IntEnum} makes the import slower.
-    """
-
-    OFF = 0
-    """Nothing is watched: not yet, or no longer."""
-
-    OBSERVED = 1
-    """Nothing may be assumed; there may even be no connection that tells of its bytes."""
-
-    DIRECT = 2
-    """
-    The transport is the connection itself, and silence is watched.  Bytes in the kernel's send
-    queue alone are then no matter: an unacknowledged ping is what is being timed.
-    """
-
-    STEADY = 3
-    """Nothing but heartbeats goes on."""
-
-    BATCHABLE = 4
-    """The link is most likely one of many: a port accepted it, or it has a phase among many."""
+    from .probes import PendingProbes
 
 
 _OFF, _OBSERVED, _DIRECT = Mode.OFF, Mode.OBSERVED, Mode.DIRECT
@@ -96,23 +64,25 @@ class PeerWatch:
     @ivar trusted: whether the peer has promised to speak by itself, and is not pinged.
     @ivar ping: makes the peer speak; L{None} where nothing can.
     @ivar pinger: what a batch pings with; L{None} while no batch may.
+    @ivar probes: the callers that wait for the peer's next word; L{None} before the first.
     @ivar ackedMark: bytes of the connection that are known to have arrived.
+    @ivar lastPingEnd: the number of bytes sent up to the end of the last ping.
     @ivar pausedUnseen: whether reading was paused on a transport that does not remember it.
     """
 
     __slots__ = (
         "_firstPingEnd",
-        "_lastPingEnd",
         "_link",
-        "_probes",
         "ackedMark",
         "connection",
         "detector",
         "heartbeat",
+        "lastPingEnd",
         "mode",
         "pausedUnseen",
         "ping",
         "pinger",
+        "probes",
         "slot",
         "trusted",
     )
@@ -121,8 +91,8 @@ class PeerWatch:
         # Set when there is a connection: a link and its watch refer to each other, and the
         # collector would be needed for each link that never gets one.
         self._link: Link = cast(Any, None)
-        self._probes: PendingProbes | None = None
-        self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+        self.probes: PendingProbes | None = None
+        self._firstPingEnd = self.lastPingEnd = self.ackedMark = 0
         self.connection: ObservedConnection | None = None
         self.detector = FailureDetector(None, 0.0)
         self.heartbeat = heartbeat
@@ -148,11 +118,12 @@ class PeerWatch:
         return "keepalive" if heartbeat is None or self.ping is None else "ping"
 
     @property
-    def isProbed(self) -> bool:
+    def awaitsData(self) -> bool:
         """
-        Whether callers wait for the peer's next word.
+        Whether the peer is suspected, or callers wait for its next word.
         """
-        return self._probes is not None and bool(self._probes.waiting)
+        probes = self.probes
+        return self.detector.suspected or (probes is not None and bool(probes.waiting))
 
     # Its beginning and its end.
 
@@ -190,8 +161,28 @@ class PeerWatch:
             connection.writeTracked = True
             self._link.writeStarted()
 
+    def trust(self, within: float | None) -> None:
+        """
+        Watch the peer passively, because it has promised to speak by itself.
+
+        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
+            its silence proves nothing.
+        """
+        self.trusted = within is not None
+        bound = None if within is None else max(MIN_BOUND, within)
+        self.reconfigure(None if bound is None else Heartbeat.forPassivePeer(bound))
+
+    def distrust(self) -> None:
+        """
+        Ping the peer within the same bound, because it has not promised to speak in time.
+        """
+        heartbeat = self.heartbeat
+        if heartbeat is not None:
+            self.trusted = False
+            self.reconfigure(Heartbeat.within(max(MIN_BOUND, heartbeat.bound)))
+
     def _watchFrom(self, heardAt: float) -> None:
-        draw, heartbeat = self._link.drawPhase, self.heartbeat
+        draw, heartbeat = self._link.config.phase, self.heartbeat
         phase = None
         if draw is not None and heartbeat is not None and heartbeat.interval is not None:
             phase = commonPhase(draw(), heardAt, heartbeat.interval)
@@ -211,7 +202,7 @@ class PeerWatch:
             self.mode = _OBSERVED
         elif connection.writeTracked or not connection.isPlainAndOpen:
             self.mode = _DIRECT
-        elif self._link.drawPhase is not None or isServerSide(connection):
+        elif self._link.config.phase is not None or isServerSide(connection):
             self.mode = _BATCHABLE
         else:
             self.mode = _STEADY
@@ -232,20 +223,12 @@ class PeerWatch:
             return
         self.withdraw()
         self.mode = _OFF
-        self._link.wheel.cancel(self)
-
-    def failProbes(self) -> None:
-        """
-        Tell the callers of L{probe} that the peer is gone.
-        """
-        if self._probes is not None:
-            self._probes.tell(False)
+        self._link.config.wheel.cancel(self)
 
     def detach(self) -> None:
         """
         Forget the link, because it has ended.
         """
-        self.failProbes()
         self._link = cast(Any, None)
 
     # What is due.
@@ -257,7 +240,7 @@ class PeerWatch:
             assert connection is not None
             if connection.batch is not None:
                 self.interrupt()
-            batcher = self._link.batcher
+            batcher = self._link.config.batcher
             # A link that this side has opened, in a process with few timers, is never batched.
             many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
             if (self.mode == _BATCHABLE or many) and batcher.offer(self, now, lateness):
@@ -267,17 +250,18 @@ class PeerWatch:
                 if not self.trusted:
                     self.sendPing(now)
                 return self._next()
-            if pings is False:
-                if now >= self._promiseDue:
-                    self._keepPromise(now)
-                return self._next()
-        # A close that another party begins ends C{STEADY}, because it writes.
-        if self.mode < _STEADY and self._link.noticeClose():
-            return None
-        if now >= detector.due:
+            decided = pings is False
+        else:
+            decided = False
+            # A close that another party begins ends C{STEADY}, because it writes.
+            if noticeClose(self._link):
+                return None
+        if not decided and now >= detector.due:
             self.decide(now, lateness)
-        if now >= self._promiseDue and self.mode != _OFF:
-            self._keepPromise(now)
+        session = self._link.session
+        if session is not None and now >= session.promiseDue(detector.pingedAt):
+            if self.mode != _OFF:
+                session.keepPromise(now)
         return self._next()
 
     def decide(self, now: float, lateness: float) -> None:
@@ -295,11 +279,17 @@ class PeerWatch:
             if self.kind == "ping":
                 self.sendPing(now)
         elif decision is Decision.SUSPECT:
-            self._suspect(now)
+            if self.connection is not None:
+                # The next chunk is the recovery, and must be told at once.
+                self.connection.notifyOnRead = True
+            if self.kind == "ping":
+                self.sendPing(now)
+            if self.mode != _OFF and detector.suspected:
+                self._link.peerSuspected()
         elif decision is Decision.RECOVERED:
             self._link.peerRecovered()
         elif decision is Decision.VERDICT:
-            self._declareSilent(now)
+            self._link.teardown.peerSilent(Silence(self, self._link.config, now).cause, now)
 
     def _next(self) -> float | None:
         """
@@ -307,8 +297,10 @@ class PeerWatch:
         """
         if self.mode == _OFF:
             return None
-        due, promiseDue = self.detector.due, self._promiseDue
-        due = due if due < promiseDue else promiseDue
+        due, session = self.detector.due, self._link.session
+        if session is not None:
+            promiseDue = session.promiseDue(self.detector.pingedAt)
+            due = due if due < promiseDue else promiseDue
         return due if due < inf else None
 
     def reschedule(self) -> None:
@@ -317,7 +309,7 @@ class PeerWatch:
         """
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):
-            self._link.wheel.schedule(self, when)
+            self._link.config.wheel.schedule(self, when)
 
     # Ping.
 
@@ -345,15 +337,15 @@ class PeerWatch:
         except BaseException as error:
             link.pingFailed(error)
             return
-        self.detector.pingedAt = link.seconds()
+        self.detector.pingedAt = link.config.seconds()
         if self.connection is not None:
             sent = self.connection.bytesSent
             # A steady connection has nothing in its buffer.
             unsent = link.bytesBuffered if self.mode < _STEADY else 0
             # No sum where there is nothing to add: the same int object then serves both fields.
-            self._lastPingEnd = sent + unsent if unsent else sent
+            self.lastPingEnd = sent + unsent if unsent else sent
             if not self.detector.suspected:
-                self._firstPingEnd = self._lastPingEnd
+                self._firstPingEnd = self.lastPingEnd
         if direct and self.mode < _STEADY and link.session is None:
             # The ping was written through the buffer.  In a round it would end the round each time.
             self.pinger = None
@@ -364,20 +356,20 @@ class PeerWatch:
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
         if self.mode != _OFF and self.detector.heardAt > pingedAt:
-            self.detector.rtt = self._link.seconds() - pingedAt
+            self.detector.rtt = self._link.config.seconds() - pingedAt
 
     def pongReceived(self) -> None:
         """
         Record the pong that matches the last ping: set the round-trip time, and mark all that was
         sent as acknowledged.
         """
-        self.detector.rtt = self._link.seconds() - self.detector.pingedAt
+        self.detector.rtt = self._link.config.seconds() - self.detector.pingedAt
         connection = self.connection
-        if self.mode < _DIRECT or connection is None or connection.bytesSent != self._lastPingEnd:
+        if self.mode < _DIRECT or connection is None or connection.bytesSent != self.lastPingEnd:
             return
         self._arrived(connection)
         if connection.writeTracked and not self._link.bytesBuffered:
-            self._link.trackedWrites().drained()
+            WriteTracker.of(self._link, connection).drained()
 
     def allArrived(self) -> bool:
         """
@@ -396,7 +388,6 @@ class PeerWatch:
         writes = self._link.writes
         if writes is not None:
             writes.arrived()
-            self._link.dropIdleWrites()
 
     # Suspicion and verdict.
 
@@ -415,54 +406,21 @@ class PeerWatch:
         acked = connection.bytesAcked() if writes is None else writes.progressed(now)
         if self.kind == "ping" and acked < self._firstPingEnd:
             if writes is None and acked != self.ackedMark:
-                writes = self._link.trackedWrites()
+                writes = WriteTracker.of(self._link, connection)
                 writes.progressed(now)
             if writes is not None and writes.drainedAt > self.detector.pingedAt:
                 return max(writes.drainedAt, connection.resumedAt)
         return connection.resumedAt
-
-    def _suspect(self, now: float) -> None:
-        if self.connection is not None:
-            # The next chunk is the recovery, and must be told at once.
-            self.connection.notifyOnRead = True
-        if self.kind == "ping":
-            self.sendPing(now)
-        if self.mode != _OFF and self.detector.suspected:
-            self._link.peerSuspected()
-
-    def _declareSilent(self, now: float) -> None:
-        """
-        Tell the link that the peer was silent for the whole bound.  The kernel is asked for the
-        route only when the cause is wanted: a thousand peers may be found dead in one tick.
-        """
-        heartbeat, connection = self.heartbeat, self.connection
-        assert heartbeat is not None
-        silence = now - self.detector.heardAt
-        words = f"nothing received for {silence:.3f} s, the bound is {heartbeat.bound:g} s"
-        if self.isProbed:
-            words = f"nothing received for {silence:.3f} s, though a newcomer with its name came"
-        evidence = None
-        if connection is not None and connection.connected:
-            evidence = readEvidence(
-                connection.socket, self._link.wheel.shared(VerdictCounter).count(now)
-            )
-            connection.evidence = evidence
-        hung = False
-        if connection is not None and evidence is not None:
-            acked = connection.bytesSent - (evidence.unacknowledged or 0)
-            pingArrived = self.kind == "ping" and acked >= self._lastPingEnd
-            hung = isHung(evidence, silence, pingArrived=pingArrived)
-        self._link.peerSilent(partial(_diagnose, connection, evidence, hung, words), now)
 
     def dataDelivered(self) -> None:
         """
         Note that the peer has spoken while it was suspected or probed.
         """
         if self.detector.suspected:
-            self.decide(self._link.seconds(), 0.0)
-        probes = self._probes
+            self.decide(self._link.config.seconds(), 0.0)
+        probes = self.probes
         if probes is not None and probes.waiting and self.mode != _OFF:
-            probes.answered(self._link.seconds())
+            probes.answered(self._link.config.seconds())
 
     def peerClosedWrite(self) -> None:
         """
@@ -474,66 +432,30 @@ class PeerWatch:
         if suspected:
             self._link.peerRecovered()
 
-    def probe(self, heartbeat: Heartbeat | None) -> Deferred[bool]:
-        """
-        Make the peer speak now.
+    # Reading is paused.
 
-        @param heartbeat: how the link was to be watched; its C{timeout} is the probe's.
-        @return: as L{Link.probe<twisted_heartbeat.link.link.Link.probe>}.
+    def pause(self) -> None:
         """
-        now = self._link.seconds()
-        self.withdraw()
-        connection = self.connection
-        probes = self._probes = self._probes or PendingProbes()
-        # After a FIN no bound runs either, but the peer can no longer answer.
-        finished = connection is not None and connection.finReceived
-        if not finished and (self.detector.deadline == inf or probes.isAnswerFresh(now)):
-            return succeed(True)
-        if connection is not None:
-            connection.notifyOnRead = True
-        probed = probes.wait()
-        if self.ping is not None and heartbeat is not None:
-            if self.detector.probe(now, heartbeat.timeout) is Decision.PING:
-                self.sendPing(now)
-            self.reschedule()
-        return probed
+        Stop reading.  The time until L{resume} is no silence of the peer's.
+        """
+        # An observed connection records each pause, also the application's.
+        self.pausedUnseen = self.connection is None
+        self._link.transport.pauseProducing()
 
-    # This end's own promise.
-
-    @property
-    def _promiseDue(self) -> float:
+    def resume(self) -> None:
         """
-        When this end has to say something, because the peer would otherwise take it for dead.
+        Read again after L{pause}.
         """
-        session = self._link.session
-        if session is None:
-            return inf
-        pingedAt, lastSentAt = self.detector.pingedAt, session.lastSentAt
-        spokeAt = pingedAt if pingedAt > lastSentAt else lastSentAt
-        return spokeAt + session.localHello.promisedWithin
-
-    def _keepPromise(self, now: float) -> None:
-        """
-        Say something, unless the peer does not take what was said before.  What waits for it is a
-        word once it moves, and heartbeats behind it would only pile up.
-        """
-        link = self._link
-        session = link.session
-        if session is None:
-            return
-        session.lastSentAt = now
-        if link.isUp and not link.bytesBuffered:
-            try:
-                session.sendHeartbeat()
-            except BaseException as error:
-                _log.failure("{link} could not speak", link=link)
-                link.sendFailed(error, "the heartbeat failed")
+        if self.pausedUnseen:
+            self.pausedUnseen = False
+            self.detector.heardAt = self._link.config.seconds()
+        self._link.transport.resumeProducing()
 
     # What a batcher sees of it, see BatchMember.
 
     @property
     def sharesHeartbeat(self) -> bool:
-        return self.heartbeat is self._link.configuredHeartbeat
+        return self.heartbeat is self._link.config.heartbeat
 
     @property
     def promisedWithin(self) -> float:
@@ -544,14 +466,14 @@ class PeerWatch:
         connection, session = self.connection, self._link.session
         if connection is None or (session is not None and session.expectedPong is not None):
             return False
-        return connection.bytesSent == self._lastPingEnd
+        return connection.bytesSent == self.lastPingEnd
 
     def resumed(self, last: LastPing | None) -> None:
         connection = self.connection
         if last is not None and connection is not None:
             # What waits, if anything, is what has ended the stay; or a part of the ping.
             waits = self._link.bytesBuffered if last.isBeingSent else 0
-            self._firstPingEnd = self._lastPingEnd = self.ackedMark = connection.bytesSent + waits
+            self._firstPingEnd = self.lastPingEnd = self.ackedMark = connection.bytesSent + waits
             if last.isUnanswered:
                 self.ackedMark -= last.size
                 session = self._link.session
@@ -563,16 +485,16 @@ class PeerWatch:
         """
         What L{onTimer} returns for a watch that is in a batch now.
         """
+        session = self._link.session
         if connection.batch is not None:
             # Shared constants: thousands of parked links must not each keep numbers of their own.
-            session = self._link.session
             if session is not None:
                 session.lastSentAt = NEVER
-            self._firstPingEnd = self._lastPingEnd = self.ackedMark = 0
+            self._firstPingEnd = self.lastPingEnd = self.ackedMark = 0
             return None
         # A talker scan looks at the peer; only this end's own promise can be due here.
-        if now >= self._promiseDue:
-            self._keepPromise(now)
+        if session is not None and now >= session.promiseDue(self.detector.pingedAt):
+            session.keepPromise(now)
         return self._next()
 
     def interrupt(self) -> None:
@@ -580,21 +502,16 @@ class PeerWatch:
         Leave the ping round, because something other than a ping or its pong goes on.
         """
         if self.connection is not None and self.connection.batch is not None:
-            self._link.batcher.interrupt(self)
+            self._link.config.batcher.interrupt(self)
 
     def withdraw(self) -> None:
         """
         Leave any batch.
         """
         connection, detector = self.connection, self.detector
-        isParked = connection is not None and connection.batch is not None
-        if isParked or (detector.due == inf and checksSuspended(detector)):
-            self._link.batcher.withdraw(self)
-
-
-def _diagnose(
-    connection: ObservedConnection | None, evidence: Evidence | None, hung: bool, words: str
-) -> Cause:
-    asks = connection is not None and connection.connected and evidence is not None and not hung
-    number = routeErrno(connection.socket) if asks and connection is not None else 0
-    return causeOfSilence(number, evidence, hung=hung, words=words)
+        if connection is None or self.mode < _STEADY:
+            return
+        batcher = self._link.config.batcher
+        isScanned = batcher.scans and detector.due == inf and checksSuspended(detector)
+        if isScanned or connection.batch is not None:
+            batcher.withdraw(self)

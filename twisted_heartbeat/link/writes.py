@@ -15,23 +15,29 @@ States of a tracker, by what waits:
  2. Nothing is in the buffer, but some Deferred has not fired, because TLS still holds its bytes.
  3. Nothing waits here, but bytes in the kernel's queue are unacknowledged: what the tracker has
     seen to drain may yet explain why a ping is unanswered.
- 4. All has arrived: L{WriteTracker.isIdle}, and the link drops the tracker.
+ 4. All has arrived, and the link drops the tracker.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
-from ..core.causes import SendStalled
+from ..core.causes import SendFailed, SendStalled
 from ..core.detector import NEVER
+from ..transport.compat import markErrorHandled
+from ..transport.layers import bytesBufferedAbove
 from ..transport.tcpinfo import readEvidence
+from ..transport.tls import usesTLS
+from .teardown import noticeClose
 
 if TYPE_CHECKING:
-    from ..timing.wheel import Slot, TimerWheel
+    from ..core.causes import Cause
+    from ..timing.wheel import Slot
     from ..transport.connection import ObservedConnection
-    from .interfaces import WriteListener
+    from .link import Link
 
 STALL_LOOKS = 8
 """Looks at a send buffer in each C{Limits.sendStall}."""
@@ -52,34 +58,41 @@ class WriteTracker:
         "_lookedAt",
         "_stall",
         "_waiting",
-        "_wheel",
         "ackedMark",
         "drainedAt",
         "movedAt",
         "slot",
     )
 
-    def __init__(
-        self,
-        link: WriteListener,
-        connection: ObservedConnection,
-        wheel: TimerWheel,
-        stall: float | None,
-        ackedMark: int,
-    ) -> None:
-        """
-        @param stall: C{Limits.sendStall}.
-        """
+    def __init__(self, link: Link, connection: ObservedConnection) -> None:
         self._link = link
         self._connection = connection
-        self._wheel = wheel
-        self._stall = stall
+        self._stall = link.config.limits.sendStall
         self.slot: Slot | None = None
-        self.movedAt = self._lookedAt = wheel.seconds()
+        self.movedAt = self._lookedAt = link.config.seconds()
         self.drainedAt = NEVER
-        self.ackedMark = ackedMark
+        self.ackedMark = link.peerWatch.ackedMark
         # No list until a caller waits.
         self._waiting: list[tuple[int | None, Deferred[None]]] | None = None
+
+    @classmethod
+    def of(cls, link: Link, connection: ObservedConnection) -> WriteTracker:
+        """
+        Return the write tracker of a link.  It is made if there is none.
+        """
+        if link.writes is None:
+            link.writes = cls(link, connection)
+        return link.writes
+
+    def dropIfIdle(self) -> None:
+        """
+        Have the link drop this tracker, if all has arrived and no caller waits.
+        """
+        connection = self._connection
+        tracked = connection.writeTracked or self._waiting
+        if not tracked and self.ackedMark == connection.bytesSent:
+            self._link.peerWatch.ackedMark = self.ackedMark
+            self._link.writes = None
 
     # The stall.
 
@@ -87,14 +100,15 @@ class WriteTracker:
         """
         Watch the transport's buffer, because something waits there.
         """
-        self.movedAt = self._lookedAt = self._wheel.seconds()
-        self.ackedMark = self._connection.bytesAcked()
+        config = self._link.config
+        self.movedAt = self._lookedAt = config.seconds()
+        self.ackedMark = self._link.peerWatch.ackedMark = self._connection.bytesAcked()
         if self._stall is not None:
-            self._wheel.schedule(self, self._nextLook(self._stall))
+            config.wheel.schedule(self, self._nextLook(self._stall))
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         connection, stall = self._connection, self._stall
-        if stall is None or not connection.writeTracked or self._link.noticeClose():
+        if stall is None or not connection.writeTracked or noticeClose(self._link):
             return None
         self._lookedAt = now
         acked = self.progressed(now)
@@ -104,9 +118,8 @@ class WriteTracker:
         elif lateness > stall / STALL_LOOKS:
             self.movedAt = min(now, self.movedAt + lateness)
         # Where silence is watched, a full kernel queue alone is no stall: the ping waits there too.
-        if not connection.bytesBuffered() and not (
-            self._link.queueMatters and acked < connection.bytesSent
-        ):
+        queueMatters = self._link.peerWatch.kind == "keepalive"
+        if not connection.bytesBuffered() and not (queueMatters and acked < connection.bytesSent):
             self.drained()
             return None
         if now < self.movedAt + stall:
@@ -115,7 +128,7 @@ class WriteTracker:
         words = f"{waiting} bytes wait, and none was taken for {now - self.movedAt:.3f} s"
         if connection.connected:
             connection.evidence = readEvidence(connection.socket)
-        self._link.writesStalled(SendStalled(words, evidence=connection.evidence))
+        self._link.abort(SendStalled(words, evidence=connection.evidence))
         return None
 
     def _nextLook(self, stall: float) -> float:
@@ -142,33 +155,23 @@ class WriteTracker:
         Note that the peer's kernel has all that was sent.
         """
         self.ackedMark = self._connection.bytesSent
-        self.movedAt = self._wheel.seconds()
+        self.movedAt = self._link.config.seconds()
+        self.dropIfIdle()
 
     def drained(self) -> None:
         """
         Watch the buffer no more, because it is empty.
         """
         self._connection.writeTracked = False
-        self._wheel.cancel(self)
-        self._link.writesDrained()
+        self._link.config.wheel.cancel(self)
+        self.dropIfIdle()
+        self._link.peerWatch.findMode()
 
     def stop(self) -> None:
         """
         Leave the timer wheel, because the link is ending.
         """
-        self._wheel.cancel(self)
-
-    @property
-    def isIdle(self) -> bool:
-        """
-        Whether all has arrived, and no caller waits.
-        """
-        connection = self._connection
-        return (
-            not connection.writeTracked
-            and not self._waiting
-            and self.ackedMark == connection.bytesSent
-        )
+        self._link.config.wheel.cancel(self)
 
     # The callers of send.
 
@@ -187,33 +190,82 @@ class WriteTracker:
         self._waiting.append((mark, waiting))
         return waiting
 
-    @property
-    def hasUnmarked(self) -> bool:
+    def handedOver(self) -> None:
         """
-        Whether a caller waits for bytes that the connection did not have yet.
+        Fire the Deferreds of what has been handed to the kernel.
         """
-        return bool(self._waiting and self._waiting[-1][0] is None)
-
-    def mark(self) -> None:
-        """
-        Note that the connection has now all that callers wait for.
-        """
-        whole = self._connection.bytesSent + self._connection.bytesBuffered()
-        self._waiting = [(whole if mark is None else mark, d) for mark, d in self._waiting or ()]
-
-    def takeSent(self) -> list[Deferred[None]]:
-        """
-        Take out the Deferreds of what has been handed to the kernel.
-        """
-        sent, waiting, size = [], self._waiting, self._connection.bytesSent
-        while waiting and (mark := waiting[0][0]) is not None and mark <= size:
+        waiting, connection = self._waiting, self._connection
+        if waiting and waiting[-1][0] is None and not bytesBufferedAbove(self._link.transport):
+            # The layers above are done, so the connection has now all that callers wait for.
+            whole = connection.bytesSent + connection.bytesBuffered()
+            waiting = [(whole if mark is None else mark, each) for mark, each in waiting]
+            self._waiting = waiting
+        sent = []
+        while waiting and (mark := waiting[0][0]) is not None and mark <= connection.bytesSent:
             sent.append(waiting.pop(0)[1])
-        self._connection.notifyOnWriteProgress = bool(waiting)
-        return sent
+        connection.notifyOnWriteProgress = bool(waiting)
+        self.dropIfIdle()
+        for each in sent:
+            each.callback(None)
 
-    def takeAll(self) -> list[Deferred[None]]:
+    def fail(self, cause: Cause) -> None:
         """
-        Take out all Deferreds, because the link has ended.
+        Fail the Deferreds of what was not handed to the kernel, because the link has ended.
         """
+        self.handedOver()
+        self._link.writes = None
         waiting, self._waiting = self._waiting, None
-        return [deferred for _, deferred in waiting or ()]
+        for _, each in waiting or ():
+            failQuietly(each, cause)
+
+
+def send(link: Link, data: bytes) -> Deferred[None]:
+    """
+    Write to a link's peer, as L{Link.send<twisted_heartbeat.link.link.Link.send>}.
+    """
+    if link.cause is not None:
+        return failed(link.cause)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        return link.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
+    limit, waiting = link.config.limits.maxBuffered, link.bytesBuffered
+    if limit is not None and waiting + len(data) > limit:
+        return failed(SendFailed(f"{waiting} bytes wait to be sent, and maxBuffered is {limit}"))
+    try:
+        link.transport.write(data)
+    except BaseException as error:
+        return link.sendFailed(error)
+    if link.session is not None:
+        link.session.markSent()
+    return whenSent(link)
+
+
+def whenSent(link: Link) -> Deferred[None]:
+    """
+    Wait until the kernel has taken all that has been written to a link so far.
+
+    @return: fails with the link's cause if the link ends first.
+    """
+    connection = link.peerWatch.connection
+    if connection is None:
+        return succeed(None)
+    # A layer above the connection may add bytes to the message, and write it later.
+    above = usesTLS(link.transport) or bytesBufferedAbove(link.transport)
+    return WriteTracker.of(link, connection).wait(not above)
+
+
+def failed(cause: Cause) -> Deferred[None]:
+    """
+    Return a Deferred that has failed, see L{failQuietly}.
+    """
+    deferred: Deferred[None] = Deferred()
+    failQuietly(deferred, cause)
+    return deferred
+
+
+def failQuietly(deferred: Deferred[None], cause: Cause) -> None:
+    """
+    Fail a Deferred that its receiver may ignore.  The hooks and the log tell the cause, so that an
+    ignored failure must not be logged once more as an unhandled error.
+    """
+    deferred.errback(Failure(cause))
+    markErrorHandled(deferred)

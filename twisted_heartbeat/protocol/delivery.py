@@ -19,6 +19,7 @@ from ..logs import SafeLogger
 
 if TYPE_CHECKING:
     from ..link.link import Link
+    from .mixedlink import MixedInLink
 
 _log = SafeLogger()
 
@@ -70,20 +71,21 @@ def deliverEnd(link: Link, lost: Callable[[Any], object], reason: object = conne
     Tell a link that its connection is lost, and then the protocol.  Both are told once.  A
     transport that did not end when it was told to abort may still do so after the link has ended.
     """
+    teardown = link.teardown
     if link.state is not LinkState.GONE:
         if isinstance(reason, Failure):
-            reason = link.connectionLost(reason)
+            reason = teardown.connectionLost(reason)
         else:
             # autobahn's protocols that carry others pass None, and tests often an exception. The
             # protocol gets the same object, as from Twisted.
-            link.connectionLost(
+            teardown.connectionLost(
                 Failure(reason) if isinstance(reason, Exception) else connectionDone
             )
         try:
             lost(reason)
         finally:
-            link.protocolNotified()
-    elif link.isNotifyingProtocol:
+            teardown.protocolNotified()
+    elif teardown.isNotifyingProtocol:
         # From inside the call above: the protocol passes the call on.
         lost(reason)
 
@@ -104,5 +106,15 @@ def _deliverMade(link: Link, made: Callable[[], object]) -> None:
     protocol._heartbeatConnect(protocol.transport, lambda transport: made())
 
 
-MIXIN_DELIVERIES = {**DELIVERIES, "connectionMade": _deliverMade}
+def _deliverMixedEnd(
+    link: MixedInLink, lost: Callable[[Any], object], reason: object = connectionDone
+) -> None:
+    link.connectionLost(reason, lost)
+
+
+MIXIN_DELIVERIES = {
+    **DELIVERIES,
+    "connectionMade": _deliverMade,
+    "connectionLost": _deliverMixedEnd,
+}
 """The same for a mixed-in protocol, which may be given no C{makeConnection}."""

@@ -136,7 +136,8 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
 
     def sendPing(self) -> None:
-        self.__session().sendPing()
+        session: Any = self.link and self.link.session
+        session.sendPing()
 
     def sayGoodbye(self, goodbye: wire.Goodbye) -> None:
         """
@@ -172,7 +173,10 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         """
         plain = reader.atFrameBoundary and self.__hidesPongs()
         ping = self.__session().localHello.sharedPing if plain else None
-        link.setSharedPing(ping, HeartbeatProtocol.sendPing)
+        watch = link.peerWatch
+        if watch.ping is HeartbeatProtocol.sendPing:
+            # Nothing else pings with the same bytes.
+            watch.pinger = ping
         if type(reader) is wire.StreamReader and reader.isIdle:
             self.__reader = None
 

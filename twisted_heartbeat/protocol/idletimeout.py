@@ -117,13 +117,13 @@ class IdleTimeoutMixin(TimeoutMixin):
         cancelCalls(self.__call)
         self.__call = None
 
-    def _idleTimeoutEnded(self) -> None:
+    def _heartbeatEnded(self) -> None:
         """
         Cancel all delayed calls, because the connection is lost.
         """
-        self.__cancel()
-        cancelCalls(self.__closeCall)
-        self.__closeCall = None
+        if self.__call is not None or self.__closeCall is not None:
+            cancelCalls(self.__call, self.__closeCall)
+            self.__call = self.__closeCall = None
 
     def __passed(self) -> None:
         call, self.__call = self.__call, None
@@ -155,7 +155,7 @@ class IdleTimeoutMixin(TimeoutMixin):
         """
         if link.state.isEnding or self.__call is not None:
             return
-        limit = link.closeTimeout
+        limit = link.config.limits.closeTimeout
         if limit is not None:
             link.recordCause(cause)
             # Without arguments, because an application's callLater may take none.

@@ -7,6 +7,7 @@ L{MixedInLink}: the link of a protocol that C{HeartbeatMixin} is mixed into.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
@@ -14,6 +15,10 @@ from twisted.python.failure import Failure
 from ..link.link import Link
 from ..link.state import LinkState
 from ..logs import SafeLogger
+from ..transport.compat import replaceProtocol
+from ..transport.connection import ObservedUnixConnection
+from ..transport.instrument import findObserved
+from .delivery import deliverEnd
 from .overrides import DeliveryCover, setOwn
 
 if TYPE_CHECKING:
@@ -48,7 +53,7 @@ class MixedInLink(Link):
         """
         Whether the link has been established over this transport.
         """
-        return self.state is not LinkState.NEW and self._transport is transport
+        return self.state is not LinkState.NEW and self.transport is transport
 
     def connectionMade(self, transport: Any) -> None:
         super().connectionMade(transport)
@@ -75,8 +80,52 @@ class MixedInLink(Link):
     def mayHaveMissedData(self) -> bool:
         return not self.observesLoss and self.__coverNext()
 
+    @property
+    def observesLoss(self) -> bool:
+        """
+        Whether the connection calls L{dataArriving} and L{connectionLosing} before it calls the
+        protocol.
+        """
+        connection = findObserved(self.transport)
+        if isinstance(connection, ObservedUnixConnection):
+            # It tells its first link only.
+            return connection.observer is self
+        return connection is not None
+
+    def _tellOfNext(self) -> None:
+        """
+        Ask the connection for L{dataArriving} and L{dataDelivered} of the next chunk.
+        """
+        connection = self.peerWatch.connection
+        if connection is not None:
+            connection.notifyOnRead = True
+
     def connectionLosing(self) -> None:
+        connection = self.peerWatch.connection or findObserved(self.transport)
+        # The connection makes one call more to its protocol, and then forgets it.
+        if connection is None or not replaceProtocol(connection, self.protocol, self):
+            self.__cover("connectionLost")
+
+    def connectionLost(self, reason: object, lost: Callable[[Any], object] | None = None) -> None:
+        """
+        Stand in for the protocol when the connection is lost.
+
+        @param lost: the protocol's method; L{None} for the present one.
+        """
+        protocol: MixedIn = self.protocol
+        if self.state is not LinkState.GONE:
+            protocol._heartbeatEnded()
+        deliverEnd(self, lost or self.protocol.connectionLost, reason)
+
+    def connectionLostUnnoticed(self, reason: Failure) -> None:
+        protocol: MixedIn = self.protocol
+        if self.state is not LinkState.GONE:
+            protocol._heartbeatEnded()
+        super().connectionLostUnnoticed(reason)
+
+    def loseProtocol(self, reason: Failure) -> None:
         self.__cover("connectionLost")
+        super().loseProtocol(reason)
 
     def openedByHello(self) -> None:
         """
@@ -92,11 +141,6 @@ class MixedInLink(Link):
             self.protocol.awaitHello()
         else:
             super()._ready()
-
-    def connectionLost(self, reason: Failure) -> Failure:
-        protocol: MixedIn = self.protocol
-        protocol._heartbeatEnded()
-        return super().connectionLost(reason)
 
     def __coverNext(self) -> bool:
         """

@@ -164,9 +164,6 @@ class HeartbeatMixin(IdleTimeoutMixin):
         connect(transport)
         link.protocolConnected()
 
-    def _heartbeatEnded(self) -> None:
-        self._idleTimeoutEnded()
-
     def __config(self) -> LinkConfig:
         """
         Return the settings of the class's last link, unless this instance has others.  Most often

@@ -25,11 +25,12 @@ Invariants:
 Three parts of the package cover methods:
 
  - The link of a mixed-in protocol, by L{DeliveryCover}.  A socket of Twisted's, also under TLS,
-   tells the link before each call (C{Link.observesLoss}).  Then C{dataReceived} is covered until
-   the first bytes have been delivered, and C{connectionLost} at the end.  Any other transport tells
-   nothing.  There the covers are laid at the beginning, and again where they are found missing:
-   after C{connectionMade}, after each delivery, at each check of the peer.  The link does not hear
-   what came before that check, and does not count it as silence.
+   tells the link before each call (C{MixedInLink.observesLoss}).  Then C{dataReceived} is covered
+   until the first bytes have been delivered.  At the end the link takes the protocol's place in the
+   socket; C{connectionLost} is covered only where TLS or another layer is between the two.  Any
+   other transport tells nothing.  There the covers are laid at the beginning, and again where they
+   are found missing: after C{connectionMade}, after each delivery, at each check of the peer.  The
+   link does not hear what came before that check, and does not count it as silence.
  - The server's admission holds back what a peer says before it is admitted.
  - The C{keepalive:} prefix waits for the protocol's connection.
 

@@ -30,7 +30,7 @@ Invariants:
    read could fill the buffer with its own pings.
  - The bytes of hello, ping and pong are shared by all sessions that say the same.
 
-Cost: one object of 12 fields for each link, see C{tests/costs/test_costs.py}.
+Cost: one object of 11 fields for each link, see C{tests/costs/test_costs.py}.
 """
 
 from __future__ import annotations
@@ -43,11 +43,15 @@ from ..core import wire
 from ..core.causes import ClosedHere, PeerClosed
 from ..core.settings import MIN_BOUND
 from ..core.wire.negotiation import Negotiated
+from ..link.mode import Mode
 from ..link.state import LinkState
+from ..link.writes import whenSent
+from ..logs import SafeLogger
 
 if TYPE_CHECKING:
-    from ..link.interfaces import PingLimit
     from ..link.link import Link
+
+_log = SafeLogger()
 
 PROMISE_FRACTION = 0.75
 """Of the time within which this side has to speak.  The network takes the rest."""
@@ -110,7 +114,6 @@ class HeartbeatSession:
     __slots__ = (
         "_link",
         "_peerHold",
-        "_pingLimit",
         "_pingsEmptyAt",
         "_unansweredPing",
         "expectedPong",
@@ -134,12 +137,11 @@ class HeartbeatSession:
             offers = bound if link.watch == "ping" else 0.0
         self._link = link
         self._peerHold = 0.0
-        self._pingLimit: PingLimit | None = link.pingLimit
         self._pingsEmptyAt: float | None = None
         self._unansweredPing: int | None = None
         self.expectedPong: bytes | None = None
         self.goodbyeSaid = False
-        self.lastSentAt = link.seconds()
+        self.lastSentAt = link.config.seconds()
         self.localHello = _localHello(name, bound, min(wire.MAX_HOLD, offers), 0.0)
         self.negotiated: Negotiated | None = None
         self.peerHello: wire.Hello | None = None
@@ -151,8 +153,12 @@ class HeartbeatSession:
         """
         Say hello.
         """
-        self._writeDirect(self.localHello.frame)
-        self._link.startSession(self)
+        self.writeDirect(self.localHello.frame)
+        link = self._link
+        # The protocol says how to ping once its reader is between two frames.
+        link.peerWatch.pinger = None
+        link.session = self
+        self._promiseChanged()
 
     def introduce(self, hello: wire.Hello) -> None:
         """
@@ -170,7 +176,13 @@ class HeartbeatSession:
         self.peerHello = hello
         said = self.localHello.hello
         self.localHello = _localHello(said.name, said.needs, said.offers, hello.needs)
-        self._link.promiseChanged()
+        self._promiseChanged()
+
+    def _promiseChanged(self) -> None:
+        watch = self._link.peerWatch
+        # A batch visits once in an interval, which may be too late for the new promise.
+        watch.withdraw()
+        watch.reschedule()
 
     def negotiate(self, hello: wire.Hello) -> None:
         """
@@ -178,13 +190,13 @@ class HeartbeatSession:
         """
         link = self._link
         negotiated = self.negotiated = Negotiated.of(self.localHello.hello, hello)
-        link.helloReceived()
+        link.owner.linkProven(link)
         if not self.localHello.hello.needs:
             self._watchByPeersWord()
         elif link.watch == "passive" and negotiated.incoming.pinged:
-            link.watchActively()
+            link.peerWatch.distrust()
         elif link.watch == "passive":
-            link.watchPassively(link.bound)
+            link.peerWatch.trust(link.bound)
 
     def _watchByPeersWord(self) -> None:
         """
@@ -194,7 +206,7 @@ class HeartbeatSession:
         """
         if not self.localHello.hello.needs:
             offers = 0.0 if self.peerHello is None else self.peerHello.offers
-            self._link.watchPassively(self._peerHold or offers or None)
+            self._link.peerWatch.trust(self._peerHold or offers or None)
 
     # Pings.
 
@@ -204,9 +216,7 @@ class HeartbeatSession:
         """
         ping = self.localHello.sharedPing
         ping.advance()
-        if not self.goodbyeSaid:
-            # Not by _writeDirect: pings and pongs are most of what an idle link does.
-            self._link.writeDirect(self._link.protocol.transport, ping.ping)
+        self.writeDirect(ping.ping)
         self.expectedPong = ping.pong
 
     def pongReceived(self, pong: wire.Pong) -> None:
@@ -215,26 +225,31 @@ class HeartbeatSession:
         """
         if wire.packPong(pong.token) == self.expectedPong:
             self.expectedPong = None
-            self._link.pongReceived()
+            self._link.peerWatch.pongReceived()
 
     def pingReceived(self, ping: wire.Ping) -> None:
         """
         Answer a ping, now or once the buffer has drained, unless it passes the limit.
         """
-        link, limit = self._link, self._pingLimit
+        link = self._link
+        limit = link.config.pingLimit
         if limit is not None:
             self._pingsEmptyAt = limit.spend(link, self._pingsEmptyAt)
         if link.state is LinkState.CLOSING:
             return
-        if self._unansweredPing is not None or link.isBufferFull:
+        if self._unansweredPing is not None or self._isBufferFull:
             self._answerLater(ping.token)
         else:
-            if not self.goodbyeSaid:
-                link.writeDirect(link.protocol.transport, wire.packPong(ping.token))
-            self.lastSentAt = link.detector.heardAt
+            self.writeDirect(wire.packPong(ping.token))
+            self.lastSentAt = link.peerWatch.detector.heardAt
         if ping.hold != self._peerHold:
             self._peerHold = ping.hold
             self._watchByPeersWord()
+
+    @property
+    def _isBufferFull(self) -> bool:
+        limit = self._link.config.limits.maxBuffered
+        return limit is not None and self._link.bytesBuffered > limit
 
     def _answerLater(self, token: int) -> None:
         """
@@ -243,14 +258,14 @@ class HeartbeatSession:
         """
         waits, self._unansweredPing = self._unansweredPing is not None, token
         if not waits:
-            self._link.whenSent().addCallbacks(self._answerNow, lambda _: None)
+            whenSent(self._link).addCallbacks(self._answerNow, lambda _: None)
 
     def _answerNow(self, _: object) -> None:
         link, token = self._link, self._unansweredPing
         self._unansweredPing = None
         if token is not None and link.isUp:
-            self._writeDirect(wire.packPong(token))
-            self.lastSentAt = link.seconds()
+            self.writeDirect(wire.packPong(token))
+            self.lastSentAt = link.config.seconds()
 
     # The promise.
 
@@ -258,13 +273,27 @@ class HeartbeatSession:
         """
         Note that this side has just said something.
         """
-        self.lastSentAt = self._link.seconds()
+        self.lastSentAt = self._link.config.seconds()
 
-    def sendHeartbeat(self) -> None:
+    def promiseDue(self, pingedAt: float) -> float:
+        lastSentAt = self.lastSentAt
+        spokeAt = pingedAt if pingedAt > lastSentAt else lastSentAt
+        return spokeAt + self.localHello.promisedWithin
+
+    def keepPromise(self, now: float) -> None:
         """
-        Say something: a pong that answers no ping.
+        Say something: a pong that answers no ping.  Say nothing if the peer does not take what was
+        said before.  What waits for it is a word once it moves, and heartbeats behind it would only
+        pile up.
         """
-        self._writeDirect(wire.packPong(0))
+        self.lastSentAt = now
+        link = self._link
+        if link.isUp and not link.bytesBuffered:
+            try:
+                self.writeDirect(wire.packPong(0))
+            except BaseException as error:
+                _log.failure("{link} could not speak", link=link)
+                link.sendFailed(error, "the heartbeat failed")
 
     # Goodbyes.
 
@@ -304,6 +333,20 @@ class HeartbeatSession:
         self.goodbyeSaid = True
         self._link.close(cause)
 
-    def _writeDirect(self, data: bytes) -> None:
-        if not self.goodbyeSaid:
-            self._link.writeDirect(self._link.protocol.transport, data)
+    def writeDirect(self, data: bytes) -> None:
+        """
+        Write a hello, a ping or a pong, unless a goodbye was said.  If no bytes wait before it, and
+        the protocol's transport is the connection itself, it is handed to the kernel at once.  That
+        saves the reactor two changes of its poll set and a turn (C{benchmarks/heartbeat.py}).
+        """
+        if self.goodbyeSaid:
+            return
+        watch, transport = self._link.peerWatch, self._link.protocol.transport
+        connection = watch.connection
+        if connection is not None and connection.batch is not None:
+            watch.interrupt()
+        direct = connection is not None and transport is connection and watch.mode >= Mode.DIRECT
+        if direct and watch.allArrived():
+            transport.writeDirect(data)
+        else:
+            transport.write(data)

@@ -28,6 +28,7 @@ from ..link.owner import UnmanagedOwner
 from ..link.state import LinkState
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from ..timing.monotonic import clockFor
+from ..transport.layers import MAX_WRAPPERS
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     from ..link.config import Ping
     from ..link.hooks import Hooks
     from ..link.owner import LinkOwner
-
-
-_MAX_WRAPPERS = 8
-"""Protocols around one another that are looked through."""
 
 
 @lru_cache(maxsize=256)
@@ -159,7 +156,7 @@ def _mixedInInside(protocol: Any) -> HeartbeatMixin | None:
         and a link that waited for it would not hear of the end of the connection.
     """
     layer = protocol
-    for _ in range(_MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         kind = type(layer)
         if not issubclass(kind, ProtocolWrapper):
             return None

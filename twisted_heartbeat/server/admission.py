@@ -43,6 +43,7 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.overrides import MethodCover
 from ..protocol.session import HeartbeatSession
+from ..transport.proxyheader import isHealthCheck
 from .heldinput import HeldInput
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ class Admission(LinkOwner):
         if isStranger:
             self._registry.strangerLeft(link)
         elif isRejected:
-            link.cleanUp(self._registry.refusalLog)
+            link.teardown.cleanUp(self._registry.refusalLog)
         else:
-            link.cleanUp()
+            link.teardown.cleanUp()
 
     def linkClosing(self, link: Link) -> None:
         self._registry.linkClosing(link)
@@ -267,7 +268,7 @@ class Admission(LinkOwner):
     # The name.  L{NameQueue} grants it, or says that it is in use, see L{NameClaimant}.
 
     def _claimName(self) -> None:
-        if self.link.isHealthCheck:
+        if isHealthCheck(self.link.transport):
             self._admit()
             return
         self.state = "claiming"
@@ -290,7 +291,7 @@ class Admission(LinkOwner):
         if reason := self._reserve():
             self._refuse(reason)
             return
-        if self.link.isHealthCheck:
+        if isHealthCheck(self.link.transport):
             # Its bytes reach the protocol, but it counts as no peer.
             self._enter("visiting")
         else:
@@ -307,14 +308,14 @@ class Admission(LinkOwner):
             # TLS still delivers the bytes that it has decrypted already.
             self._holdInput()
         if link.isUp:
-            link.markRefused(ClosedHere(f"refused: {reason}"))
+            link.teardown.markRefused(ClosedHere(f"refused: {reason}"))
             words = _truncateUtf8(reason, wire.MAX_REASON)
             self._registry.refuse(link, wire.Goodbye(words, code=code))
 
     def _reject(self, reason: str) -> None:
         cause = ClosedHere(f"refused: {reason}")
         self._enter("rejected")
-        self.link.markRefused(cause)
+        self.link.teardown.markRefused(cause)
         self.link.abort(cause)
 
     def _reserve(self) -> str:
@@ -323,7 +324,7 @@ class Admission(LinkOwner):
 
         @return: why there is none; an empty string if there is.
         """
-        return "" if self.link.isHealthCheck else self._registry.reserve(self.link)
+        return "" if isHealthCheck(self.link.transport) else self._registry.reserve(self.link)
 
     # The time limits.
 

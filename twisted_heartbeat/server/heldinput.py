@@ -48,7 +48,7 @@ class HeldInput:
         self._size += size + _OVERHEAD
         if self._maxSize is not None and self._size > self._maxSize and not self._paused:
             self._paused = True
-            self._link.pause()
+            self._link.peerWatch.pause()
 
     def release(self, deliver: Callable[[Any], None]) -> None:
         """
@@ -60,4 +60,4 @@ class HeldInput:
                 return
             deliver(piece)
         if self._paused and self._link.isUp:
-            self._link.resume()
+            self._link.peerWatch.resume()

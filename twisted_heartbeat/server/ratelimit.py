@@ -56,9 +56,9 @@ class PingRateLimit:
         @param emptyAt: when the bucket was last empty, in seconds, as the last call has returned;
             L{None} for the first ping.
         """
-        now = link.detector.heardAt
+        now = link.peerWatch.detector.heardAt
         if emptyAt is None:
-            emptyAt = now - link.age - self.BURST
+            emptyAt = link.establishedAt - self.BURST
         full = now - self.BURST - self.SAVED
         after = (emptyAt if emptyAt > full else full) + 1 / self.perSecond
         if after <= now:

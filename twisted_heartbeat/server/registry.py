@@ -36,6 +36,7 @@ from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
+from ..transport.proxyheader import isHealthCheck
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -137,7 +138,7 @@ class PeerRegistry(LinkOwner):
         Count and clean up a link that has ended before its peer was known.
         """
         self.strangers += 1
-        link.cleanUpStranger()
+        link.teardown.cleanUp(link.config.strangers)
 
     @property
     def links(self) -> list[Link]:
@@ -222,7 +223,7 @@ class PeerRegistry(LinkOwner):
 
     def _networkOf(self, link: Link) -> str | None:
         counts = self._limits().peersPerAddress is not None
-        return networkOf(link.peer) if counts and not link.isHealthCheck else None
+        return networkOf(link.peer) if counts and not isHealthCheck(link.transport) else None
 
     def _isCounted(self, link: Link) -> bool:
         return link.generation in self.peers or link.generation in self.pending
@@ -252,7 +253,7 @@ class PeerRegistry(LinkOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self.forget(link)
-        link.cleanUp()
+        link.teardown.cleanUp()
         if link.name:
             # Sooner, the next holder of the name would be connected during these cleanups.
             link.whenGone().addCallback(lambda _: self._names.leave(link))

@@ -101,28 +101,22 @@ class MonotonicClock:
 
     def _cancelled(self, call: DelayedCall) -> None:
         call.cancelled = 1
-        self._countStale()
+        self._stale += 1
         self._setAlarm()
 
     def _moved(self, call: DelayedCall) -> None:
-        self._countStale()
-        self._push(call)
-
-    def _countStale(self) -> None:
-        """
-        Count an entry as stale.  Stale entries stay in the heap until they are the majority,
-        because the removal of one is O(n), and ten thousand clients may each cancel a connect
-        timeout.
-        """
         self._stale += 1
-        if self._stale * 2 > len(self._entries):
-            self._entries = [entry for entry in self._entries if _isCurrent(entry)]
-            heapify(self._entries)
-            self._stale = 0
+        self._push(call)
 
     def _setAlarm(self) -> None:
         if self._ringing:
             return
+        if self._stale * 2 > len(self._entries):
+            # Stale entries stay in the heap until they are the majority, because the removal of one
+            # is O(n), and ten thousand clients may each cancel a connect timeout.
+            self._entries = [entry for entry in self._entries if _isCurrent(entry)]
+            heapify(self._entries)
+            self._stale = 0
         while self._entries and not _isCurrent(self._entries[0]):
             heappop(self._entries)
         if not self._entries:
@@ -146,33 +140,28 @@ class MonotonicClock:
         self._ringing = True
         try:
             while self._entries and self._entries[0][0] <= now:
-                self._makeCall(heappop(self._entries))
+                entry = heappop(self._entries)
+                call = entry[2]
+                if not _isCurrent(entry):
+                    continue
+                if call.delayed_time > 0:
+                    # It was delayed further meanwhile.
+                    call.activate_delay()
+                    self._push(call)
+                    continue
+                self.lateness = now - entry[0]
+                call.called = 1
+                try:
+                    call.func(*call.args, **call.kw)
+                except BaseException:
+                    # The reactor handles failures of its own calls in the same way.
+                    _log.failure("A delayed call failed: {call}", call=call)
+                finally:
+                    del call.func, call.args, call.kw
         finally:
             self._ringing = False
             self.lateness = 0.0
             self._setAlarm()
-
-    def _makeCall(self, entry: tuple[float, int, DelayedCall]) -> None:
-        """
-        Make the call of an entry whose time has come, unless the entry is stale or the call was
-        delayed further.
-        """
-        call = entry[2]
-        if not _isCurrent(entry):
-            return
-        if call.delayed_time > 0:
-            call.activate_delay()
-            self._push(call)
-            return
-        self.lateness = self._rang - entry[0]
-        call.called = 1
-        try:
-            call.func(*call.args, **call.kw)
-        except BaseException:
-            # The reactor handles failures of its own calls in the same way.
-            _log.failure("A delayed call failed: {call}", call=call)
-        finally:
-            del call.func, call.args, call.kw
 
 
 @implementer(IReactorTime)

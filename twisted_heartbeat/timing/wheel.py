@@ -239,33 +239,27 @@ class TimerWheel:
         self.ticking = True
         try:
             # All that are due are taken out first: what a visit schedules waits for the next tick.
-            due = self._due(now)
-            self._visitPending(due, now)
+            due = []
+            while self._order:
+                slot = self._slots.get(self._order[0])
+                if slot is not None:
+                    if slot.latest > now:
+                        break
+                    due.append(slot)
+                self._slots.pop(heappop(self._order), None)
+            if any(slot.pending for slot in due):
+                self._visitPending(due, now)
             for slot in due:
                 self._visit(slot, now)
-            self._runAtEnd()
+            calls, self._atEnd = self._atEnd, []
+            for call in calls:
+                guarded(_log, "A call at the end of a tick failed", call)
             for _ in range(min(len(self._soon), self.CALLS_PER_TICK)):
                 guarded(_log, "A call of the timer wheel failed", self._soon.popleft())
         finally:
             # Otherwise one failure would stop all timers.
             self.ticking = False
             self._setCall()
-
-    def _runAtEnd(self) -> None:
-        calls, self._atEnd = self._atEnd, []
-        for call in calls:
-            guarded(_log, "A call at the end of a tick failed", call)
-
-    def _due(self, now: float) -> list[Slot]:
-        due = []
-        while self._order:
-            slot = self._slots.get(self._order[0])
-            if slot is not None:
-                if slot.latest > now:
-                    break
-                due.append(slot)
-            self._slots.pop(heappop(self._order), None)
-        return due
 
     def _visitPending(self, slots: list[Slot], now: float) -> None:
         """

@@ -16,7 +16,7 @@ from .compat import bytesBufferedIn, canHoldSocketOpen, isAborting
 from .connection import ObservedConnection
 from .layers import MAX_WRAPPERS, Buffering
 from .tcpinfo import sendQueueSize
-from .tls import handshakeDone
+from .tls import isHandshakingTLS
 
 
 class CloseableStack(NamedTuple):
@@ -57,7 +57,7 @@ def closeableStack(transport: Any) -> CloseableStack | None:
             return None
         tls = layer.protocol
     isOpen = layer.connected and not layer.disconnecting and not isAborting(layer)
-    canClose = isOpen and canHoldSocketOpen() and handshakeDone(tls)
+    canClose = isOpen and canHoldSocketOpen() and not isHandshakingTLS(tls)
     return CloseableStack(layer, tls) if canClose else None
 
 

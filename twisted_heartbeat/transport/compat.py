@@ -269,6 +269,24 @@ def protocolBehindEndpoint(wrapper: object) -> Any:
     return getattr(wrapper, "_wrappedProtocol", None)
 
 
+def replaceProtocol(connection: Any, protocol: object, other: object) -> bool:
+    """
+    Have a connection call another object in place of its protocol.
+
+    @return: L{False}, with nothing changed, if anything but the wrapper of Twisted's client
+        endpoints is between the connection and the protocol.
+    """
+    called = connection.protocol
+    if called is protocol:
+        connection.protocol = other
+    elif getattr(called, "__dict__", {}).get("_wrappedProtocol") is protocol:
+        # Not by getattr alone: another layer may forward the name to Twisted's wrapper.
+        called._wrappedProtocol = other
+    else:
+        return False
+    return True
+
+
 def wrappedEndpoint(endpoint: object) -> Any:
     """
     Return the endpoint inside of a wrapping one, such as that of C{tls:}; L{None} if there is none.

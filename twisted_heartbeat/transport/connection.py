@@ -27,6 +27,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.util import untilConcludes
 
@@ -269,16 +270,14 @@ class ObservedConnection(PlainConnection):
 
     def stopReading(self) -> None:
         self.reading = False
-        self._interruptBatch()
+        if self.batch is not None and self.observer is not None:
+            self.observer.activity()
         self.reactor.removeReader(self)
 
     def startTLS(self, ctx: object, normal: bool = True) -> None:
-        self._interruptBatch()
-        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
-
-    def _interruptBatch(self) -> None:
         if self.batch is not None and self.observer is not None:
             self.observer.activity()
+        super().startTLS(ctx, normal)  # type: ignore[no-untyped-call]
 
     @property
     def canPark(self) -> bool:
@@ -338,7 +337,8 @@ class ObservedConnection(PlainConnection):
         if hasattr(self, "socket"):
             if self.evidence is None:
                 self.evidence = readEvidence(self.socket)
-            self.certificateError = certificateRefused(self)
+            if isinstance(self.protocol, TLSMemoryBIOProtocol):
+                self.certificateError = certificateRefused(self)
             if not isinstance(reason.value, ConnectionClosed):
                 self.protocolError = reason.value
         _reportLoss(self, super().connectionLost, reason)

@@ -31,6 +31,8 @@ leaves what an application has put there itself:
   - C{write} during a custom ping (L{ObservedConnection.withDirectWrites});
   - C{handshakeCompleted} of a wrapper (L{twisted_heartbeat.transport.tls.forwardHandshake});
   - the close of a socket (L{twisted_heartbeat.transport.compat.holdSocketOpen});
+  - the C{protocol} of a socket that is being lost
+    (L{twisted_heartbeat.transport.compat.replaceProtocol});
   - C{dataReceived} and others of protocols (L{twisted_heartbeat.protocol.overrides}).
 
 Invariants:

@@ -23,9 +23,16 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from .compat import bypassedConnection, bytesBufferedIn, bytesBufferedInTLS, protocolBehindEndpoint
+from .compat import (
+    PlainConnection,
+    bypassedConnection,
+    bytesBufferedIn,
+    bytesBufferedInTLS,
+    protocolBehindEndpoint,
+)
 
 MAX_WRAPPERS = 16
+"""How many wrappers of a transport, a protocol or an endpoint are looked through."""
 
 
 def findConnection(transport: object) -> tcp.Connection | None:
@@ -143,14 +150,20 @@ def isReadingPaused(transport: object) -> bool:
     return connection not in connection.reactor.getReaders()
 
 
-def bytesBufferedBelow(transport: object) -> int:
+def bytesBuffered(transport: object, connection: PlainConnection | None) -> int:
     """
-    Count the bytes that wait in the connection under a transport; 0 without a connection.
+    Count the bytes that wait in this process to be sent; 0 if the transport does not tell.
+
+    @param connection: the observed connection under the transport; L{None} to find another one.
     """
-    connection = findConnection(transport)
     if connection is None:
-        return 0
-    return bytesBufferedIn(connection)
+        found = findConnection(transport)
+        below = 0 if found is None else bytesBufferedIn(found)
+    else:
+        below = connection.bytesBuffered()
+        if transport is connection and not connection.TLS:
+            return below
+    return below + bytesBufferedAbove(transport)
 
 
 def bytesBufferedAbove(transport: object) -> int:

@@ -76,25 +76,20 @@ def pendingErrno(connection: socket.socket) -> int:
         return 0
 
 
-def _info(connection: socket.socket) -> bytes:
-    """
-    Return C{struct tcp_info} as far as this kernel fills it; no bytes on other systems.
-    """
-    if _TCP_INFO is None:
-        return b""
-    try:
-        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
-    except OSError:
-        return b""
-
-
-def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) -> Evidence | None:
+def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -> Evidence | None:
     """
     Read the kernel's current state of a connection.
 
+    @param batch: the verdicts that this is evidence for; L{None} if it is for none, or for one.
     @return: L{None} on systems that do not report it.
     """
-    raw = _info(connection)
+    if _TCP_INFO is None:
+        return None
+    try:
+        # As much of struct tcp_info as this kernel fills.
+        raw = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+    except OSError:
+        return None
     if len(raw) < _INFO.size:
         return None
     info = _INFO.unpack_from(raw)
@@ -108,5 +103,5 @@ def readEvidence(connection: socket.socket, fall: VerdictBatch | None = None) ->
         window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
         probes=info[_PROBES],
         rtt=info[_RTT] / 1e6,
-        _batch=fall or VerdictBatch(1),
+        _batch=batch,
     )

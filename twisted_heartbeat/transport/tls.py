@@ -60,11 +60,11 @@ def usesTLS(transport: object) -> bool:
     return isinstance(transport, TLSMemoryBIOProtocol) or ISSLTransport.providedBy(transport)
 
 
-def handshakeDone(transport: object) -> bool:
+def isHandshakingTLS(transport: object) -> bool:
     """
-    Find out whether a transport has no TLS handshake to wait for.
+    Find out whether a transport has a TLS handshake that is not complete yet.
     """
-    return isHandshakeDone(_tlsLayer(transport))
+    return usesTLS(transport) and not isHandshakeDone(_tlsLayer(transport))
 
 
 def handshakeRejected(transport: object) -> bool:
@@ -107,6 +107,38 @@ def certificateOf(transport: object) -> Any:
     getCertificate = getattr(layer, "getPeerCertificate", None)
     hasEnded = tlsConnectionOf(layer, default=getCertificate) is None
     return None if getCertificate is None or hasEnded else getCertificate()
+
+
+_COMMON_NAME = "2.5.4.3"
+_SUBJECT_ALTERNATIVE_NAME = "2.5.29.17"
+"""RFC 5280, appendix A.1 and section 4.2.1.6."""
+
+
+def certifiedNames(transport: object) -> set[str]:
+    """
+    Return the names in the peer's certificate: its subject's common name, and its alternative names
+    that are text (DNS names, addresses of mail, URIs).  Empty unless an authority that this side
+    trusts has signed the certificate.
+
+    The signature is verified once more, because the handshake may have had a callback that accepts
+    any certificate, and OpenSSL does not tell.
+    """
+    from OpenSSL.crypto import X509StoreContext, X509StoreContextError
+
+    connection, certificate = tlsConnectionOf(_tlsLayer(transport)), certificateOf(transport)
+    if connection is None or certificate is None:
+        return set()
+    store = connection.get_context().get_cert_store()
+    try:
+        X509StoreContext(store, certificate, connection.get_peer_cert_chain()).verify_certificate()
+    except X509StoreContextError:
+        return set()
+    verified = certificate.to_cryptography()
+    names = [field for field in verified.subject if field.oid.dotted_string == _COMMON_NAME]
+    for extension in verified.extensions:
+        if extension.oid.dotted_string == _SUBJECT_ALTERNATIVE_NAME:
+            names += extension.value
+    return {name.value for name in names if isinstance(name.value, str)}
 
 
 def publicKeyOf(certificate: Any) -> bytes:

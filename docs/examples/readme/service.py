@@ -1,0 +1,22 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""The README's client with the service. Its server is: twist heartbeat --listen tcp:7000"""
+
+import sys
+
+from twisted.internet import defer, endpoints, protocol, task
+from twisted.python.log import startLogging
+
+from twisted_heartbeat import Heartbeat, HeartbeatClientService, HeartbeatProtocol
+
+
+def main(reactor):
+    startLogging(sys.stdout)
+    hub = endpoints.clientFromString(reactor, "tcp:127.0.0.1:7000")
+    factory = protocol.Factory.forProtocol(HeartbeatProtocol)
+    HeartbeatClientService(hub, factory, heartbeat=Heartbeat.within(8)).startService()
+    return defer.Deferred()
+
+
+task.react(main)

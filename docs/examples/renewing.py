@@ -1,0 +1,40 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""A server's certificate that is read anew when its file has changed."""
+
+from pathlib import Path
+
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import Logger
+
+
+class Renewing:
+    """
+    TLS options for a server, from a file that holds the key and the chain of certificates.
+    """
+
+    log = Logger()
+
+    def __init__(self, path):
+        self._path = Path(path)
+        self._changed = None
+        self._context = None
+        self._read()
+
+    def getContext(self):
+        """Return the context of the next handshake. Twisted calls this."""
+        try:
+            if self._path.stat().st_mtime_ns != self._changed:
+                self._read()
+        except Exception:
+            self.log.failure("{path} is not read, and the old certificate stays", path=self._path)
+        return self._context
+
+    def _read(self):
+        changed = self._path.stat().st_mtime_ns
+        context = CertificateOptions().getContext()
+        context.use_privatekey_file(str(self._path))
+        context.use_certificate_chain_file(str(self._path))
+        context.check_privatekey()
+        self._context, self._changed = context, changed

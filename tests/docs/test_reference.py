@@ -1,0 +1,138 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The pages of the reference, and of the README, say what the code does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+import twisted_heartbeat
+from twisted_heartbeat import (
+    Backoff,
+    Cause,
+    Heartbeat,
+    KeepAlive,
+    Limits,
+    LinkHooks,
+    ServerLimits,
+)
+from twisted_heartbeat.core.evidence import Evidence
+from twisted_heartbeat.core.wire.frames import Ping, Pong, encode
+
+CHECKOUT = Path(__file__).parents[2]
+REFERENCE = CHECKOUT / "docs" / "reference"
+
+
+def sectionOf(page: Path, heading: str) -> str:
+    """
+    The text below a heading, up to the next one of any level.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, f"{page.name} has no heading {heading!r}"
+    return found[1]
+
+
+def rowsOf(section: str) -> dict[str, list[str]]:
+    """
+    The rows of the tables of a section, by the names in code quotes in the first column.
+    """
+    rows: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| `"):
+            for name in re.findall(r"`(\w+)[^`]*`", cells[0]):
+                rows[name] = cells[1:]
+    return rows
+
+
+@pytest.mark.parametrize("settings", [Heartbeat, KeepAlive, Backoff, Limits, ServerLimits])
+def test_pageHasTheDefaults(settings: type) -> None:
+    """
+    The page of the settings has each field of each of them, with its default.
+    """
+    rows = rowsOf(sectionOf(REFERENCE / "settings.md", settings.__name__))
+    expected = {}
+    for field in fields(settings):
+        if not field.init:
+            # Derived from the others.
+            continue
+        assert field.default is not MISSING
+        expected[field.name] = f"`{field.default!r}`".replace("'", '"')
+    assert {name: cells[0] for name, cells in rows.items()} == expected
+
+
+def test_pageHasAllHooksAndEvents() -> None:
+    """
+    The page of the events has each hook, and an event of the same name.
+    """
+    hooks = {name for name in vars(LinkHooks) if not name.startswith("_")}
+    assert set(rowsOf(sectionOf(REFERENCE / "events.md", "Hooks"))) == hooks
+    assert set(rowsOf(sectionOf(REFERENCE / "events.md", "Events"))) == hooks | {"event"}
+
+
+def test_pageHasAllEvidence() -> None:
+    """
+    The page of the events explains each field that the evidence has in the log.
+    """
+    rows = rowsOf(sectionOf(REFERENCE / "events.md", "Evidence"))
+    logged = {field.name for field in fields(Evidence)} - {"unanswered", "_batch"}
+    assert set(rows) == logged | {"simultaneousVerdicts"}
+
+
+def test_pageHasAllCauses() -> None:
+    """
+    The list of causes has each public one, with the Twisted error that it is, too.
+    """
+    rows = rowsOf(sectionOf(REFERENCE / "causes.md", "The causes"))
+    public = [getattr(twisted_heartbeat, name) for name in twisted_heartbeat.__all__]
+    causes = {it for it in public if isinstance(it, type) and issubclass(it, Cause)} - {Cause}
+    assert {cause.__name__ for cause in causes} <= set(rows)
+    for cause in causes:
+        named = rows[cause.__name__][1].strip("`")
+        assert named in {base.__name__ for base in cause.__mro__}, cause
+
+
+def shownIn(text: str) -> list[str]:
+    """
+    The blocks of Python in a page.
+    """
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["classic", "service"])
+def test_readmeShowsTheFilesThatRun(name: str) -> None:
+    """
+    The programs in the README are the files that are run as tests.
+    """
+    source = (CHECKOUT / "docs" / "examples" / "readme" / f"{name}.py").read_text(encoding="utf-8")
+    _, _, program = source.split('"""', 2)
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert program.strip() in [block.strip() for block in shownIn(readme)]
+
+
+def test_costOfABound() -> None:
+    """
+    The page on choosing a bound computes pings, bytes and wakeups as it says: a ping and a pong,
+    and a third segment that acknowledges the pong; 22 bytes of TLS for each of the first two.
+    """
+    ping, pong = len(encode(Ping(1, hold=8.0))), len(encode(Pong(1)))
+    assert (ping, pong) == (12, 12)
+    plain = ping + pong + 3 * 52
+    rows = []
+    for bound in (8.0, 35.0, 120.0, 600.0):
+        interval = Heartbeat.within(bound).interval
+        assert interval is not None
+        daily = 86400 / interval
+        cells = [f"{bound:g} s", f"{interval:.1f} s", f"{daily:,.0f}"]
+        cells += [f"{daily * size / 1000:,.0f}" for size in (plain, plain + 2 * 22)]
+        rows.append(f"| {' | '.join([*cells, f'{3 * daily:,.0f}'])} |")
+    page = (CHECKOUT / "docs" / "howto" / "choose-a-bound.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in page, "\n".join(rows)

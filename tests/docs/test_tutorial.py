@@ -1,0 +1,200 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The tutorial's steps do what its pages say: each is run as its reader runs it, and the fault is made
+of which the page speaks.  So are the two programs of the README.
+
+Ports and times are replaced in a copy, so that tests do not meet and do not wait.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+
+from ..support.loopback import wait
+from .recipes.program import Program
+from .recipes.recipe import freePort
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BOUND = 1.2
+VERDICT = r"disconnected, PeerHung: nothing received for"
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """
+    The programs of the tutorial and of the README, with free ports and shorter times.
+    """
+    changes = {"7000": freePort(), "7001": freePort(), "6.0": BOUND, "15.0": 0.3, "within(8)": ""}
+    changes["within(8)"] = f"within({BOUND})"
+    for source in [*(EXAMPLES / "tutorial").glob("*.py"), *(EXAMPLES / "readme").glob("*.py")]:
+        text = source.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            text = text.replace(old, str(new))
+        (tmp_path / source.name).write_text(text, encoding="utf-8")
+    (tmp_path / "ports").write_text(f"{changes['7000']} {changes['7001']}")
+    shutil.copy(EXAMPLES / "recipes" / "line_hub.py", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """
+    Start a program of the folder; it ends with the test.
+    """
+    programs: list[Program] = []
+
+    def started(name: str, *words: object) -> Program:
+        programs.append(Program(sys.executable, folder / f"{name}.py", *words))
+        return programs[-1]
+
+    yield started
+    pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
+
+
+async def hubFor(start: Start, folder: Path, which: int = 0) -> Program:
+    """
+    Start the first hub, or the second.
+    """
+    hub = start("hub", (folder / "ports").read_text().split()[which])
+    await hub.says("the hub is process")
+    return hub
+
+
+@pytest_twisted.ensureDeferred
+async def test_frozenHubIsNotNoticed(start: Start, folder: Path) -> None:
+    """
+    Neither Twisted's own clients nor a link that cannot ping notice that the hub hangs.
+    """
+    hub = await hubFor(start, folder)
+    sensors = [start(step) for step in ("factory1", "service1", "service2")]
+    for sensor in sensors:
+        await sensor.says("the hub says: welcome")
+    hub.freeze()
+    await wait(2.5 * BOUND)
+    assert [sensor.said for sensor in sensors if "lost" in sensor.said] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_quietHubIsGivenUpByTimeoutMixin(start: Start, folder: Path) -> None:
+    """
+    Step 2 of the first track loses a hub that lives and has nothing to say, again and again.
+    """
+    await hubFor(start, folder)
+    sensor = start("factory2")
+    await sensor.says("the hub says: welcome")
+    await sensor.says("lost: Connection was closed cleanly")
+    await sensor.says("the hub says: welcome", since=len(sensor.lines))
+
+
+AT_THE_END = {
+    "factory3": "lost: nothing received",
+    "factory4": r"forgotten: \['pump-3'\]",
+    "factory5": VERDICT,
+    "service3": "lost: nothing received",
+    "service4": r"red: PeerHung with \['pump-3'\]",
+    "service5": VERDICT,
+}
+"""What each step says when it has found its hub hung."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_frozenHubIsFound(start: Start, folder: Path) -> None:
+    """
+    From step 3 on a quiet hub is kept and a hub that hangs is found. Each step does what its page
+    says, and its link is back when the hub is.
+    """
+    hub = await hubFor(start, folder)
+    sensors = {step: start(step) for step in AT_THE_END}
+    returns = {step: f"the hub says: {'welcome' if '3' in step else 'reading'}" for step in sensors}
+    for step, sensor in sensors.items():
+        await sensor.says("connected .*generation 1")
+        await sensor.says(returns[step])
+    await wait(2 * BOUND)
+    assert [sensor.said for sensor in sensors.values() if "disconnected" in sensor.said] == []
+    hub.freeze()
+    for step, sensor in sensors.items():
+        await sensor.says(VERDICT)
+        await sensor.says(AT_THE_END[step])
+    # Step 5 is not connected again by a kernel that accepts for a hub that hangs.
+    await wait(BOUND)
+    assert "generation 2" in sensors["service3"].said
+    assert "generation 2" not in sensors["service5"].said
+    ended = {step: len(sensor.lines) for step, sensor in sensors.items()}
+    hub.thaw()
+    for step, sensor in sensors.items():
+        await sensor.says("connected .*generation [2-9]")
+        await sensor.says(returns[step], since=ended[step])
+
+
+@pytest_twisted.ensureDeferred
+async def test_hubFindsFrozenSensor(start: Start) -> None:
+    """
+    In step 6 of the first track the hub finds a sensor that hangs, and cleans up after it.
+    """
+    hub = start("factory6")
+    await hub.says("the hub is ready")
+    sensor = start("factory5")
+    await hub.says("sensor-17 subscribes to pumps")
+    await hub.says("connected")
+    await wait(1.5 * BOUND)
+    assert "disconnected" not in hub.said
+    sensor.freeze()
+    await hub.says("disconnected, PeerHung")
+    await hub.says("sensor-17 is gone")
+
+
+@pytest_twisted.ensureDeferred
+async def test_secondHubServesWhileTheFirstHangs(start: Start, folder: Path) -> None:
+    """
+    In step 6 of the second track the second hub serves while the first one hangs.
+    """
+    first = await hubFor(start, folder)
+    second = await hubFor(start, folder, 1)
+    sensor = start("service6")
+    await sensor.says("connected .*generation 1")
+    await first.says("sensor-17 subscribes")
+    first.freeze()
+    await sensor.says(VERDICT)
+    await second.says("sensor-17 subscribes")
+
+
+@pytest_twisted.ensureDeferred
+async def test_readmesClassicClient(start: Start, folder: Path) -> None:
+    """
+    The README's client in the classic shape finds the hub that it names hung, and comes back.
+    """
+    hub = start("line_hub", "serve", f"tcp:{(folder / 'ports').read_text().split()[0]}")
+    await hub.says("Factory starting on")
+    client = start("classic")
+    await client.says("HeartbeatClientFactory: connected")
+    hub.freeze()
+    await client.says(VERDICT)
+    hub.thaw()
+    await client.says("connected .*generation 2")
+
+
+@pytest_twisted.ensureDeferred
+async def test_readmesService(start: Start, folder: Path) -> None:
+    """
+    The README's client with the service is connected to the hub that the README starts.
+    """
+    port = (folder / "ports").read_text().split()[0]
+    (folder / "twist.py").write_text(
+        "import sys\nfrom twisted.application.twist._twist import Twist\nTwist.main(sys.argv)\n"
+    )
+    hub = start("twist", "heartbeat", "--listen", f"tcp:{port}")
+    await hub.says("starting on")
+    client = start("service")
+    await client.says("connected .*generation 1")
+    await hub.says("connected")

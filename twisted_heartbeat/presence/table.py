@@ -1,0 +1,485 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{PresenceTable}: who is alive, over all carriers.
+
+The table is an observer: the setting C{hooks} of a service, factory or monitor takes it like any
+L{LinkHooks}.  It puts together
+
+ - L{PresenceTracker}, which decides which state each peer has;
+ - a L{PresenceStore}, with the L{StoreWriter} that writes in the background;
+ - L{Subscriptions}, which tell the application;
+ - L{PeersView}, which shows the table as a mapping.
+
+A fact takes this way::
+
+    link.events -> table.connected -> tracker.connected -> changes
+                                                            |-> writer -> store
+                                                            '-> backlog -> subscriptions -> hooks
+
+The tracker decides from the first fact on.  Changes are recorded, stored and told from the time the
+store has been read until the service is stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from ..core.presence import (
+    Change,
+    Gap,
+    PeerPresence,
+    PeerRecord,
+    PresenceLimits,
+    StoredPresence,
+)
+from ..core.presencetracker import PresenceTracker
+from ..core.text import printable, textOf
+from ..core.validation import isCount, isNumber, require
+from ..core.witnesses import Moment
+from ..link.hooks import LinkHooks
+from ..logs import SafeLogger, guarded
+from ..timing.monotonic import clockFor
+from ..timing.wheel import timerWheelFor
+from .backlog import Backlog
+from .memory import MemoryStore
+from .named import NamedSubscribers
+from .reader import ChangeReader
+from .store import StoreError
+from .subscriptions import Subscriptions
+from .tasks import Tasks, untilDone
+from .view import PeersView
+from .watched import numberOrNone, witnessOf
+from .writer import StoreWriter
+
+if TYPE_CHECKING:
+    from ..core.causes import Cause
+    from ..timing.wheel import Slot
+    from .hooks import PresenceHooks, SubscribedHooks
+    from .store import PresenceStore
+
+_log = SafeLogger()
+
+NUMBERS = 1_000_000
+"""
+Numbers that are reserved at a time.  While the store fails, at least half as many changes can still
+be told; then the subscribers wait for the store.
+"""
+
+STOP_TIMEOUT = 15.0
+"""Seconds that the end of the service waits for the store."""
+
+STALL = 0.5
+"""Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
+
+
+class PresenceTable(LinkHooks, Service):
+    """
+    One table of all peers: up, suspect, down or unknown.
+
+    @ivar peers: the peers by name, as a mapping to L{PeerPresence}.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: PresenceStore | None = None,
+        hooks: SubscribedHooks | None = None,
+        grace: float = 0.0,
+        merge: bool = False,
+        limits: PresenceLimits | None = None,
+        clock: IReactorTime | None = None,
+        wallClock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        @param store: where changes are kept; in memory by default.
+        @param hooks: one L{PresenceHooks}, or several.
+        @param grace: seconds from the end of a peer's last link or session until the peer is
+            L{down<PeerState.DOWN>}.  Until then it is L{suspect<PeerState.SUSPECT>}.
+        @param merge: whether equal names on different carriers are one peer although they are not
+            proven.
+        @param limits: the default L{PresenceLimits} if L{None}.
+        @param clock: decides when time is over; the global reactor's monotonic time by default.
+        @param wallClock: returns seconds since 1970, for people to read.
+        @raise ValueError: if C{grace} is not a number, 0 or more.
+        """
+        require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
+        self._store = MemoryStore() if store is None else store
+        self._hooks = _asList(hooks)
+        self._limits = limits or PresenceLimits()
+        self._merge = bool(merge)
+        self._givenClock = clock
+        self._wallClock = wallClock
+        self._tracker = PresenceTracker(grace, self._limits)
+        self._watched: dict[int, Any] = {}
+        self._anonymous: Iterator[int] = count(1)
+        self._view = PeersView(self._tracker, self._watched, self._moment)
+        self.peers: Mapping[str, PeerPresence] = self._view
+        self._subscribers = NamedSubscribers()
+        self._writer: StoreWriter | None = None
+        self._reader: ChangeReader | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._reserving = False
+        self._warned = False
+        self._lock = DeferredLock()
+        self._tasks = Tasks()
+        self._loaded: list[Deferred[None]] = []
+        self._unusable: StoreError | None = None
+        self._excused = False
+        self._call: IDelayedCall | None = None
+        self.slot: Slot | None = None
+
+    # What is asked.
+
+    def peer(self, name: str) -> PeerPresence | None:
+        """
+        Return one peer; L{None} if the table does not have it.
+
+        @param name: the name in the table, such as C{tcp/pump-3} if the name is not proven.
+        """
+        return self.peers.get(name)
+
+    @property
+    def latest(self) -> int:
+        """
+        The number of the last change; 0 before the first.
+        """
+        return self._tracker.latest
+
+    def whenLoaded(self) -> Deferred[None]:
+        """
+        Wait until the store has been read, so that changes are recorded.
+
+        @return: fails with L{StoreError} if the store cannot be used, and with C{RuntimeError} if
+            the service is not running, or is stopped first.
+        """
+        loaded: Deferred[None] = Deferred()
+        if self._writer is not None:
+            loaded.callback(None)
+        elif not self.running:
+            loaded.errback(RuntimeError("the presence table is not running"))
+        elif self._unusable is not None:
+            loaded.errback(self._unusable)
+        else:
+            self._loaded.append(loaded)
+        return loaded
+
+    def changes(self, since: int, limit: int = 1000) -> Deferred[list[Change | Gap]]:
+        """
+        Read the changes with a number above C{since}, also those that are not stored yet.
+
+        @param limit: changes to return at most.
+        @return: fires with them, in the order of their numbers.  A L{Gap} stands for changes that
+            are not kept any more.  Fails as L{whenLoaded} does.
+        @raise ValueError: if C{since} is below 0, or C{limit} is below 1.
+        """
+        require(isCount(since) or since == 0, self, "changes(since)", since, "0 or more")
+        require(isCount(limit), self, "changes(limit)", limit, "1 or more")
+        return self._read(lambda reader: reader.changes(since, limit))
+
+    def history(self, name: str, limit: int = 100) -> Deferred[list[Change | Gap]]:
+        """
+        Read the last changes of one peer, also those that are not stored yet.
+
+        @param name: the peer's name in the table.
+        @param limit: changes to return at most.
+        @return: as of L{changes}.
+        @raise ValueError: if C{limit} is below 1.
+        """
+        require(isCount(limit), self, "history(limit)", limit, "1 or more")
+        return self._read(lambda reader: reader.history(name, limit))
+
+    def _read(
+        self, ask: Callable[[ChangeReader], Coroutine[Any, Any, list[Change | Gap]]]
+    ) -> Deferred[list[Change | Gap]]:
+        async def read() -> list[Change | Gap]:
+            await self.whenLoaded()
+            self._publish()
+            assert self._reader is not None
+            return await ask(self._reader)
+
+        return Deferred.fromCoroutine(read())
+
+    def subscribe(self, name: str, hook: PresenceHooks, since: int | None = None) -> None:
+        """
+        Tell a subscriber of all changes, from where it has left off.  Its cursor is kept in the
+        store, so that it goes on from there after a restart.
+
+        @param name: names the cursor.
+        @param since: the number of a change: those after it are told, whatever the cursor says.  If
+            L{None} and there is no cursor, the changes from now on are told.
+        @raise ValueError: if there is a subscriber of that name, or C{since} is below 0.
+        """
+        self._subscribers.subscribe(name, hook, since)
+        self._attachSubscribers()
+
+    def unsubscribe(self, name: str) -> None:
+        """
+        Tell a subscriber nothing any more.  Its cursor stays.
+
+        @raise KeyError: if there is no subscriber of that name.
+        """
+        self._subscribers.unsubscribe(name)
+
+    def forget(self, name: str) -> bool:
+        """
+        Remove a peer that nothing hears.  If it was not down, it is down first.
+
+        @return: whether there was one.
+        """
+        found = self._tracker.forget(name, self._moment())
+        self._publish()
+        return found
+
+    # What it is told, as an observer of links, sessions and check-ins.
+
+    def connected(self, link: Any) -> None:
+        self._observe("connected", self._connected, link)
+
+    def suspected(self, link: Any) -> None:
+        self._observe("suspected", self._tracker.suspected, id(link))
+
+    def recovered(self, link: Any) -> None:
+        self._observe("recovered", self._tracker.recovered, id(link))
+
+    def disconnected(self, link: Any, cause: Cause) -> None:
+        if id(link) in self._watched:
+            self._observe("disconnected", self._disconnected, link, cause)
+
+    def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
+        """
+        Take a fact, and pass on what follows.  It never raises, because a link whose C{connected}
+        fails would be ended.
+        """
+        if not (self.running or self._warned):
+            self._warned = True
+            _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
+        words = "The presence table failed at {event}"
+        guarded(_log, words, take, *facts, self._moment(), event=event)
+        if self.running and self._call is None:
+            # Once for all facts of this turn of the reactor, which may be ten thousand.
+            self._call = self._clock.callLater(0, self._publishCalled)
+
+    def _connected(self, watched: Any, moment: Moment) -> None:
+        witness = witnessOf(watched, self._merge, self._anonymous)
+        self._watched[id(watched)] = watched
+        self._tracker.connected(id(watched), witness, moment)
+
+    def _disconnected(self, watched: Any, cause: BaseException, moment: Moment) -> None:
+        silence = numberOrNone(getattr(watched, "silence", None))
+        lastHeard = None if silence is None else moment.at - silence
+        reason = printable(textOf(cause))
+        self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
+        del self._watched[id(watched)]
+
+    # What follows from it.
+
+    @cached_property
+    def _clock(self) -> IReactorTime:
+        # Not before it is used, because the import of the global reactor installs it.
+        return clockFor(self._givenClock)
+
+    def _moment(self) -> Moment:
+        return Moment(self._clock.seconds(), self._wallClock())
+
+    def _publishCalled(self) -> None:
+        self._call = None
+        self._publish()
+
+    def _publish(self) -> None:
+        """
+        Pass on what the tracker has recorded: to the store, to the subscribers, and to the timer.
+        """
+        self._setTimer()
+        writer, subscriptions, tracker = self._writer, self._subscriptions, self._tracker
+        if writer is None or subscriptions is None:
+            return
+        changes, tracker.changes = tracker.changes, []
+        if tracker.unsaved:
+            names, tracker.unsaved = tracker.unsaved, {}
+            writer.add(changes, dict(self._records(names)))
+        if changes:
+            subscriptions.backlog.extend(changes)
+            subscriptions.wake()
+        if not self._reserving and tracker.numbersLeft <= NUMBERS // 2:
+            self._reserving = True
+            self._tasks.run(self._reserve())
+
+    def _records(self, names: Iterable[str]) -> Iterator[tuple[str, PeerRecord | None]]:
+        for name in names:
+            peer = self._tracker.peers.get(name)
+            if peer is None:
+                yield name, None
+            elif peer.change is not None:
+                record = PeerRecord(change=peer.change, bound=peer.bound, lastHeard=peer.lastHeard)
+                yield name, record
+
+    def _setTimer(self) -> None:
+        due = self._tracker.due
+        if self.running and due < inf and (self.slot is None or due < self.slot.latest):
+            timerWheelFor(self._clock).schedule(self, due)
+
+    def onTimer(self, now: float, lateness: float) -> float | None:
+        """
+        Let those peers fall whose time is over; called by the timer wheel.
+        """
+        if lateness > STALL and not self._excused:
+            # Once in a stall: a process that is always late would never find a dead peer.
+            self._excused = True
+            self._tracker.excuse(now, lateness)
+        else:
+            self._excused = False
+            self._tracker.advance(self._moment())
+            self._publish()
+        due = self._tracker.due
+        return due if due < inf else None
+
+    # The service.
+
+    def startService(self) -> None:
+        """
+        Read the store, and begin to record and to tell changes.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        self._warned = True
+        self._unusable = None
+        self._setTimer()
+        self._tasks.run(self._load())
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Tell nothing any more, write what is not stored, and close the store.
+
+        @return: fires when that is done, at the latest after L{STOP_TIMEOUT}.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._publish()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        timerWheelFor(self._clock).cancel(self)
+        self._tasks.cancel()
+        # What ends from now on ends because this process does.
+        self._tracker.suspend()
+        if self._subscriptions is not None:
+            self._subscriptions.stop()
+            self._subscriptions = None
+        self._finishLoading(RuntimeError("the presence table was stopped"))
+        return Deferred.fromCoroutine(self._close())
+
+    async def _load(self) -> None:
+        await self._lock.acquire()
+        try:
+            stored = await untilDone(self._clock, self._store.load, "be read")
+            reserve = partial(self._store.reserve, NUMBERS)
+            first = await untilDone(self._clock, reserve, "reserve numbers")
+        except StoreError as error:
+            self._unusable = error
+            _log.critical(
+                "The presence store cannot be used: {error}. The table knows who is alive, but no "
+                "change is recorded, stored or told",
+                error=error,
+            )
+            self._finishLoading(error)
+        else:
+            self._begin(stored, first)
+        finally:
+            self._lock.release()
+
+    def _begin(self, stored: StoredPresence, first: int) -> None:
+        """
+        Go on from what the store holds.
+        """
+        moment = self._moment()
+        last = max((record.change.at for record in stored.peers), default=moment.at)
+        if moment.at < last:
+            _log.warn(
+                "The clock is {behind} s behind the last change in the presence store: the times "
+                "of new changes may lie before those of old ones, the numbers do not",
+                behind=round(last - moment.at, 1),
+            )
+        self._tracker.restore(stored, moment)
+        limit = self._limits.backlog
+        backlog = Backlog(self._tracker.latest, limit)
+        self._writer = writer = StoreWriter(self._store, self._clock, limit)
+        self._reader = ChangeReader(self._store, writer, backlog)
+        self._subscriptions = Subscriptions(
+            self._clock,
+            backlog,
+            self._limits.hookTimeout,
+            self._view.all,
+            self._reader.changes,
+            writer.setCursor,
+        )
+        for hook in self._hooks:
+            self._subscriptions.add(hook, None, backlog.latest)
+        self._attachSubscribers()
+        self._tracker.numbersReserved(first, NUMBERS)
+        self._publish()
+        self._finishLoading(None)
+
+    def _finishLoading(self, error: Exception | None) -> None:
+        waiters, self._loaded = self._loaded, []
+        for waiter in waiters:
+            if error is None:
+                waiter.callback(None)
+            else:
+                waiter.errback(error)
+
+    def _attachSubscribers(self) -> None:
+        """
+        Begin to tell the named subscribers that are not told yet.
+        """
+        if self._subscriptions is not None and self._writer is not None:
+            attach = self._subscribers.attach(self._subscriptions, self._store, self._writer)
+            for coroutine in attach:
+                self._tasks.run(coroutine)
+
+    async def _reserve(self) -> None:
+        """
+        Reserve more numbers, well before they are needed.
+        """
+        try:
+            reserve = partial(self._store.reserve, NUMBERS)
+            first = await untilDone(self._clock, reserve, "reserve numbers")
+            self._tracker.numbersReserved(first, NUMBERS)
+        finally:
+            self._reserving = False
+        self._publish()
+
+    async def _close(self) -> None:
+        await self._lock.acquire()
+        try:
+            writer, self._writer, self._reader = self._writer, None, None
+            if writer is not None:
+                await self._bounded(Deferred.fromCoroutine(writer.flush()))
+                if writer.waiting:
+                    _log.critical(
+                        "The last {count} changes are not in the presence store",
+                        count=len(writer.waiting),
+                    )
+            await self._bounded(self._store.close())
+        finally:
+            self._lock.release()
+
+    async def _bounded(self, deferred: Deferred[None]) -> None:
+        try:
+            await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
+        except BaseException:
+            _log.failure("The presence store could not be closed")
+
+
+def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:
+    if hooks is None:
+        return []
+    return list(hooks) if isinstance(hooks, Sequence) else [hooks]

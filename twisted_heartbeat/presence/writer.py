@@ -1,0 +1,166 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{StoreWriter}: brings what the table records into its store.
+
+I{Problem.}  A store waits for a disk, which may be slow, full or locked.  Neither the reactor nor
+the subscribers may wait for it.
+
+I{Idea.}  What is to be written gathers in memory.  One call of C{append} at a time takes all of it
+(group commit).  After a failure the same is tried again, later and later.
+
+I{Invariants.}
+
+  - Changes are written in order, and none before those ahead of it.
+  - What a failed call should have written is written by a later one, or stands in a gap.
+  - Changes and the records of their peers are written together, so that a record is never ahead of
+    the changes.  Of each peer only the latest record waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from ..core.presence import Change, Gap, PeerRecord, numberOf
+from .store import PresenceStore
+from .tasks import StoreTrouble
+
+COMMIT_DELAY = 0.05
+"""Seconds for which changes gather, so that a commit, which waits for the disk, serves several."""
+
+CURSOR_DELAY = 1.0
+"""Seconds for which the cursors of subscribers gather."""
+
+
+class StoreWriter:
+    """
+    Writes changes, records and cursors, in the background.
+
+    @ivar waiting: the changes that are not known to be stored, in order.
+    """
+
+    def __init__(self, store: PresenceStore, clock: IReactorTime, limit: int) -> None:
+        """
+        @param limit: changes that may wait; of more, the oldest are replaced by a gap.
+        """
+        self._store = store
+        self._clock = clock
+        self._limit = limit
+        self._trouble = StoreTrouble(clock)
+        self.waiting: list[Change | Gap] = []
+        self._records: dict[str, PeerRecord | None] = {}
+        self._cursors: dict[str, int] = {}
+        self._call: IDelayedCall | None = None
+        self._writing: Deferred[None] | None = None
+        self._inFlight = 0
+        self._stopped = False
+
+    def add(self, changes: Iterable[Change], records: dict[str, PeerRecord | None]) -> None:
+        """
+        Write these soon.
+
+        @param records: by name; L{None} to delete the peer's record.
+        """
+        self.waiting += changes
+        self._records |= records
+        self._dropOldest()
+        self._schedule()
+
+    def setCursor(self, name: str, number: int) -> None:
+        """
+        Write the cursor of a subscriber soon.
+        """
+        self._cursors[name] = number
+        self._schedule()
+
+    async def flush(self) -> None:
+        """
+        Write all that waits now, once, and nothing later.
+        """
+        self._stopped = True
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        if self._writing is not None:
+            await self._writing
+            if self._trouble.isOn:
+                return
+        await self._write()
+
+    @property
+    def _isEmpty(self) -> bool:
+        return not (self.waiting or self._records or self._cursors)
+
+    def _dropOldest(self) -> None:
+        """
+        Replace the oldest changes by a gap if too many wait.  Those that are being written stay.
+        """
+        # To drop a tenth at a time costs less than to drop each one.
+        if len(self.waiting) <= self._limit + self._limit // 10:
+            return
+        first, end = self._inFlight, len(self.waiting) - self._limit + 1
+        dropped = self.waiting[first:end]
+        if dropped:
+            lowest = dropped[0].first if isinstance(dropped[0], Gap) else dropped[0].number
+            self.waiting[first:end] = [Gap(lowest, numberOf(dropped[-1]))]
+
+    def _schedule(self) -> None:
+        """
+        Set the call of the next write, unless a write is under way or has failed: its end sees to
+        the rest.
+        """
+        if self._stopped or self._writing is not None or self._trouble.isOn or self._isEmpty:
+            return
+        delay = COMMIT_DELAY if self.waiting or self._records else CURSOR_DELAY
+        if self._call is None:
+            self._call = self._clock.callLater(delay, self._begin)
+        elif self._call.getTime() > self._clock.seconds() + delay:
+            self._call.reset(delay)
+
+    def _begin(self) -> None:
+        self._call = None
+        written = self._write()
+        if not written.called:
+            self._writing = written
+        self._schedule()
+
+    def _write(self) -> Deferred[None]:
+        """
+        @return: fires when the write has ended, also if it has failed.
+        """
+        if self._isEmpty:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._writeAll())
+
+    async def _writeAll(self) -> None:
+        changes = list(self.waiting)
+        records, self._records = self._records, {}
+        cursors, self._cursors = self._cursors, {}
+        self._inFlight = len(changes)
+        try:
+            if changes or records:
+                kept = [record for record in records.values() if record is not None]
+                forgotten = [name for name, record in records.items() if record is None]
+                await self._store.append(changes, kept, forgotten)
+                del self.waiting[: len(changes)]
+                records = {}
+            for name in list(cursors):
+                await self._store.setCursor(name, cursors[name])
+                del cursors[name]
+        except BaseException as error:
+            # What has come since is newer.
+            self._records = records | self._records
+            self._cursors = cursors | self._cursors
+            delay = self._trouble.met(error, f"write {len(self.waiting)} changes")
+            if not self._stopped:
+                self._call = self._clock.callLater(delay, self._begin)
+        else:
+            self._trouble.over()
+        finally:
+            self._inFlight = 0
+            self._writing = None
+        self._schedule()
