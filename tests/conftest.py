@@ -51,6 +51,7 @@ TOGETHER = (
 SLOW = (
     "tests/system/kernel",
     "tests/docs/recipes",
+    "tests/docs/test_checkin_examples.py",
     "tests/docs/test_programs.py",
     "tests/docs/test_tutorial.py",
     "tests/costs/test_benchmarks.py",

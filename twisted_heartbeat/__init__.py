@@ -20,6 +20,8 @@ from .client.service import HeartbeatClientService
 from .core.backoff import Backoff
 from .core.causes import (
     Cause,
+    CheckInFailed,
+    CheckInMissed,
     ClosedHere,
     ConnectFailed,
     GoodbyeCode,
@@ -48,6 +50,9 @@ from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
 if TYPE_CHECKING:
+    from .checkin.client import CheckIn
+    from .checkin.resource import CheckInResource
+    from .core.checkins import Check, CheckInLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
     from .presence.hooks import PresenceHooks
     from .presence.memory import MemoryStore
@@ -59,6 +64,12 @@ __all__ = [
     "Backoff",
     "Cause",
     "Change",
+    "Check",
+    "CheckIn",
+    "CheckInFailed",
+    "CheckInLimits",
+    "CheckInMissed",
+    "CheckInResource",
     "ClosedHere",
     "ConnectFailed",
     "Evidence",
@@ -103,6 +114,10 @@ __all__ = [
 
 _LAZY: dict[str, str] = {
     "Change": ".core.presence",
+    "Check": ".core.checkins",
+    "CheckIn": ".checkin.client",
+    "CheckInLimits": ".core.checkins",
+    "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
@@ -119,7 +134,7 @@ The names that are loaded on first use, and the module of each.  Otherwise every
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {}
+_EXTRAS: dict[str, str] = {"treq": "http"}
 """The packages that only an extra installs, and the name of that extra."""
 
 

@@ -113,6 +113,38 @@ class PeerHung(PeerSilent):
     summary = "The peer's kernel answers, its process does not."
 
 
+class CheckInMissed(PeerSilent):
+    """
+    No check-in came within the period and the grace time, or a run did not end in time.
+
+    @ivar address: the address of the last check-in, as text; L{None} if there was none.
+    """
+
+    summary = "No check-in came within the period and the grace time."
+
+    def __init__(self, words: str = "", *, address: str | None = None) -> None:
+        super().__init__(words)
+        self.address = address
+
+
+class CheckInFailed(Cause, ConnectionLost):
+    """
+    A check-in said that its job failed.
+
+    @ivar status: the job's exit status; L{None} if it did not say.
+    @ivar address: the address of the check-in, as text.
+    """
+
+    summary = "A check-in said that its job failed."
+
+    def __init__(
+        self, words: str = "", *, status: int | None = None, address: str | None = None
+    ) -> None:
+        super().__init__(words)
+        self.status = status
+        self.address = address
+
+
 class KeepAliveExpired(Cause, ConnectionLost):
     """
     The system's keepalive or retransmission got no answer (ETIMEDOUT).

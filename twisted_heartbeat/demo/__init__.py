@@ -2,5 +2,6 @@
 # See LICENSE for details.
 
 """
-What C{python -m twisted_heartbeat} shows: five faults, and what a link makes of them.
+What C{python -m twisted_heartbeat} shows: five faults, and what a link makes of them;
+and a job that misses its check-in.
 """

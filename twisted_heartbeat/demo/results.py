@@ -28,7 +28,8 @@ LEGEND = """
 In seconds; in brackets, what is allowed.  Detected after: since the last byte
 received.  Back after: from the link's end, or the peer's return if that was
 later, to the peer's first answer.  PeerSilent: nothing answered.  PeerHung: a
-kernel still did, but not the peer's process.
+kernel still did, but not the peer's process.  The job is no link: it checks in
+over HTTP.
 """
 
 
@@ -76,12 +77,14 @@ class FaultResult:
     @ivar silent: whether only silence reveals the fault, so that a verdict may come too early.
     @ivar refuses: whether attempts to connect must fail during the fault.
     @ivar expected: the true cause.
+    @ivar hasLink: whether it is a link that ends, which has a cleanup.
     """
 
     fault: str
     bound: float
     silent: bool = False
     refuses: bool = False
+    hasLink: bool = True
     expected: type[Cause] = Cause
     cause: type[Cause] | None = None
     detectedAfter: float = inf
@@ -98,7 +101,7 @@ class FaultResult:
         promises = [
             (self.cause is self.expected, self.expected.__name__, _nameOf(self.cause)),
             (inTime, f"the end after {self._allowed()} s", f"{self.detectedAfter:.3f} s"),
-            (self.cleanups == 1, "1 cleanup", str(self.cleanups)),
+            (self.cleanups == 1 or not self.hasLink, "1 cleanup", str(self.cleanups)),
             (self.refused > 0 or not self.refuses, "refused attempts", "none"),
             (
                 self.backAfter <= BACK_WITHIN,
@@ -117,7 +120,7 @@ class FaultResult:
             self.fault,
             _nameOf(self.cause) + (f", {self.refused} refused" if self.refused else ""),
             _seconds(self.detectedAfter, self._allowed()),
-            f"{self.cleanups} (1)" if self.cause else "-",
+            f"{self.cleanups} (1)" if self.cause and self.hasLink else "-",
             _seconds(self.backAfter, f"{BACK_WITHIN:.2f}"),
             promise if self.backAfter < inf else "-",
         )

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Demo}: five faults, one after the other, on one link.
+L{Demo}: five faults, one after the other, on one link; then a job that misses its check-in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,7 +35,7 @@ from .. import (
 )
 from ..testing import BlackHole, FaultProxy
 from .results import FaultResult, Recorder
-from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
+from .settings import BACKOFF, HUNG, JOB, OUTAGE, SETTLE, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -81,6 +82,9 @@ class Demo:
             FaultResult("clean close", bound),
             FaultResult(f"peer gone {OUTAGE:g} s", bound, refuses=True),
         ]
+        if find_spec("treq") is not None:
+            # What the extra "http" installs.
+            self.results.append(FaultResult(JOB, bound, silent=True, hasLink=False))
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
@@ -120,8 +124,12 @@ class Demo:
 
     async def _runFaults(self) -> None:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
-        for result, fault in zip(self.results, faults, strict=True):
+        for result, fault in zip(self.results, faults, strict=False):
             await self._runFault(result, fault)
+        for result in self.results[len(faults) :]:
+            from .checkin import missCheckIn
+
+            await missCheckIn(self._reactor, self._heartbeat, self._view.say, result)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None

@@ -29,6 +29,7 @@ from ..core import wire
 from ..core.causes import ClosedHere
 from ..core.settings import ServerLimits
 from ..link.config import peerName
+from ..link.networks import networkOf
 from ..link.state import LinkState
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.rejected import RejectedConnection
@@ -37,7 +38,6 @@ from ..timing.deadline import cancelCalls
 from ..timing.wheel import timerWheelFor
 from .admission import Admission
 from .names import NameQueue
-from .networks import networkOf
 from .ratelimit import PingRateLimit
 from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
 

@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
+from ..link.networks import networkOf
 from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..transport.proxyheader import isHealthCheck
-from .networks import networkOf
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
