@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from .presence.sqlite import SQLiteStore
     from .presence.store import PresenceStore, StoreError
     from .presence.table import PresenceTable
+    from .status.metrics import HeartbeatMetrics
+    from .status.resource import StatusResource
 
 __all__ = [
     "Backoff",
@@ -79,6 +81,7 @@ __all__ = [
     "HeartbeatClientFactory",
     "HeartbeatClientService",
     "HeartbeatFactory",
+    "HeartbeatMetrics",
     "HeartbeatMixin",
     "HeartbeatProtocol",
     "HeartbeatServerFactory",
@@ -109,6 +112,7 @@ __all__ = [
     "SendFailed",
     "SendStalled",
     "ServerLimits",
+    "StatusResource",
     "StoreError",
 ]
 
@@ -119,11 +123,13 @@ _LAZY: dict[str, str] = {
     "CheckInLimits": ".core.checkins",
     "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
+    "HeartbeatMetrics": ".status.metrics",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "StatusResource": ".status.resource",
     "PresenceStore": ".presence.store",
     "PresenceTable": ".presence.table",
     "SQLiteStore": ".presence.sqlite",
@@ -134,7 +140,7 @@ The names that are loaded on first use, and the module of each.  Otherwise every
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {"treq": "http"}
+_EXTRAS: dict[str, str] = {"prometheus_client": "metrics", "treq": "http"}
 """The packages that only an extra installs, and the name of that extra."""
 
 
