@@ -154,7 +154,7 @@ def test_severalPlaces(reactor: MemoryReactor) -> None:
     """
     given = ["--listen=tcp:1", "--connect=unix:/a", "--listen=tcp:0", "--connect=tcp:there:65535"]
     parts = parse(reactor, *given).loaded.config.parts
-    assert [part.title for part in parts] == [
+    assert [part.label for part in parts] == [
         "listen tcp:1",
         "listen tcp:0",
         "connect unix:/a",

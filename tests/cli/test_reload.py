@@ -348,7 +348,7 @@ def test_fileWithoutParts(scene: Scene, events: list[LogEvent]) -> None:
     scene.begin("listen = 'tcp:1'")
     scene.reload("# listen = 'tcp:1'")
     assert scene.reactor.ports == [1]
-    assert any("neither listen nor connect" in str(event.get("sentence")) for event in events)
+    assert any("nothing to run" in str(event.get("sentence")) for event in events)
 
 
 def test_newPortIsInUse(scene: Scene, events: list[LogEvent]) -> None:

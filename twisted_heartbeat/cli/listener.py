@@ -19,7 +19,9 @@ from ..logs import SafeLogger
 from .exitstatus import EX_OSERR
 
 if TYPE_CHECKING:
+    from ..checkin.site import CheckInSite
     from ..server.factory import HeartbeatServerFactory
+    from ..status.site import StatusSite
 
 _log = SafeLogger()
 
@@ -36,7 +38,7 @@ class Listener(Service):
         self,
         description: str,
         endpoint: Any,
-        factory: HeartbeatServerFactory,
+        factory: HeartbeatServerFactory | CheckInSite | StatusSite,
         end: Callable[[int], None],
         *,
         daemon: bool = False,

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.python.usage import Options as _Options
 from twisted.python.usage import UsageError
 
 from .config import model
 from .config.faults import ConfigError
 from .config.kinds import numberOf
 from .config.loader import Loaded, Loader
-from .config.resolver import connectEndpoint, listenEndpoint
+from .config.resolver import connectEndpoint, listenEndpoint, tokenIn
 from .config.values import Config, Path
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE
+from .http import HTTP_HELP, HTTPOptions
+from .status import onLoopback
 
 _MORE_HELP = f"""
 Examples:
   twist heartbeat --listen tcp:8470 --within 8
   twist heartbeat --connect tcp:server.example:8470 --name gateway-7 --within 8
   twist --log-format=json heartbeat --connect tcp:server.example:8470
+  twist heartbeat --http tcp:8080 --check nightly-backup:86400:3600
   twist heartbeat --config /etc/heartbeat.toml --check-config
 
 Exit status:
@@ -67,11 +69,18 @@ _HELP = {
     "give-up-after": (
         "Give up a link when attempts have failed for this many seconds in a row. Default: never."
     ),
+    "status": (
+        "Show a status page at this endpoint, for example tcp:8080 or just 8080; on loopback, "
+        "unless interface= says otherwise. Default: no page."
+    ),
+    "status-token-file": (
+        "Ask the visitors of the status page for the token in this file. Default: no token."
+    ),
 }
 """The help text of each option."""
 
 
-class Options(_Options):
+class Options(HTTPOptions):
     """
     The command line.  Each value is checked when it is parsed, so that an invalid value is a
     C{UsageError} before anything starts.
@@ -89,9 +98,9 @@ class Options(_Options):
         """
         @param reactor: the reactor that the endpoints use; the global reactor if L{None}.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         # Twisted takes the help from docstrings, and python -OO removes those.
-        self.docs |= _HELP
+        self.docs |= _HELP | HTTP_HELP
         self._reactor = reactor
         self._given: list[tuple[Path, object]] = []
         self.loader = Loader(reactor)
@@ -145,6 +154,20 @@ class Options(_Options):
     def opt_give_up_after(self, seconds: str) -> None:
         self._set("give-up-after", seconds, "backoff", "max-elapsed")
 
+    def opt_status(self, endpoint: str) -> None:
+        try:
+            listenEndpoint(self.reactor, onLoopback(endpoint))
+        except ValueError as error:
+            raise _wrong("status", endpoint, str(error)) from None
+        self._set("status", endpoint, "status", "endpoint")
+
+    def opt_status_token_file(self, path: str) -> None:
+        try:
+            tokenIn(path)
+        except ValueError as error:
+            raise _wrong("status-token-file", path, str(error)) from None
+        self._set("status-token-file", path, "status", "token-file")
+
     def parseArgs(self, *arguments: str) -> None:
         """
         Refuse positional arguments.
@@ -164,7 +187,10 @@ class Options(_Options):
         @raise SystemExit: if the file is wrong, or is only to be checked.  The help, which would
             follow a C{UsageError}, does not help with a file.
         """
-        self.loader = Loader(self.reactor, self["config"], tuple(self._given))
+        if not self["config"]:
+            super().postOptions()
+        given = (*self._given, *self._checkInSettings())
+        self.loader = Loader(self.reactor, self["config"], given)
         try:
             self.loaded = self.loader.load()
         except ConfigError as error:
@@ -175,6 +201,19 @@ class Options(_Options):
         if self["check-config"]:
             print(f"{self['config'] or 'options'}: no fault found")
             raise SystemExit(0)
+
+    def _checkInSettings(self) -> Iterator[tuple[Path, object]]:
+        """
+        Yield the options of L{HTTPOptions} as settings.
+        """
+        for url in self["check-in"]:
+            yield ("check-in",), {"url": url, "every": self["check-in-every"]}
+        for description, _ in self["http"]:
+            yield ("http", "endpoint"), description
+        for name, check in self["checks"].items():
+            yield ("check",), {"name": name, "period": check.period, "grace": check.grace}
+        if self["http-tokens"]:
+            yield ("http", "token-file"), self["http-tokens"]
 
     def _endpoint(self, option: str, text: str, make: Callable[[Any, str], Any]) -> None:
         try:

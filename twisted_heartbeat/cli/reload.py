@@ -127,13 +127,11 @@ class Reloader(Service):
 
     def _tellPlan(self, plan: Plan) -> None:
         for change in plan.change:
-            if change.fields:
-                names = ", ".join(change.fields)
-                _log.info("{part}: changed {names}", part=change.new.title, names=names)
-            if change.restart:
-                names = ", ".join(change.restart)
-                _log.warn("{part}: {names} needs a restart", part=change.new.title, names=names)
+            names = ", ".join(change.fields)
+            _log.info("{part}: changed {names}", part=change.new.label, names=names)
+        for key in plan.restart:
+            _log.warn("{key} needs a restart: the old value stays", key=key)
         for part in plan.start:
-            _log.info("{part}: starts", part=part.title)
+            _log.info("{part}: starts", part=part.label)
         for part in plan.stop:
-            _log.info("{part}: stops", part=part.title)
+            _log.info("{part}: stops", part=part.label)

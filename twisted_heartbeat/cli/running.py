@@ -11,7 +11,8 @@ agreed on holds at once: the limits of a server, C{admit}, the backoff.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -24,13 +25,16 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..server.factory import HeartbeatServerFactory
 from .certificates import RenewableClient, RenewableListener
-from .config.values import Connect, LinkPart, Listen, Reference
+from .config.values import Connect, LinkPart, Listen, Reference, Status
 from .listener import Listener
+from .status import makeStatusResource, makeStatusSite
 
 if TYPE_CHECKING:
     from ..core import wire
     from ..core.causes import Cause
     from ..link.link import Link
+    from ..presence.table import PresenceTable
+    from ..status.metrics import HeartbeatMetrics
     from .config.resolver import Objects
 
 _log = SafeLogger()
@@ -155,16 +159,17 @@ class RunningListener(Running):
         part: Listen,
         objects: Objects,
         reactor: Any,
-        observer: LinkHooks,
+        observers: Sequence[LinkHooks],
         end: Callable[[int], None],
         *,
         daemon: bool,
     ) -> None:
         """
+        @param observers: called besides the hooks of the part.
         @param end: called if it can not listen, see L{Listener}.
         """
         self.part = part
-        self._observer = observer
+        self._observers = observers
         self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
         self._named = NamedFactory(part.name, part.endpoint)
         self.factory = HeartbeatServerFactory(
@@ -173,7 +178,7 @@ class RunningListener(Running):
             name=part.endpoint,
             serverLimits=part.serverLimits,
             admit=_admitOf(part, objects),
-            **_linkSettings(part, objects, observer),
+            **_linkSettings(part, objects, observers),
         )
         self.service = self._listener = Listener(
             part.endpoint, self._endpoint.endpoint, self.factory, end, daemon=daemon
@@ -185,13 +190,13 @@ class RunningListener(Running):
         self.factory.changeSettings(
             serverLimits=part.serverLimits,
             admit=_admitOf(part, objects),
-            **_linkSettings(part, objects, self._observer),
+            **_linkSettings(part, objects, self._observers),
         )
 
     def renew(self, part: Listen, objects: Objects) -> None:
         super().renew(part, objects)
         if self._endpoint.renew(objects[Reference("listen", part.endpoint)]):
-            _log.info("{part}: the certificate was read again", part=part.title)
+            _log.info("{part}: the certificate was read again", part=part.label)
 
     def whenReady(self) -> Deferred[Any]:
         return self._listener.whenOpen()
@@ -206,9 +211,11 @@ class RunningClient(Running):
     Keeps a link up.
     """
 
-    def __init__(self, part: Connect, objects: Objects, reactor: Any, observer: LinkHooks) -> None:
+    def __init__(
+        self, part: Connect, objects: Objects, reactor: Any, observers: Sequence[LinkHooks]
+    ) -> None:
         self.part = part
-        self._observer = observer
+        self._observers = observers
         self._endpoints = [RenewableClient(each) for each in _endpointsOf(part, objects)]
         self._named = NamedFactory(part.name, part.description)
         self.service = HeartbeatClientService(
@@ -217,13 +224,13 @@ class RunningClient(Running):
             part.backoff,
             reactor,
             name=part.description,
-            **_linkSettings(part, objects, observer),
+            **_linkSettings(part, objects, observers),
         )
 
     def change(self, part: Connect, fields: tuple[str, ...], objects: Objects) -> None:
         self.part = part
         self._named.name = part.name
-        settings = _linkSettings(part, objects, self._observer)
+        settings = _linkSettings(part, objects, self._observers)
         if "heartbeat" not in fields:
             # The interval may be longer by now, because the peer was pinged too often.
             del settings["heartbeat"]
@@ -247,6 +254,59 @@ class RunningClient(Running):
         return link is not None and link.isUp
 
 
+class RunningStatus(Running):
+    """
+    Shows who is alive.
+    """
+
+    def __init__(
+        self,
+        part: Status,
+        objects: Objects,
+        reactor: Any,
+        presence: PresenceTable,
+        metrics: HeartbeatMetrics | None,
+        end: Callable[[int], None],
+        *,
+        daemon: bool,
+    ) -> None:
+        """
+        @param end: called if it can not listen, see L{Listener}.
+        """
+        self.part = part
+        self._token = _tokenOf(part, objects)
+        self._makeResource = partial(makeStatusResource, presence, reactor, metrics=metrics)
+        self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
+        self._site = makeStatusSite(
+            presence, reactor, metrics=metrics, token=self._token, title=part.title
+        )
+        self.service = self._listener = Listener(
+            part.endpoint, self._endpoint.endpoint, self._site, end, daemon=daemon
+        )
+
+    def change(self, part: Status, fields: tuple[str, ...], objects: Objects) -> None:
+        self.part = part
+        self._token = _tokenOf(part, objects)
+        self._site.show(self._makeResource(token=self._token, title=part.title))
+
+    def renew(self, part: Status, objects: Objects) -> None:
+        super().renew(part, objects)
+        self._endpoint.renew(objects[Reference("listen", part.endpoint)])
+        if _tokenOf(part, objects) != self._token:
+            self.change(part, ("tokenFile",), objects)
+
+    def whenReady(self) -> Deferred[Any]:
+        return self._listener.whenOpen()
+
+    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
+        _, stopped = super().stop()
+        return self._listener.whenClosed(), stopped
+
+
+def _tokenOf(part: Status, objects: Objects) -> str | None:
+    return objects[Reference("token", part.tokenFile)] if part.tokenFile else None
+
+
 def _endpointsOf(part: Connect, objects: Objects) -> list[Any]:
     return [objects[Reference("connect", text)] for text in part.endpoint]
 
@@ -255,11 +315,13 @@ def _admitOf(part: Listen, objects: Objects) -> Any:
     return objects[Reference("callable", part.admit)] if part.admit else None
 
 
-def _linkSettings(part: LinkPart, objects: Objects, observer: LinkHooks) -> dict[str, Any]:
+def _linkSettings(
+    part: LinkPart, objects: Objects, observers: Sequence[LinkHooks]
+) -> dict[str, Any]:
     hooks = [objects[Reference("hooks", name)] for name in part.hooks]
     return {
         "heartbeat": part.heartbeat,
         "keepAlive": part.keepAlive,
         "limits": part.limits,
-        "hooks": [*hooks, observer],
+        "hooks": [*hooks, *observers],
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,20 @@ from twisted.internet.error import ReactorNotRunning
 from ..logs import SafeLogger
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
-from .config.values import Config, Connect, Listen, Part
+from .checkins import RunningCheckIn, RunningHTTP
+from .config.values import HTTP, CheckIn, Config, Connect, Listen, Part, Reference, Status
 from .exitstatus import EX_UNAVAILABLE, exitWith
 from .reload import Reloader
-from .running import PartObserver, Running, RunningClient, RunningListener
+from .running import PartObserver, Running, RunningClient, RunningListener, RunningStatus
+from .status import makeMetrics
 from .systemd import Notifier
 
 if TYPE_CHECKING:
+    from ..checkin.resource import CheckInResource
+    from ..link.hooks import LinkHooks
+    from ..presence.store import PresenceStore
+    from ..presence.table import PresenceTable
+    from ..status.metrics import HeartbeatMetrics
     from .config.loader import Loaded
     from .config.plan import Plan
     from .options import Options
@@ -57,6 +65,11 @@ class HeartbeatServices(MultiService):
         self._ended = False
         self._failed: set[tuple[str, ...]] = set()
         self._leaving: set[Deferred[Any]] = set()
+        self._observers: list[LinkHooks] = []
+        self._presence: PresenceTable | None = None
+        self._metrics: HeartbeatMetrics | None = None
+        self._checkIns: CheckInResource | None = None
+        self._begunWith = Config()
         self.parts: dict[tuple[str, ...], Running] = {}
         self.objects: dict[Any, Any] = {}
         self.notifier: Notifier | None = None
@@ -68,7 +81,40 @@ class HeartbeatServices(MultiService):
         """
         What runs now.  A part that could not be started is not in it.
         """
-        return Config(parts=tuple(each.part for each in self.parts.values()))
+        parts = tuple(each.part for each in self.parts.values())
+        return replace(self._begunWith, parts=parts)
+
+    def begin(self, loaded: Loaded, *, withPresence: bool) -> None:
+        """
+        Add all parts of a configuration.
+
+        @param withPresence: whether to keep a presence table, also if nothing shows it now.
+        """
+        self._begunWith = config = loaded.config
+        self.objects = dict(loaded.objects)
+        if withPresence or any(isinstance(part, Status) for part in config.parts):
+            self._keepPresence(loaded)
+        for part in config.parts:
+            self.start(part, loaded)
+
+    def _keepPresence(self, loaded: Loaded) -> None:
+        from ..presence.table import PresenceTable
+
+        config = loaded.config
+        hooks = [
+            loaded.objects[Reference("presence hooks", each)] for each in config.presence.hooks
+        ]
+        self._presence = PresenceTable(
+            store=_storeOf(loaded, self._reactor),
+            hooks=hooks,
+            grace=config.presence.grace,
+            merge=config.presence.merge,
+            clock=self._reactor,
+        )
+        self._presence.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._metrics = makeMetrics()
+        metrics = [] if self._metrics is None else [self._metrics]
+        self._observers = [self._presence, *metrics]
 
     def start(self, part: Part, loaded: Loaded) -> Running:
         """
@@ -79,14 +125,50 @@ class HeartbeatServices(MultiService):
         return running
 
     def _make(self, part: Part, loaded: Loaded) -> Running:
+        objects, reactor = loaded.objects, self._reactor
         observer = PartObserver(self.changed, partial(self._gaveUp, part.key))
+        observers = [*self._observers, observer]
+        end = partial(self._couldNotListen, part.key)
         if isinstance(part, Listen):
-            end = partial(self._couldNotListen, part.key)
-            return RunningListener(
-                part, loaded.objects, self._reactor, observer, end, daemon=self._daemon
+            return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
+        if isinstance(part, Connect):
+            return RunningClient(part, objects, reactor, observers)
+        if isinstance(part, CheckIn):
+            return RunningCheckIn(part, reactor, self._linksAreUp)
+        if isinstance(part, HTTP):
+            resource = self._checkInResource(loaded)
+            return RunningHTTP(part, objects, resource, end, daemon=self._daemon)
+        assert isinstance(part, Status) and self._presence is not None
+        return RunningStatus(
+            part, objects, reactor, self._presence, self._metrics, end, daemon=self._daemon
+        )
+
+    def _checkInResource(self, loaded: Loaded) -> CheckInResource:
+        """
+        Return what all endpoints for check-ins serve.
+        """
+        if self._checkIns is None:
+            # Not at the top, because it loads twisted.web.
+            from ..checkin.resource import CheckInResource
+
+            settings, objects = loaded.config.checks, loaded.objects
+            tokens = (
+                settings.tokenFile and objects[Reference("check-in tokens", settings.tokenFile)]
             )
-        assert isinstance(part, Connect)
-        return RunningClient(part, loaded.objects, self._reactor, observer)
+            hooks = [objects[Reference("hooks", name)] for name in settings.hooks]
+            self._checkIns = CheckInResource(
+                checks=dict(settings.checks),
+                tokens=tokens or None,
+                hooks=[*hooks, *self._observers],
+                clock=self._reactor,
+            )
+            self._checkIns.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self._begunWith = replace(self._begunWith, checks=settings)
+        return self._checkIns
+
+    def _linksAreUp(self) -> bool:
+        clients = [each for each in self.parts.values() if isinstance(each, RunningClient)]
+        return all(each.isUp for each in clients)
 
     def apply(self, plan: Plan, loaded: Loaded) -> Deferred[Any]:
         """
@@ -99,10 +181,9 @@ class HeartbeatServices(MultiService):
         for part in plan.keep:
             self.parts[part.key].renew(part, loaded.objects)
         for change in plan.change:
-            running, part = self.parts[change.new.key], change.effective
-            if change.fields:
-                running.change(part, change.fields, loaded.objects)
-            running.renew(part, loaded.objects)
+            running = self.parts[change.new.key]
+            running.change(change.new, change.fields, loaded.objects)
+            running.renew(change.new, loaded.objects)
 
         def startRest(_: object) -> Deferred[Any]:
             # Not before the old ports are closed, because a new text may have an old port's number.
@@ -154,6 +235,9 @@ class HeartbeatServices(MultiService):
         """
         if self.notifier is not None:
             self.notifier.changed()
+        for each in self.parts.values():
+            if isinstance(each, RunningCheckIn):
+                each.linksChanged()
 
     def startService(self) -> None:
         # Here and not before, because the process that twistd starts as a daemon is another one.
@@ -186,7 +270,7 @@ class HeartbeatServices(MultiService):
         """
         if key in self.parts:
             self.parts[key].hasGivenUp = True
-            if all(each.hasGivenUp for each in self.parts.values()):
+            if all(each.hasGivenUp for each in self.parts.values() if each.part.isWork):
                 _log.critical("Every link has given up and nothing listens: exiting")
                 self.end(EX_UNAVAILABLE)
 
@@ -215,6 +299,16 @@ class HeartbeatServices(MultiService):
             self._reactor.stop()
 
 
+def _storeOf(loaded: Loaded, reactor: Any) -> PresenceStore | None:
+    store = loaded.config.store
+    if not store.file:
+        return None
+    from ..presence.sqlite import SQLiteStore
+
+    path = loaded.objects[Reference("store", store.file)]
+    return SQLiteStore(path, keep=store.keep, reactor=reactor)
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -229,9 +323,8 @@ def makeService(options: Options, environment: Mapping[str, str] = os.environ) -
     runner: Mapping[str, Any] = options.parent or {}
     daemon = not runner.get("nodaemon", True)
     services = HeartbeatServices(reactor, daemon=daemon, environment=environment)
-    services.objects = dict(options.loaded.objects)
-    for part in options.loaded.config.parts:
-        services.start(part, options.loaded)
+    # With a file, a status page may come later.
+    services.begin(options.loaded, withPresence=bool(options.loader.file))
     if options.loader.file:
         reloader = Reloader(reactor, services, options.loader)
         reloader.setServiceParent(services)  # type: ignore[no-untyped-call]

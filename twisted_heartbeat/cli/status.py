@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..presence.table import PresenceTable
     from ..status.metrics import HeartbeatMetrics
+    from ..status.resource import StatusResource
     from ..status.site import StatusSite
 
 _MAX_TOKEN = 4096
@@ -64,20 +65,29 @@ def makeMetrics() -> HeartbeatMetrics | None:
     return HeartbeatMetrics()
 
 
-def makeStatusSite(
+def makeStatusResource(
     presence: PresenceTable,
     reactor: Any,
     *,
     metrics: HeartbeatMetrics | None = None,
     token: str | None = None,
     title: str = "Heartbeat",
-) -> StatusSite:
+) -> StatusResource:
     """
-    Make the site that shows a presence table.
+    Make the page that shows a presence table.
     """
     # Not at the top: most runs have no page, and need no web server.
     from ..status.resource import StatusResource
+
+    return StatusResource(presence, token=token, metrics=metrics, title=title, clock=reactor)
+
+
+def makeStatusSite(presence: PresenceTable, reactor: Any, **settings: Any) -> StatusSite:
+    """
+    Make the site of that page.
+
+    @param settings: as for L{makeStatusResource}.
+    """
     from ..status.site import StatusSite
 
-    resource = StatusResource(presence, token=token, metrics=metrics, title=title, clock=reactor)
-    return StatusSite(resource, reactor)
+    return StatusSite(makeStatusResource(presence, reactor, **settings), reactor)

@@ -31,6 +31,13 @@ class StatusSite(Site):
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
         self._status = resource
 
+    def show(self, resource: StatusResource) -> None:
+        """
+        Serve another page from now on.  The streams of the old one end, and come back to the new.
+        """
+        self._status.close()
+        self.resource = self._status = resource
+
     def log(self, request: Request) -> None:
         """
         Log nothing.

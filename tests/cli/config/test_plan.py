@@ -7,15 +7,14 @@ L{diff}: what is kept, changed, started and stopped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_heartbeat import Heartbeat, ServerLimits
 from twisted_heartbeat.cli.config.plan import Plan, diff
-from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Part
+from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Part, Presence, Store
 
 HERE = Listen(endpoint="tcp:1", path=("listen", 0))
 THERE = Connect(endpoint=("tcp:a:1",), path=("connect", 0))
@@ -32,7 +31,6 @@ def test_sameIsKept() -> None:
     moved = replace(HERE, path=("listen", 7))
     found = plan((HERE, THERE), (THERE, moved))
     assert found == Plan(keep=(THERE, HERE))
-    assert found.isEmpty
     assert [part.path for part in found.keep] == [("connect", 0), ("listen", 7)]
     assert found.summary == "2 kept"
 
@@ -43,9 +41,8 @@ def test_otherSettingsAreAChange() -> None:
     """
     other = replace(HERE, heartbeat=Heartbeat.within(8), serverLimits=ServerLimits(peers=1))
     [change] = plan((HERE,), (other,)).change
-    assert (change.old, change.new, change.effective) == (HERE, other, other)
+    assert (change.old, change.new) == (HERE, other)
     assert set(change.fields) == {"heartbeat", "serverLimits"}
-    assert change.restart == ()
 
 
 def test_otherEndpointIsAnotherPart() -> None:
@@ -58,33 +55,16 @@ def test_otherEndpointIsAnotherPart() -> None:
     assert found.summary == "2 started, 2 stopped"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Store(Part):
-    """
-    A part with a setting that can not be changed.
-    """
-
-    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset({"file"})
-
-    file: str
-    keep: int = 1
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("store",)
-
-
 def test_whatNeedsARestart() -> None:
     """
-    A setting that can not be changed stays as it is, so that the next reload tells it again; the
-    others are changed.
+    Settings that can not be changed are named by their keys, and nothing is done about them.
     """
-    old, new = Store(file="a"), Store(file="b", keep=2)
-    [change] = plan((old,), (new,)).change
-    assert (change.fields, change.restart) == (("keep",), ("file",))
-    assert change.effective == Store(file="a", keep=2)
-    [again] = plan((change.effective,), (new,)).change
-    assert (again.fields, again.restart) == ((), ("file",))
+    old = Config(parts=(HERE,), store=Store(file="a"), presence=Presence(grace=1))
+    new = Config(parts=(HERE,), store=Store(file="b", keep=5), presence=Presence(merge=True))
+    assert diff(old, new) == Plan(
+        keep=(HERE,), restart=("presence.grace", "presence.merge", "store.file", "store.keep")
+    )
+    assert diff(old, old).restart == ()
 
 
 PARTS = st.builds(
@@ -109,7 +89,7 @@ def test_planLeadsToTheNewConfiguration(old: Config, new: Config) -> None:
     plan, and no part is stopped that the new configuration has.
     """
     found = diff(old, new)
-    after = {*found.keep, *found.start, *(change.effective for change in found.change)}
+    after = {*found.keep, *found.start, *(change.new for change in found.change)}
     assert after == set(new.parts)
     before = [*found.keep, *found.stop, *(change.old for change in found.change)]
     assert sorted(part.key for part in before) == sorted(part.key for part in old.parts)

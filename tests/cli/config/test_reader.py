@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,7 +22,19 @@ from twisted_heartbeat.cli.config import kinds, model
 from twisted_heartbeat.cli.config.faults import ConfigError
 from twisted_heartbeat.cli.config.model import Key, Section
 from twisted_heartbeat.cli.config.reader import Source, build, parse
-from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Part
+from twisted_heartbeat.cli.config.values import (
+    HTTP,
+    CheckIn,
+    Checks,
+    Config,
+    Connect,
+    Listen,
+    Part,
+    Presence,
+    Status,
+    Store,
+)
+from twisted_heartbeat.core.checkins import Check
 
 
 def parts(text: str, *options: tuple[tuple[str, ...], object]) -> tuple[Part, ...]:
@@ -179,6 +193,47 @@ def test_optionReplacesWhatIsOff() -> None:
     assert part.keepAlive == KeepAlive(idle=9)
 
 
+def test_checkIns() -> None:
+    """
+    Check-ins are sent to URLs and received at endpoints on loopback.
+    """
+    text = """
+    check-in = "https://host.example/ping/gateway-7"
+    hooks = "page.Hooks"
+
+    [http]
+    endpoint = ["tcp:8080", "tcp:8081:interface=0.0.0.0"]
+
+    [[check]]
+    name = "nightly-backup"
+
+    [[check]]
+    name = "sync"
+    period = 60
+    grace = 30
+    """
+    config = parse(Source("hb.toml", text))
+    assert config.parts == (
+        CheckIn(url="https://host.example/ping/gateway-7", every=60),
+        HTTP(endpoint="tcp:8080:interface=127.0.0.1"),
+        HTTP(endpoint="tcp:8081:interface=0.0.0.0"),
+    )
+    checks = (("nightly-backup", Check()), ("sync", Check(period=60, grace=30)))
+    assert config.checks == Checks(checks=checks, hooks=("page.Hooks",))
+
+
+def test_statusPage() -> None:
+    """
+    A status page is on loopback, unless its endpoint names an interface.
+    """
+    text = "[presence]\ngrace = 3\n[store]\nfile = 'a'\n[status]\ntoken-file = 'b'\nendpoint = "
+    config = parse(Source("hb.toml", text + "'8080'"))
+    here = "tcp:8080:interface=127.0.0.1"
+    assert config.parts == (Status(endpoint=here, tokenFile="b"),)
+    assert (config.presence, config.store) == (Presence(grace=3), Store(file="a"))
+    assert parts(text + "'tcp:8080:interface=::'")[0].key == ("status", "tcp:8080:interface=::")
+
+
 # What is wrong.
 
 OK = 'listen = "tcp:1"\n'
@@ -311,7 +366,7 @@ WRONG = {
     "section, twice": ("[[heartbeat]]\nwithin = 8", ":1: heartbeat is a list: ..."),
     "endpoint, number": (
         "listen = 8470",
-        ":1: listen is 8470: it must be the text of an endpoint, or a table, [[listen]]",
+        ":1: listen is 8470: it must be a text, its endpoint, or a table, [[listen]]",
     ),
     "endpoint, empty": (
         'listen = ""',
@@ -325,6 +380,53 @@ WRONG = {
         "[connect]\nendpoint = []",
         ":2: connect.endpoint is a list: it must be an endpoint such as ...",
     ),
+    "status, no endpoint": (
+        "[status]\ntitle = 'x'",
+        ":1: status has no endpoint: it must be an endpoint such as tcp:8080, or only a port",
+    ),
+    "status, number": (
+        "[status]\nendpoint = 8080",
+        ":2: status.endpoint is 8080: it must be an endpoint such as tcp:8080, or only a port",
+    ),
+    "check-in, secret": (
+        "check-in = ''",
+        ":1: check-in is '***': it must be the URL of a check",
+    ),
+    "check-in, number": (
+        "check-in = ['https://a/b', 7]",
+        ":1: check-in#2 is 7: it must be a text, its url, or a table, [[check-in]]",
+    ),
+    "check-in twice": (
+        "check-in = ['https://a/secret', 'https://a/secret']",
+        ":1: check-in#2 is the same as check-in#1: check-in at a",
+    ),
+    "check, name": (
+        "[http]\nendpoint = 'tcp:1'\n[[check]]\nname = 'a/b'",
+        ":4: check#1.name is 'a/b': it must be a name of letters, digits, ...",
+    ),
+    "check, twice": (
+        "http.endpoint = 'tcp:1'\n[[check]]\nname = 'a'\n[[check]]\nname = 'a'",
+        ":4: check#2 has the name of another check: a",
+    ),
+    "check, text": (
+        "http.endpoint = 'tcp:1'\ncheck = 'a'",
+        ":2: check is 'a': it must be a table, [[check]]",
+    ),
+    "check, long": (
+        "http.endpoint = 'tcp:1'\n[[check]]\nname = 'a'\nperiod = 40_000_000",
+        ":4: check#1.period is 40000000.0: it must be at most 31622400 seconds",
+    ),
+    "check, alone": ("[[check]]\nname = 'a'", ":1: check#1 needs [http], which receives check-ins"),
+    "http twice": (
+        "http.endpoint = ['tcp:1', 'tcp:1']",
+        ":1: http.endpoint is the same as http.endpoint: http tcp:1:interface=127.0.0.1",
+    ),
+    "flag": ("[presence]\nmerge = 1", ":2: presence.merge is 1: it must be true or false"),
+    "grace": ("[presence]\ngrace = -1", ":2: presence.grace is -1: ... seconds, 0 or more"),
+    "store": (
+        "[store]\npath = '/x'",
+        ":2: store.path: there is no such key; [store] has file, keep",
+    ),
     "listener twice": (
         '[[listen]]\nendpoint = "tcp:1"\n[[listen]]\nendpoint = "tcp:1"\nname = "y"',
         ":3: listen#2 is the same as listen#1: listen tcp:1",
@@ -335,7 +437,7 @@ WRONG = {
     ),
     "in a long list": (
         'listen = [\n"tcp:1",\n8470]',
-        ": listen#2 is 8470: it must be the text of an endpoint, ...",
+        ": listen#2 is 8470: it must be a text, its endpoint, ...",
     ),
     "in the second table": (
         '[[listen]]\nendpoint = "tcp:1"\n\n[[listen]]\nendpoint = "tcp:2"\n'
@@ -397,7 +499,8 @@ def test_eachFieldHasAKey() -> None:
     for _, section in model.FILE.walk():
         if section.make is not None:
             names = {key.field for key in section.keys} - {"within"}
-            assert names == set(section.make.__dataclass_fields__)
+            names -= {"name"} if section is model.CHECK else set()
+            assert names == {each.name for each in fields(section.make) if each.compare}
 
 
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -410,6 +513,16 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     kinds.NAME: st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
     kinds.CALLABLE: st.sampled_from(["a.b", "a.b.c"]),
     kinds.HOOKS: st.sampled_from(["a.B", ["a.B", "a.C"]]),
+    kinds.PRESENCE_HOOKS: st.just(["a.B"]),
+    kinds.FLAG: st.booleans(),
+    kinds.TEXT: st.sampled_from(["x", "\x7f"]),
+    kinds.STATUS: st.sampled_from(["8080", "tcp:8080:interface=::1"]),
+    kinds.TOKEN_FILE: st.just("/etc/token"),
+    kinds.STORE: st.just("/var/lib/presence"),
+    kinds.CHECK_IN: st.integers().map(lambda number: f"https://host.example/ping/{number}"),
+    kinds.CHECK_NAME: st.from_regex("[a-z]{8}", fullmatch=True),
+    kinds.HTTP: st.sampled_from(["tcp:8080", ["tcp:8080", "tcp:8081:interface=0.0.0.0"]]),
+    kinds.CHECK_IN_TOKENS: st.just("/etc/tokens"),
     kinds.LISTEN: st.integers(1, 10**9).map(lambda number: f"tcp:{number}"),
     kinds.CONNECT: st.integers(1, 10**9).map(lambda number: [f"tcp:a:{number}", "tcp:b:1"]),
 }
@@ -429,9 +542,16 @@ def tables(section: Section) -> st.SearchStrategy[dict[str, Any]]:
     for inner in section.sections:
         table = tables(inner)
         if inner.several:
-            table = st.lists(table, max_size=3, unique_by=lambda each: str(each["endpoint"]))
+            table = st.lists(table, max_size=3, unique_by=_firstKeyOf(inner))
         optional[inner.name] = table | (st.just(False) if inner.off else st.nothing())
     return st.fixed_dictionaries(needed, optional=optional)
+
+
+def _firstKeyOf(section: Section) -> Callable[[dict[str, Any]], str]:
+    """
+    A function that takes a table, and returns what tells it from the others of its section.
+    """
+    return lambda table: str(table[section.keys[0].name])
 
 
 def toml(value: Any) -> str:
@@ -455,25 +575,48 @@ def written(config: Config) -> str:
     """
     Write a configuration as a file in which each part says all of its settings itself.
     """
-    document: dict[str, Any] = {"listen": [], "connect": []}
+    document: dict[str, Any] = {"listen": [], "connect": [], "check-in": []}
+    http = [part.endpoint for part in config.parts if isinstance(part, HTTP)]
+    if http:
+        table = {"endpoint": http, "token-file": config.checks.tokenFile or None}
+        table["hooks"] = list(config.checks.hooks) or None
+        document["http"] = {name: value for name, value in table.items() if value}
+        document["check"] = [
+            {"name": name, **tableOf(model.CHECK, check)} for name, check in config.checks.checks
+        ]
     for part in config.parts:
-        table = {}
-        sections = model.FILE.section(part.key[0])
-        assert sections is not None
-        for key in sections.keys:
-            value = getattr(part, key.field)
-            if value not in ("", ()) or key.name == "name":
-                table[key.name] = list(value) if isinstance(value, tuple) else value
-        for section in sections.sections:
+        if isinstance(part, HTTP):
+            continue
+        section = model.FILE.section(part.key[0])
+        assert section is not None
+        table = tableOf(section, part)
+        for inner in section.sections:
             name = {"keepalive": "keepAlive", "server-limits": "serverLimits"}
-            settings = getattr(part, name.get(section.name, section.name))
-            table[section.name] = settings is not None and {
-                key.name: value if (value := getattr(settings, key.field)) is not None else False
-                for key in section.keys
-                if key.name != "within"
-            }
-        document[part.key[0]].append(table)
+            settings = getattr(part, name.get(inner.name, inner.name))
+            table[inner.name] = settings is not None and tableOf(inner, settings)
+        if section.several:
+            document[section.name].append(table)
+        else:
+            document[section.name] = table
+    document["presence"] = tableOf(model.PRESENCE, config.presence)
+    document["store"] = tableOf(model.STORE, config.store)
     return file(document)
+
+
+def tableOf(section: Section, settings: Any) -> dict[str, Any]:
+    """
+    Write settings, all that the keys of a section name.
+    """
+    table: dict[str, Any] = {}
+    for key in section.keys:
+        value = "" if key.name == "within" else getattr(settings, key.field, "")
+        if isinstance(value, tuple):
+            value = list(value)
+        if value is None:
+            value = False
+        if value not in ("", []) or key is model.FILE.keys[0]:
+            table[key.name] = value
+    return table
 
 
 @settings(max_examples=30)
@@ -486,7 +629,9 @@ def test_roundTrip(document: dict[str, Any]) -> None:
     try:
         config = parse(Source("hb.toml", file(document)))
     except ConfigError as error:
-        assert all("it must be at least" in sentence for sentence in error.sentences)
+        allowed = ("it must be at", "needs [http]", "is the same as")
+        for sentence in error.sentences:
+            assert any(words in sentence for words in allowed), sentence
         return
     assert parse(Source("hb.toml", written(config))) == config
 
@@ -516,4 +661,4 @@ def test_anyDocument(document: dict[str, Any]) -> None:
         assert error.sentences
         assert all(sentence.isprintable() for sentence in error.sentences)
     else:
-        assert all(isinstance(part, Listen | Connect) for part in config.parts)
+        assert all(isinstance(part, Part) for part in config.parts)

@@ -167,7 +167,26 @@ WRONG = {
     ),
     "no parts": (
         "name = 'x'",
-        " has neither listen nor connect: there must be at least one of them",
+        " has nothing to run, such as listen or connect",
+    ),
+    "presence hooks": (
+        "listen = 'tcp:1'\npresence.hooks = 'application.Hooks'",
+        ":2: presence.hooks is 'application.Hooks': it must be an object with the methods of "
+        "PresenceHooks: it has no changed",
+    ),
+    "store, no folder": (
+        "listen = 'tcp:1'\nstore.file = '/no/such/file'",
+        ":2: store.file is '/no/such/file': it must be the path of a file, in a folder that is "
+        "there and can be written to",
+    ),
+    "token, no file": (
+        "listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '/no/such'",
+        ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
+        "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
+    ),
+    "only a page": (
+        "status.endpoint = '8080'",
+        " has nothing to run, such as listen or connect",
     ),
     "unused hooks": (
         "hooks = 'nowhere.Hooks'\n[listen]\nendpoint = 'tcp:1'\nhooks = 'application.Hooks'",
@@ -234,6 +253,25 @@ def test_byteOrderMark(file: Path) -> None:
     """
     file.write_bytes(b'\xef\xbb\xbflisten = "tcp:1"\r\n')
     assert len(Loader(MemoryReactorClock(), str(file)).load().config.parts) == 1
+
+
+def test_tokenIsReadAgain(file: Path, tmp_path: Path) -> None:
+    """
+    The token of a status page is read again; if that fails, the one in use stays.
+    """
+    path = tmp_path / "token"
+    path.write_text("a" * 16 + "\n")
+    text = f"listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '{path}'"
+    reference = Reference("token", str(path))
+    first = load(file, text)
+    path.write_text("b" * 16)
+    second = load(file, text, first)
+    path.write_text("short")
+    third = load(file, text, second)
+    found = [loaded.objects[reference] for loaded in (first, second, third)]
+    assert found == ["a" * 16, "b" * 16, "b" * 16]
+    [sentence] = third.stale
+    assert sentence.startswith(f"{file}:4: status.token-file is '{path}': it stays as it is (")
 
 
 # Certificates.

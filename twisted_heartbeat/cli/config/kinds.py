@@ -14,9 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ...core import wire
+from ...core.pingapi import isName
 from ...core.settings import MIN_BOUND
 from ...core.text import printable
 from ...core.validation import isCount, isNumber
+from ..status import onLoopback
 
 LONGEST = 1e9
 """Seconds, about thirty years: the longest time that the timers of every system accept."""
@@ -34,6 +36,7 @@ class Kind:
     @ivar accepts: whether a value of the file is one of them.
     @ivar convert: makes the setting's value from it.
     @ivar isNumber: whether the values are numbers, so that text of the command line becomes one.
+    @ivar isSecret: whether the values are not to be repeated in messages.
     @ivar refersTo: what the value names, if it has to be looked up: see
         L{Resolver<twisted_heartbeat.cli.config.resolver.Resolver>}.
     """
@@ -43,6 +46,7 @@ class Kind:
     convert: Callable[[object], object] = lambda value: value
     isNumber: bool = False
     refersTo: str = ""
+    isSecret: bool = False
 
     def read(self, value: object) -> object:
         """
@@ -130,8 +134,14 @@ def _isTexts(value: object) -> bool:
     return _isText(value) or (isinstance(value, list) and bool(value) and all(map(_isText, value)))
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else (value,)
+def _texts(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    return tuple(text for text in texts if isinstance(text, str))
+
+
+def _onLoopback(value: object) -> object:
+    assert isinstance(value, str)
+    return onLoopback(value)
 
 
 SECONDS = Kind("a number of seconds above 0", _from(0, above=True), _float, True)
@@ -156,13 +166,38 @@ LISTEN = Kind("an endpoint such as tcp:8470", _isText, refersTo="listen")
 CONNECT = Kind(
     "an endpoint such as tcp:server.example:8470, or a list of them",
     _isTexts,
-    _tuple,
+    _texts,
     refersTo="connect",
 )
 CALLABLE = Kind('a dotted name such as "package.module.function"', _isText, refersTo="callable")
+STATUS = Kind(
+    "an endpoint such as tcp:8080, or only a port", _isText, _onLoopback, refersTo="listen"
+)
+CHECK_IN = Kind("the URL of a check", _isText, refersTo="check-in", isSecret=True)
+CHECK_NAME = Kind(
+    "a name of letters, digits, '-', '_' and '.', which is no number and not start, fail or log",
+    lambda value: isinstance(value, str) and isName(value),
+)
+HTTP = Kind(
+    "an endpoint such as tcp:8080, or a list of them",
+    _isTexts,
+    lambda value: tuple(map(onLoopback, _texts(value))),
+    refersTo="listen",
+)
+CHECK_IN_TOKENS = Kind(
+    "the path of a file with a name and a token in each line", _isText, refersTo="check-in tokens"
+)
+TOKEN_FILE = Kind("the path of a file that holds a token", _isText, refersTo="token")
+STORE = Kind("the path of a file, in a folder that is there", _isText, refersTo="store")
+PRESENCE_HOOKS = Kind(
+    'a dotted name such as "package.module.name", or a list of them',
+    _isTexts,
+    _texts,
+    refersTo="presence hooks",
+)
 HOOKS = Kind(
     'a dotted name such as "package.module.name", or a list of them',
     _isTexts,
-    _tuple,
+    _texts,
     refersTo="hooks",
 )

@@ -64,7 +64,7 @@ class Loader:
         """
         source = Source(self.file, self._read() if self.file else "", self._options)
         config = parse(source)
-        if not config.parts:
+        if not any(part.isWork for part in config.parts):
             raise ConfigError([self._nothingToRun()])
         faults: list[Fault] = []
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
@@ -74,8 +74,11 @@ class Loader:
 
     def _nothingToRun(self) -> str:
         if self.file:
-            return f"{self.file} has neither listen nor connect: there must be at least one of them"
-        return "neither --listen nor --connect is given: there must be at least one of them"
+            return f"{self.file} has nothing to run, such as listen or connect"
+        return (
+            "neither --listen nor --connect is given: there must be at least one of them, "
+            "--check-in or --http"
+        )
 
     def _read(self) -> str:
         try:

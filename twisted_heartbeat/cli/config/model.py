@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...core.backoff import Backoff
+from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import kinds
 from .kinds import Kind
+from .values import CheckIn, Presence, Status, Store
 
 
 @dataclass(frozen=True)
@@ -241,10 +243,120 @@ CONNECT = Section(
     short="endpoint",
 )
 
+CHECK_IN = Section(
+    "check-in",
+    "Tell a web server that this process is alive, while all its links are up.",
+    (
+        Key(
+            "url",
+            kinds.CHECK_IN,
+            "where, for example https://host/ping/NAME",
+            option="check-in",
+            needed=True,
+        ),
+        Key("every", kinds.SECONDS, "from one check-in to the next", option="check-in-every"),
+    ),
+    several=True,
+    short="url",
+    make=CheckIn,
+)
+
+HTTP = Section(
+    "http",
+    "Receive check-ins.",
+    (
+        Key(
+            "endpoint",
+            kinds.HTTP,
+            "where, under the path /ping/NAME: on loopback, unless interface= says otherwise",
+            option="http",
+            needed=True,
+        ),
+        Key(
+            "token-file",
+            kinds.CHECK_IN_TOKENS,
+            "the tokens of the names; none by default",
+            option="http-tokens",
+        ),
+        _HOOKS,
+    ),
+)
+
+CHECK = Section(
+    "check",
+    "A name that has to check in.",
+    (
+        Key("name", kinds.CHECK_NAME, "its name", option="check", needed=True),
+        Key("period", kinds.SECONDS, "in which it has to check in once", option="check"),
+        Key("grace", kinds.SECONDS, "beyond that until it is missed", option="check"),
+    ),
+    several=True,
+    make=Check,
+)
+
+STATUS = Section(
+    "status",
+    "A page that shows who is alive.",
+    (
+        Key(
+            "endpoint",
+            kinds.STATUS,
+            "where to show it: on loopback, unless interface= says otherwise",
+            option="status",
+            needed=True,
+        ),
+        Key(
+            "token-file",
+            kinds.TOKEN_FILE,
+            "the token that its visitors need; none by default",
+            option="status-token-file",
+        ),
+        Key("title", kinds.TEXT, "the heading of the page"),
+    ),
+    make=Status,
+)
+
+PRESENCE = Section(
+    "presence",
+    "How the carriers of a peer come to one state.",
+    (
+        Key("grace", kinds.SECONDS_OR_0, "from the end of a peer's last link until it is down"),
+        Key("merge", kinds.FLAG, "whether equal names on different carriers are always one peer"),
+        Key("hooks", kinds.PRESENCE_HOOKS, "dotted names of `PresenceHooks`, or of their classes"),
+    ),
+    make=Presence,
+)
+
+STORE = Section(
+    "store",
+    "Where the changes of presence are kept.",
+    (
+        Key(
+            "file", kinds.STORE, "an SQLite database, which is made; without it they are in memory"
+        ),
+        Key("keep", kinds.COUNT, "how many changes the file keeps"),
+    ),
+    make=Store,
+)
+
 FILE = Section(
     "",
     "What holds for all links that do not say otherwise.",
     (_NAME, _HOOKS),
-    (HEARTBEAT, KEEPALIVE, LIMITS, SERVER_LIMITS, BACKOFF, LISTEN, CONNECT),
+    (
+        HEARTBEAT,
+        KEEPALIVE,
+        LIMITS,
+        SERVER_LIMITS,
+        BACKOFF,
+        LISTEN,
+        CONNECT,
+        CHECK_IN,
+        HTTP,
+        CHECK,
+        STATUS,
+        PRESENCE,
+        STORE,
+    ),
 )
 """The whole file."""

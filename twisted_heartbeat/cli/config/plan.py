@@ -7,7 +7,8 @@ L{diff}: what has to be done so that one configuration becomes another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 from .values import Config, Part
 
@@ -19,21 +20,12 @@ class Change:
 
     @ivar old: the part as it runs.
     @ivar new: the part as it is to be.
-    @ivar fields: the settings that differ, and can be changed while the part runs.
-    @ivar restart: the settings that differ, and can not.
+    @ivar fields: the names of the settings that differ.
     """
 
     old: Part
     new: Part
     fields: tuple[str, ...]
-    restart: tuple[str, ...] = ()
-
-    @property
-    def effective(self) -> Part:
-        """
-        The part as it runs after the change: what needs a restart is as before.
-        """
-        return replace(self.new, **{name: getattr(self.old, name) for name in self.restart})
 
 
 @dataclass(frozen=True)
@@ -43,19 +35,14 @@ class Plan:
     those of the new one are C{keep}, C{change} and C{start}.
 
     @ivar keep: nothing differs.  The part is the new one, which knows its place in the new file.
+    @ivar restart: the keys of the settings that differ, and need a restart.
     """
 
     keep: tuple[Part, ...] = ()
     change: tuple[Change, ...] = ()
     start: tuple[Part, ...] = ()
     stop: tuple[Part, ...] = ()
-
-    @property
-    def isEmpty(self) -> bool:
-        """
-        Whether there is nothing to do.
-        """
-        return not (self.change or self.start or self.stop)
+    restart: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -78,19 +65,26 @@ def diff(old: Config, new: Config) -> Plan:
     before = {part.key: part for part in old.parts}
     after = {part.key: part for part in new.parts}
     both = [(before[key], part) for key, part in after.items() if key in before]
+    changes = [Change(old, new, _differing(old, new)) for old, new in both]
     return Plan(
-        keep=tuple(new for old, new in both if not old.changes(new)),
-        change=tuple(_change(old, new) for old, new in both if old.changes(new)),
+        keep=tuple(change.new for change in changes if not change.fields),
+        change=tuple(change for change in changes if change.fields),
         start=tuple(part for key, part in after.items() if key not in before),
         stop=tuple(part for key, part in before.items() if key not in after),
+        restart=(
+            *(f"presence.{name}" for name in _differing(old.presence, new.presence)),
+            *(f"store.{name}" for name in _differing(old.store, new.store)),
+            *(f"http.{name}" for name in _differing(old.checks, new.checks)),
+        ),
     )
 
 
-def _change(old: Part, new: Part) -> Change:
-    differing = new.changes(old)
-    return Change(
-        old,
-        new,
-        tuple(name for name in differing if name not in new.NEEDS_RESTART),
-        tuple(name for name in differing if name in new.NEEDS_RESTART),
+def _differing(old: Any, new: Any) -> tuple[str, ...]:
+    """
+    Return the names of the fields in which two objects of one class differ.
+    """
+    return tuple(
+        each.name
+        for each in fields(new)
+        if each.compare and getattr(old, each.name) != getattr(new, each.name)
     )

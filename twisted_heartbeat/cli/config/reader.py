@@ -13,18 +13,32 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ...core.backoff import Backoff
+from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import model
-from .faults import ConfigError, Fault, unknownKey
+from .faults import ConfigError, Fault, keyText, unknownKey
 from .kinds import shown
 from .lines import linesOf
 from .model import Key, Section
-from .values import Config, Connect, Listen, Part, Path, Reference
+from .values import (
+    HTTP,
+    CheckIn,
+    Checks,
+    Config,
+    Connect,
+    Listen,
+    Part,
+    Path,
+    Presence,
+    Reference,
+    Status,
+    Store,
+)
 
 _T = TypeVar("_T")
 
@@ -93,10 +107,10 @@ def build(document: Document, source: Source = _NOWHERE) -> Config:
     """
     faults: list[Fault] = []
     reader = _Reader(faults)
-    parts = _Builder(faults).build(reader.read(document, model.FILE, ()))
+    config = _Builder(faults).build(reader.read(document, model.FILE, ()))
     if faults:
         raise source.error(faults)
-    return Config(parts=parts, references=tuple(reader.references))
+    return replace(config, references=tuple(reader.references))
 
 
 def _syntaxFault(message: str, text: str) -> Fault:
@@ -114,10 +128,13 @@ def _syntaxFault(message: str, text: str) -> Fault:
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 
+_ADDED = [("listen",), ("connect",), ("check-in",), ("check",), ("http", "endpoint")]
+"""The options that are added to what the file says."""
+
+
 def _put(document: Document, path: Path, value: object) -> None:
     """
-    Put an option into the document.  A listener or link is added, any other value replaces the
-    file's.
+    Put an option into the document.  It is added to the file's value, or replaces it.
     """
     *above, name = path
     table: Any = document
@@ -126,13 +143,17 @@ def _put(document: Document, path: Path, value: object) -> None:
         if not isinstance(found, dict):
             found = table[part] = {}
         table = found
-    if not above and name in ("listen", "connect"):
+    if path in _ADDED:
         found = table.get(name, [])
         table[name] = [*(found if isinstance(found, list) else [found]), value]
         return
     if path == ("heartbeat", "within"):
         table.clear()
     table[name] = value
+
+
+_HIDDEN = "***"
+"""Stands for a secret value."""
 
 
 class _Reader:
@@ -156,7 +177,7 @@ class _Reader:
             where = (*path, name)
             key, inner = section.key(name), section.section(name)
             if key is not None:
-                with self._reporting(where, value):
+                with self._reporting(where, value, key):
                     values[key.field] = self._value(value, key, where)
             elif inner is not None:
                 values[name] = self._table(value, inner, where)
@@ -193,19 +214,20 @@ class _Reader:
     def _entry(self, value: object, section: Section, path: Path) -> Document:
         if isinstance(value, dict):
             return self.read(value, section, path)
-        if isinstance(value, str):
-            short = section.key(section.short)
-            assert short is not None
-            with self._reporting(path, value):
+        short = section.key(section.short)
+        if isinstance(value, str) and short is not None:
+            with self._reporting(path, value, short):
                 return {"": path, short.field: self._value(value, short, path)}
         else:
-            self._wrong(path, value, f"the text of an endpoint, or a table, [[{section.name}]]")
+            text = f"a text, its {short.name}, or " if short else ""
+            self._wrong(path, value, f"{text}a table, [[{section.name}]]")
         return {"": path}
 
     def _wrong(self, path: Path, value: object, allowed: str) -> None:
         self._faults.append(Fault(path, f"is {shown(value)}: it must be {allowed}"))
 
-    def _reporting(self, path: Path, value: object) -> _Reporting:
+    def _reporting(self, path: Path, value: object, key: Key) -> _Reporting:
+        value = _HIDDEN if key.kind.isSecret else value
         return _Reporting(lambda error: self._wrong(path, value, str(error)))
 
 
@@ -235,9 +257,9 @@ class _Builder:
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = faults
 
-    def build(self, values: Document) -> tuple[Part, ...]:
+    def build(self, values: Document) -> Config:
         """
-        Return the parts.
+        Return the configuration.
         """
         common = self._linkSettings(values, {})
         common["serverLimits"] = self._settings(values, "server-limits", ServerLimits())
@@ -246,8 +268,40 @@ class _Builder:
             *(self._listen(entry, common) for entry in values.get("listen", ())),
             *(self._connect(entry, common) for entry in values.get("connect", ())),
         ]
+        parts += self._checkInParts(values)
         self._refuseTwins(parts)
-        return tuple(parts)
+        if "status" in values:
+            parts.append(self._settings(values, "status", Status(path=("status",))))
+        return Config(
+            parts=tuple(parts),
+            presence=self._settings(values, "presence", Presence()),
+            store=self._settings(values, "store", Store()),
+            checks=self._checks(values),
+        )
+
+    def _checkInParts(self, values: Document) -> Iterator[Part]:
+        for entry in values.get("check-in", ()):
+            own = {name: value for name, value in entry.items() if name}
+            yield CheckIn(path=entry[""], **own)
+        http = values.get("http", {})
+        for endpoint in http.get("endpoint", ()):
+            yield HTTP(path=(*http[""], "endpoint"), endpoint=endpoint)
+
+    def _checks(self, values: Document) -> Checks:
+        http = values.get("http", {})
+        checks: dict[str, Check] = {}
+        for entry in values.get("check", ()):
+            if not http:
+                self._faults.append(Fault(entry[""], "needs [http], which receives check-ins"))
+            name = entry.pop("name", "")
+            if name in checks:
+                self._faults.append(Fault(entry[""], f"has the name of another check: {name}"))
+            checks[name] = self._settings({"check": entry}, "check", Check())
+        return Checks(
+            checks=tuple(checks.items()),
+            tokenFile=http.get("tokenFile", ""),
+            hooks=http.get("hooks", values.get("hooks", ())) if http else (),
+        )
 
     def _listen(self, values: Document, common: Document) -> Part:
         settings = self._linkSettings(values, common)
@@ -316,13 +370,8 @@ class _Builder:
         for part in parts:
             other = first.setdefault(part.key, part)
             if other is not part and any(part.key[1:]):
-                words = f"is the same as {_place(other.path)}: {part.title}"
+                words = f"is the same as {keyText(other.path)}: {part.label}"
                 self._faults.append(Fault(part.path, words))
-
-
-def _place(path: Path) -> str:
-    *names, last = path
-    return f"{names[-1]}#{last + 1}" if isinstance(last, int) and names else str(last)
 
 
 def _relationFault(message: str, path: Path, changed: Mapping[str, object]) -> Fault:

@@ -10,7 +10,9 @@ Everything that can fail because of a text in the file fails here, before anythi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -18,12 +20,14 @@ from twisted.python.reflect import namedAny
 
 from ...core.diagnosis import describeError
 from ...link.hooks import LinkHooks
+from ...presence.hooks import PresenceHooks
 from ...transport.compat import (
     contextFactoryOfEndpoint,
     hostOfEndpoint,
     portOfEndpoint,
     wrappedEndpoint,
 )
+from ..status import readToken
 from .faults import Fault
 from .kinds import shown
 from .values import Reference
@@ -32,13 +36,22 @@ Objects = Mapping[Reference, Any]
 """The object of each reference.  References of one kind and text are equal, wherever they stand."""
 
 
+_RENEWED = ("listen", "connect", "token")
+"""The kinds of references whose objects are made from files that may be renewed."""
+
+
 class Resolver:
     """
     Makes the objects of references, by their kind:
 
      - C{listen}, C{connect}: an endpoint;
      - C{hooks}: an object with the methods of L{LinkHooks}, named itself or by its class;
-     - C{callable}: a function.
+     - C{presence hooks}: the same with those of L{PresenceHooks};
+     - C{callable}: a function;
+     - C{token}: the token that a file holds;
+     - C{check-in}: the URL itself, if check-ins can be sent there;
+     - C{check-in tokens}: the path of a file with tokens that can be read;
+     - C{store}: the absolute path of a file in a folder that is there.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -48,7 +61,12 @@ class Resolver:
         self._makers: dict[str, Callable[[str], Any]] = {
             "listen": lambda text: listenEndpoint(reactor, text),
             "connect": lambda text: connectEndpoint(reactor, text),
-            "hooks": _hooks,
+            "hooks": lambda name: _hooks(name, LinkHooks),
+            "presence hooks": lambda name: _hooks(name, PresenceHooks),
+            "token": tokenIn,
+            "check-in": lambda url: checkInURL(reactor, url),
+            "check-in tokens": _checkInTokens,
+            "store": _store,
             "callable": _callable,
         }
 
@@ -58,9 +76,9 @@ class Resolver:
         """
         Make the objects.
 
-        @param known: those in use.  Endpoints are made again, because their certificates may have
-            been renewed.  If that fails, the endpoint in use stays, which is no fault: the file is
-            right.
+        @param known: those in use.  Endpoints and tokens are made again, because their files may
+            have been renewed.  If that fails, what is in use stays, which is no fault: the
+            configuration is right.
         @param faults: the faults are added here.
         @return: the objects, and what is wrong with those in use that could not be made again.
         """
@@ -69,14 +87,13 @@ class Resolver:
         for reference in references:
             if reference in made:
                 continue
-            isEndpoint = reference.kind in ("listen", "connect")
-            if reference in known and not isEndpoint:
+            if reference in known and reference.kind not in _RENEWED:
                 made[reference] = known[reference]
                 continue
             try:
                 made[reference] = self._makers[reference.kind](reference.text)
             except ValueError as error:
-                text = shown(reference.text)
+                text = "***" if reference.kind == "check-in" else shown(reference.text)
                 if reference in known:
                     made[reference] = known[reference]
                     words = f"is {text}: it stays as it is ({error.__cause__})"
@@ -149,22 +166,76 @@ def _errorText(error: Exception) -> str:
     return message if isinstance(error, TypeError) else describeError(error)
 
 
-_METHODS = [name for name in vars(LinkHooks) if not name.startswith("_")]
-
-
-def _hooks(name: str) -> Any:
-    found = _named(name, "the dotted name of a LinkHooks, or of a class of them")
+def _hooks(name: str, kind: type) -> Any:
+    found = _named(name, f"the dotted name of a {kind.__name__}, or of a class of them")
     if isinstance(found, type):
         try:
             found = found()
         except Exception as error:
             text = f"a class that takes no arguments ({describeError(error)})"
             raise ValueError(text) from None
-    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+    methods = [method for method in vars(kind) if not method.startswith("_")]
+    missing = [method for method in methods if not callable(getattr(found, method, None))]
     if missing:
-        text = f"an object with the methods of LinkHooks: it has no {missing[0]}"
+        text = f"an object with the methods of {kind.__name__}: it has no {missing[0]}"
         raise ValueError(text)
     return found
+
+
+def tokenIn(path: str) -> str:
+    """
+    Return the token that a file holds.
+
+    @raise ValueError: if it holds none; says what is allowed.
+    """
+    # Not at the top: most runs have no page.
+    from ...status.access import Access
+
+    try:
+        token = readToken(path)
+        Access(token)
+    except (OSError, ValueError) as error:
+        words = describeError(error)
+        text = f"the path of a file that holds a token ({words})"
+        raise ValueError(text) from ValueError(words)
+    return token
+
+
+def checkInURL(reactor: Any, url: str) -> str:
+    """
+    Return the URL.
+
+    @raise ValueError: if check-ins cannot be sent there; says what is allowed, and not the URL.
+    """
+    # Not at the top: most runs send none, and need no HTTP client.
+    from ... import CheckIn
+
+    try:
+        CheckIn(url, reactor=reactor)
+    except ValueError as error:
+        raise ValueError(str(error).partition(": it must be ")[2] or str(error)) from None
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _checkInTokens(path: str) -> str:
+    from ...checkin.tokens import Tokens
+
+    try:
+        Tokens(path, monotonic)
+    except (OSError, ValueError) as error:
+        text = f"the path of a file with a name and a token in each line ({describeError(error)})"
+        raise ValueError(text) from None
+    return os.path.abspath(path)
+
+
+def _store(path: str) -> str:
+    whole = os.path.abspath(path)
+    folder = os.path.dirname(whole)
+    if not os.access(folder, os.W_OK | os.X_OK) or os.path.isdir(whole):
+        raise ValueError("the path of a file, in a folder that is there and can be written to")
+    return whole
 
 
 def _callable(name: str) -> Any:

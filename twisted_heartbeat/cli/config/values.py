@@ -10,10 +10,12 @@ Therefore two configurations differ in a part exactly if the part's values diffe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from ...core.backoff import Backoff
+from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 
 Path = tuple[str | int, ...]
@@ -25,11 +27,11 @@ class Part:
     """
     Something that runs by itself, and is started and stopped by itself.
 
-    @cvar NEEDS_RESTART: the fields that cannot be changed while the process runs.
+    @cvar isWork: whether it is worth running for by itself; a page about others is not.
     @ivar path: where the file has it; no setting.
     """
 
-    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset()
+    isWork: ClassVar[bool] = True
 
     path: Path = field(default=(), compare=False)
 
@@ -41,21 +43,11 @@ class Part:
         raise NotImplementedError
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         """
         What the log calls it.
         """
         raise NotImplementedError
-
-    def changes(self, other: Part) -> tuple[str, ...]:
-        """
-        Return the names of the fields in which another part differs.
-        """
-        return tuple(
-            one.name
-            for one in fields(self)
-            if one.compare and getattr(self, one.name) != getattr(other, one.name)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +84,7 @@ class Listen(LinkPart):
         return ("listen", self.endpoint)
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"listen {self.endpoint}"
 
 
@@ -120,8 +112,114 @@ class Connect(LinkPart):
         return ", ".join(self.endpoint)
 
     @property
-    def title(self) -> str:
+    def label(self) -> str:
         return f"connect {self.description}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(Part):
+    """
+    A page that shows who is alive.
+
+    @ivar endpoint: the string of its endpoint.
+    @ivar tokenFile: the file that holds the token of its visitors; C{""} to ask for none.
+    @ivar title: the heading of the page.
+    """
+
+    isWork: ClassVar[bool] = False
+
+    endpoint: str = ""
+    tokenFile: str = ""
+    title: str = "Heartbeat"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("status", self.endpoint)
+
+    @property
+    def label(self) -> str:
+        return f"status {self.endpoint}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckIn(Part):
+    """
+    Tells a web server that this process is alive.
+
+    @ivar url: may hold a token, and so does not appear in any message.
+    @ivar every: seconds from one check-in to the next.
+    """
+
+    url: str = ""
+    every: float = 60.0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("check-in", self.url)
+
+    @property
+    def label(self) -> str:
+        return f"check-in at {urlsplit(self.url).hostname}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTTP(Part):
+    """
+    Receives check-ins at an endpoint.
+    """
+
+    endpoint: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("http", self.endpoint)
+
+    @property
+    def label(self) -> str:
+        return f"http {self.endpoint}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """
+    What has to check in, at all L{HTTP} endpoints.
+
+    @ivar checks: the name of each, and how often.
+    @ivar tokenFile: the file of their tokens; C{""} to ask for none.
+    @ivar hooks: dotted names.
+    """
+
+    checks: tuple[tuple[str, Check], ...] = ()
+    tokenFile: str = ""
+    hooks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """
+    Where changes of presence are kept.
+
+    @ivar file: the path of an SQLite database; C{""} to keep them in memory.
+    @ivar keep: how many changes are kept.
+    """
+
+    file: str = ""
+    keep: int = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """
+    How the carriers of a peer come to one state, see C{PresenceTable}.
+
+    @ivar grace: seconds from the end of a peer's last link until the peer is down.
+    @ivar merge: whether equal names on different carriers are one peer in any case.
+    @ivar hooks: dotted names.
+    """
+
+    grace: float = 0.0
+    merge: bool = False
+    hooks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,8 +241,15 @@ class Config:
     """
     Everything that is to run.
 
+    @ivar parts: what is started, changed and stopped by itself.
+    @ivar presence: cannot be changed while the process runs.
+    @ivar store: cannot either.
+    @ivar checks: cannot either.
     @ivar references: all that has to be looked up before anything can run.
     """
 
     parts: tuple[Part, ...] = ()
+    presence: Presence = Presence()
+    store: Store = Store()
+    checks: Checks = Checks()
     references: tuple[Reference, ...] = field(default=(), compare=False)
