@@ -22,6 +22,7 @@ from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent
 
 from twisted_heartbeat import LinkHooks
+from twisted_heartbeat.cli.checkins import RunningCheckIn
 from twisted_heartbeat.cli.reload import Reloader
 from twisted_heartbeat.cli.running import RunningClient, RunningListener
 from twisted_heartbeat.cli.service import HeartbeatServices, makeService
@@ -305,6 +306,93 @@ def test_optionsStayInForce(scene: Scene) -> None:
     scene.reload("listen = 'tcp:2'\n[heartbeat]\nwithin = 4")
     assert sorted(scene.reactor.ports) == [2, 9]
     assert hello(scene.join(2)[1]).needs == 8.0
+
+
+def test_pageComesAndGoes(scene: Scene) -> None:
+    """
+    A status page can be added while the process runs, and shows the peers that came before; it can
+    get another title and token on the same port, and be removed.
+    """
+    scene.begin("listen = 'tcp:1'")
+    scene.join(1, "gateway-7")
+    scene.reload("listen = 'tcp:1'\nstatus.endpoint = '2'")
+    assert scene.reactor.ports == [1, 2]
+    site = scene.reactor.tcpServers[1][1]
+    page = site.resource
+    scene.reload("listen = 'tcp:1'\n[status]\nendpoint = '2'\ntitle = 'Fleet'")
+    assert scene.reactor.tcpServers[1][1] is site
+    assert site.resource is not page
+    token = scene.path.with_name("token")
+    token.write_text("a" * 20)
+    text = f"listen = 'tcp:1'\n[status]\nendpoint = '2'\ntoken-file = '{token}'"
+    scene.reload(text)
+    page = site.resource
+    scene.reload(text)
+    assert site.resource is page
+    token.write_text("b" * 20)
+    scene.reload(text)
+    assert site.resource is not page
+    scene.reload("listen = 'tcp:1'")
+    assert scene.reactor.ports == [1]
+
+
+def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    What can not be changed is named by the log, each time, and the rest of the file holds.
+    """
+    scene.begin("listen = 'tcp:1'\npresence.grace = 5")
+    for _ in range(2):
+        scene.reload("listen = 'tcp:2'\npresence.grace = 6")
+        assert scene.reactor.ports == [2]
+    told = [event["key"] for event in events if "key" in event]
+    assert told == ["presence.grace", "presence.grace"]
+
+
+def test_checkInsComeAndGo(scene: Scene) -> None:
+    """
+    Endpoints for check-ins can be added and removed; what checks in is the same at all of them.
+    """
+    checks = "\n[[check]]\nname = 'job'"
+    scene.begin("listen = 'tcp:1'")
+    scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:2', 'tcp:3']{checks}")
+    assert scene.reactor.ports == [1, 2, 3]
+    scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:3', 'tcp:4']{checks}")
+    assert scene.reactor.ports == [1, 3, 4]
+
+
+def test_otherChecksNeedARestart(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    What checks in is decided at the start.
+    """
+    scene.begin("http.endpoint = 'tcp:2'\n[[check]]\nname = 'job'")
+    scene.reload("http.endpoint = 'tcp:2'\n[[check]]\nname = 'task'")
+    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
+
+
+def test_checksInWhileLinksAreUp(scene: Scene) -> None:
+    """
+    A check-in is sent while all links are up: it begins with the last of them, ends with the first
+    that is lost, and its interval can be changed.
+    """
+    checkIn = "check-in = 'http://127.0.0.1:9/ping/s3cret/job'\n"
+    scene.begin(f"{checkIn}connect = ['unix:/a', 'unix:/b']")
+    [running] = [each for each in scene.services.parts.values() if isinstance(each, RunningCheckIn)]
+
+    def isSending() -> bool:
+        return bool(running.service._checkIn.running)
+
+    assert not isSending()
+    one, _ = connect(scene.reactor, "/a")
+    assert not isSending()
+    connect(scene.reactor, "/b")
+    assert isSending()
+    lose(one, ConnectionDone())
+    assert not isSending()
+    scene.reload(
+        "connect = 'unix:/b'\n[check-in]\nurl = 'http://127.0.0.1:9/ping/s3cret/job'\nevery = 5"
+    )
+    assert isSending()
+    assert running.service._checkIn.interval == 5
 
 
 # Faults.

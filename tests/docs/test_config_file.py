@@ -66,7 +66,7 @@ def page() -> str:
             heading = f"## `[[{section.name}]]`"
         inner = ", ".join(f"`{each.name}`" for each in section.sections if not each.several)
         lines = [heading, "", section.words, "", *rowsOf(section)]
-        if section.several:
+        if section.several and inner:
             lines += ["", f"Sections inside of it: {inner}."]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

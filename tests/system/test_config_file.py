@@ -7,12 +7,14 @@ C{twist heartbeat --config}: real processes, their files, and SIGHUP under load.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import ssl
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import trustme
@@ -68,15 +70,24 @@ def handshake(place: str) -> ssl.SSLSocket:
     return context.wrap_socket(raw, server_hostname="127.0.0.1")
 
 
+def get(place: str, path: str) -> str:
+    """
+    The answer to an HTTP request.
+    """
+    with urlopen(f"http://127.0.0.1:{portOf(place)}{path}", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
 # The file.
 
 
 def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     """
     The annotated example runs as it stands, but for the addresses and paths: its listeners accept
-    peers, over TLS as well; its link, with two addresses, comes up; and its hooks are told.
+    peers, over TLS as well; its link, with two addresses, comes up; its hooks are told; it checks
+    in, receives check-ins, and shows all of that on its page.
     """
-    plain, secured, server = freePlaces(3)
+    plain, secured, server, checks, own, page = freePlaces(6)
     certificate = CA.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
@@ -84,9 +95,13 @@ def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     for there, here in {
         "tcp:8470": f"tcp:{portOf(plain)}",
         "ssl:8471": f"ssl:{portOf(secured)}",
+        "tcp:8081": f"tcp:{portOf(own)}",
+        "tcp:8082": f"tcp:{portOf(page)}",
         "tcp:server.example:8470": f"tcp:127.0.0.1:{portOf(server)}",
         "tcp:standby.example:8470": f"tcp:127.0.0.1:{portOf(server)}",
+        "http://checks.example:8080": f"http://127.0.0.1:{portOf(checks)}",
         "/etc/heartbeat/": f"{tmp_path}/",
+        "/var/lib/heartbeat/": f"{tmp_path}/",
     }.items():
         assert there in text
         text = text.replace(there, here)
@@ -95,17 +110,29 @@ def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     checked = run(*TWIST, "heartbeat", "--config=hb.toml", "--check-config")
     assert checked.awaitExit() == 0, checked.errors
     assert checked.lines == [f"{tmp_path}/hb.toml: no fault found"]
-    up = run(*JSON, "heartbeat", "--listen", server)
-    up.awaitLine("starting on")
+    up = run(
+        *(*JSON, "heartbeat", "--listen", server, "--http", checks),
+        "--check=gateway-7:60:60",
+    )
+    up.awaitLine("Starting reactor")
     program = run(*JSON, "heartbeat", "--config=hb.toml")
-    assert up.awaitEvent("connected")["bound"] == 35
-    up.awaitLine("gateway-7")
+    assert up.awaitEvent("connected", carrier="tcp")["bound"] == 35
+    up.awaitEvent("connected", carrier="http")
     device = connectTo(run, plain, "--name=device")
     assert program.awaitEvent("connected", carrier="tcp", bound=8)["link"].startswith("tcp:")
     with handshake(secured) as peer:
         assert peer.recv(1)
+    assert get(own, "/ping/nightly-backup") == "OK"
+    program.awaitEvent("connected", carrier="http")
+    presence = json.loads(get(page, "/presence.json"))
+    assert {"tcp/device", "http/nightly-backup"} <= {each["name"] for each in presence["peers"]}
+    assert presence["title"] == "Gateway 7"
     device.tell(signal.SIGTERM)
     program.awaitLog(lambda: any(event.get("losses") for event in program.events))
+    program.tell(signal.SIGTERM)
+    assert program.awaitExit() == -signal.SIGTERM
+    assert "Traceback" not in "\n".join(program.lines) + program.errors
+    assert (tmp_path / "presence.sqlite").exists()
 
 
 @pytest.mark.parametrize("runner", [TWIST, TWISTD], ids=["twist", "twistd"])
