@@ -189,8 +189,12 @@ async def test_realLinks(loopback: Loopback) -> None:
         hooks=client,
     )
     await within(service.whenConnected())
-    await wait(0.5)
     carrier = "tls" if loopback.secured else "tcp"
+    for _ in range(100):
+        await wait(0.05)
+        if ("round_trip_seconds_count", carrier) in samplesOf(client):
+            break
+    await wait(0.3)
     for metrics in (server, client):
         samples = samplesOf(metrics)
         assert samples["connections_total", carrier] == 1

@@ -24,10 +24,7 @@ from twisted_heartbeat import Cause, PeerHung, StatusResource
 from .browser import MISSING, NARROW, WIDE, Browser
 from .fleet import Fleet
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 HOSTILE = [
     "<script>document.title='owned'</script>",

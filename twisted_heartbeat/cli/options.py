@@ -156,7 +156,7 @@ class Options(HTTPOptions):
 
     def opt_status(self, endpoint: str) -> None:
         try:
-            listenEndpoint(self.reactor, onLoopback(endpoint))
+            listenEndpoint(self.reactor, onLoopback(endpoint), "tcp:8080")
         except ValueError as error:
             raise _wrong("status", endpoint, str(error)) from None
         self._set("status", endpoint, "status", "endpoint")

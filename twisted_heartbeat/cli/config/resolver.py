@@ -103,14 +103,15 @@ class Resolver:
         return made, stale
 
 
-def listenEndpoint(reactor: Any, description: str) -> Any:
+def listenEndpoint(reactor: Any, description: str, example: str = "tcp:8470") -> Any:
     """
     Return the endpoint to listen on.
 
+    @param example: a right one, for the error.
     @raise ValueError: if the text describes none, or its certificate cannot be used; says what is
         allowed.
     """
-    return _endpoint(reactor, description, serverFromString, "tcp:8470", 0)
+    return _endpoint(reactor, description, serverFromString, example, 0)
 
 
 def connectEndpoint(reactor: Any, description: str) -> Any:
