@@ -81,7 +81,7 @@ class Supervisor:
         return [at for at, text in self.told if words in text]
 
 
-@pytest.fixture(params=["path", "abstract"])
+@pytest.fixture
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """
     The address of either kind.
@@ -99,6 +99,7 @@ def supervisor(address: str) -> Iterator[Supervisor]:
     made.socket.close()
 
 
+@pytest.mark.parametrize("address", ["abstract"], indirect=True)
 def test_lifeOfAService(run: Run, place: str, address: str, supervisor: Supervisor) -> None:
     """
     READY comes when the port is open, the watchdog is told meanwhile, the status follows the peers,
@@ -150,17 +151,14 @@ def test_blockedReactor(
 
 
 @pytest.mark.parametrize("address", ["path"], indirect=True)
-@pytest.mark.parametrize("runner", [JSON, TWISTD], ids=["twist", "twistd"])
-def test_reload(
-    run: Run, place: str, address: str, supervisor: Supervisor, tmp_path: Path, runner: list[str]
-) -> None:
+def test_reload(run: Run, place: str, address: str, supervisor: Supervisor, tmp_path: Path) -> None:
     """
     SIGHUP is told as Type=notify-reload wants it: RELOADING with a time not before the signal, then
     READY; also when the file is wrong, which the status says.
     """
     file = tmp_path / "hb.toml"
     file.write_text(f'listen = "{place}"')
-    service = run(*runner, "heartbeat", "--config=hb.toml", NOTIFY_SOCKET=address)
+    service = run(*TWISTD, "heartbeat", "--config=hb.toml", NOTIFY_SOCKET=address)
     supervisor.awaits("READY=1")
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     service.tell(signal.SIGHUP)
