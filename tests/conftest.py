@@ -63,6 +63,7 @@ SLOW = (
     "tests/system/test_device_conformance.py",
     "tests/conformance/tester/test_mutations.py",
     "tests/conformance/tester/test_own_peers.py",
+    "tests/system/test_udp_devices.py",
     "tests/costs/test_footprint.py",
     "tests/integration/test_hostile.py",
     "tests/integration/test_leaks.py",

@@ -53,7 +53,12 @@ if TYPE_CHECKING:
     from .checkin.client import CheckIn
     from .checkin.resource import CheckInResource
     from .core.checkins import Check, CheckInLimits
+    from .core.datagram.settings import DatagramLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .datagram.hooks import DatagramHooks
+    from .datagram.monitor import UDPHeartbeatMonitor
+    from .datagram.peer import DatagramPeer
+    from .datagram.sender import UDPHeartbeatSender
     from .presence.hooks import PresenceHooks
     from .presence.memory import MemoryStore
     from .presence.sqlite import SQLiteStore
@@ -74,6 +79,9 @@ __all__ = [
     "CheckInResource",
     "ClosedHere",
     "ConnectFailed",
+    "DatagramHooks",
+    "DatagramLimits",
+    "DatagramPeer",
     "Evidence",
     "Gap",
     "HandshakeFailed",
@@ -114,9 +122,16 @@ __all__ = [
     "ServerLimits",
     "StatusResource",
     "StoreError",
+    "UDPHeartbeatMonitor",
+    "UDPHeartbeatSender",
 ]
 
 _LAZY: dict[str, str] = {
+    "DatagramHooks": ".datagram.hooks",
+    "DatagramLimits": ".core.datagram.settings",
+    "DatagramPeer": ".datagram.peer",
+    "UDPHeartbeatMonitor": ".datagram.monitor",
+    "UDPHeartbeatSender": ".datagram.sender",
     "Change": ".core.presence",
     "Check": ".core.checkins",
     "CheckIn": ".checkin.client",

@@ -50,6 +50,9 @@ class GoodbyeCode(IntEnum):
     TOO_MANY_PINGS = 3
     """Ping half as often from now on."""
 
+    MOVED = 4
+    """The sender of datagrams reports to another monitor from now on.  On a link: L{CLOSING}."""
+
 
 class Cause(Exception):
     """
