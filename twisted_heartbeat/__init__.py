@@ -20,6 +20,8 @@ from .client.service import HeartbeatClientService
 from .core.backoff import Backoff
 from .core.causes import (
     Cause,
+    CheckInFailed,
+    CheckInMissed,
     ClosedHere,
     ConnectFailed,
     GoodbyeCode,
@@ -48,6 +50,9 @@ from .protocol.wrapper import HeartbeatFactory
 from .server.factory import HeartbeatServerFactory
 
 if TYPE_CHECKING:
+    from .checkin.client import CheckIn
+    from .checkin.resource import CheckInResource
+    from .core.checkins import Check, CheckInLimits
     from .core.datagram.settings import DatagramLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
     from .datagram.hooks import DatagramHooks
@@ -59,11 +64,19 @@ if TYPE_CHECKING:
     from .presence.sqlite import SQLiteStore
     from .presence.store import PresenceStore, StoreError
     from .presence.table import PresenceTable
+    from .status.metrics import HeartbeatMetrics
+    from .status.resource import StatusResource
 
 __all__ = [
     "Backoff",
     "Cause",
     "Change",
+    "Check",
+    "CheckIn",
+    "CheckInFailed",
+    "CheckInLimits",
+    "CheckInMissed",
+    "CheckInResource",
     "ClosedHere",
     "ConnectFailed",
     "DatagramHooks",
@@ -76,6 +89,7 @@ __all__ = [
     "HeartbeatClientFactory",
     "HeartbeatClientService",
     "HeartbeatFactory",
+    "HeartbeatMetrics",
     "HeartbeatMixin",
     "HeartbeatProtocol",
     "HeartbeatServerFactory",
@@ -106,6 +120,7 @@ __all__ = [
     "SendFailed",
     "SendStalled",
     "ServerLimits",
+    "StatusResource",
     "StoreError",
     "UDPHeartbeatMonitor",
     "UDPHeartbeatSender",
@@ -118,12 +133,18 @@ _LAZY: dict[str, str] = {
     "UDPHeartbeatMonitor": ".datagram.monitor",
     "UDPHeartbeatSender": ".datagram.sender",
     "Change": ".core.presence",
+    "Check": ".core.checkins",
+    "CheckIn": ".checkin.client",
+    "CheckInLimits": ".core.checkins",
+    "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
+    "HeartbeatMetrics": ".status.metrics",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "StatusResource": ".status.resource",
     "PresenceStore": ".presence.store",
     "PresenceTable": ".presence.table",
     "SQLiteStore": ".presence.sqlite",
@@ -134,7 +155,7 @@ The names that are loaded on first use, and the module of each.  Otherwise every
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {}
+_EXTRAS: dict[str, str] = {"prometheus_client": "metrics", "treq": "http"}
 """The packages that only an extra installs, and the name of that extra."""
 
 

@@ -22,7 +22,7 @@ TWISTED = [
 ]
 
 # What only some users have a use for, and load by its own name.
-LATER = ["__main__", "cli", "demo", "endpoints", "tap", "testing"]
+LATER = ["__main__", "checkin", "cli", "demo", "endpoints", "tap", "testing"]
 
 IMPORT_BUDGET = 1.18
 """

@@ -27,7 +27,7 @@ pty = pytest.importorskip("pty", reason="the demo freezes a process, which is fo
 WAIT_LIMIT = 60
 """Seconds for a whole demo, on a busy machine."""
 
-FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
+FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s", "job dies"]
 
 KEPT = FaultResult(
     "silent cut",
@@ -80,7 +80,7 @@ def test_keepsThePromise() -> None:
     process = start("-m", "twisted_heartbeat")
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
-    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, "]
+    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, ", "CheckInMissed"]
     assert [cause for cause in causes if cause not in output] == []
     assert "Each row kept the promise." in output
     assert (process.returncode, errors) == (0, "")
@@ -179,6 +179,15 @@ def test_broken(change: dict[str, Any], complaint: str) -> None:
     row = replace(KEPT, **change)
     assert row.broken() == [complaint]
     assert row.cells()[-1] == "broken"
+
+
+def test_jobHasNoCleanup() -> None:
+    """
+    A row that is no link's has no cleanup to keep.
+    """
+    job = replace(KEPT, hasLink=False, cleanups=0)
+    assert job.broken() == []
+    assert job.cells()[3] == "-"
 
 
 def test_tooEarlyIsNoFaultWithoutSilence() -> None:

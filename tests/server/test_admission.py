@@ -42,8 +42,8 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
+from twisted_heartbeat.link.networks import networkOf
 from twisted_heartbeat.server.admission import Admission
-from twisted_heartbeat.server.networks import networkOf
 from twisted_heartbeat.server.ratelimit import PingRateLimit
 
 from ..conftest import LoggedErrors

@@ -8,7 +8,7 @@ L{Cause}: why a link ended, as exception classes that subclass Twisted's own.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
 
@@ -68,6 +68,9 @@ class Cause(Exception):
     @ivar goodbyeCode: the code of the goodbye, if one of the two sides has said goodbye.
     @ivar retryAfter: seconds after which, by that goodbye, a new link is welcome.
     @ivar osError: the error number, as Twisted's C{ConnectError} has it.
+    @ivar limit: the setting whose limit the peer has passed, a field of L{Limits
+        <twisted_heartbeat.core.settings.Limits>} or L{ServerLimits
+        <twisted_heartbeat.core.settings.ServerLimits>}; L{None} if it has passed none.
     """
 
     summary: str = "Why a link ended, or an attempt failed."
@@ -78,6 +81,7 @@ class Cause(Exception):
     goodbyeCode: GoodbyeCode | None = None
     retryAfter: float = 0.0
     osError: int | None = None
+    limit: str | None = None
 
     def __init__(self, words: str = "", *, evidence: Evidence | None = None) -> None:
         """
@@ -88,6 +92,15 @@ class Cause(Exception):
         Exception.__init__(self, self.words)
         if evidence is not None:
             self.evidence = evidence
+
+    def withLimit(self, limit: str | None) -> Self:
+        """
+        Name the limit that the peer has passed.
+
+        @return: this cause.
+        """
+        self.limit = limit
+        return self
 
     def add(self, words: str) -> None:
         """
@@ -114,6 +127,38 @@ class PeerHung(PeerSilent):
     """
 
     summary = "The peer's kernel answers, its process does not."
+
+
+class CheckInMissed(PeerSilent):
+    """
+    No check-in came within the period and the grace time, or a run did not end in time.
+
+    @ivar address: the address of the last check-in, as text; L{None} if there was none.
+    """
+
+    summary = "No check-in came within the period and the grace time."
+
+    def __init__(self, words: str = "", *, address: str | None = None) -> None:
+        super().__init__(words)
+        self.address = address
+
+
+class CheckInFailed(Cause, ConnectionLost):
+    """
+    A check-in said that its job failed.
+
+    @ivar status: the job's exit status; L{None} if it did not say.
+    @ivar address: the address of the check-in, as text.
+    """
+
+    summary = "A check-in said that its job failed."
+
+    def __init__(
+        self, words: str = "", *, status: int | None = None, address: str | None = None
+    ) -> None:
+        super().__init__(words)
+        self.status = status
+        self.address = address
 
 
 class KeepAliveExpired(Cause, ConnectionLost):
@@ -165,6 +210,7 @@ class SendStalled(Cause, ConnectionLost):
     """
 
     summary = "The send buffer made no progress."
+    limit = "sendStall"
 
 
 class LinkLost(Cause, ConnectionLost):

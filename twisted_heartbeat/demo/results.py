@@ -28,7 +28,8 @@ LEGEND = """
 In seconds; in brackets, what is allowed.  Detected after: since the last byte
 received.  Back after: from the link's end, or the peer's return if that was
 later, to the peer's first answer.  PeerSilent: nothing answered.  PeerHung: a
-kernel still did, but not the peer's process.
+kernel still did, but not the peer's process.  The job is no link: it checks in
+over HTTP.
 """
 
 

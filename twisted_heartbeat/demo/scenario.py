@@ -3,7 +3,7 @@
 
 """
 L{Demo}: five faults, one after the other, on one link; then a sender over UDP whose datagrams are
-lost.
+lost, and a job that misses its check-in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +37,7 @@ from .. import (
 from ..testing import BlackHole, FaultProxy
 from .datagram import loseDatagrams
 from .results import FaultResult, Recorder
-from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
+from .settings import BACKOFF, HUNG, JOB, OUTAGE, SETTLE, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -85,6 +86,11 @@ class Demo:
         ]
         self._datagrams = FaultResult("UDP cut", bound, silent=True, hasLink=False)
         self.results.append(self._datagrams)
+        self._job: FaultResult | None = None
+        if find_spec("treq") is not None:
+            # What the extra "http" installs.
+            self._job = FaultResult(JOB, bound, silent=True, hasLink=False)
+            self.results.append(self._job)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
@@ -127,6 +133,10 @@ class Demo:
         for result, fault in zip(self.results, faults, strict=False):
             await self._runFault(result, fault)
         await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
+        if self._job is not None:
+            from .checkin import missCheckIn
+
+            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self._job)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None

@@ -323,7 +323,9 @@ class PeerWatch:
             _log.failure("{link} could not send its ping", link=link)
             sendFailed(link, error, "the ping failed")
             return
-        self.detector.pingedAt = link.config.seconds()
+        config = link.config
+        self.detector.pingedAt = config.seconds()
+        config.batcher.counters.pings += 1
         if self.connection is not None:
             sent = self.connection.bytesSent
             # A steady connection has nothing in its buffer.

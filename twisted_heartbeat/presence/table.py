@@ -29,6 +29,7 @@ the same turn; otherwise each restart would be a fall of all peers.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import count
@@ -62,7 +63,7 @@ from .named import NamedSubscribers
 from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
-from .subscriptions import Subscriptions
+from .subscriptions import Subscription, Subscriptions
 from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
@@ -119,6 +120,7 @@ class PresenceTable(LinkHooks, Service):
         require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
         self._store = MemoryStore() if store is None else store
         self._hooks = _asList(hooks)
+        self._unnamed: dict[int, Subscription] = {}
         self._limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
@@ -151,6 +153,12 @@ class PresenceTable(LinkHooks, Service):
         @param name: the name in the table, such as C{tcp/pump-3} if the name is not proven.
         """
         return self.peers.get(name)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """
+        Count the peers by state and carrier.  A peer with several carriers counts under each.
+        """
+        return self._view.counts()
 
     @property
     def latest(self) -> int:
@@ -226,6 +234,30 @@ class PresenceTable(LinkHooks, Service):
         @raise KeyError: if there is no subscriber of that name.
         """
         self._subscribers.unsubscribe(name)
+
+    def addHook(self, hook: PresenceHooks) -> None:
+        """
+        Tell a subscriber without a name of all changes from now on, as those of the setting
+        C{hooks}.  Its cursor is not stored.
+        """
+        self._hooks.append(hook)
+        if self._subscriptions is not None:
+            self._addUnnamed(hook, self._subscriptions)
+
+    def removeHook(self, hook: PresenceHooks) -> None:
+        """
+        Tell a subscriber without a name nothing any more.
+
+        @raise ValueError: if it is none.
+        """
+        self._hooks.remove(hook)
+        subscription = self._unnamed.pop(id(hook), None)
+        if subscription is not None and self._subscriptions is not None:
+            self._subscriptions.remove(subscription)
+
+    def _addUnnamed(self, hook: PresenceHooks, subscriptions: Subscriptions) -> None:
+        latest = subscriptions.backlog.latest
+        self._unnamed[id(hook)] = subscriptions.add(hook, None, latest)
 
     def forget(self, name: str) -> bool:
         """
@@ -439,7 +471,7 @@ class PresenceTable(LinkHooks, Service):
             writer.setCursor,
         )
         for hook in self._hooks:
-            self._subscriptions.add(hook, None, backlog.latest)
+            self._addUnnamed(hook, self._subscriptions)
         self._attachSubscribers()
         self._tracker.numbersReserved(first, NUMBERS)
         self._publish()

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{networkOf}: the network by which C{peersPerAddress} counts.
+L{networkOf}: the network by which a limit for each address counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 from typing import Any
 
-from ..link.config import plainAddress
+from .config import plainAddress
 
 
 def networkOf(address: Any) -> str | None:
