@@ -36,6 +36,7 @@ from ..timing.monotonic import clockInMemory
 from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
+from ..transport.tcpinfo import bytesReceived
 from ..transport.tls import certificateOf, certifiedNames, usesTLS
 from .cleanups import Cleanup
 from .config import peerName, plainAddress, streamCarrier
@@ -307,6 +308,18 @@ class Link:
         The protocol that the transport calls, with all wrappers around it.
         """
         return self.outerProtocol
+
+    @property
+    def traffic(self) -> tuple[int | None, int | None]:
+        """
+        The bytes that were received and sent on the connection, with those of TLS; L{None} where
+        they are not counted.
+        """
+        connection = self.peerWatch.connection
+        if connection is None:
+            return None, None
+        received = bytesReceived(connection.socket) if connection.connected else None
+        return received, connection.bytesSent
 
     @property
     def built(self) -> Any:

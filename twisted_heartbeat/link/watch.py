@@ -337,7 +337,9 @@ class PeerWatch:
         except BaseException as error:
             link.pingFailed(error)
             return
-        self.detector.pingedAt = link.config.seconds()
+        config = link.config
+        self.detector.pingedAt = config.seconds()
+        config.batcher.counters.pings += 1
         if self.connection is not None:
             sent = self.connection.bytesSent
             # A steady connection has nothing in its buffer.

@@ -27,6 +27,7 @@ from twisted.logger import LogLevel
 
 from ..core import wire
 from ..core.causes import ClosedHere
+from ..core.counters import Counters
 from ..core.settings import ServerLimits
 from ..link.config import peerName
 from ..link.state import LinkState
@@ -184,6 +185,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
         clock = self.linkConfig.clock
+        timerWheelFor(clock).shared(Counters).turnedAway += 1
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
