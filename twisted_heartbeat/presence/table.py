@@ -25,6 +25,7 @@ store has been read until the service is stopped.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import count
@@ -40,6 +41,7 @@ from ..core.presence import (
     Gap,
     PeerPresence,
     PeerRecord,
+    PeerState,
     PresenceLimits,
     StoredPresence,
 )
@@ -56,7 +58,7 @@ from .memory import MemoryStore
 from .named import NamedSubscribers
 from .reader import ChangeReader
 from .store import StoreError
-from .subscriptions import Subscriptions
+from .subscriptions import Subscription, Subscriptions
 from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
@@ -116,6 +118,7 @@ class PresenceTable(LinkHooks, Service):
         require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
         self._store = MemoryStore() if store is None else store
         self._hooks = _asList(hooks)
+        self._unnamed: dict[int, Subscription] = {}
         self._limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
@@ -148,6 +151,18 @@ class PresenceTable(LinkHooks, Service):
         @param name: the name in the table, such as C{tcp/pump-3} if the name is not proven.
         """
         return self.peers.get(name)
+
+    def states(self) -> dict[str, PeerState]:
+        """
+        Return the state of each peer, by name: what L{peers} says of it, and much sooner.
+        """
+        return self._view.states()
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """
+        Count the peers by state and carrier.  A peer with several carriers counts under each.
+        """
+        return self._view.counts()
 
     @property
     def latest(self) -> int:
@@ -230,6 +245,30 @@ class PresenceTable(LinkHooks, Service):
         @raise KeyError: if there is no subscriber of that name.
         """
         self._subscribers.unsubscribe(name)
+
+    def addHook(self, hook: PresenceHooks) -> None:
+        """
+        Tell a subscriber without a name of all changes from now on, as those of the setting
+        C{hooks}.  Its cursor is not stored.
+        """
+        self._hooks.append(hook)
+        if self._subscriptions is not None:
+            self._addUnnamed(hook, self._subscriptions)
+
+    def removeHook(self, hook: PresenceHooks) -> None:
+        """
+        Tell a subscriber without a name nothing any more.
+
+        @raise ValueError: if it is none.
+        """
+        self._hooks.remove(hook)
+        subscription = self._unnamed.pop(id(hook), None)
+        if subscription is not None and self._subscriptions is not None:
+            self._subscriptions.remove(subscription)
+
+    def _addUnnamed(self, hook: PresenceHooks, subscriptions: Subscriptions) -> None:
+        latest = subscriptions.backlog.latest
+        self._unnamed[id(hook)] = subscriptions.add(hook, None, latest)
 
     def forget(self, name: str) -> bool:
         """
@@ -422,7 +461,7 @@ class PresenceTable(LinkHooks, Service):
             writer.setCursor,
         )
         for hook in self._hooks:
-            self._subscriptions.add(hook, None, backlog.latest)
+            self._addUnnamed(hook, self._subscriptions)
         self._attachSubscribers()
         self._tracker.numbersReserved(first, NUMBERS)
         self._publish()
