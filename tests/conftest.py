@@ -40,6 +40,7 @@ hypothesis.settings.load_profile("unhurried")
 
 
 TOGETHER = (
+    "tests/status/test_page.py",
     "tests/costs/test_benchmarks.py::test_contestantsPing",
     "tests/conformance/test_wrapped_suites.py",
     "tests/conformance/tester/test_mutations.py",
@@ -49,6 +50,7 @@ TOGETHER = (
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
 SLOW = (
+    "tests/status/test_page.py",
     "tests/system/kernel",
     "tests/docs/recipes",
     "tests/docs/test_programs.py",

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from .presence.sqlite import SQLiteStore
     from .presence.store import PresenceStore, StoreError
     from .presence.table import PresenceTable
+    from .status.metrics import HeartbeatMetrics
+    from .status.resource import StatusResource
 
 __all__ = [
     "Backoff",
@@ -68,6 +70,7 @@ __all__ = [
     "HeartbeatClientFactory",
     "HeartbeatClientService",
     "HeartbeatFactory",
+    "HeartbeatMetrics",
     "HeartbeatMixin",
     "HeartbeatProtocol",
     "HeartbeatServerFactory",
@@ -98,17 +101,20 @@ __all__ = [
     "SendFailed",
     "SendStalled",
     "ServerLimits",
+    "StatusResource",
     "StoreError",
 ]
 
 _LAZY: dict[str, str] = {
     "Change": ".core.presence",
     "Gap": ".core.presence",
+    "HeartbeatMetrics": ".status.metrics",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "StatusResource": ".status.resource",
     "PresenceStore": ".presence.store",
     "PresenceTable": ".presence.table",
     "SQLiteStore": ".presence.sqlite",
@@ -119,7 +125,7 @@ The names that are loaded on first use, and the module of each.  Otherwise every
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {}
+_EXTRAS: dict[str, str] = {"prometheus_client": "metrics"}
 """The packages that only an extra installs, and the name of that extra."""
 
 

@@ -81,7 +81,11 @@ ROOMS = {
 CORE_MAY = ["attr", "attrs", "automat", "twisted.internet.error"]
 REST_MAY = ["attr", "attrs", "automat", "twisted", "zope.interface", "OpenSSL", "service_identity"]
 # What comes with an extra, or with pytest itself, only where it is the module's purpose.
-EXTRAS = {"testing.fixtures": ["pytest", "pytest_twisted"], "demo.views": ["rich"]}
+EXTRAS = {
+    "testing.fixtures": ["pytest", "pytest_twisted"],
+    "demo.views": ["rich"],
+    "status.metrics": ["prometheus_client"],
+}
 
 # The parts of the standard library that wait, do, or know the time.
 IMPURE = {
