@@ -189,6 +189,9 @@ WRONG = {
     "connect, tls port": (["--connect=tls:there:65536"], "--connect .* a port from 1 to 65535"),
     "connect, no host": (["--connect=tcp::8470"], "--connect is 'tcp::8470': .* with a host"),
     "connect, type": (["--connect=there:8470"], "--connect .* Unknown endpoint type: 'there'"),
+    "status": (["--status=there:1"], "--status is 'there:1': .* such as tcp:8080"),
+    "status, port": (["--status=99999"], "--status is .* a port from 0 to 65535"),
+    "token": (["--status-token-file=/no/such"], "--status-token-file .* a file that holds a token"),
     "connect, unknown": (["--connect=tcp:there:1:x=y"], "--connect .* 'x'"),
 }
 
@@ -210,6 +213,7 @@ def test_helpIsWhole() -> None:
     """
     text = Options().getUsage(80)
     options = ["listen", "connect", "name", "within", "keepalive", "max-delay", "give-up-after"]
+    options += ["status", "status-token-file"]
     assert [name for name in options if f"--{name}=" not in text] == []
     assert f"  {EX_UNAVAILABLE}  " in text
     assert f"  {EX_OSERR}  " in text

@@ -20,8 +20,10 @@ from ..core import wire
 from ..core.backoff import Backoff
 from ..core.diagnosis import describeError
 from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
+from ..status.access import Access
 from ..transport.compat import hostOfEndpoint, portOfEndpoint, wrappedEndpoint
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE
+from .status import onLoopback, readToken
 
 _LONGEST = 1e9
 """Seconds, about thirty years: the longest time that the timers of every system accept."""
@@ -64,6 +66,13 @@ _HELP = {
     "max-delay": "The longest wait before the next attempt to connect, in seconds. Default: 60.",
     "give-up-after": (
         "Give up a link when attempts have failed for this many seconds in a row. Default: never."
+    ),
+    "status": (
+        "Show a status page at this endpoint, for example tcp:8080 or just 8080; on loopback, "
+        "unless interface= says otherwise. Default: no page."
+    ),
+    "status-token-file": (
+        "Ask the visitors of the status page for the token in this file. Default: no token."
     ),
 }
 """The help text of each option."""
@@ -109,6 +118,8 @@ class Options(_Options):
         self["heartbeat"] = Heartbeat()
         self["keepAlive"] = KeepAlive()
         self["backoff"] = Backoff()
+        self["status"] = None
+        self["statusToken"] = None
 
     @property
     def reactor(self) -> Any:
@@ -162,6 +173,21 @@ class Options(_Options):
     def opt_give_up_after(self, seconds: str) -> None:
         elapsed = _seconds("give-up-after", seconds)
         self["backoff"] = replace(self["backoff"], maxElapsed=elapsed)
+
+    def opt_status(self, endpoint: str) -> None:
+        description = onLoopback(endpoint)
+        self["status"] = self._parseEndpoint(
+            "status", description, serverFromString, "tcp:8080", lowestPort=0
+        )
+
+    def opt_status_token_file(self, path: str) -> None:
+        try:
+            token = readToken(path)
+            Access(token)
+        except (OSError, ValueError) as error:
+            allowed = f"a file that holds a token ({describeError(error)})"
+            raise _wrong("status-token-file", path, allowed) from None
+        self["statusToken"] = token
 
     def parseArgs(self, *arguments: str) -> None:
         """

@@ -24,9 +24,12 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..server.factory import HeartbeatServerFactory
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, GiveUpObserver, exitWith
+from .status import makeMetrics, makeStatusSite
 
 if TYPE_CHECKING:
     from ..core import wire
+    from ..link.hooks import LinkHooks
+    from ..status.site import StatusSite
     from .options import EndpointSpec, Options
 
 _log = SafeLogger()
@@ -85,7 +88,7 @@ class Listener(Service):
     def __init__(
         self,
         spec: EndpointSpec,
-        factory: HeartbeatServerFactory,
+        factory: HeartbeatServerFactory | StatusSite,
         end: Callable[[int], None],
         *,
         daemon: bool = False,
@@ -185,6 +188,22 @@ class HeartbeatServices(MultiService):
         self._trying += 1
         service.setServiceParent(self)  # type: ignore[no-untyped-call]
 
+    def showStatus(self, spec: EndpointSpec, token: str | None) -> list[LinkHooks]:
+        """
+        Show a status page.
+
+        @return: the observers that tell it of the links.
+        """
+        from ..presence.table import PresenceTable
+
+        presence = PresenceTable(clock=self._reactor)
+        presence.setServiceParent(self)  # type: ignore[no-untyped-call]
+        metrics = makeMetrics()
+        site = makeStatusSite(presence, self._reactor, metrics=metrics, token=token)
+        listener = Listener(spec, site, self.end, daemon=self._daemon)
+        listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+        return [presence] if metrics is None else [presence, metrics]
+
     def linkGaveUp(self) -> None:
         """
         Count a link that is not tried any more, and end the process after the last one.
@@ -217,9 +236,14 @@ def makeService(options: Options) -> HeartbeatServices:
     runner: Mapping[str, Any] = options.parent or {}
     services = HeartbeatServices(reactor, daemon=not runner.get("nodaemon", True))
     settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
+    observers: list[LinkHooks] = []
+    if options["status"] is not None:
+        observers = services.showStatus(options["status"], options["statusToken"])
     for spec in options["listen"]:
         named = NamedFactory(options["name"], spec.description)
-        factory = HeartbeatServerFactory(named, clock=reactor, name=spec.description, **settings)
+        factory = HeartbeatServerFactory(
+            named, clock=reactor, name=spec.description, hooks=observers, **settings
+        )
         services.listen(spec, factory)
     for spec in options["connect"]:
         client = HeartbeatClientService(
@@ -227,7 +251,7 @@ def makeService(options: Options) -> HeartbeatServices:
             NamedFactory(options["name"], spec.description),
             options["backoff"],
             reactor,
-            hooks=GiveUpObserver(services),
+            hooks=[GiveUpObserver(services), *observers],
             name=spec.description,
             **settings,
         )
