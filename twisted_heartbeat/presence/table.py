@@ -46,6 +46,7 @@ from ..core.presence import (
     Gap,
     PeerPresence,
     PeerRecord,
+    PeerState,
     PresenceLimits,
     StoredPresence,
 )
