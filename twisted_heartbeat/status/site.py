@@ -10,12 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 if TYPE_CHECKING:
-    from twisted.web.http import Request
-
     from .resource import StatusResource
+
+_MAX_CONNECTIONS = 1000
+
+
+class _BodilessRequest(Request):
+    """
+    A request whose body is thrown away: nothing here takes one, and it could be of any size.
+    """
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
 
 
 class StatusSite(Site):
@@ -28,17 +37,30 @@ class StatusSite(Site):
     displayTracebacks = False
 
     def __init__(self, resource: StatusResource, reactor: Any) -> None:
-        super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
+        super().__init__(  # type: ignore[no-untyped-call]
+            resource, requestFactory=_BodilessRequest, reactor=reactor
+        )
         self._status = resource
+        self._open = 0
 
-    def show(self, resource: StatusResource) -> None:
+    def buildProtocol(self, addr: Any) -> Any:
         """
-        Serve another page from now on.  The streams of the old one end, and come back to the new.
+        Accept a connection, unless there are too many.
         """
-        self._status.close()
-        self.resource = self._status = resource
+        if self._open >= _MAX_CONNECTIONS:
+            return None
+        self._open += 1
+        protocol = super().buildProtocol(addr)
+        lost = protocol.connectionLost
 
-    def log(self, request: Request) -> None:
+        def connectionLost(reason: Any) -> None:
+            self._open -= 1
+            lost(reason)
+
+        protocol.connectionLost = connectionLost
+        return protocol
+
+    def log(self, request: Any) -> None:
         """
         Log nothing.
         """
