@@ -23,6 +23,10 @@ from twisted_heartbeat import (
     Backoff,
     Cause,
     Change,
+    Check,
+    CheckIn,
+    CheckInLimits,
+    CheckInResource,
     ClosedHere,
     Evidence,
     Gap,
@@ -66,6 +70,29 @@ delay: float = backoff(1)
 Heartbeat(20.0, 15.0)  # type: ignore[call-arg]
 KeepAlive(idle="5")  # type: ignore[arg-type]
 heartbeat.timeout = 3.0  # type: ignore[misc]
+
+# Check-ins.
+checkIns = CheckInResource(
+    checks={"job": Check(period=60, grace=30)},
+    tokens=lambda name: ["one", "two"],
+    hooks=[LinkHooks()],
+    limits=CheckInLimits(perName=None),
+)
+CheckInResource(checks={}, tokens={"job": "s3cret", "*": ["a", "b"]})
+CheckInResource(checks={}, tokens="/etc/checks.tokens")
+lastRun: float | None = checkIns.names["job"].duration
+CheckInResource(checks={})  # type: ignore[call-arg]
+checkIn = CheckIn("https://host/ping/job", interval=None, body=lambda: {"load": 0.5})
+CheckIn("https://host/ping/job", 60)  # type: ignore[misc]
+
+
+async def job() -> None:
+    """
+    Report a run.
+    """
+    async with checkIn.run() as run:
+        taken: bool = await run.log(f"run {run.id}")
+        assert taken
 
 
 # Hooks and links.

@@ -31,6 +31,7 @@ from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from ..core.checkins import SavedDeadline
 from ..core.presence import Change, Gap, PeerRecord, PeerState, StoredPresence, numberOf
 from ..core.validation import isCount, require
 from .store import StoreError
@@ -81,13 +82,29 @@ _SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
+_DEADLINES = """
+    CREATE TABLE IF NOT EXISTS deadlines (
+        source TEXT NOT NULL,
+        name TEXT NOT NULL,
+        period REAL NOT NULL,
+        grace REAL NOT NULL,
+        deadline REAL NOT NULL,
+        savedAt REAL NOT NULL,
+        created INTEGER NOT NULL,
+        PRIMARY KEY (source, name)
+    )
+"""
+"""The table of the names that check in.  Files of the first days do not have it."""
+
 _ADD_CHANGE = f"INSERT OR REPLACE INTO changes VALUES ({', '.join('?' * 13)})"
 _ADD_PEER = f"INSERT OR REPLACE INTO peers VALUES ({', '.join('?' * 15)})"
 
 
 class SQLiteStore:
     """
-    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in an SQLite file.
+    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in an SQLite file; and a
+    L{DeadlineStore<twisted_heartbeat.checkin.store.DeadlineStore>} in the same file, which may be
+    used without a table.
     """
 
     def __init__(
@@ -138,6 +155,16 @@ class SQLiteStore:
 
     def setCursor(self, name: str, number: int) -> Deferred[None]:
         return self._write(_setCursor, name, number)
+
+    def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
+        # The table, if there is one, may be started later.
+        opened: Deferred[Any] = self.load() if self._pool is None else succeed(None)
+        return opened.addCallback(lambda _: self._run(_deadlinesOf, source))
+
+    def saveDeadlines(
+        self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]
+    ) -> Deferred[None]:
+        return self._write(_saveDeadlines, source, saved, forgotten)
 
     def close(self) -> Deferred[None]:
         pool, self._pool = self._pool, None
@@ -212,6 +239,7 @@ class SQLiteStore:
             if not _tablesOf(connection):
                 for statement in _SCHEMA:
                     connection.execute(statement)
+            connection.execute(_DEADLINES)
             _setMeta(connection, "owner", self._owner)
             [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
             connection.commit()
@@ -335,6 +363,36 @@ def _cursor(connection: _Connection, name: str) -> int | None:
 
 def _setCursor(connection: _Connection, name: str, number: int) -> None:
     connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", [name, number])
+
+
+def _deadlinesOf(connection: _Connection, source: str) -> list[SavedDeadline]:
+    query = "SELECT name, period, grace, deadline, savedAt, created FROM deadlines WHERE source = ?"
+    return [
+        SavedDeadline(
+            name=row[0],
+            period=row[1],
+            grace=row[2],
+            deadline=row[3],
+            savedAt=row[4],
+            created=bool(row[5]),
+        )
+        for row in connection.execute(query, [source])
+    ]
+
+
+def _saveDeadlines(
+    connection: _Connection,
+    source: str,
+    saved: Sequence[SavedDeadline],
+    forgotten: Iterable[str],
+) -> None:
+    rows = (
+        (source, one.name, one.period, one.grace, one.deadline, one.savedAt, one.created)
+        for one in saved
+    )
+    connection.executemany("INSERT OR REPLACE INTO deadlines VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    names = ((source, name) for name in forgotten)
+    connection.executemany("DELETE FROM deadlines WHERE source = ? AND name = ?", names)
 
 
 def _values(change: Change) -> tuple[object, ...]:

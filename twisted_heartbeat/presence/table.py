@@ -288,6 +288,8 @@ class PresenceTable(LinkHooks, Service):
             return
         if id(link) in self._watched:
             self._observe("disconnected", self._disconnected, link, cause)
+        elif getattr(link, "isExpected", False):
+            self._observe("disconnected", self._missed, link, cause)
 
     def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
         """
@@ -315,6 +317,11 @@ class PresenceTable(LinkHooks, Service):
         reason = printable(textOf(cause))
         self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
         del self._watched[id(watched)]
+
+    def _missed(self, watched: Any, cause: BaseException, moment: Moment) -> None:
+        witness = witnessOf(watched, self._merge, self._anonymous)
+        reason = printable(textOf(cause))
+        self._tracker.missed(witness, type(cause).__name__, reason, moment)
 
     # What follows from it.
 
