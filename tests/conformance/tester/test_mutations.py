@@ -27,6 +27,8 @@ from .plainpeer import PlainClient, PlainServer
 BOUND, TOLERANCE, LIMIT = 0.8, 0.5, 30.0
 """Seconds."""
 
+TRIES = 3
+
 SCALE = 0.03
 """Seconds that a client takes for one in its waits."""
 
@@ -195,12 +197,23 @@ SOUND = [
 def results() -> Iterator[dict[Broken, Findings]]:
     """
     What was found of all peers, which are examined side by side.
+
+    On a machine with much other work the tester is late, knows it, and finds nothing for certain.
+    So a peer of which too little was found is examined again, with less at a time.
     """
     from twisted.internet import reactor
 
+    found: dict[Broken, Findings] = {}
     peers = [*SOUND, *TABLE]
-    runs: list[Deferred[Findings]] = [ensureDeferred(examined(reactor, peer)) for peer in peers]
-    yield dict(zip(peers, pytest_twisted.blockon(gatherResults(runs)), strict=True))
+    for _ in range(TRIES):
+        runs: list[Deferred[Findings]] = [ensureDeferred(examined(reactor, peer)) for peer in peers]
+        found |= zip(peers, pytest_twisted.blockon(gatherResults(runs)), strict=True)
+        peers = [peer for peer in TABLE if not set(peer.rules) <= brokenOf(found[peer])]
+    yield found
+
+
+def brokenOf(findings: Findings) -> set[str]:
+    return set(findings.broken("must", "should"))
 
 
 def faultsOf(findings: Findings) -> list[str]:
@@ -222,7 +235,7 @@ def test_brokenRuleIsNamed(results: dict[Broken, Findings], peer: Broken) -> Non
     Of a peer that breaks a rule the tester names this rule, and no other.
     """
     found = results[peer]
-    assert set(found.broken("must", "should")) == set(peer.rules), faultsOf(found)
+    assert brokenOf(found) == set(peer.rules), faultsOf(found)
 
 
 def test_everyRuleHasABrokenPeer() -> None:
