@@ -23,10 +23,8 @@ from .waits import SPREAD, STABLE, Ending
 CLIENT, SERVER = "client", "server"
 """What the peer is: the end that connects, or the end that listens."""
 
-
 _FLOODING = 0.4
 """Seconds for which the tester sends on after a GOODBYE, at most."""
-
 
 _LATE = 0.1
 """Seconds by which the tester itself may be late without doubt about a broken rule."""

@@ -113,27 +113,28 @@ class _Run:
         @return: whether what was found counts.  If not, the scenario has to be played again.
         """
         try:
-            await scenario.play(play)
-        except Over:
-            pass
+            await _untilOver(scenario, play)
         except CancelledError:
-            self.findings.unplayed.append(f"{scenario.name}: the time was over")
+            self._leave(scenario, "the time was over")
         except ConnectError as error:
-            self.findings.unplayed.append(f"{scenario.name}: {error}")
+            self._leave(scenario, str(error))
         except Exception as error:
             _log.failure("The tester has failed in {scenario}", scenario=scenario.name)
-            self.findings.unplayed.append(f"{scenario.name}: the tester has failed: {error!r}")
-        if play.isDoubtful and self._doubts[scenario.name] < _MOST_DOUBTS:
-            self._doubts[scenario.name] += 1
-            return False
+            self._leave(scenario, f"the tester has failed: {error!r}")
+        else:
+            if play.isDoubtful and self._doubts[scenario.name] < _MOST_DOUBTS:
+                self._doubts[scenario.name] += 1
+                return False
         self._played(scenario)
-        broken = self.findings.broken("must")
         for connection in play.connections:
             for rule in _STREAM_RULES:
-                if connection.frames and rule.id not in broken:
+                if connection.frames:
                     play.check(rule, True, rule.sentence, f"{len(connection.frames)} frames")
         self.findings.checks += play.checks
         return True
+
+    def _leave(self, scenario: Scenario, reason: str) -> None:
+        self.findings.unplayed.append(f"{scenario.name}: {reason}")
 
     async def end(self, connections: Iterable[Connection]) -> None:
         """
@@ -142,6 +143,13 @@ class _Run:
         for connection in connections:
             connection.reset()
             await connection.until(lambda each=connection: each.endedAt is not None, _ENDING)  # type: ignore[misc]
+
+
+async def _untilOver(scenario: Scenario, play: Play) -> None:
+    try:
+        await scenario.play(play)
+    except Over:
+        pass
 
 
 def _cancel(waits: Iterable[Deferred[Any]]) -> None:
@@ -246,7 +254,8 @@ class ClientRun(_Run, Factory):
         await maybeDeferred(port.stopListening)
         _cancel([*self._active, *self._awaited.values()])
         await self.end(tuple(self._connections))
-        self.findings.unplayed += [f"{each.name}: no client came for it" for each in self._queue]
+        for scenario in self._queue:
+            self._leave(scenario, "no client came for it")
         return self.findings
 
     def buildProtocol(self, addr: Any) -> Connection:
