@@ -461,6 +461,43 @@ def test_slowContestantIsMarked() -> None:
     assert labels == ["raw epoll loop, Python", "twisted_heartbeat, at 0.50 Hz"]
 
 
+# The time to notice.
+
+
+class NoticedEnd:
+    """
+    A client of C{benchmarks/noticing.py} that has printed some facts.
+    """
+
+    def __init__(self, *facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def finish(self) -> list[dict[str, Any]]:
+        return list(self._facts)
+
+
+def test_whatIsNotNoticedCountsAsTheWholeRun(tmp_path: Path) -> None:
+    """
+    The time runs from the fault. An end before it is none, and what no client noticed has taken the
+    whole run. The chart says so.
+    """
+    noticing: Any = importlib.import_module("noticing")
+    lost = [{"at": 93.0, "lost": "before"}, {"at": 107.5, "lost": "found"}]
+    clients = {name: NoticedEnd({"at": 90.0, "up": 8}) for name in noticing.CLIENTS}
+    clients["ours"] = NoticedEnd(*lost, *([{"at": 105.0, "lost": "found"}] * 7))
+    scene = noticing.Scene("cable cut, idle", None, None, clients)
+    found = noticing.figures(scene, began=100.0, seconds=60.0)
+    assert sorted(found.samples["ours"]) == [5.0] * 7 + [7.5]
+    assert found.samples["bare"] == [60.0] * 8
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts: Any = importlib.import_module("charts")
+    longest = {found.title: {name: max(values) for name, values in found.samples.items()}}
+    drawn = charts.drawNoticing({"longest": longest, "seconds": 60.0, "bound": 8.0})["noticing"]
+    told = [text.get_text() for text in drawn.axes[0].texts]
+    charts.pyplot.close("all")
+    assert told[:2] == ["7.5 s", "not noticed in 60 s"]
+
+
 # The footprint.
 
 onLinux = pytest.mark.skipif(sys.platform != "linux", reason="it reads proc(5), which is Linux's")
