@@ -84,8 +84,9 @@ def get(place: str, path: str) -> str:
 def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     """
     The annotated example runs as it stands, but for the addresses and paths: its listeners accept
-    peers, over TLS as well; its link, with two addresses, comes up; its hooks are told; it checks
-    in, receives check-ins, and shows all of that on its page.
+    peers, over TLS as well; its link, with two addresses, comes up; its hooks are told; it sends
+    and receives heartbeats over UDP, here its own; it checks in, receives check-ins, and shows all
+    of that on its page.
     """
     plain, secured, server, checks, own, page = freePlaces(6)
     certificate = CA.issue_cert("127.0.0.1")
@@ -95,6 +96,9 @@ def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     for there, here in {
         "tcp:8470": f"tcp:{portOf(plain)}",
         "ssl:8471": f"ssl:{portOf(secured)}",
+        "127.0.0.1:8471": f"127.0.0.1:{portOf(plain)}",
+        '"server.example:8472"': f'"127.0.0.1:{portOf(plain)}"',
+        '"standby.example:8472"': f'"127.0.0.1:{portOf(secured)}"',
         "tcp:8081": f"tcp:{portOf(own)}",
         "tcp:8082": f"tcp:{portOf(page)}",
         "tcp:server.example:8470": f"tcp:127.0.0.1:{portOf(server)}",
@@ -106,6 +110,8 @@ def test_exampleRuns(run: Run, tmp_path: Path) -> None:
         assert there in text
         text = text.replace(there, here)
     (tmp_path / "hb.toml").write_text(text)
+    for name in ("sensor-keys", "own-key"):
+        (tmp_path / name).write_text(f"gateway-7 1 {'5a' * 16}\n")
     (tmp_path / "heartbeat_hooks.py").write_text((EXAMPLES / "heartbeat_hooks.py").read_text())
     checked = run(*TWIST, "heartbeat", "--config=hb.toml", "--check-config")
     assert checked.awaitExit() == 0, checked.errors
@@ -125,6 +131,7 @@ def test_exampleRuns(run: Run, tmp_path: Path) -> None:
     assert get(own, "/ping/nightly-backup") == "OK"
     program.awaitEvent("connected", carrier="http")
     presence = json.loads(get(page, "/presence.json"))
+    program.awaitEvent("connected", carrier="udp", link="udp:127.0.0.1:" + portOf(plain))
     assert {"tcp/device", "http/nightly-backup"} <= {each["name"] for each in presence["peers"]}
     assert presence["title"] == "Gateway 7"
     device.tell(signal.SIGTERM)

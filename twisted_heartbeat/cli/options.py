@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.python.usage import UsageError
 
+from ..core.settings import Heartbeat
 from .config import model
 from .config.faults import ConfigError
 from .config.kinds import numberOf
@@ -23,6 +24,7 @@ from .config.values import Config, Path
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE
 from .http import HTTP_HELP, HTTPOptions
 from .status import onLoopback
+from .udp import UDP_HELP, UDPOptions
 
 _MORE_HELP = f"""
 Examples:
@@ -80,7 +82,7 @@ _HELP = {
 """The help text of each option."""
 
 
-class Options(HTTPOptions):
+class Options(HTTPOptions, UDPOptions):
     """
     The command line.  Each value is checked when it is parsed, so that an invalid value is a
     C{UsageError} before anything starts.
@@ -100,7 +102,7 @@ class Options(HTTPOptions):
         """
         super().__init__()
         # Twisted takes the help from docstrings, and python -OO removes those.
-        self.docs |= _HELP | HTTP_HELP
+        self.docs |= _HELP | HTTP_HELP | UDP_HELP
         self._reactor = reactor
         self._given: list[tuple[Path, object]] = []
         self.loader = Loader(reactor)
@@ -203,8 +205,11 @@ class Options(HTTPOptions):
             follow a C{UsageError}, does not help with a file.
         """
         if not self["config"]:
-            super().postOptions()
-        given = (*self._given, *self._checkInSettings())
+            # What they need may otherwise stand in the file.
+            self._settleForUDP()
+            HTTPOptions.postOptions(self)
+            UDPOptions.postOptions(self)
+        given = (*self._given, *self._checkInSettings(), *self._datagramSettings())
         self.loader = Loader(self.reactor, self["config"], given)
         try:
             self.loaded = self.loader.load()
@@ -216,6 +221,33 @@ class Options(HTTPOptions):
         if self["check-config"]:
             print(f"{self['config'] or 'options'}: no fault found")
             raise SystemExit(0)
+
+    def _settleForUDP(self) -> None:
+        """
+        Set what L{UDPOptions} needs of the other options.
+        """
+        given = dict(self._given)
+        within: Any = given.get(("heartbeat", "within"))
+        self["heartbeat"] = Heartbeat() if within is None else Heartbeat.within(within)
+        self["name"] = given.get(("name",), "")
+
+    def _datagramSettings(self) -> Iterator[tuple[Path, object]]:
+        """
+        Yield the options of L{UDPOptions} as settings.
+        """
+        sections = {"monitor": ("monitor-udp", "address"), "udp": ("udp", "monitors")}
+        for section, (option, key) in sections.items():
+            for host, port in self[option]:
+                address = f"[{host}]" if ":" in host else host
+                yield (section, key), f"{address}:{port}" if host else f"{port}"
+            if self[option]:
+                yield (section, "key-file"), self._keyFile
+        if self["udp-every"] is not None:
+            yield ("udp", "every"), self["udp-every"]
+
+    def opt_udp_keys(self, path: str) -> None:
+        super().opt_udp_keys(path)
+        self._keyFile = path
 
     def _checkInSettings(self) -> Iterator[tuple[Path, object]]:
         """

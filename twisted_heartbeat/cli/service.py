@@ -22,7 +22,19 @@ from ..logs import SafeLogger
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
 from .checkins import RunningCheckIn, RunningHTTP
-from .config.values import HTTP, CheckIn, Config, Connect, Listen, Part, Reference, Status
+from .config.values import (
+    HTTP,
+    CheckIn,
+    Config,
+    Connect,
+    Listen,
+    Monitor,
+    Part,
+    Reference,
+    Sender,
+    Status,
+)
+from .datagrams import RunningMonitor, RunningSender
 from .exitstatus import EX_UNAVAILABLE, exitWith
 from .reload import Reloader
 from .running import PartObserver, Running, RunningClient, RunningListener, RunningStatus
@@ -133,6 +145,10 @@ class HeartbeatServices(MultiService):
             return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
         if isinstance(part, Connect):
             return RunningClient(part, objects, reactor, observers)
+        if isinstance(part, Monitor):
+            return RunningMonitor(part, objects, reactor, observers, end, daemon=self._daemon)
+        if isinstance(part, Sender):
+            return RunningSender(part, objects, reactor, observers)
         if isinstance(part, CheckIn):
             return RunningCheckIn(part, reactor, self._linksAreUp)
         if isinstance(part, HTTP):

@@ -29,8 +29,10 @@ from twisted_heartbeat.cli.config.values import (
     Config,
     Connect,
     Listen,
+    Monitor,
     Part,
     Presence,
+    Sender,
     Status,
     Store,
 )
@@ -191,6 +193,40 @@ def test_optionReplacesWhatIsOff() -> None:
     [part] = parts('keepalive = false\nlisten = "tcp:1"', (("keepalive", "idle"), 9))
     assert isinstance(part, Listen)
     assert part.keepAlive == KeepAlive(idle=9)
+
+
+def test_datagrams() -> None:
+    """
+    The sender and the monitors of heartbeats over UDP have the name, the bound and the hooks of the
+    file, unless they say otherwise.
+    """
+    text = """
+    name = "gateway-7"
+    hooks = "page.Hooks"
+    heartbeat.within = 30
+
+    [udp]
+    monitors = ["hub.example:8471", "[2001:db8::1]:8471"]
+    key-file = "keys"
+
+    [monitor]
+    address = ["8471", "127.0.0.1:8472"]
+    key-file = "all-keys"
+    heartbeat.within = 60
+    hooks = "page.Other"
+    """
+    watching = {"keyFile": "all-keys", "heartbeat": Heartbeat.within(60), "hooks": ("page.Other",)}
+    assert parts(text) == (
+        Monitor(address="8471", place=("", 8471), **watching),
+        Monitor(address="127.0.0.1:8472", place=("127.0.0.1", 8472), **watching),
+        Sender(
+            places=(("hub.example", 8471), ("2001:db8::1", 8471)),
+            name="gateway-7",
+            keyFile="keys",
+            heartbeat=Heartbeat.within(30),
+            hooks=("page.Hooks",),
+        ),
+    )
 
 
 def test_checkIns() -> None:
@@ -388,6 +424,30 @@ WRONG = {
         "[status]\nendpoint = 8080",
         ":2: status.endpoint is 8080: it must be an endpoint such as tcp:8080, or only a port",
     ),
+    "udp, no key": (
+        "[udp]\nmonitors = 'hub:8471'\nname = 'x'",
+        ":1: udp has no key-file: it must be the path of a file with a name, a key id ...",
+    ),
+    "udp, no name": (
+        "[udp]\nmonitors = 'hub:8471'\nkey-file = 'x'",
+        ":1: udp needs a name, here or for the whole file",
+    ),
+    "udp, no port": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = ['hub']",
+        ":3: udp.monitors is a list: it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, loss": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'\nudp.allow-loss = 1",
+        ":4: udp.allow-loss is 1: it must be a fraction from 0 to below 1",
+    ),
+    "monitor, number": (
+        "monitor.key-file = 'x'\nmonitor.address = 8471",
+        ":2: monitor.address is 8471: it must be a port such as 8471 in quotes, ...",
+    ),
+    "monitor, port": (
+        "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
+        ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
+    ),
     "check-in, secret": (
         "check-in = ''",
         ":1: check-in is '***': it must be the URL of a check",
@@ -500,7 +560,8 @@ def test_eachFieldHasAKey() -> None:
         if section.make is not None:
             names = {key.field for key in section.keys} - {"within"}
             names -= {"name"} if section is model.CHECK else set()
-            assert names == {each.name for each in fields(section.make) if each.compare}
+            found = {each.name for each in fields(section.make) if each.compare}
+            assert names == found - {"place", "heartbeat"}
 
 
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -519,6 +580,10 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     kinds.STATUS: st.sampled_from(["8080", "tcp:8080:interface=::1"]),
     kinds.TOKEN_FILE: st.just("/etc/token"),
     kinds.STORE: st.just("/var/lib/presence"),
+    kinds.UDP_KEYS: st.just("/etc/keys"),
+    kinds.UDP_PLACES: st.sampled_from(["hub:8471", ["hub:8471", "[::1]:8471"]]),
+    kinds.UDP_ADDRESSES: st.sampled_from(["8471", ["8471", "[::1]:8472"]]),
+    kinds.LOSS: st.sampled_from([0, 0.1]),
     kinds.CHECK_IN: st.integers().map(lambda number: f"https://host.example/ping/{number}"),
     kinds.CHECK_NAME: st.from_regex("[a-z]{8}", fullmatch=True),
     kinds.HTTP: st.sampled_from(["tcp:8080", ["tcp:8080", "tcp:8081:interface=0.0.0.0"]]),
@@ -571,6 +636,16 @@ def file(document: dict[str, Any]) -> str:
     return "".join(f"{name} = {toml(value)}\n" for name, value in document.items())
 
 
+SECTIONS = {"monitor": model.MONITOR, "udp": model.UDP}
+
+
+def places(part: Sender) -> list[str]:
+    """
+    The monitors of a sender, as the file has them.
+    """
+    return [f"[{host}]:{port}" for host, port in part.places]
+
+
 def written(config: Config) -> str:
     """
     Write a configuration as a file in which each part says all of its settings itself.
@@ -586,6 +661,15 @@ def written(config: Config) -> str:
         ]
     for part in config.parts:
         if isinstance(part, HTTP):
+            continue
+        if isinstance(part, Monitor | Sender):
+            table = document.setdefault(part.key[0], {})
+            here = [*table.get("address", ()), getattr(part, "address", "")]
+            table.update(tableOf(section := SECTIONS[part.key[0]], part))
+            table["heartbeat"] = tableOf(section.sections[0], part.heartbeat)
+            table["hooks"] = list(part.hooks)
+            table |= {"address": here} if isinstance(part, Monitor) else {"monitors": places(part)}
+            document[part.key[0]] = {key: value for key, value in table.items() if value != []}
             continue
         section = model.FILE.section(part.key[0])
         assert section is not None
@@ -613,7 +697,7 @@ def tableOf(section: Section, settings: Any) -> dict[str, Any]:
         if isinstance(value, tuple):
             value = list(value)
         if value is None:
-            value = False
+            value = False if key.off else ""
         if value not in ("", []) or key is model.FILE.keys[0]:
             table[key.name] = value
     return table
@@ -629,7 +713,7 @@ def test_roundTrip(document: dict[str, Any]) -> None:
     try:
         config = parse(Source("hb.toml", file(document)))
     except ConfigError as error:
-        allowed = ("it must be at", "needs [http]", "is the same as")
+        allowed = ("it must be at", "needs [http]", "is the same as", "needs a name")
         for sentence in error.sentences:
             assert any(words in sentence for words in allowed), sentence
         return

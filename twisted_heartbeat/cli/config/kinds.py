@@ -139,6 +139,22 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(text for text in texts if isinstance(text, str))
 
 
+def placeOf(text: str) -> tuple[str, int]:
+    """
+    Return the host and the port of a text such as C{hub.example:8471} or C{[::1]:8471}; the host
+    may be missing.  The port is -1, and the host missing, if it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+        return "", -1
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _hasHost(text: str) -> bool:
+    host, port = placeOf(text)
+    return host != "" and port > 0
+
+
 def _onLoopback(value: object) -> object:
     assert isinstance(value, str)
     return onLoopback(value)
@@ -172,6 +188,31 @@ CONNECT = Kind(
 CALLABLE = Kind('a dotted name such as "package.module.function"', _isText, refersTo="callable")
 STATUS = Kind(
     "an endpoint such as tcp:8080, or only a port", _isText, _onLoopback, refersTo="listen"
+)
+UDP_KEYS = Kind(
+    "the path of a file with a name, a key id and a key in each line",
+    _isText,
+    refersTo="udp keys",
+)
+UDP_PLACES = Kind(
+    "a HOST:PORT such as hub.example:8471, or a list of them",
+    lambda value: (
+        _isTexts(value) and all(host and port for host, port in map(placeOf, _texts(value)))
+    ),
+    _texts,
+)
+UDP_ADDRESSES = Kind(
+    "a port such as 8471 in quotes, an ADDRESS:PORT, or a list of them",
+    lambda value: (
+        _isTexts(value) and all(place != ("", -1) for place in map(placeOf, _texts(value)))
+    ),
+    _texts,
+)
+LOSS = Kind(
+    "a fraction from 0 to below 1",
+    lambda value: _from(0)(value) and isinstance(value, int | float) and value < 1,
+    _float,
+    True,
 )
 CHECK_IN = Kind("the URL of a check", _isText, refersTo="check-in", isSecret=True)
 CHECK_NAME = Kind(

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.diagnosis import describeError
+from ..datagrams import makeMonitor, makeSender
 from .faults import ConfigError, Fault
 from .reader import Source, parse
 from .resolver import Objects, Resolver
-from .values import Config, Path
+from .values import Config, Monitor, Path, Sender
 
 _MAX_SIZE = 1024 * 1024
 """Bytes of a file: more is no configuration, but perhaps a device that never ends."""
@@ -53,6 +54,7 @@ class Loader:
         """
         self.file = file
         self._options = options
+        self._reactor = reactor
         self._resolver = Resolver(reactor)
 
     def load(self, known: Mapping[Any, Any] | None = None) -> Loaded:
@@ -68,16 +70,31 @@ class Loader:
             raise ConfigError([self._nothingToRun()])
         faults: list[Fault] = []
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
+        if not faults:
+            self._tryDatagrams(config, objects, faults)
         if faults:
             raise source.error(faults)
         return Loaded(config, objects, source.sentences(stale))
+
+    def _tryDatagrams(self, config: Config, objects: Objects, faults: list[Fault]) -> None:
+        """
+        Make what sends and receives datagrams, to see whether its keys and times fit together.
+        """
+        for part in config.parts:
+            try:
+                if isinstance(part, Monitor):
+                    makeMonitor(part, objects, self._reactor)
+                elif isinstance(part, Sender):
+                    makeSender(part, objects, self._reactor)
+            except ValueError as error:
+                faults.append(Fault(part.path, f": {error}"))
 
     def _nothingToRun(self) -> str:
         if self.file:
             return f"{self.file} has nothing to run, such as listen or connect"
         return (
             "neither --listen nor --connect is given: there must be at least one of them, "
-            "--check-in or --http"
+            "--udp, --monitor-udp, --check-in or --http"
         )
 
     def _read(self) -> str:

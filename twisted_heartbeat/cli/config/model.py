@@ -20,7 +20,7 @@ from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import kinds
 from .kinds import Kind
-from .values import CheckIn, Presence, Status, Store
+from .values import CheckIn, Monitor, Presence, Status, Store
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,65 @@ CONNECT = Section(
     short="endpoint",
 )
 
+UDP = Section(
+    "udp",
+    "Send heartbeats over UDP.",
+    (
+        Key(
+            "monitors",
+            kinds.UDP_PLACES,
+            "where to; of several, the first that is well",
+            option="udp",
+            needed=True,
+        ),
+        Key(
+            "key-file",
+            kinds.UDP_KEYS,
+            "the file with the key of the name",
+            option="udp-keys",
+            needed=True,
+        ),
+        Key("name", kinds.NAME, "as the monitors know it; by default the file's name"),
+        Key(
+            "every",
+            kinds.SECONDS,
+            "between two heartbeats; by default it follows from the bound",
+            option="udp-every",
+        ),
+        Key("allow-loss", kinds.LOSS, "the rate of loss that makes no false verdict"),
+        Key("all", kinds.FLAG, "whether each heartbeat goes to all monitors"),
+        _HOOKS,
+    ),
+    (HEARTBEAT,),
+)
+
+MONITOR = Section(
+    "monitor",
+    "Watch the senders of heartbeats over UDP.",
+    (
+        Key(
+            "address",
+            kinds.UDP_ADDRESSES,
+            "where to listen",
+            option="monitor-udp",
+            needed=True,
+        ),
+        Key(
+            "key-file",
+            kinds.UDP_KEYS,
+            "the file with the senders' keys",
+            option="udp-keys",
+            needed=True,
+        ),
+        Key("peers", kinds.COUNT, "senders that are known at a time"),
+        Key("min-bound", kinds.BOUND, "for a sender that asks for a shorter bound"),
+        Key("max-bound", kinds.BOUND, "for a sender that asks for a longer bound"),
+        _HOOKS,
+    ),
+    (HEARTBEAT,),
+    make=Monitor,
+)
+
 CHECK_IN = Section(
     "check-in",
     "Tell a web server that this process is alive, while all its links are up.",
@@ -351,6 +410,8 @@ FILE = Section(
         BACKOFF,
         LISTEN,
         CONNECT,
+        UDP,
+        MONITOR,
         CHECK_IN,
         HTTP,
         CHECK,

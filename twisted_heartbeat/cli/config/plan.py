@@ -7,7 +7,7 @@ L{diff}: what has to be done so that one configuration becomes another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .values import Config, Part
@@ -65,18 +65,35 @@ def diff(old: Config, new: Config) -> Plan:
     before = {part.key: part for part in old.parts}
     after = {part.key: part for part in new.parts}
     both = [(before[key], part) for key, part in after.items() if key in before]
-    changes = [Change(old, new, _differing(old, new)) for old, new in both]
+    differing = [(old, new, _differing(old, new)) for old, new in both]
+    changes = [_change(old, new, fields) for old, new, fields in differing]
+    fixed = [
+        f"{new.key[0]}.{name}"
+        for _, new, fields in differing
+        for name in fields
+        if name in new.NEEDS_RESTART
+    ]
     return Plan(
         keep=tuple(change.new for change in changes if not change.fields),
         change=tuple(change for change in changes if change.fields),
         start=tuple(part for key, part in after.items() if key not in before),
         stop=tuple(part for key, part in before.items() if key not in after),
         restart=(
+            *fixed,
             *(f"presence.{name}" for name in _differing(old.presence, new.presence)),
             *(f"store.{name}" for name in _differing(old.store, new.store)),
             *(f"http.{name}" for name in _differing(old.checks, new.checks)),
         ),
     )
+
+
+def _change(old: Part, new: Part, differing: tuple[str, ...]) -> Change:
+    """
+    Return the change of a part, in which what needs a restart stays as it is.
+    """
+    fixed = {name: getattr(old, name) for name in differing if name in new.NEEDS_RESTART}
+    fields = tuple(name for name in differing if name not in fixed)
+    return Change(old, replace(new, **fixed), fields)
 
 
 def _differing(old: Any, new: Any) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import model
 from .faults import ConfigError, Fault, keyText, unknownKey
-from .kinds import shown
+from .kinds import placeOf, shown
 from .lines import linesOf
 from .model import Key, Section
 from .values import (
@@ -32,10 +32,12 @@ from .values import (
     Config,
     Connect,
     Listen,
+    Monitor,
     Part,
     Path,
     Presence,
     Reference,
+    Sender,
     Status,
     Store,
 )
@@ -128,7 +130,15 @@ def _syntaxFault(message: str, text: str) -> Fault:
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 
-_ADDED = [("listen",), ("connect",), ("check-in",), ("check",), ("http", "endpoint")]
+_ADDED = [
+    ("listen",),
+    ("connect",),
+    ("check-in",),
+    ("check",),
+    ("http", "endpoint"),
+    ("udp", "monitors"),
+    ("monitor", "address"),
+]
 """The options that are added to what the file says."""
 
 
@@ -268,6 +278,7 @@ class _Builder:
             *(self._listen(entry, common) for entry in values.get("listen", ())),
             *(self._connect(entry, common) for entry in values.get("connect", ())),
         ]
+        parts += self._datagramParts(values, common)
         parts += self._checkInParts(values)
         self._refuseTwins(parts)
         if "status" in values:
@@ -278,6 +289,25 @@ class _Builder:
             store=self._settings(values, "store", Store()),
             checks=self._checks(values),
         )
+
+    def _datagramParts(self, values: Document, common: Document) -> Iterator[Part]:
+        for section in ("monitor", "udp"):
+            own = {name: value for name, value in values.get(section, {}).items() if name}
+            if not {"keyFile"} <= own.keys():
+                # That is a fault, or there is no such section.
+                continue
+            path = values[section][""]
+            own["heartbeat"] = self._heartbeat(values[section], common["heartbeat"])
+            own.setdefault("hooks", common["hooks"])
+            if section == "monitor":
+                for address in own.pop("address", ()):
+                    yield Monitor(path=path, address=address, place=placeOf(address), **own)
+            else:
+                own["places"] = tuple(map(placeOf, own.pop("monitors", ())))
+                own.setdefault("name", common["name"])
+                if not own["name"]:
+                    self._faults.append(Fault(path, "needs a name, here or for the whole file"))
+                yield Sender(path=path, **own)
 
     def _checkInParts(self, values: Document) -> Iterator[Part]:
         for entry in values.get("check-in", ()):

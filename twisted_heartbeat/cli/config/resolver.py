@@ -28,6 +28,7 @@ from ...transport.compat import (
     wrappedEndpoint,
 )
 from ..status import readToken
+from ..udp import readKeys
 from .faults import Fault
 from .kinds import shown
 from .values import Reference
@@ -36,7 +37,10 @@ Objects = Mapping[Reference, Any]
 """The object of each reference.  References of one kind and text are equal, wherever they stand."""
 
 
-_RENEWED = ("listen", "connect", "token")
+_MAX_KEYS = 64 * 1024 * 1024
+"""Characters of a file of keys."""
+
+_RENEWED = ("listen", "connect", "token", "udp keys")
 """The kinds of references whose objects are made from files that may be renewed."""
 
 
@@ -49,6 +53,7 @@ class Resolver:
      - C{presence hooks}: the same with those of L{PresenceHooks};
      - C{callable}: a function;
      - C{token}: the token that a file holds;
+     - C{udp keys}: the keys that a file holds;
      - C{check-in}: the URL itself, if check-ins can be sent there;
      - C{check-in tokens}: the path of a file with tokens that can be read;
      - C{store}: the absolute path of a file in a folder that is there.
@@ -66,6 +71,7 @@ class Resolver:
             "token": tokenIn,
             "check-in": lambda url: checkInURL(reactor, url),
             "check-in tokens": _checkInTokens,
+            "udp keys": _udpKeys,
             "store": _store,
             "callable": _callable,
         }
@@ -200,6 +206,21 @@ def tokenIn(path: str) -> str:
         text = f"the path of a file that holds a token ({words})"
         raise ValueError(text) from ValueError(words)
     return token
+
+
+def _udpKeys(path: str) -> dict[str, dict[int, bytes]]:
+    # Not at the top: most runs have no datagrams.
+    from ...core.datagram.registry import keyring
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            keys = readKeys(file.read(_MAX_KEYS))
+        keyring(keys)
+    except (OSError, ValueError) as error:
+        words = describeError(error)
+        text = f"the path of a file with a name, a key id and a key in each line ({words})"
+        raise ValueError(text) from ValueError(words)
+    return keys
 
 
 def checkInURL(reactor: Any, url: str) -> str:

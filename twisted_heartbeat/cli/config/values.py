@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ...core.backoff import Backoff
 from ...core.checkins import Check
-from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
+from ...core.settings import MIN_BOUND, Heartbeat, KeepAlive, Limits, ServerLimits
 
 Path = tuple[str | int, ...]
 """The names that lead to a key of the file; the entries of a list are counted from 0."""
@@ -27,10 +27,12 @@ class Part:
     """
     Something that runs by itself, and is started and stopped by itself.
 
+    @cvar NEEDS_RESTART: the fields that cannot be changed while the process runs.
     @cvar isWork: whether it is worth running for by itself; a page about others is not.
     @ivar path: where the file has it; no setting.
     """
 
+    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset()
     isWork: ClassVar[bool] = True
 
     path: Path = field(default=(), compare=False)
@@ -139,6 +141,72 @@ class Status(Part):
     @property
     def label(self) -> str:
         return f"status {self.endpoint}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor(Part):
+    """
+    Watches the senders of heartbeats over UDP.
+
+    @ivar address: a port, or an address and a port.
+    @ivar place: the address, C{""} for all, and the port.
+    @ivar keyFile: the file of the senders' keys.
+    @ivar heartbeat: its bound holds for senders that state none.
+    @ivar hooks: dotted names.
+    """
+
+    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset(
+        {"heartbeat", "hooks", "peers", "minBound", "maxBound"}
+    )
+
+    address: str
+    place: tuple[str, int]
+    keyFile: str
+    heartbeat: Heartbeat = Heartbeat()
+    hooks: tuple[str, ...] = ()
+    peers: int = 100_000
+    minBound: float = MIN_BOUND
+    maxBound: float = 86_400.0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("monitor", self.address)
+
+    @property
+    def label(self) -> str:
+        return f"monitor {self.address}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender(Part):
+    """
+    Sends heartbeats over UDP.
+
+    @ivar places: the host and the port of each monitor.
+    @ivar name: as the monitors know it.
+    @ivar keyFile: the file with the key of that name.
+    @ivar every: seconds between two heartbeats; L{None} to follow from the bound.
+    @ivar allowLoss: the rate of loss that is allowed for; L{None} for the usual one.
+    @ivar all: whether each heartbeat goes to all monitors, in place of failover.
+    @ivar hooks: dotted names.
+    """
+
+    places: tuple[tuple[str, int], ...]
+    name: str
+    keyFile: str
+    heartbeat: Heartbeat = Heartbeat()
+    every: float | None = None
+    allowLoss: float | None = None
+    all: bool = False
+    hooks: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("udp",)
+
+    @property
+    def label(self) -> str:
+        return f"udp as {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
