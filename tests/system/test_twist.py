@@ -131,39 +131,6 @@ def test_sigtermWhilePeerHangs(run: Run, place: str) -> None:
     assert client.awaitExit(within=6) == -signal.SIGTERM
 
 
-def test_statusPage(run: Run, place: str, tmp_path: Path) -> None:
-    """
-    With C{--status} both sides of a link are seen at an address of this machine, by a program that
-    shows the token, and in the metrics; without the token nothing is.
-    """
-    token = "correct-horse-battery"
-    (tmp_path / "token").write_text(token)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    client = f"--connect=tcp:127.0.0.1:{portOf(place)}"
-    page = [f"--status={port}", "--status-token-file=token"]
-    program = run(*JSON, "heartbeat", "--listen", place, client, "--name=itself", *page)
-    program.awaitEvent("connected", 2)
-
-    def ask(path: str, **headers: str) -> str:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=WAIT_LIMIT) as answer:
-            return str(answer.read().decode())
-
-    shown = {"Authorization": f"Bearer {token}"}
-    assert ask("/readyz") == "ok\n"
-    peers = json.loads(ask("/presence.json", **shown))["peers"]
-    assert {peer["state"] for peer in peers} == {"up"}
-    assert "tcp/itself" in {peer["name"] for peer in peers}
-    assert 'twisted_heartbeat_connections_total{carrier="tcp"} 2.0' in ask("/metrics", **shown)
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        ask("/presence.json")
-    program.tell(signal.SIGTERM)
-    assert program.awaitExit(within=5) == -signal.SIGTERM
-    assert program.errors == ""
-
-
 @pytest.mark.parametrize("reactor", ["asyncio", "select", "poll", "epoll"])
 def test_anyReactor(run: Run, place: str, reactor: str) -> None:
     """

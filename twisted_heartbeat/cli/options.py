@@ -170,21 +170,6 @@ class Options(HTTPOptions, UDPOptions):
             raise _wrong("status-token-file", path, str(error)) from None
         self._set("status-token-file", path, "status", "token-file")
 
-    def opt_status(self, endpoint: str) -> None:
-        description = onLoopback(endpoint)
-        self["status"] = self._parseEndpoint(
-            "status", description, serverFromString, "tcp:8080", lowestPort=0
-        )
-
-    def opt_status_token_file(self, path: str) -> None:
-        try:
-            token = readToken(path)
-            Access(token)
-        except (OSError, ValueError) as error:
-            allowed = f"a file that holds a token ({describeError(error)})"
-            raise _wrong("status-token-file", path, allowed) from None
-        self["statusToken"] = token
-
     def parseArgs(self, *arguments: str) -> None:
         """
         Refuse positional arguments.
