@@ -46,7 +46,6 @@ from ..core.presence import (
     Gap,
     PeerPresence,
     PeerRecord,
-    PeerState,
     PresenceLimits,
     StoredPresence,
 )

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.presence import PeerPresence, PeerState
+from ..core.presence import PeerPresence
 from ..core.presencetracker import PresenceTracker
 from ..core.witnesses import Moment, TrackedPeer
 from .watched import numberOrNone

@@ -43,6 +43,13 @@ class StatusSite(Site):
         self._status = resource
         self._open = 0
 
+    def show(self, resource: StatusResource) -> None:
+        """
+        Serve another page from now on.  The streams of the old one end, and come back to the new.
+        """
+        self._status.close()
+        self.resource = self._status = resource
+
     def buildProtocol(self, addr: Any) -> Any:
         """
         Accept a connection, unless there are too many.
@@ -50,7 +57,7 @@ class StatusSite(Site):
         if self._open >= _MAX_CONNECTIONS:
             return None
         self._open += 1
-        protocol = super().buildProtocol(addr)
+        protocol = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         lost = protocol.connectionLost
 
         def connectionLost(reason: Any) -> None:
