@@ -73,7 +73,7 @@ CheckInResource(checks={}, tokens="/etc/checks.tokens")
 lastRun: float | None = checkIns.names["job"].duration
 CheckInResource(checks={})  # type: ignore[call-arg]
 checkIn = CheckIn("https://host/ping/job", interval=None, body=lambda: {"load": 0.5})
-CheckIn("https://host/ping/job", 60)  # type: ignore[misc]
+CheckIn("https://host/ping/job", 60)  # type: ignore[call-arg]
 
 
 async def job() -> None:
