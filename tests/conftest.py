@@ -40,6 +40,7 @@ hypothesis.settings.load_profile("unhurried")
 
 
 TOGETHER = (
+    "tests/status/test_page.py",
     "tests/costs/test_benchmarks.py::test_contestantsPing",
     "tests/conformance/test_wrapped_suites.py",
     "tests/conformance/tester/test_mutations.py",
@@ -49,6 +50,7 @@ TOGETHER = (
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
 SLOW = (
+    "tests/status/test_page.py",
     "tests/system/kernel",
     "tests/docs/recipes",
     "tests/docs/test_checkin_examples.py",
@@ -61,6 +63,7 @@ SLOW = (
     "tests/system/test_device_conformance.py",
     "tests/conformance/tester/test_mutations.py",
     "tests/conformance/tester/test_own_peers.py",
+    "tests/system/test_udp_devices.py",
     "tests/costs/test_footprint.py",
     "tests/integration/test_hostile.py",
     "tests/integration/test_leaks.py",
@@ -73,6 +76,8 @@ SLOW = (
     "tests/testing/test_faultproxies.py::test_scriptExamples",
     "tests/transport/test_connection.py::test_errnoOnEachReactor",
     "tests/integration/test_trial.py",
+    "tests/system/test_config_file.py",
+    "tests/system/test_systemd.py",
     "tests/system/test_twist.py",
     "tests/conformance/test_wrapped_suites.py",
 )

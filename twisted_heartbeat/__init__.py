@@ -53,12 +53,19 @@ if TYPE_CHECKING:
     from .checkin.client import CheckIn
     from .checkin.resource import CheckInResource
     from .core.checkins import Check, CheckInLimits
+    from .core.datagram.settings import DatagramLimits
     from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .datagram.hooks import DatagramHooks
+    from .datagram.monitor import UDPHeartbeatMonitor
+    from .datagram.peer import DatagramPeer
+    from .datagram.sender import UDPHeartbeatSender
     from .presence.hooks import PresenceHooks
     from .presence.memory import MemoryStore
     from .presence.sqlite import SQLiteStore
     from .presence.store import PresenceStore, StoreError
     from .presence.table import PresenceTable
+    from .status.metrics import HeartbeatMetrics
+    from .status.resource import StatusResource
 
 __all__ = [
     "Backoff",
@@ -72,6 +79,9 @@ __all__ = [
     "CheckInResource",
     "ClosedHere",
     "ConnectFailed",
+    "DatagramHooks",
+    "DatagramLimits",
+    "DatagramPeer",
     "Evidence",
     "Gap",
     "HandshakeFailed",
@@ -79,6 +89,7 @@ __all__ = [
     "HeartbeatClientFactory",
     "HeartbeatClientService",
     "HeartbeatFactory",
+    "HeartbeatMetrics",
     "HeartbeatMixin",
     "HeartbeatProtocol",
     "HeartbeatServerFactory",
@@ -109,21 +120,31 @@ __all__ = [
     "SendFailed",
     "SendStalled",
     "ServerLimits",
+    "StatusResource",
     "StoreError",
+    "UDPHeartbeatMonitor",
+    "UDPHeartbeatSender",
 ]
 
 _LAZY: dict[str, str] = {
+    "DatagramHooks": ".datagram.hooks",
+    "DatagramLimits": ".core.datagram.settings",
+    "DatagramPeer": ".datagram.peer",
+    "UDPHeartbeatMonitor": ".datagram.monitor",
+    "UDPHeartbeatSender": ".datagram.sender",
     "Change": ".core.presence",
     "Check": ".core.checkins",
     "CheckIn": ".checkin.client",
     "CheckInLimits": ".core.checkins",
     "CheckInResource": ".checkin.resource",
     "Gap": ".core.presence",
+    "HeartbeatMetrics": ".status.metrics",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
+    "StatusResource": ".status.resource",
     "PresenceStore": ".presence.store",
     "PresenceTable": ".presence.table",
     "SQLiteStore": ".presence.sqlite",
@@ -134,7 +155,7 @@ The names that are loaded on first use, and the module of each.  Otherwise every
 for the import of the rooms that it does not use, and need their extras.
 """
 
-_EXTRAS: dict[str, str] = {"treq": "http"}
+_EXTRAS: dict[str, str] = {"prometheus_client": "metrics", "treq": "http"}
 """The packages that only an extra installs, and the name of that extra."""
 
 

@@ -16,11 +16,13 @@ import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
-from twisted_heartbeat import Check, CheckIn, CheckInResource
+from twisted_heartbeat.checkin.resource import CheckInResource
 from twisted_heartbeat.checkin.site import CheckInSite
+from twisted_heartbeat.cli.checkins import RunningCheckIn, RunningHTTP
 from twisted_heartbeat.cli.http import onLoopback
 from twisted_heartbeat.cli.options import Options
-from twisted_heartbeat.cli.service import Listener, makeService
+from twisted_heartbeat.cli.service import makeService
+from twisted_heartbeat.core.checkins import Check
 
 from ..support.loopback import wait, within
 from ..support.pingserver import UUID, pingServer
@@ -45,23 +47,24 @@ def test_optionsMakeServices(tmp_path: Path) -> None:
     """
     tokens = tmp_path / "tokens"
     tokens.write_text("* s3cret\n")
-    assert len(makeService(parsed("--check-in", URL)).services) == 1
+    assert list(makeService(parsed("--check-in", URL)).parts) == [("check-in", URL)]
+    other = URL + "2"
     options = parsed(
         *("--http", "tcp:8080", "--http", "tcp:8081:interface=0.0.0.0"),
         *("--check", "job:60:30", "--check", "nightly-backup:86400:3600.5"),
         *("--http-tokens", str(tokens)),
-        *("--check-in", URL, "--check-in", URL, "--check-in-every", "5"),
+        *("--check-in", URL, "--check-in", other, "--check-in-every", "5"),
     )
-    made = makeService(options).services
+    made = makeService(options)
     [resource] = [one for one in made if isinstance(one, CheckInResource)]
-    listeners = [one for one in made if isinstance(one, Listener)]
-    checkIns = [one for one in made if isinstance(one, CheckIn)]
-    assert all(isinstance(one._factory, CheckInSite) for one in listeners)
-    assert [one._spec.description for one in listeners] == [
+    listeners = [one for one in made.parts.values() if isinstance(one, RunningHTTP)]
+    checkIns = [one for one in made.parts.values() if isinstance(one, RunningCheckIn)]
+    assert all(isinstance(one.service._factory, CheckInSite) for one in listeners)
+    assert [one.part.endpoint for one in listeners] == [
         "tcp:8080:interface=127.0.0.1",
         "tcp:8081:interface=0.0.0.0",
     ]
-    assert [one.interval for one in checkIns] == [5.0, 5.0]
+    assert [(one.part.url, one.part.every) for one in checkIns] == [(URL, 5.0), (other, 5.0)]
     assert resource._monitor._checks == {
         "job": Check(period=60.0, grace=30.0),
         "nightly-backup": Check(period=86400.0, grace=3600.5),
@@ -144,7 +147,9 @@ async def test_servesAndStops() -> None:
         services = makeService(options)
         services.privilegedStartService()
         services.startService()
-        [listener] = [one for one in services.services if isinstance(one, Listener)]
+        [listener] = [
+            one.service for one in services.parts.values() if isinstance(one, RunningHTTP)
+        ]
         port: Any = await listener._opening
         answer = await ask(f"http://127.0.0.1:{port.getHost().port}/ping/job")
         assert (answer.code, answer.body) == (200, "OK")

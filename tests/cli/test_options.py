@@ -21,11 +21,16 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 from twisted_heartbeat import Backoff, Heartbeat, KeepAlive
-from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, exitWith
-from twisted_heartbeat.cli.options import EndpointSpec, Options
-from twisted_heartbeat.cli.service import HeartbeatServices, Listener, makeService
+from twisted_heartbeat.cli.config.loader import Loaded
+from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Reference
+from twisted_heartbeat.cli.exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE, exitWith
+from twisted_heartbeat.cli.listener import Listener
+from twisted_heartbeat.cli.options import Options
+from twisted_heartbeat.cli.service import HeartbeatServices, makeService
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
+
+from .config.test_reader import WRONG as WRONG_FILES
 
 
 class MemoryReactor(MemoryReactorClock):
@@ -119,12 +124,8 @@ def test_defaults(reactor: MemoryReactor) -> None:
     """
     What is not said is what the settings say by themselves.
     """
-    options = parse(reactor, "--listen", "unix:/there")
-    assert options["heartbeat"] == Heartbeat()
-    assert options["keepAlive"] == KeepAlive()
-    assert options["backoff"] == Backoff()
-    assert options["name"] == ""
-    assert options["connect"] == []
+    parts = parse(reactor, "--listen", "unix:/there", "--connect", "unix:/a").loaded.config.parts
+    assert parts == (Listen(endpoint="unix:/there"), Connect(endpoint=("unix:/a",)))
 
 
 def test_values(reactor: MemoryReactor) -> None:
@@ -136,10 +137,15 @@ def test_values(reactor: MemoryReactor) -> None:
     expected = Backoff(maximum=20.0, maxElapsed=600.0)
     for order in (backoff, backoff[::-1]):
         options = parse(reactor, "--connect=unix:/there", *settings, *order)
-        assert options["heartbeat"] == Heartbeat.within(8)
-        assert options["keepAlive"] == KeepAlive(idle=7, interval=3, count=2)
-        assert options["backoff"] == expected
-        assert options["name"] == "gateway-7"
+        assert options.loaded.config.parts == (
+            Connect(
+                endpoint=("unix:/there",),
+                heartbeat=Heartbeat.within(8),
+                keepAlive=KeepAlive(idle=7, interval=3, count=2),
+                backoff=expected,
+                name="gateway-7",
+            ),
+        )
 
 
 def test_severalPlaces(reactor: MemoryReactor) -> None:
@@ -147,17 +153,22 @@ def test_severalPlaces(reactor: MemoryReactor) -> None:
     Both of --listen and --connect can be given, several times.
     """
     given = ["--listen=tcp:1", "--connect=unix:/a", "--listen=tcp:0", "--connect=tcp:there:65535"]
-    options = parse(reactor, *given)
-    assert [spec.description for spec in options["listen"]] == ["tcp:1", "tcp:0"]
-    assert [spec.description for spec in options["connect"]] == ["unix:/a", "tcp:there:65535"]
+    parts = parse(reactor, *given).loaded.config.parts
+    assert [part.label for part in parts] == [
+        "listen tcp:1",
+        "listen tcp:0",
+        "connect unix:/a",
+        "connect tcp:there:65535",
+    ]
 
 
 def test_maxDelayBelowTheFirst(reactor: MemoryReactor) -> None:
     """
     A longest wait that is shorter than the usual first one shortens that, and is no error.
     """
-    options = parse(reactor, "--connect=unix:/there", "--max-delay=0.25")
-    assert (options["backoff"].initial, options["backoff"].maximum) == (0.25, 0.25)
+    [part] = parse(reactor, "--connect=unix:/there", "--max-delay=0.25").loaded.config.parts
+    assert isinstance(part, Connect)
+    assert (part.backoff.initial, part.backoff.maximum) == (0.25, 0.25)
 
 
 WRONG = {
@@ -189,6 +200,9 @@ WRONG = {
     "connect, tls port": (["--connect=tls:there:65536"], "--connect .* a port from 1 to 65535"),
     "connect, no host": (["--connect=tcp::8470"], "--connect is 'tcp::8470': .* with a host"),
     "connect, type": (["--connect=there:8470"], "--connect .* Unknown endpoint type: 'there'"),
+    "status": (["--status=there:1"], "--status is 'there:1': .* such as tcp:8080"),
+    "status, port": (["--status=99999"], "--status is .* a port from 0 to 65535"),
+    "token": (["--status-token-file=/no/such"], "--status-token-file .* a file that holds a token"),
     "connect, unknown": (["--connect=tcp:there:1:x=y"], "--connect .* 'x'"),
 }
 
@@ -204,13 +218,68 @@ def test_wrongValue(reactor: MemoryReactor, arguments: list[str], words: str) ->
     assert not reactor.tcpServers and not reactor.unixClients
 
 
+@pytest.mark.parametrize("text", [text for text, _ in WRONG_FILES.values()], ids=WRONG_FILES)
+def test_wrongFile(
+    reactor: MemoryReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """
+    Each wrong file ends the process with one sentence for each fault, and nothing starts.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, f"--config={file}")
+    assert caught.value.code == EX_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err and all(line.startswith(str(file)) for line in said.err.splitlines())
+    assert not (reactor.tcpServers or reactor.tcpClients or reactor.unixServers)
+
+
+def test_checkedFile(
+    reactor: MemoryReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A right file is only checked, if that is asked for.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text("listen = 'tcp:1'")
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, f"--config={file}", "--check-config")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{file}: no fault found\n"
+    assert not reactor.tcpServers
+
+
+def test_checkedOptions(reactor: MemoryReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    So are options without a file.
+    """
+    with pytest.raises(SystemExit) as caught:
+        parse(reactor, "--listen=tcp:1", "--check-config")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == "options: no fault found\n"
+
+
+def test_listenTwice(reactor: MemoryReactor) -> None:
+    """
+    The same endpoint twice is an error of the command line as well.
+    """
+    words = "^options: listen#2 is the same as listen#1: listen tcp:1$"
+    with pytest.raises(UsageError, match=words):
+        parse(reactor, "--listen=tcp:1", "--listen=tcp:1")
+
+
 def test_helpIsWhole() -> None:
     """
     The help names every option, the exit statuses, and has no holes from the source's line breaks.
     """
     text = Options().getUsage(80)
     options = ["listen", "connect", "name", "within", "keepalive", "max-delay", "give-up-after"]
+    options.append("config")
+    options += ["status", "status-token-file"]
     assert [name for name in options if f"--{name}=" not in text] == []
+    assert "--check-config" in text
     assert f"  {EX_UNAVAILABLE}  " in text
     assert f"  {EX_OSERR}  " in text
     words = [line[24:] for line in text.splitlines() if line.startswith(" " * 24)]
@@ -356,7 +425,7 @@ def test_stopClosesThePortFirst(reactor: MemoryReactor) -> None:
             return defer.succeed(None)
 
     peers: Any = Peers()
-    listener = Listener(EndpointSpec("there", Endpoint()), peers, lambda status: None)
+    listener = Listener("there", Endpoint(), peers, lambda status: None)
     listener.startService()
     stopped = listener.stopService()
     assert calls == ["port"]
@@ -426,8 +495,9 @@ class Unable:
 
 def unable(reactor: MemoryReactor, endpoint: Unable, daemon: bool = False) -> HeartbeatServices:
     watch = HeartbeatServices(reactor, daemon=daemon)
-    peers: Any = None
-    watch.listen(EndpointSpec("tcp:8470", endpoint), peers)
+    part = Listen(endpoint="tcp:8470")
+    objects = {Reference("listen", "tcp:8470"): endpoint}
+    watch.start(part, Loaded(Config(parts=(part,)), objects))
     return watch
 
 
@@ -496,9 +566,7 @@ def test_listeningIsCancelled(reactor: MemoryReactor) -> None:
     """
     A stop while it is still opening the port is no failure.
     """
-    watch = HeartbeatServices(reactor)
-    peers: Any = type("Peers", (), {"drain": lambda self: defer.succeed(None)})()
-    watch.listen(EndpointSpec("tcp:8470", Unable(True)), peers)
+    watch = unable(reactor, Unable(True))
     watch.startService()
     assert watch.stopService().called
     assert statuses(reactor) == []

@@ -507,6 +507,62 @@ def test_maxElapsed() -> None:
     scene.stop()
 
 
+def test_changedSettings() -> None:
+    """
+    Changed settings hold for the next links; the present one keeps its own.  What is not named
+    stays.
+    """
+    scene = Scene(heartbeat=Heartbeat.within(8))
+    first = scene.startConnected()
+    link = scene.service.link
+    assert link is not None
+    later = Recorder()
+    policy = Backoff(initial=2, maximum=2, jitter=None, spread=0)
+    scene.service.changeSettings(policy, limits=None, hooks=later)
+    assert (link.configuredHeartbeat, first.open) == (Heartbeat.within(8), True)
+    first.lose()
+    scene.wait(2)
+    scene.connect()
+    scene.service.changeSettings(policy, heartbeat=Heartbeat.within(4))
+    [second] = later.told("connected")
+    assert second.configuredHeartbeat == Heartbeat.within(8)
+    scene.stop()
+    assert scene.hooks.names == ["connecting", "connected", "disconnected"]
+    assert later.names == ["retrying", "connecting", "connected", "disconnected"]
+
+
+def test_changedSettingsBeforeTheStart() -> None:
+    """
+    Before the first start all settings are simply the new ones.
+    """
+    scene = Scene(retryPolicy=Backoff(maxAttempts=1))
+    scene.service.changeSettings(
+        Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=3), limits=None
+    )
+    scene.service.startService()
+    for _ in range(5):
+        if not scene.attempts[-1].answered:
+            scene.attempts[-1].fail(ConnectionRefusedError())
+        scene.wait(2)
+    assert len(scene.attempts) == 3
+    scene.stop()
+
+
+def test_changedPolicyWhileItTries() -> None:
+    """
+    A new limit of attempts holds for a row of failures that has begun.
+    """
+    scene = Scene(retryPolicy=Backoff(initial=1, factor=1, jitter=None, spread=0))
+    scene.service.startService()
+    for _ in range(5):
+        scene.attempts[-1].fail(ConnectionRefusedError())
+        scene.wait(1)
+    scene.service.changeSettings(Backoff(initial=1, jitter=None, spread=0, maxAttempts=6))
+    scene.attempts[-1].fail(ConnectionRefusedError())
+    assert scene.service.state == "gaveUp"
+    scene.stop()
+
+
 def test_startAfterGivingUp() -> None:
     """
     After giving up, a stop and a start begin anew.

@@ -399,7 +399,7 @@ def test_noExceptionGetsThrough() -> None:
         for number, line in enumerate(source.splitlines(), 1):
             if "except Exception" in line and name not in MAY_CATCH_LESS:
                 found.append(f"{name}:{number} catches Exception alone")
-            if " Logger(" in line and ".testing." not in name:
+            if " Logger(" in line and not {"testing", "conformance"} & {*name.split(".")}:
                 found.append(f"{name}:{number} has a log that an observer can end")
     assert found == []
 

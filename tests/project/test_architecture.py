@@ -84,6 +84,7 @@ REST_MAY = ["attr", "attrs", "automat", "twisted", "zope.interface", "OpenSSL", 
 EXTRAS = {
     "checkin.connections": ["treq"],
     "demo.views": ["rich"],
+    "status.metrics": ["prometheus_client"],
     "testing.fixtures": ["pytest", "pytest_twisted"],
 }
 

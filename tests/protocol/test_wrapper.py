@@ -565,6 +565,29 @@ def test_factoryIsForwarded() -> None:
     assert HeartbeatFactory(Refusing(), clock=Clock()).buildProtocol(PEER) is None
 
 
+def test_changedSettings() -> None:
+    """
+    Changed settings hold for the links that begin from then on, which are counted on.
+    """
+    clock, early, later = Clock(), Recorder(), Recorder()
+    factory = HeartbeatFactory(KeptFactory(), clock=clock, hooks=early)
+
+    def connected() -> FakeTransport:
+        protocol: Any = factory.buildProtocol(PEER)
+        transport = FakeTransport(clock, protocol)
+        protocol.makeConnection(transport)
+        return transport
+
+    transports = [connected()]
+    factory.changeSettings(hooks=later, heartbeat=None, keepAlive=None, limits=None)
+    transports.append(connected())
+    for transport in transports:
+        transport.lose(ConnectionDone())
+    assert early.names == later.names == ["connected", "disconnected"]
+    assert [link.generation for link in early.told("connected")] == [1]
+    assert [link.generation for link in later.told("connected")] == [2]
+
+
 def test_switchedOff() -> None:
     """
     With all off, nothing is watched, no delayed call is made, and causes are named all the same.

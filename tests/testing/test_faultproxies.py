@@ -1158,6 +1158,7 @@ async def test_hangHandshake(ends: Ends) -> None:
         (lambda: Slice(size=True), "Slice.size must be a whole number, 1 or more, not True"),
         (lambda: Slice(pause=-1), "Slice.pause must be a number, 0 or more, not -1"),
         (lambda: Drop(every=0), "Drop.every must be a whole number, 1 or more, not 0"),
+        (lambda: Drop(burst=0), "Drop.burst must be a whole number, 1 or more, not 0"),
         (
             lambda: Drop(probability=1.5),
             "Drop.probability must be a number from 0 to 1, not 1.5",
@@ -1246,7 +1247,7 @@ def test_wrongProxy(target: Any, options: Any, sentence: str) -> None:
             lambda proxy: proxy.connections[0].inject(Drop()),
             "fault must be one of BlackHole(), Hold(), StopReading(), Delay(), Bandwidth(), "
             "CutAfter(), Slice(), AcceptThenClose(), HangHandshake(), "
-            "not Drop(every=1, probability=1.0)",
+            "not Drop(every=1, probability=1.0, burst=1)",
         ),
         (
             lambda proxy: proxy.reset(toward="down"),
@@ -1525,6 +1526,7 @@ async def test_datagramFaults(post: Callable[..., Post], toward: Any) -> None:
     for fault, arrives in [
         (Drop(), []),
         (Drop(every=3), numbers(1, 2, 4, 5, 7, 8, 10)),
+        (Drop(every=3, burst=2), numbers(1, 2, 5, 6, 9, 10)),
         (Duplicate(), sorted(everything * 2, key=int)),
         (Reorder(), numbers(2, 1, 4, 3, 6, 5, 8, 7, 10, 9)),
     ]:
@@ -1581,6 +1583,25 @@ async def test_datagramHeldByReorderIsReleased(post: Callable[..., Post]) -> Non
     one.proxy.heal()
     await until(lambda: one.server.datagrams)
     assert one.server.datagrams == [b"alone"]
+
+
+@asyncTest
+async def test_rebind(post: Callable[..., Post]) -> None:
+    """
+    After a rebinding a client's datagrams come from another port, and answers to the old one are
+    lost.
+    """
+    one = post()
+    client = await one.client()
+    before = one.server.sender
+    await bounded(one.proxy.rebind())
+    one.server.transport.write(b"to the old port", before)
+    client.transport.write(b"hello again", one.proxy.address)
+    await until(lambda: one.server.datagrams)
+    assert one.server.sender != before
+    one.server.transport.write(b"welcome", one.server.sender)
+    await until(lambda: client.datagrams)
+    assert client.datagrams == [b"welcome"]
 
 
 @asyncTest

@@ -12,6 +12,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from ..core.counters import Counters
 from ..core.detector import LATENESS_TOLERANCE
 from ..core.quiet import (
     checksSuspended,
@@ -51,6 +52,7 @@ class Batcher:
     The batches of one clock.
 
     @ivar wheel: the timer wheel of that clock.
+    @ivar counters: the counters of that clock.
     @ivar begun: the rounds whose pings are sent at the end of the tick that is under way.
     @ivar scans: the talker scans, by the identity of their heartbeats, because to hash a heartbeat
         takes long.
@@ -66,6 +68,7 @@ class Batcher:
         self.wheel = wheel
         self.begun: dict[PingRound, None] = {}
         self.scans: dict[int, TalkerScan] = {}
+        self.counters = wheel.shared(Counters)
 
     def offer(self, member: BatchMember, now: float, lateness: float) -> bool:
         """

@@ -181,12 +181,15 @@ class PingRound:
         del self._batcher.begun[self]
         self._sent = True
         ping, seconds = self._ping, self._batcher.wheel.seconds
+        sent = 0
         for connection in list(self.waiting):
             # An error on one connection may end the stay of another.
             if connection in self.waiting:
                 connection.detector.pingedAt = seconds()
                 self.pinging = connection
                 connection.writeDirectUnchecked(ping)
+                sent += 1
+        self._batcher.counters.pings += sent
         self.pinging = None
 
     def _begin(self, due: float, askedAt: float) -> None:

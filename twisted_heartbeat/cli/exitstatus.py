@@ -11,30 +11,11 @@ import atexit
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-from ..link.hooks import LinkHooks
-
-if TYPE_CHECKING:
-    from ..core.causes import Cause
-    from .service import HeartbeatServices
-
 
 # Exit statuses, sysexits(3).  The os module does not have them on Windows.
+EX_USAGE = 64
 EX_UNAVAILABLE = 69
 EX_OSERR = 71
-
-
-class GiveUpObserver(LinkHooks):
-    """
-    Tells the L{HeartbeatServices} that a link gave up.
-    """
-
-    def __init__(self, services: HeartbeatServices) -> None:
-        self._services = services
-
-    def gaveUp(self, cause: Cause) -> None:
-        self._services.linkGaveUp()
 
 
 def exitWith(status: int) -> None:

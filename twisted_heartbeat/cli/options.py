@@ -7,25 +7,24 @@ The options of C{twist heartbeat}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import isfinite
+import os
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.python.usage import UsageError
 
-from ..core import wire
-from ..core.backoff import Backoff
-from ..core.diagnosis import describeError
-from ..core.settings import MIN_BOUND, Heartbeat, KeepAlive
-from ..transport.compat import hostOfEndpoint, portOfEndpoint, wrappedEndpoint
-from .exitstatus import EX_OSERR, EX_UNAVAILABLE
+from ..core.settings import Heartbeat
+from .config import model
+from .config.faults import ConfigError
+from .config.kinds import numberOf
+from .config.loader import Loaded, Loader
+from .config.resolver import connectEndpoint, listenEndpoint, tokenIn
+from .config.values import Config, Path
+from .exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE
 from .http import HTTP_HELP, HTTPOptions
-
-_LONGEST = 1e9
-"""Seconds, about thirty years: the longest time that the timers of every system accept."""
-
+from .status import onLoopback
+from .udp import UDP_HELP, UDPOptions
 
 _MORE_HELP = f"""
 Examples:
@@ -33,9 +32,10 @@ Examples:
   twist heartbeat --connect tcp:server.example:8470 --name gateway-7 --within 8
   twist --log-format=json heartbeat --connect tcp:server.example:8470
   twist heartbeat --http tcp:8080 --check nightly-backup:86400:3600
+  twist heartbeat --config /etc/heartbeat.toml --check-config
 
 Exit status:
-  64  an option is wrong (twistd: 1)
+  {EX_USAGE}  an option is wrong (twistd: 1), or the file is
   {EX_UNAVAILABLE}  every --connect has given up, and there is no --listen
   {EX_OSERR}  a --listen failed (twistd as a daemon: 1)
 """
@@ -43,6 +43,11 @@ Exit status:
 _HELP = {
     "version": "Display Twisted version and exit.",
     "help": "Display this help and exit.",
+    "config": (
+        "Read the settings from this TOML file, and again on SIGHUP. Other options replace what "
+        "it says; --listen and --connect are added."
+    ),
+    "check-config": "Check the settings and all that they name, start nothing, and exit.",
     "listen": (
         "Watch the peers that connect to this endpoint, for example tcp:8470. May be given several "
         "times."
@@ -66,30 +71,25 @@ _HELP = {
     "give-up-after": (
         "Give up a link when attempts have failed for this many seconds in a row. Default: never."
     ),
+    "status": (
+        "Show a status page at this endpoint, for example tcp:8080 or just 8080; on loopback, "
+        "unless interface= says otherwise. Default: no page."
+    ),
+    "status-token-file": (
+        "Ask the visitors of the status page for the token in this file. Default: no token."
+    ),
 }
 """The help text of each option."""
 
 
-@dataclass(frozen=True)
-class EndpointSpec:
-    """
-    One endpoint to listen on or to connect to.
-
-    @ivar description: the string from the command line; the C{link} of the log.
-    @ivar endpoint: the endpoint that Twisted built from it.
-    """
-
-    description: str
-    endpoint: Any
-
-
-class Options(HTTPOptions):
+class Options(HTTPOptions, UDPOptions):
     """
     The command line.  Each value is checked when it is parsed, so that an invalid value is a
     C{UsageError} before anything starts.
     """
 
-    synopsis = "--listen ENDPOINT | --connect ENDPOINT [--name NAME] [options]"
+    synopsis = "--listen ENDPOINT | --connect ENDPOINT | --config FILE [options]"
+    optFlags = [["check-config", None, None]]
     longdesc = (
         "Watches the links of the peers that connect, keeps links up to other hosts, or both. Each "
         "link is proven alive within the bound, or it is closed, its cause is logged, and it is "
@@ -102,14 +102,12 @@ class Options(HTTPOptions):
         """
         super().__init__()
         # Twisted takes the help from docstrings, and python -OO removes those.
-        self.docs |= _HELP | HTTP_HELP
+        self.docs |= _HELP | HTTP_HELP | UDP_HELP
         self._reactor = reactor
-        self["listen"] = []
-        self["connect"] = []
-        self["name"] = ""
-        self["heartbeat"] = Heartbeat()
-        self["keepAlive"] = KeepAlive()
-        self["backoff"] = Backoff()
+        self._given: list[tuple[Path, object]] = []
+        self.loader = Loader(reactor)
+        self.loaded = Loaded(Config())
+        self["config"] = ""
 
     @property
     def reactor(self) -> Any:
@@ -126,43 +124,51 @@ class Options(HTTPOptions):
     def getUsage(self, width: int | None = None) -> str:
         return super().getUsage(width) + _MORE_HELP
 
+    def opt_config(self, file: str) -> None:
+        # A daemon changes its folder, and has to find the file again on SIGHUP.
+        self["config"] = os.path.abspath(file)
+
     def opt_listen(self, endpoint: str) -> None:
-        spec = self._parseEndpoint("listen", endpoint, serverFromString, "tcp:8470", lowestPort=0)
-        self["listen"].append(spec)
+        self._endpoint("listen", endpoint, listenEndpoint)
 
     def opt_connect(self, endpoint: str) -> None:
-        example = "tcp:server.example:8470"
-        spec = self._parseEndpoint("connect", endpoint, clientFromString, example, lowestPort=1)
-        self["connect"].append(spec)
+        self._endpoint("connect", endpoint, connectEndpoint)
 
     def opt_name(self, name: str) -> None:
-        try:
-            wire.encode(wire.Hello(name))
-        except ValueError:
-            raise _wrong("name", name, f"at most {wire.MAX_NAME} bytes of UTF-8") from None
-        self["name"] = name
+        self._set("name", name, "name")
 
     def opt_within(self, seconds: str) -> None:
-        allowed = f"a number of seconds, at least {MIN_BOUND}"
-        self["heartbeat"] = Heartbeat.within(_seconds("within", seconds, MIN_BOUND, allowed))
+        self._set("within", seconds, "heartbeat", "within")
 
     def opt_keepalive(self, times: str) -> None:
+        numbers = times.split(",")
+        names = ("idle", "interval", "count")
         try:
-            idle, interval, count = (int(number) for number in times.split(","))
-            self["keepAlive"] = KeepAlive(idle=idle, interval=interval, count=count)
-        except ValueError:
+            for name, number in zip(names, numbers, strict=True):
+                self._set("keepalive", number, "keepalive", name)
+        except (UsageError, ValueError):
             allowed = "IDLE,INTERVAL,COUNT: three whole numbers, each 1 or more, such as 5,5,3"
             raise _wrong("keepalive", times, allowed) from None
 
     def opt_max_delay(self, seconds: str) -> None:
-        maximum = _seconds("max-delay", seconds)
-        backoff = self["backoff"]
-        initial = min(Backoff().initial, maximum)
-        self["backoff"] = replace(backoff, maximum=maximum, initial=initial)
+        self._set("max-delay", seconds, "backoff", "maximum")
 
     def opt_give_up_after(self, seconds: str) -> None:
-        elapsed = _seconds("give-up-after", seconds)
-        self["backoff"] = replace(self["backoff"], maxElapsed=elapsed)
+        self._set("give-up-after", seconds, "backoff", "max-elapsed")
+
+    def opt_status(self, endpoint: str) -> None:
+        try:
+            listenEndpoint(self.reactor, onLoopback(endpoint), "tcp:8080")
+        except ValueError as error:
+            raise _wrong("status", endpoint, str(error)) from None
+        self._set("status", endpoint, "status", "endpoint")
+
+    def opt_status_token_file(self, path: str) -> None:
+        try:
+            tokenIn(path)
+        except ValueError as error:
+            raise _wrong("status-token-file", path, str(error)) from None
+        self._set("status-token-file", path, "status", "token-file")
 
     def parseArgs(self, *arguments: str) -> None:
         """
@@ -177,77 +183,96 @@ class Options(HTTPOptions):
 
     def postOptions(self) -> None:
         """
-        Require something to do.
+        Read the file, if there is one, and check everything.
 
-        @raise UsageError: if there is neither C{--listen} nor C{--connect}, and no option for HTTP.
+        @raise UsageError: if the options are wrong.
+        @raise SystemExit: if the file is wrong, or is only to be checked.  The help, which would
+            follow a C{UsageError}, does not help with a file.
         """
-        super().postOptions()
-        if not self["listen"] and not self["connect"] and not self.usesHTTP:
-            raise UsageError(
-                "neither --listen nor --connect is given: there must be at least one of them, "
-                "--check-in or --http"
-            )
-
-    def _parseEndpoint(
-        self,
-        option: str,
-        description: str,
-        parse: Callable[[Any, str], Any],
-        example: str,
-        lowestPort: int,
-    ) -> EndpointSpec:
+        if not self["config"]:
+            # What they need may otherwise stand in the file.
+            self._settleForUDP()
+            HTTPOptions.postOptions(self)
+            UDPOptions.postOptions(self)
+        given = (*self._given, *self._checkInSettings(), *self._datagramSettings())
+        self.loader = Loader(self.reactor, self["config"], given)
         try:
-            endpoint = parse(self.reactor, description)
-        except Exception as error:
-            # Any plugin may provide the endpoint's parser, so it may raise any exception.
-            allowed = f"an endpoint such as {example} ({_errorText(error)})"
-            raise _wrong(option, description, allowed) from None
-        innermost = _innermost(endpoint)
-        port = portOfEndpoint(innermost)
-        if isinstance(port, int) and not lowestPort <= port <= 65535:
-            allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
-            raise _wrong(option, description, allowed)
-        if hostOfEndpoint(innermost) == "":
-            raise _wrong(option, description, f"an endpoint with a host, such as {example}")
-        return EndpointSpec(description, endpoint)
+            self.loaded = self.loader.load()
+        except ConfigError as error:
+            if not self["config"]:
+                raise UsageError(str(error)) from None
+            print(error, file=sys.stderr)
+            raise SystemExit(EX_USAGE) from None
+        if self["check-config"]:
+            print(f"{self['config'] or 'options'}: no fault found")
+            raise SystemExit(0)
+
+    def _settleForUDP(self) -> None:
+        """
+        Set what L{UDPOptions} needs of the other options.
+        """
+        given = dict(self._given)
+        within: Any = given.get(("heartbeat", "within"))
+        self["heartbeat"] = Heartbeat() if within is None else Heartbeat.within(within)
+        self["name"] = given.get(("name",), "")
+
+    def _datagramSettings(self) -> Iterator[tuple[Path, object]]:
+        """
+        Yield the options of L{UDPOptions} as settings.
+        """
+        sections = {"monitor": ("monitor-udp", "address"), "udp": ("udp", "monitors")}
+        for section, (option, key) in sections.items():
+            for host, port in self[option]:
+                address = f"[{host}]" if ":" in host else host
+                yield (section, key), f"{address}:{port}" if host else f"{port}"
+            if self[option]:
+                yield (section, "key-file"), self._keyFile
+        if self["udp-every"] is not None:
+            yield ("udp", "every"), self["udp-every"]
+
+    def opt_udp_keys(self, path: str) -> None:
+        super().opt_udp_keys(path)
+        self._keyFile = path
+
+    def _checkInSettings(self) -> Iterator[tuple[Path, object]]:
+        """
+        Yield the options of L{HTTPOptions} as settings.
+        """
+        for url in self["check-in"]:
+            yield ("check-in",), {"url": url, "every": self["check-in-every"]}
+        for description, _ in self["http"]:
+            yield ("http", "endpoint"), description
+        for name, check in self["checks"].items():
+            yield ("check",), {"name": name, "period": check.period, "grace": check.grace}
+        if self["http-tokens"]:
+            yield ("http", "token-file"), self["http-tokens"]
+
+    def _endpoint(self, option: str, text: str, make: Callable[[Any, str], Any]) -> None:
+        try:
+            make(self.reactor, text)
+        except ValueError as error:
+            raise _wrong(option, text, str(error)) from None
+        self._given.append(((option,), text))
+
+    def _set(self, option: str, text: str, *path: str) -> None:
+        """
+        Note a setting.
+
+        @param path: where the file would have it.
+        @raise UsageError: if its value is not allowed.
+        """
+        section = model.FILE
+        for name in path[:-1]:
+            section = section.section(name) or section
+        key = section.key(path[-1])
+        assert key is not None
+        value = numberOf(text) if key.kind.isNumber else text
+        try:
+            key.kind.read(value)
+        except ValueError as error:
+            raise _wrong(option, text, str(error)) from None
+        self._given.append((path, value))
 
 
 def _wrong(option: str, value: str, allowed: str) -> UsageError:
     return UsageError(f"--{option} is {value!r}: it must be {allowed}")
-
-
-def _seconds(
-    option: str, text: str, least: float = 0.0, allowed: str = "a number of seconds above 0"
-) -> float:
-    """
-    Parse a number of seconds.
-
-    @param least: the smallest allowed number; 0 itself is never allowed.
-    @raise UsageError: if the text is anything else.
-    """
-    try:
-        number = float(text)
-    except ValueError:
-        raise _wrong(option, text, allowed) from None
-    if not isfinite(number) or number <= 0 or number < least:
-        raise _wrong(option, text, allowed)
-    if number > _LONGEST:
-        raise _wrong(option, text, f"{allowed}, and at most {_LONGEST:.0f}")
-    return number
-
-
-def _errorText(error: Exception) -> str:
-    """
-    The message of an endpoint parser's exception, without the name of the function.
-    """
-    message = str(error).rpartition("() ")[2]
-    return message if isinstance(error, TypeError) else describeError(error)
-
-
-def _innermost(endpoint: Any) -> Any:
-    """
-    The endpoint inside of Twisted's wrapping endpoints, such as that of C{tls:}.
-    """
-    while (inner := wrappedEndpoint(endpoint)) is not None:
-        endpoint = inner
-    return endpoint

@@ -2,200 +2,303 @@
 # See LICENSE for details.
 
 """
-The services behind C{twist heartbeat}: L{Listener} and L{HeartbeatServices}.
+L{HeartbeatServices}: everything that C{twist heartbeat} runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
 
-from ..client.service import HeartbeatClientService
-from ..core.diagnosis import describeError
-from ..core.text import printable
 from ..logs import SafeLogger
-from ..protocol.heartbeat import HeartbeatProtocol
-from ..server.factory import HeartbeatServerFactory
-from .exitstatus import EX_OSERR, EX_UNAVAILABLE, GiveUpObserver, exitWith
-from .options import EndpointSpec
+from ..timing.monotonic import clockFor
+from ..timing.wheel import timerWheelFor
+from .checkins import RunningCheckIn, RunningHTTP
+from .config.values import (
+    HTTP,
+    CheckIn,
+    Config,
+    Connect,
+    Listen,
+    Monitor,
+    Part,
+    Reference,
+    Sender,
+    Status,
+)
+from .datagrams import RunningMonitor, RunningSender
+from .exitstatus import EX_UNAVAILABLE, exitWith
+from .reload import Reloader
+from .running import PartObserver, Running, RunningClient, RunningListener, RunningStatus
+from .status import makeMetrics
+from .systemd import Notifier
 
 if TYPE_CHECKING:
-    from ..checkin.client import CheckIn
-    from ..checkin.site import CheckInSite
-    from ..core import wire
+    from ..checkin.resource import CheckInResource
+    from ..link.hooks import LinkHooks
+    from ..presence.store import PresenceStore
+    from ..presence.table import PresenceTable
+    from ..status.metrics import HeartbeatMetrics
+    from .config.loader import Loaded
+    from .config.plan import Plan
     from .options import Options
 
 _log = SafeLogger()
 
 
-class NamedProtocol(HeartbeatProtocol):
+class HeartbeatServices(MultiService):
     """
-    Logs the name in the peer's hello.
+    The parts of one configuration.  It ends the process when none of them can do its work any more.
 
-    @ivar description: the endpoint's description, for the log.
-    """
-
-    description = ""
-
-    def helloReceived(self, hello: wire.Hello) -> None:
-        if hello.name and self.link is not None:
-            _log.info(
-                "{link}: the peer of generation {generation} calls itself {name!r}",
-                link=self.description,
-                generation=self.link.generation,
-                name=printable(hello.name),
-            )
-
-
-class NamedFactory(Factory):
-    """
-    Makes the protocols that send this process's name in their hello.
-    """
-
-    noisy = False
-    protocol = NamedProtocol
-
-    def __init__(self, name: str, description: str) -> None:
-        self._name = name
-        self._description = description
-
-    def logPrefix(self) -> str:
-        return self._description
-
-    def buildProtocol(self, addr: Any) -> NamedProtocol:
-        protocol = NamedProtocol()
-        protocol.factory = self
-        protocol.name = self._name
-        protocol.description = self._description
-        return protocol
-
-
-class Listener(Service):
-    """
-    Listens on one endpoint.  If that fails, it logs one sentence and ends the process.
-
-    Twisted's C{StreamServerEndpointService} raises an immediate error, but only logs a later one
-    and runs on without a port.  It also leaves the links open when it stops.
+    @ivar parts: the parts that run, by their keys.
+    @ivar objects: what their configuration names.
+    @ivar notifier: tells systemd; L{None} if systemd does not ask.
     """
 
     def __init__(
-        self,
-        spec: EndpointSpec,
-        factory: HeartbeatServerFactory | CheckInSite,
-        end: Callable[[int], None],
-        *,
-        daemon: bool = False,
+        self, reactor: Any, *, daemon: bool = False, environment: Mapping[str, str] = os.environ
     ) -> None:
         """
-        @param end: ends the process; takes an exit status.
         @param daemon: whether twistd will report the result of the start to a shell.
-        """
-        self._spec = spec
-        self._factory = factory
-        self._end = end
-        self._daemon = daemon
-        self._opening: Deferred[Any] | None = None
-        self._failure: Failure | None = None
-
-    def privilegedStartService(self) -> None:
-        """
-        Listen, with the privileges that twistd drops after this call.
-
-        @raise Exception: in a daemon, the endpoint's own failure.  Only then the shell gets a
-            status other than 0, and the message.
-        """
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
-        self._open()
-        if self._daemon and self._failure is not None:
-            self._failure.raiseException()
-
-    def startService(self) -> None:
-        """
-        Listen, unless L{privilegedStartService} has done so.
-        """
-        super().startService()  # type: ignore[no-untyped-call]
-        if self._opening is None:
-            self._open()
-
-    def stopService(self) -> Deferred[Any]:
-        """
-        Close the port, then drain the factory.
-
-        @return: fires when no link is left, within C{Limits.closeTimeout}.
-        """
-        super().stopService()  # type: ignore[no-untyped-call]
-        opening, self._opening = self._opening, None
-        if opening is None:
-            return self._factory.drain()
-        opening.cancel()
-        opening.addCallback(lambda port: None if port is None else port.stopListening())
-        return opening.addCallback(lambda _: self._factory.drain())
-
-    def _open(self) -> None:
-        self._opening = maybeDeferred(self._spec.endpoint.listen, self._factory)
-        self._opening.addErrback(self._failed)
-
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
-        assert failure.value is not None
-        self._failure = failure
-        # Critical, because such events also go to stderr while no log has been started.
-        _log.critical(
-            "Could not listen at {link}: {reason}",
-            link=self._spec.description,
-            reason=describeError(failure.value),
-        )
-        self._end(EX_OSERR)
-
-
-class HeartbeatServices(MultiService):
-    """
-    The listeners and client services of one command line.  It ends the process when none of them
-    can do its work any more.
-    """
-
-    def __init__(self, reactor: Any, *, daemon: bool = False) -> None:
-        """
-        @param daemon: as for L{Listener}.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._daemon = daemon
-        self._listens = False
-        self._trying = 0
+        self._environment = environment
+        self._isReady = False
         self._ended = False
+        self._failed: set[tuple[str, ...]] = set()
+        self._leaving: set[Deferred[Any]] = set()
+        self._observers: list[LinkHooks] = []
+        self._presence: PresenceTable | None = None
+        self._metrics: HeartbeatMetrics | None = None
+        self._checkIns: CheckInResource | None = None
+        self._begunWith = Config()
+        self.parts: dict[tuple[str, ...], Running] = {}
+        self.objects: dict[Any, Any] = {}
+        self.notifier: Notifier | None = None
 
-    def listen(self, spec: EndpointSpec, factory: HeartbeatServerFactory | CheckInSite) -> None:
-        """
-        Watch the peers that connect to an endpoint, or check in there.
-        """
-        self._listens = True
-        listener = Listener(spec, factory, self.end, daemon=self._daemon)
-        listener.setServiceParent(self)  # type: ignore[no-untyped-call]
+    # The parts.
 
-    def connect(self, service: HeartbeatClientService) -> None:
+    @property
+    def config(self) -> Config:
         """
-        Keep a link up.
+        What runs now.  A part that could not be started is not in it.
         """
-        self._trying += 1
-        service.setServiceParent(self)  # type: ignore[no-untyped-call]
+        parts = tuple(each.part for each in self.parts.values())
+        return replace(self._begunWith, parts=parts)
 
-    def linkGaveUp(self) -> None:
+    def begin(self, loaded: Loaded, *, withPresence: bool) -> None:
         """
-        Count a link that is not tried any more, and end the process after the last one.
+        Add all parts of a configuration.
+
+        @param withPresence: whether to keep a presence table, also if nothing shows it now.
         """
-        self._trying -= 1
-        if not self._trying and not self._listens:
-            _log.critical("Every --connect has given up and there is no --listen: exiting")
-            self.end(EX_UNAVAILABLE)
+        self._begunWith = config = loaded.config
+        self.objects = dict(loaded.objects)
+        if withPresence or any(isinstance(part, Status) for part in config.parts):
+            self._keepPresence(loaded)
+        for part in config.parts:
+            self.start(part, loaded)
+
+    def _keepPresence(self, loaded: Loaded) -> None:
+        from ..presence.table import PresenceTable
+
+        config = loaded.config
+        hooks = [
+            loaded.objects[Reference("presence hooks", each)] for each in config.presence.hooks
+        ]
+        self._presence = PresenceTable(
+            store=_storeOf(loaded, self._reactor),
+            hooks=hooks,
+            grace=config.presence.grace,
+            merge=config.presence.merge,
+            clock=self._reactor,
+        )
+        self._presence.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._metrics = makeMetrics()
+        metrics = [] if self._metrics is None else [self._metrics]
+        self._observers = [self._presence, *metrics]
+
+    def start(self, part: Part, loaded: Loaded) -> Running:
+        """
+        Start a part, now or with these services.
+        """
+        running = self.parts[part.key] = self._make(part, loaded)
+        running.service.setServiceParent(self)
+        return running
+
+    def _make(self, part: Part, loaded: Loaded) -> Running:
+        objects, reactor = loaded.objects, self._reactor
+        observer = PartObserver(self.changed, partial(self._gaveUp, part.key))
+        observers = [*self._observers, observer]
+        end = partial(self._couldNotListen, part.key)
+        if isinstance(part, Listen):
+            return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
+        if isinstance(part, Connect):
+            return RunningClient(part, objects, reactor, observers)
+        if isinstance(part, Monitor):
+            return RunningMonitor(part, objects, reactor, observers, end, daemon=self._daemon)
+        if isinstance(part, Sender):
+            return RunningSender(part, objects, reactor, observers)
+        if isinstance(part, CheckIn):
+            return RunningCheckIn(part, reactor, self._linksAreUp)
+        if isinstance(part, HTTP):
+            resource = self._checkInResource(loaded)
+            return RunningHTTP(part, objects, resource, end, daemon=self._daemon)
+        assert isinstance(part, Status) and self._presence is not None
+        return RunningStatus(
+            part, objects, reactor, self._presence, self._metrics, end, daemon=self._daemon
+        )
+
+    def _checkInResource(self, loaded: Loaded) -> CheckInResource:
+        """
+        Return what all endpoints for check-ins serve.
+        """
+        if self._checkIns is None:
+            # Not at the top, because it loads twisted.web.
+            from ..checkin.resource import CheckInResource
+
+            settings, objects = loaded.config.checks, loaded.objects
+            tokens = (
+                settings.tokenFile and objects[Reference("check-in tokens", settings.tokenFile)]
+            )
+            hooks = [objects[Reference("hooks", name)] for name in settings.hooks]
+            self._checkIns = CheckInResource(
+                checks=dict(settings.checks),
+                tokens=tokens or None,
+                hooks=[*hooks, *self._observers],
+                clock=self._reactor,
+            )
+            self._checkIns.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self._begunWith = replace(self._begunWith, checks=settings)
+        return self._checkIns
+
+    def _linksAreUp(self) -> bool:
+        clients = [each for each in self.parts.values() if isinstance(each, RunningClient)]
+        return all(each.isUp for each in clients)
+
+    def apply(self, plan: Plan, loaded: Loaded) -> Deferred[Any]:
+        """
+        Change what runs, as a plan says.
+
+        @return: fires when all that is to start has started, or has failed.
+        """
+        self.objects = dict(loaded.objects)
+        closed = [self._stop(part) for part in plan.stop]
+        for part in plan.keep:
+            self.parts[part.key].renew(part, loaded.objects)
+        for change in plan.change:
+            running = self.parts[change.new.key]
+            running.change(change.new, change.fields, loaded.objects)
+            running.renew(change.new, loaded.objects)
+
+        def startRest(_: object) -> Deferred[Any]:
+            # Not before the old ports are closed, because a new text may have an old port's number.
+            started = [self.start(part, loaded) for part in plan.start]
+            return DeferredList([each.whenReady() for each in started])
+
+        applied: Deferred[Any] = DeferredList(closed).addCallback(startRest)
+        return applied.addCallback(lambda _: self._removeFailed())
+
+    def _stop(self, part: Part) -> Deferred[Any]:
+        """
+        @return: fires when the part's port is closed.  Its links may be closing for longer.
+        """
+        closed, stopped = self.parts.pop(part.key).stop()
+        self._leaving.add(stopped)
+        stopped.addErrback(
+            lambda failure: _log.failure("{part} failed to stop", failure, part=part)
+        )
+        stopped.addCallback(lambda _: self._leaving.discard(stopped))
+        return closed
+
+    def _removeFailed(self) -> None:
+        failed, self._failed = self._failed, set()
+        for key in failed & self.parts.keys():
+            self._stop(self.parts[key].part)
+        self.changed()
+
+    # The process.
+
+    @property
+    def status(self) -> str:
+        """
+        What runs, in a few words.
+        """
+        listeners = [each for each in self.parts.values() if isinstance(each, RunningListener)]
+        clients = [each for each in self.parts.values() if isinstance(each, RunningClient)]
+        words = []
+        if listeners:
+            peers = sum(len(each.factory.peers) for each in listeners)
+            words.append(f"{_count(peers, 'peer')} at {_count(len(listeners), 'listener')}")
+        if clients:
+            up = sum(each.isUp for each in clients)
+            words.append(f"{up} of {_count(len(clients), 'link')} up")
+        return ", ".join(words)
+
+    def changed(self) -> None:
+        """
+        Note that the L{status} may have changed.
+        """
+        if self.notifier is not None:
+            self.notifier.changed()
+        for each in self.parts.values():
+            if isinstance(each, RunningCheckIn):
+                each.linksChanged()
+
+    def startService(self) -> None:
+        # Here and not before, because the process that twistd starts as a daemon is another one.
+        wheel = timerWheelFor(clockFor(self._reactor))
+        self.notifier = Notifier.fromEnvironment(wheel, lambda: self.status, self._environment)
+        super().startService()  # type: ignore[no-untyped-call]
+        opened = DeferredList([each.whenReady() for each in self.parts.values()])
+        opened.addCallback(lambda _: self._reactor.callWhenRunning(self._ready))
+
+    def stopService(self) -> Deferred[Any]:
+        if self.notifier is not None:
+            self.notifier.stopping()
+        stopped: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
+        stopped = DeferredList([stopped, *self._leaving], consumeErrors=True)
+        return stopped.addCallback(lambda _: self._stopped())
+
+    def _ready(self) -> None:
+        if self.running and not self._ended:
+            self._isReady = True
+            if self.notifier is not None:
+                self.notifier.ready()
+
+    def _stopped(self) -> None:
+        if self.notifier is not None:
+            self.notifier.stopped()
+
+    def _gaveUp(self, key: tuple[str, ...]) -> None:
+        """
+        Note that a link is not tried any more, and end the process after the last one.
+        """
+        if key in self.parts:
+            self.parts[key].hasGivenUp = True
+            if all(each.hasGivenUp for each in self.parts.values() if each.part.isWork):
+                _log.critical("Every link has given up and nothing listens: exiting")
+                self.end(EX_UNAVAILABLE)
+
+    def _couldNotListen(self, key: tuple[str, ...], status: int) -> None:
+        """
+        End the process, unless it has begun to work: then it runs on without the listener, and the
+        next reload tries again.
+        """
+        if not self._isReady:
+            self.end(status)
+        else:
+            self._failed.add(key)
 
     def end(self, status: int) -> None:
         """
@@ -212,45 +315,33 @@ class HeartbeatServices(MultiService):
             self._reactor.stop()
 
 
-def makeService(options: Options) -> HeartbeatServices:
+def _storeOf(loaded: Loaded, reactor: Any) -> PresenceStore | None:
+    store = loaded.config.store
+    if not store.file:
+        return None
+    from ..presence.sqlite import SQLiteStore
+
+    path = loaded.objects[Reference("store", store.file)]
+    return SQLiteStore(path, keep=store.keep, reactor=reactor)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def makeService(options: Options, environment: Mapping[str, str] = os.environ) -> HeartbeatServices:
     """
     Make the service for a command line.
+
+    @param environment: the variables that systemd has set.
     """
     reactor = options.reactor
     runner: Mapping[str, Any] = options.parent or {}
-    services = HeartbeatServices(reactor, daemon=not runner.get("nodaemon", True))
-    settings = {"heartbeat": options["heartbeat"], "keepAlive": options["keepAlive"]}
-    checkIns = _addHTTP(services, options)
-    for spec in options["listen"]:
-        named = NamedFactory(options["name"], spec.description)
-        factory = HeartbeatServerFactory(named, clock=reactor, name=spec.description, **settings)
-        services.listen(spec, factory)
-    for spec in options["connect"]:
-        client = HeartbeatClientService(
-            spec.endpoint,
-            NamedFactory(options["name"], spec.description),
-            options["backoff"],
-            reactor,
-            hooks=[GiveUpObserver(services), *(each.linkHooks() for each in checkIns)],
-            name=spec.description,
-            **settings,
-        )
-        services.connect(client)
+    daemon = not runner.get("nodaemon", True)
+    services = HeartbeatServices(reactor, daemon=daemon, environment=environment)
+    # With a file, a status page may come later.
+    services.begin(options.loaded, withPresence=bool(options.loader.file))
+    if options.loader.file:
+        reloader = Reloader(reactor, services, options.loader)
+        reloader.setServiceParent(services)  # type: ignore[no-untyped-call]
     return services
-
-
-def _addHTTP(services: HeartbeatServices, options: Options) -> list[CheckIn]:
-    """
-    Add the services of the options for HTTP.
-
-    @return: those that check in.
-    """
-    resource = options.makeResource()
-    if resource is not None:
-        resource.setServiceParent(services)  # type: ignore[no-untyped-call]
-        for description, endpoint in options["http"]:
-            services.listen(EndpointSpec(description, endpoint), resource.site())
-    checkIns = options.makeCheckIns()
-    for checkIn in checkIns:
-        checkIn.setServiceParent(services)  # type: ignore[no-untyped-call]
-    return checkIns

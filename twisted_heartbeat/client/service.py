@@ -177,6 +177,23 @@ class HeartbeatClientService(Service):
         """
         self._driver.reconnectNow()
 
+    def changeSettings(self, retryPolicy: RetryPolicy | None = None, **settings: Any) -> None:
+        """
+        Use other settings.  The retry policy holds at once, but for a wait that has begun.  All
+        others hold for the links that begin from now on: the present link keeps those that it began
+        with, because its peer may rely on them.
+
+        @param retryPolicy: L{None} to keep the present one.
+        @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
+            constructor; what is not given stays as it is.
+        """
+        if "limits" in settings:
+            settings["limits"] = settings["limits"] or Limits.off()
+        self._settings |= settings
+        self._policy = self._policy if retryPolicy is None else retryPolicy
+        if self._lazyDriver is not None:
+            self._lazyDriver.changeSettings(self._policy, settings)
+
     def startService(self) -> None:
         """
         Start, or start again after giving up.

@@ -7,7 +7,8 @@ L{ServiceDriver}: executes the commands of a service's reconnector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -52,18 +53,17 @@ class ServiceDriver(Driver, AttemptOwner):
         policy: RetryPolicy,
         prepareConnection: PrepareConnection | None,
     ) -> None:
-        backoff = policy if isinstance(policy, Backoff) else Backoff()
         super().__init__(
             # The loss of a link alone is no reason to give up, however long its cleanups took.
             config,
             lambda failures, attempts, elapsed: (
-                attempts > 0 and backoff.exhausted(attempts, elapsed)
+                attempts > 0 and self._backoff.exhausted(attempts, elapsed)
             ),
         )
         self._endpoints = endpoints
         self._factory = factory
         self._policy = policy
-        self._stableAfter = backoff.stableAfter
+        self._backoff = _backoffOf(policy)
         self.prepareConnection = prepareConnection
         self._first = 0
         self._answeredAt = 0.0
@@ -77,6 +77,13 @@ class ServiceDriver(Driver, AttemptOwner):
         self._wasWanted = False
 
     # Requests of the service.
+
+    def changeSettings(self, policy: RetryPolicy, settings: Mapping[str, Any]) -> None:
+        self._policy = policy
+        self._backoff = _backoffOf(policy)
+        self.config = replace(self.config, **settings)
+        if "heartbeat" in settings:
+            self._timesDoubled = 0
 
     def start(self) -> None:
         self.started = self._wasWanted = True
@@ -142,7 +149,7 @@ class ServiceDriver(Driver, AttemptOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         used = self.reconnector.state is State.CONNECTED
-        proven = isProven(factsOf(link, prepared=used), self._stableAfter)
+        proven = isProven(factsOf(link, prepared=used), self._backoff.stableAfter)
         round, self._round = self._round, None
         if proven:
             self._first = 0
@@ -225,6 +232,10 @@ class ServiceDriver(Driver, AttemptOwner):
     def _fireWaiters(self, result: object) -> None:
         waiters, self._waiters = self._waiters, []
         _fire([waiter for waiter, _ in waiters], result)
+
+
+def _backoffOf(policy: RetryPolicy) -> Backoff:
+    return policy if isinstance(policy, Backoff) else Backoff()
 
 
 def _fire(waiters: Sequence[Deferred[Any]], result: object) -> None:

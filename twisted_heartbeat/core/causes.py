@@ -8,7 +8,7 @@ L{Cause}: why a link ended, as exception classes that subclass Twisted's own.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
 
@@ -50,6 +50,9 @@ class GoodbyeCode(IntEnum):
     TOO_MANY_PINGS = 3
     """Ping half as often from now on."""
 
+    MOVED = 4
+    """The sender of datagrams reports to another monitor from now on.  On a link: L{CLOSING}."""
+
 
 class Cause(Exception):
     """
@@ -65,6 +68,9 @@ class Cause(Exception):
     @ivar goodbyeCode: the code of the goodbye, if one of the two sides has said goodbye.
     @ivar retryAfter: seconds after which, by that goodbye, a new link is welcome.
     @ivar osError: the error number, as Twisted's C{ConnectError} has it.
+    @ivar limit: the setting whose limit the peer has passed, a field of L{Limits
+        <twisted_heartbeat.core.settings.Limits>} or L{ServerLimits
+        <twisted_heartbeat.core.settings.ServerLimits>}; L{None} if it has passed none.
     """
 
     summary: str = "Why a link ended, or an attempt failed."
@@ -75,6 +81,7 @@ class Cause(Exception):
     goodbyeCode: GoodbyeCode | None = None
     retryAfter: float = 0.0
     osError: int | None = None
+    limit: str | None = None
 
     def __init__(self, words: str = "", *, evidence: Evidence | None = None) -> None:
         """
@@ -85,6 +92,15 @@ class Cause(Exception):
         Exception.__init__(self, self.words)
         if evidence is not None:
             self.evidence = evidence
+
+    def withLimit(self, limit: str | None) -> Self:
+        """
+        Name the limit that the peer has passed.
+
+        @return: this cause.
+        """
+        self.limit = limit
+        return self
 
     def add(self, words: str) -> None:
         """
@@ -194,6 +210,7 @@ class SendStalled(Cause, ConnectionLost):
     """
 
     summary = "The send buffer made no progress."
+    limit = "sendStall"
 
 
 class LinkLost(Cause, ConnectionLost):

@@ -61,6 +61,7 @@ class Evidence:
         nothing.
     @ivar probes: keepalive or zero window probes in a row without an answer.
     @ivar rtt: the kernel's smoothed round-trip time, in seconds.
+    @ivar bytesReceived: bytes that the peer's kernel has sent and this one has taken.
     """
 
     sinceAck: float | None = None
@@ -71,6 +72,7 @@ class Evidence:
     window: int | None = None
     probes: int | None = None
     rtt: float | None = None
+    bytesReceived: int | None = None
     _batch: VerdictBatch | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -406,7 +406,7 @@ class PresenceTracker:
         witness, previous = peer.last, peer.recorded
         if peer.state is previous:
             return
-        number = None if self._behind else self._numbers.take()
+        number = self._numbers.take()
         if number is None:
             self._behind[witness.name] = None
             return

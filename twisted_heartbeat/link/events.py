@@ -167,7 +167,9 @@ class LogObserver(LinkHooks):
             if cause.goodbyeCode is not None:
                 known["code"] = int(cause.goodbyeCode)
                 known["retryAfter"] = cause.retryAfter
-        where = [] if known["peer"] is None else ["{peer}"]
+        where = ["{name}"] if known.get("name") else []
+        if known["peer"] is not None:
+            where.append("{peer}")
         if known["generation"] is not None:
             where.append("generation {generation}")
         if where:

@@ -131,20 +131,7 @@ class SQLiteStore:
     # The contract.
 
     def load(self) -> Deferred[StoredPresence]:
-        if self._pool is None:
-            self._pool = ConnectionPool(
-                "sqlite3",
-                self.path,
-                timeout=BUSY_TIMEOUT,
-                # Transactions begin and end where this module says so.
-                isolation_level=None,
-                # The pool closes the connection from the thread of the reactor.
-                check_same_thread=False,
-                cp_min=1,
-                cp_max=1,
-                cp_reactor=self._reactor,
-            )
-        return self._run(self._load)
+        return self._run(_load)
 
     def reserve(self, count: int) -> Deferred[int]:
         return self._write(_reserve, count)
@@ -196,7 +183,20 @@ class SQLiteStore:
         """
         Do work in the thread.  It takes the connection.
         """
-        assert self._pool is not None, "load() comes first"
+        if self._pool is None:
+            self._pool = ConnectionPool(
+                "sqlite3",
+                self.path,
+                timeout=BUSY_TIMEOUT,
+                # Transactions begin and end where this module says so.
+                isolation_level=None,
+                # The pool closes the connection from the thread of the reactor.
+                check_same_thread=False,
+                cp_min=1,
+                cp_max=1,
+                cp_openfun=self._open,
+                cp_reactor=self._reactor,
+            )
         return self._runIn(self._pool, work, *arguments)
 
     def _runIn(
@@ -227,31 +227,26 @@ class SQLiteStore:
             failure = Failure(StoreError(f"{self.path} is damaged, or is no SQLite file: {error}"))
         return failure
 
-    def _load(self, connection: _Connection) -> StoredPresence:
-        self._check(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        if not _tablesOf(connection):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-        connection.execute(_DEADLINES)
-        _setMeta(connection, "owner", self._owner)
-        [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
-        peers = [
-            PeerRecord(change=_changeOf(row[:-2]), bound=row[-2], lastHeard=row[-1])
-            for row in connection.execute("SELECT * FROM peers ORDER BY number")
-        ]
-        falls: dict[str, list[float]] = {}
-        query = "SELECT name, at FROM changes WHERE state = ? ORDER BY number"
-        for name, at in connection.execute(query, [PeerState.DOWN.value]):
-            falls.setdefault(name, []).append(at)
-        query = (
-            "SELECT max(ifnull((SELECT max(number) FROM changes), 0),"
-            " ifnull((SELECT max(last) FROM gaps), 0), ?)"
-        )
-        [(latest,)] = connection.execute(query, [_meta(connection, "deleted")])
-        return StoredPresence(peers=peers, latest=latest, falls=falls)
+    def _open(self, connection: sqlite3.Connection) -> None:
+        """
+        Prepare a connection that the pool has made.
+        """
+        try:
+            self._check(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            if not _tablesOf(connection):
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            connection.execute(_DEADLINES)
+            _setMeta(connection, "owner", self._owner)
+            [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
+            connection.commit()
+        except BaseException:
+            # The pool does not keep it, and makes another one next time.
+            connection.close()
+            raise
 
     def _check(self, connection: _Connection) -> None:
         """
@@ -298,6 +293,23 @@ class SQLiteStore:
             connection.execute("DELETE FROM gaps WHERE last <= ?", [number])
             _setMeta(connection, "deleted", number)
         [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
+
+
+def _load(connection: _Connection) -> StoredPresence:
+    peers = [
+        PeerRecord(change=_changeOf(row[:-2]), bound=row[-2], lastHeard=row[-1])
+        for row in connection.execute("SELECT * FROM peers ORDER BY number")
+    ]
+    falls: dict[str, list[float]] = {}
+    query = "SELECT name, at FROM changes WHERE state = ? ORDER BY number"
+    for name, at in connection.execute(query, [PeerState.DOWN.value]):
+        falls.setdefault(name, []).append(at)
+    query = (
+        "SELECT max(ifnull((SELECT max(number) FROM changes), 0),"
+        " ifnull((SELECT max(last) FROM gaps), 0), ?)"
+    )
+    [(latest,)] = connection.execute(query, [_meta(connection, "deleted")])
+    return StoredPresence(peers=peers, latest=latest, falls=falls)
 
 
 def _checkpoint(connection: _Connection) -> None:

@@ -7,6 +7,7 @@ L{HeartbeatFactory}: watches the connections of any factory, which is not change
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +254,20 @@ class HeartbeatFactory:
             # one. The application may still choose.
             self._linkConfig = LinkConfig(clock=clockFor(self._clock), **self._settings)
         return self._linkConfig
+
+    def changeSettings(self, **settings: Any) -> None:
+        """
+        Use other settings for the links that begin from now on.  The others keep those that they
+        began with, because their peers may rely on them.
+
+        @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
+            constructor; what is not given stays as it is.
+        """
+        if "limits" in settings:
+            settings["limits"] = settings["limits"] or Limits.off()
+        self._settings |= settings
+        if self._linkConfig is not None:
+            self._linkConfig = replace(self._linkConfig, **settings)
 
     def buildProtocol(self, addr: Any) -> IProtocol | None:
         protocol = self.wrappedFactory.buildProtocol(addr)

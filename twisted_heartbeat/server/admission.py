@@ -45,6 +45,7 @@ from ..protocol.overrides import MethodCover
 from ..protocol.session import HeartbeatSession
 from ..transport.proxyheader import isHealthCheck
 from .heldinput import HeldInput
+from .registry import LimitReached
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -308,12 +309,12 @@ class Admission(LinkOwner):
             # TLS still delivers the bytes that it has decrypted already.
             self._holdInput()
         if link.isUp:
-            link.teardown.markRefused(ClosedHere(f"refused: {reason}"))
+            link.teardown.markRefused(_causeOfRefusal(reason))
             words = _truncateUtf8(reason, wire.MAX_REASON)
             self._registry.refuse(link, wire.Goodbye(words, code=code))
 
     def _reject(self, reason: str) -> None:
-        cause = ClosedHere(f"refused: {reason}")
+        cause = _causeOfRefusal(reason)
         self._enter("rejected")
         self.link.teardown.markRefused(cause)
         self.link.abort(cause)
@@ -335,9 +336,11 @@ class Admission(LinkOwner):
             self._lastLook = True
             return now + min(lateness, self._limit)
         if self.state == "greeting":
-            self.link.abort(ProtocolViolation(f"no hello within {self._limit:g} s"))
+            cause = ProtocolViolation(f"no hello within {self._limit:g} s")
+            self.link.abort(cause.withLimit("helloTimeout"))
         elif self.state == "deciding":
-            self._refuse(f"no decision within {self._limit:g} s")
+            reason = LimitReached(f"no decision within {self._limit:g} s", "admissionTimeout")
+            self._refuse(reason)
         elif self.state == "claiming":
             words = f"the name {self.link.name!r} did not become free within {self._limit:g} s"
             self._refuse(words, GoodbyeCode.NAME_IN_USE)
@@ -363,6 +366,11 @@ class Admission(LinkOwner):
             self.link.wheel.discard(self)
         if deciding is not None:
             cancel(deciding)
+
+
+def _causeOfRefusal(reason: str) -> Cause:
+    limit = reason.limit if isinstance(reason, LimitReached) else None
+    return ClosedHere(f"refused: {reason}").withLimit(limit)
 
 
 def _truncateUtf8(words: str, maxSize: int) -> str:

@@ -27,6 +27,7 @@ from twisted.logger import LogLevel
 
 from ..core import wire
 from ..core.causes import ClosedHere
+from ..core.counters import Counters
 from ..core.settings import ServerLimits
 from ..link.config import peerName
 from ..link.networks import networkOf
@@ -82,11 +83,28 @@ class HeartbeatServerFactory(HeartbeatFactory):
         self._names = NameQueue()
         self._registry = PeerRegistry(lambda: self.serverLimits, self._names)
         self._settings["proxied"] = self._registry.awaitHeader
-        perSecond = self.serverLimits.pingsPerSecond
-        if perSecond is not None:
-            self._settings["pingLimit"] = PingRateLimit(perSecond, self._registry.endFlood)
+        self._settings["pingLimit"] = self._pingLimit()
         self.peers = self._registry.peers
         self._draining = False
+
+    def changeSettings(self, **settings: Any) -> None:
+        """
+        Use other settings.  C{serverLimits} and C{admit} hold at once: no link is dropped because
+        more are connected than may be now.  All others, and the limit of a peer's pings, hold for
+        the links that begin from now on, see L{HeartbeatFactory.changeSettings}.
+
+        @param settings: as for the constructor; what is not given stays as it is.
+        """
+        if "serverLimits" in settings:
+            self.serverLimits = settings.pop("serverLimits") or ServerLimits.off()
+            settings["pingLimit"] = self._pingLimit()
+        if "admit" in settings:
+            self.admit = settings.pop("admit")
+        super().changeSettings(**settings)
+
+    def _pingLimit(self) -> PingRateLimit | None:
+        perSecond = self.serverLimits.pingsPerSecond
+        return None if perSecond is None else PingRateLimit(perSecond, self._registry.endFlood)
 
     def named(self, name: str) -> Link | None:
         """
@@ -184,6 +202,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
         clock = self.linkConfig.clock
+        timerWheelFor(clock).shared(Counters).turnedAway += 1
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)

@@ -165,11 +165,12 @@ class PeerRegistry(LinkOwner):
             isNear = network is not None and self._networks.get(without.generation) == network
             connectedFrom -= isNear
         if limits.peers is not None and connected >= limits.peers:
-            return f"{connected} peers are connected, and no more than {limits.peers} may be"
+            words = f"{connected} peers are connected, and no more than {limits.peers} may be"
+            return LimitReached(words, "peers")
         most = limits.peersPerAddress
         if most is not None and connectedFrom >= most:
             words = f"{connectedFrom} peers are connected from {network}"
-            return f"{words}, and no more than {most} may be"
+            return LimitReached(f"{words}, and no more than {most} may be", "peersPerAddress")
         return ""
 
     def reserve(self, link: Link) -> str:
@@ -279,8 +280,23 @@ class PeerRegistry(LinkOwner):
         """
         most = self._limits().pingsPerSecond
         words = f"the peer sent more than {most} pings in a second, and has none saved"
-        link.recordCause(ProtocolViolation(words))
+        link.recordCause(ProtocolViolation(words).withLimit("pingsPerSecond"))
         self.refuse(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
+
+
+class LimitReached(str):
+    """
+    Why there is no room for a peer, in words.
+
+    @ivar limit: the field of L{ServerLimits<twisted_heartbeat.core.settings.ServerLimits>}.
+    """
+
+    limit: str
+
+    def __new__(cls, words: str, limit: str) -> LimitReached:
+        made = super().__new__(cls, words)
+        made.limit = limit
+        return made
 
 
 def sayGoodbye(link: Link, goodbye: wire.Goodbye) -> bool:

@@ -28,13 +28,14 @@ class _DatagramPipe:
         self._random = random
         self._faults: dict[type, Any] = {}
         self._counted = 0
+        self._burstLeft = 0
         self._first: Callable[[], None] | None = None
         self._delayed: dict[object, tuple[IDelayedCall, Callable[[], None]]] = {}
 
     def inject(self, fault: DatagramFault) -> None:
         self._faults[type(fault)] = fault
         if isinstance(fault, Drop):
-            self._counted = 0
+            self._counted = self._burstLeft = 0
 
     def heal(self) -> None:
         self._faults.clear()
@@ -65,8 +66,14 @@ class _DatagramPipe:
             self._duplicate(first)
 
     def _isDropped(self, drop: Drop) -> bool:
+        if self._burstLeft:
+            self._burstLeft -= 1
+            return True
         self._counted += 1
-        return self._counted % drop.every == 0 and self._random() < drop.probability
+        lost = self._counted % drop.every == 0 and self._random() < drop.probability
+        if lost:
+            self._burstLeft = drop.burst - 1
+        return lost
 
     def _duplicate(self, send: Callable[[], None]) -> None:
         for _ in range(2 if Duplicate in self._faults else 1):
@@ -165,6 +172,18 @@ class DatagramFaultProxy:
         for pipe in self._pipes.values():
             pipe.heal()
 
+    def rebind(self) -> Deferred[None]:
+        """
+        Forget the ports that the clients have toward the target, as a NAT does that restarts. The
+        next datagram of each client comes from another port, and what the target sends to the old
+        one is lost.
+
+        @return: fires once the old ports are closed.
+        """
+        ports, self._targetPorts = self._targetPorts, {}
+        closed = gatherResults([maybeDeferred(port.stopListening) for port in ports.values()])
+        return closed.addCallback(lambda _: None)
+
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], None, None]:
         """
@@ -197,8 +216,12 @@ class DatagramFaultProxy:
             self._targetPorts[client] = self._open(
                 0, lambda data, _: self._fromTarget(data, client)
             )
-        port = self._targetPorts[client]
-        self._pipes["server"].carry(lambda: port.write(data, self._target))
+        self._pipes["server"].carry(lambda: self._toTarget(data, client))
+
+    def _toTarget(self, data: bytes, client: tuple[str, int]) -> None:
+        port = self._targetPorts.get(client)
+        if port is not None:
+            port.write(data, self._target)
 
     def _fromTarget(self, data: bytes, client: tuple[str, int]) -> None:
         self._pipes["client"].carry(lambda: self._listeningPort.write(data, client))

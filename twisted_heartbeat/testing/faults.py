@@ -151,18 +151,20 @@ class HangHandshake:
 @dataclass(frozen=True, kw_only=True)
 class Drop:
     """
-    Datagrams are lost: every C{every}-th counted from the injection, with C{probability}. By
-    default all are lost.
+    Datagrams are lost: every C{every}-th counted from the injection, with C{probability}, and with
+    each such one those that follow it, C{burst} in all. By default all are lost.
 
-    @raise ValueError: if C{every} is not a whole number, 1 or more, or C{probability} is not
-        between 0 and 1.
+    @raise ValueError: if C{every} or C{burst} is not a whole number, 1 or more, or C{probability}
+        is not between 0 and 1.
     """
 
     every: int = 1
     probability: float = 1.0
+    burst: int = 1
 
     def __post_init__(self) -> None:
         requireNumber("Drop.every", self.every, 1, kind=int)
+        requireNumber("Drop.burst", self.burst, 1, kind=int)
         requireNumber("Drop.probability", self.probability, 0, 1)
 
 

@@ -93,6 +93,7 @@ class TimerWheel:
     @ivar ticking: whether visits are being made.
     @ivar timerCount: timers that are scheduled, those of L{scheduleRemaining} not counted.
     @ivar seconds: tells the time of the clock.
+    @ivar tickObservers: called in each tick with the seconds by which it is late.
     """
 
     PER_SECOND = 64
@@ -116,6 +117,7 @@ class TimerWheel:
         self.ticking = False
         self.timerCount = 0
         self.seconds = clock.seconds
+        self.tickObservers: tuple[Callable[[float], object], ...] = ()
 
     def shared(self, kind: Callable[..., _T], *arguments: object) -> _T:
         """
@@ -236,6 +238,8 @@ class TimerWheel:
     def _tick(self) -> None:
         self._call = None
         now = self._clock.seconds()
+        for observer in self.tickObservers:
+            guarded(_log, "An observer of the timer wheel failed", observer, now - self._calledFor)
         self.ticking = True
         try:
             # All that are due are taken out first: what a visit schedules waits for the next tick.

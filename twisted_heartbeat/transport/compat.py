@@ -316,6 +316,20 @@ def targetOfEndpoint(endpoint: object) -> Any:
     return next((found for name in names if (found := _fieldOf(endpoint, name))), None)
 
 
+def contextFactoryOfEndpoint(endpoint: object) -> Any:
+    """
+    Return the context factory with which an endpoint listens over TLS; L{None} if it has none.
+    """
+    return _fieldOf(endpoint, "_sslContextFactory")
+
+
+def setContextFactoryOfEndpoint(endpoint: Any, contextFactory: object) -> None:
+    """
+    Let an endpoint listen with this context factory.  It must be one that has a context factory.
+    """
+    endpoint._sslContextFactory = contextFactory
+
+
 def _fieldOf(endpoint: object, name: str) -> Any:
     # Not by getattr: an endpoint may forward all names to another.
     return getattr(endpoint, "__dict__", {}).get(name)

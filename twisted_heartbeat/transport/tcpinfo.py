@@ -33,6 +33,10 @@ _INFO = struct.Struct("=8B24I")
 # Linux 5.4 added the peer's window at this offset.
 _WINDOW = struct.Struct("=I")
 _WINDOW_AT = 228
+# Linux 4.1 added the count of received bytes, 64 bits, at this one.
+_RECEIVED = struct.Struct("=Q")
+_RECEIVED_AT = 128
+_RECEIVED_END = _RECEIVED_AT + _RECEIVED.size
 _RETRANSMITS, _PROBES = 2, 3
 _UNACKED = 8 + 4
 _SINCE_DATA = 8 + 11
@@ -76,6 +80,26 @@ def pendingErrno(connection: socket.socket) -> int:
         return 0
 
 
+def bytesReceived(connection: socket.socket) -> int | None:
+    """
+    Return the number of bytes that this end has received; L{None} on systems that do not count.
+    """
+    raw = _info(connection)
+    return _RECEIVED.unpack_from(raw, _RECEIVED_AT)[0] if len(raw) >= _RECEIVED_END else None
+
+
+def _info(connection: socket.socket) -> bytes:
+    """
+    Return as much of C{struct tcp_info} as this kernel fills; no bytes on other systems.
+    """
+    if _TCP_INFO is None:
+        return b""
+    try:
+        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+    except OSError:
+        return b""
+
+
 def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -> Evidence | None:
     """
     Read the kernel's current state of a connection.
@@ -83,16 +107,11 @@ def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -
     @param batch: the verdicts that this is evidence for; L{None} if it is for none, or for one.
     @return: L{None} on systems that do not report it.
     """
-    if _TCP_INFO is None:
-        return None
-    try:
-        # As much of struct tcp_info as this kernel fills.
-        raw = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
-    except OSError:
-        return None
+    raw = _info(connection)
     if len(raw) < _INFO.size:
         return None
     info = _INFO.unpack_from(raw)
+    received = _RECEIVED.unpack_from(raw, _RECEIVED_AT)[0] if len(raw) >= _RECEIVED_END else None
     hasWindow = len(raw) >= _WINDOW_AT + _WINDOW.size
     return Evidence(
         sinceAck=info[_SINCE_ACK] / 1e3,
@@ -103,5 +122,6 @@ def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -
         window=_WINDOW.unpack_from(raw, _WINDOW_AT)[0] if hasWindow else None,
         probes=info[_PROBES],
         rtt=info[_RTT] / 1e6,
+        bytesReceived=received,
         _batch=batch,
     )

@@ -259,6 +259,8 @@ class FrameReader:
         else:
             maximum = self._maxBodySize[kind]
             words = f"{_named(kind)} has a body of {length} bytes: at most {maximum} are allowed"
+            limit = "maxMessage" if kind == FrameType.DATA else None
+            return ProtocolViolation(words).withLimit(limit)
         return ProtocolViolation(words)
 
 

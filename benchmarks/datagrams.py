@@ -1,0 +1,187 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+What a heartbeat over UDP costs its monitor, beside a bare Twisted C{DatagramProtocol} that does
+C{recvfrom} and computes one HMAC; and how much of a core ten thousand peers at 1 Hz take.
+
+A process of its own sends the same datagrams to each contestant over loopback: one of each peer in
+a second, spread over the second.  What counts is the CPU time of the receiving process.
+
+Run it with C{python benchmarks/datagrams.py [--peers N] [--seconds S] [--json FILE]}.
+"""
+
+from __future__ import annotations
+
+import hmac
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from report import Comparison, Goal, inTurns, parserFor, report
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater, react
+
+# What is measured is the checkout that this lies in, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from twisted_heartbeat import UDPHeartbeatMonitor  # noqa: E402
+from twisted_heartbeat.core.datagram.packet import (  # noqa: E402
+    ACKNOWLEDGE,
+    MAC_SIZE,
+    Key,
+    Packet,
+    Type,
+    encode,
+)
+from twisted_heartbeat.datagram.reading import enlargeBuffer  # noqa: E402
+
+BARE = "recvfrom + HMAC in a bare DatagramProtocol"
+OURS = "UDPHeartbeatMonitor"
+ANSWERING = "UDPHeartbeatMonitor, acknowledging each"
+
+KEY = bytes(range(32))
+BOUND = 10.0
+
+SETTLE = 4.0
+"""Seconds, until each peer has been heard."""
+
+
+class Bare(DatagramProtocol):
+    """
+    Checks the MAC, and does nothing else.
+
+    @ivar received: datagrams that were authentic.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """
+        See C{DatagramProtocol}.
+        """
+        mac = hmac.digest(KEY, datagram[:-MAC_SIZE], "sha256")[:MAC_SIZE]
+        if hmac.compare_digest(mac, datagram[-MAC_SIZE:]):
+            self.received += 1
+
+
+class Ours(UDPHeartbeatMonitor):
+    """
+    The monitor, which does not challenge, because its peers do not answer.
+    """
+
+    def __init__(self, reactor: Any, peers: int) -> None:
+        keys = {nameOf(number): KEY for number in range(peers)}
+        super().__init__(keys, challenge=False, reactor=reactor)
+
+    @property
+    def received(self) -> int:
+        """
+        Datagrams that were accepted.
+        """
+        return sum(peer.received for peer in self.peers.values())
+
+
+def nameOf(number: int) -> str:
+    """
+    The name of a peer.
+    """
+    return f"peer-{number:05}"
+
+
+def send(port: int, peers: int, flags: int) -> None:
+    """
+    Send the heartbeats, as the peers, until this process is killed.
+    """
+    key = Key(KEY)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect(("127.0.0.1", port))
+        one.setblocking(False)
+        began = time.monotonic()
+        done = 0
+        while True:
+            elapsed = time.monotonic() - began
+            for number in range(done, int(elapsed * peers)):
+                place, sequence = number % peers, number // peers + 1
+                packet = Packet(
+                    type=Type.HEARTBEAT,
+                    flags=flags,
+                    keyId=1,
+                    session=place + 1,
+                    sequence=sequence,
+                    sent=int(elapsed * 1000),
+                    interval=1250,
+                    bound=int(BOUND * 1000),
+                    cookie=0,
+                    name=nameOf(place).encode(),
+                )
+                with suppress(BlockingIOError, ConnectionRefusedError):
+                    one.send(encode(packet, key))
+            done = max(done, int(elapsed * peers))
+            time.sleep(0.002)
+
+
+async def perform(reactor: Any, name: str, options: Any) -> tuple[float, float]:
+    """
+    One turn of a contestant.
+
+    @return: CPU microseconds of a datagram, and percent of a core.
+    """
+    protocol: Any = Bare() if name == BARE else Ours(reactor, options.peers)
+    port = reactor.listenUDP(0, protocol, interface="127.0.0.1")
+    enlargeBuffer(port.getHandle())
+    flags = ACKNOWLEDGE if name == ANSWERING else 0
+    arguments = ["send", str(port.getHost().port), str(options.peers), str(flags)]
+    child = subprocess.Popen([sys.executable, __file__, *arguments])
+    try:
+        await deferLater(reactor, SETTLE)
+        received, used, began = protocol.received, time.process_time(), time.monotonic()
+        await deferLater(reactor, options.seconds)
+        used, elapsed = time.process_time() - used, time.monotonic() - began
+        received = protocol.received - received
+    finally:
+        child.kill()
+        child.wait()
+        await port.stopListening()
+    return used / received * 1e6, used / elapsed * 100
+
+
+async def measure(reactor: Any, options: Any) -> None:
+    """
+    Measure, print, write.
+    """
+    title = f"{options.peers:,} peers, one heartbeat each a second"
+    each = Comparison(f"{title}: one heartbeat", "us of CPU", BARE, {OURS: Goal(2.0, "ratio")})
+    core = Comparison(f"{title}: all", "% of a core", BARE, {OURS: Goal(25.0)})
+    for name in inTurns([BARE, OURS, ANSWERING], turns=options.turns):
+        microseconds, percent = await perform(reactor, name, options)
+        each.add(name, microseconds)
+        core.add(name, percent)
+    report("datagrams", [each, core], options.json, peers=options.peers)
+
+
+def main() -> None:
+    """
+    The command.
+    """
+    parser = parserFor(__doc__, peers=500, seconds=0.5, turns=1)
+    parser.add_argument("--peers", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of one turn")
+    parser.add_argument("--turns", type=int, default=5)
+    options = parser.parse_args()
+    react(lambda reactor: ensureDeferred(measure(reactor, options)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["send"]:
+        send(*map(int, sys.argv[2:]))
+    else:
+        main()

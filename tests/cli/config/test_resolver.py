@@ -1,0 +1,330 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Resolver} and L{Loader}: what a file names is made before anything starts, and each thing that can
+not be made is a fault.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import trustme
+from twisted.internet.testing import MemoryReactorClock
+
+from twisted_heartbeat import LinkHooks
+from twisted_heartbeat.cli.config.faults import ConfigError
+from twisted_heartbeat.cli.config.loader import Loaded, Loader
+from twisted_heartbeat.cli.config.values import Reference
+
+
+class Hooks(LinkHooks):
+    """
+    An application's hooks.
+    """
+
+
+class Demanding(LinkHooks):
+    """
+    Hooks that can not be made without an argument.
+    """
+
+    def __init__(self, needed: object) -> None:
+        """
+        Take it.
+        """
+
+
+@pytest.fixture(autouse=True)
+def application(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """
+    The application's module, C{application}.
+    """
+    module = ModuleType("application")
+    monkeypatch.setitem(sys.modules, "application", module)
+    module.Hooks = Hooks  # type: ignore[attr-defined]
+    module.Demanding = Demanding  # type: ignore[attr-defined]
+    module.hooks = Hooks()  # type: ignore[attr-defined]
+    module.admit = lambda *arguments: True  # type: ignore[attr-defined]
+    module.number = 7  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """
+    A file to write.
+    """
+    return tmp_path / "hb.toml"
+
+
+def load(file: Path, text: str, known: Loaded | None = None) -> Loaded:
+    file.write_text(text)
+    loader = Loader(MemoryReactorClock(), str(file))
+    return loader.load(known.objects if known else None)
+
+
+def faults(file: Path, text: str | bytes) -> list[str]:
+    if isinstance(text, bytes):
+        file.write_bytes(text)
+    else:
+        file.write_text(text)
+    reactor = MemoryReactorClock()
+    with pytest.raises(ConfigError) as caught:
+        Loader(reactor, str(file)).load()
+    assert not (reactor.tcpServers or reactor.tcpClients or reactor.unixServers)
+    return [sentence.removeprefix(str(file)) for sentence in caught.value.sentences]
+
+
+def test_objectsAreMade(file: Path, application: ModuleType) -> None:
+    """
+    A class of hooks is called, an object is taken as it is, and endpoints are made.
+    """
+    loaded = load(
+        file,
+        'hooks = ["application.Hooks", "application.hooks"]\n'
+        'listen = "tcp:1"\n[connect]\nendpoint = ["tcp:a:1", "unix:/a"]\n',
+    )
+    objects = loaded.objects
+    assert type(objects[Reference("hooks", "application.Hooks")]) is Hooks
+    assert objects[Reference("hooks", "application.hooks")] is application.hooks
+    assert hasattr(objects[Reference("listen", "tcp:1")], "listen")
+    assert hasattr(objects[Reference("connect", "unix:/a")], "connect")
+    assert loaded.stale == ()
+
+
+def test_hooksStayTheSame(file: Path) -> None:
+    """
+    Hooks keep what they have gathered when the file is read again.
+    """
+    text = 'hooks = "application.Hooks"\nlisten = "tcp:1"\n'
+    reference = Reference("hooks", "application.Hooks")
+    first = load(file, text)
+    again = load(file, text, first)
+    assert again.objects[reference] is first.objects[reference]
+
+
+WRONG = {
+    "endpoint type": (
+        'listen = "tcp:1"\nconnect = "there:8470"',
+        ":2: connect is 'there:8470': it must be an endpoint such as tcp:server.example:8470 "
+        "(ValueError: Unknown endpoint type: 'there')",
+    ),
+    "port": (
+        "listen = ['tcp:65536', 'tcp:1']",
+        ":1: listen#1 is 'tcp:65536': it must be an endpoint with a port from 0 to 65535, such as "
+        "tcp:8470",
+    ),
+    "port of a peer": (
+        "[connect]\nendpoint = ['tcp:a:1', 'tcp:a:0']",
+        ":2: connect.endpoint is 'tcp:a:0': it must be an endpoint with a port from 1 to 65535, "
+        "such as tcp:server.example:8470",
+    ),
+    "host": (
+        "connect = 'tcp::1'",
+        ":1: connect is 'tcp::1': it must be an endpoint with a host, such as "
+        "tcp:server.example:8470",
+    ),
+    "key file": (
+        "listen = 'ssl:1:privateKey=/no/such'",
+        ":1: listen is 'ssl:1:privateKey=/no/such': it must be an endpoint such as tcp:8470 "
+        "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
+    ),
+    "hooks, no module": (
+        "hooks = 'nowhere.Hooks'\nlisten = 'tcp:1'",
+        ":1: hooks is 'nowhere.Hooks': it must be the dotted name of a LinkHooks, or of a class of "
+        "them (ObjectNotFound: 'nowhere.Hooks' does not name an object)",
+    ),
+    "hooks, no name": (
+        "hooks = 'application.Hoks'\nlisten = 'tcp:1'",
+        ":1: hooks is 'application.Hoks': it must be the dotted name of a LinkHooks, or of a class "
+        "of them (AttributeError: module 'application' has no attribute 'Hoks')",
+    ),
+    "hooks, no dotted name": (
+        "hooks = 'application..Hooks'\nlisten = 'tcp:1'",
+        ":1: hooks is 'application..Hooks': it must be the dotted name of a LinkHooks, or of a "
+        "class of them (InvalidName: name must be a string giving a '.'-separated list of Python "
+        "identifiers, not 'application..Hooks')",
+    ),
+    "hooks, arguments": (
+        "hooks = 'application.Demanding'\nlisten = 'tcp:1'",
+        ":1: hooks is 'application.Demanding': it must be a class that takes no arguments "
+        "(TypeError: Demanding.__init__() missing 1 required positional argument: 'needed')",
+    ),
+    "hooks, a number": (
+        "hooks = 'application.number'\nlisten = 'tcp:1'",
+        ":1: hooks is 'application.number': it must be an object with the methods of LinkHooks: it "
+        "has no connecting",
+    ),
+    "admit": (
+        "[listen]\nendpoint = 'tcp:1'\nadmit = 'application.number'",
+        ":3: listen.admit is 'application.number': it must be the dotted name of a function, which "
+        "can be called",
+    ),
+    "no parts": (
+        "name = 'x'",
+        " has nothing to run, such as listen or connect",
+    ),
+    "presence hooks": (
+        "listen = 'tcp:1'\npresence.hooks = 'application.Hooks'",
+        ":2: presence.hooks is 'application.Hooks': it must be an object with the methods of "
+        "PresenceHooks: it has no changed",
+    ),
+    "store, no folder": (
+        "listen = 'tcp:1'\nstore.file = '/no/such/file'",
+        ":2: store.file is '/no/such/file': it must be the path of a file, in a folder that is "
+        "there and can be written to",
+    ),
+    "token, no file": (
+        "listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '/no/such'",
+        ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
+        "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
+    ),
+    "only a page": (
+        "status.endpoint = '8080'",
+        " has nothing to run, such as listen or connect",
+    ),
+    "unused hooks": (
+        "hooks = 'nowhere.Hooks'\n[listen]\nendpoint = 'tcp:1'\nhooks = 'application.Hooks'",
+        ":1: hooks is 'nowhere.Hooks': it must be the dotted name of a LinkHooks, or of a class of "
+        "them (ObjectNotFound: 'nowhere.Hooks' does not name an object)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), WRONG.values(), ids=WRONG)
+def test_wrongReference(file: Path, text: str, sentence: str) -> None:
+    """
+    What does not exist is a fault of the line that names it, and nothing is started.
+    """
+    assert faults(file, text) == [sentence]
+
+
+def test_moduleThatFails(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A module of the application that raises is a fault with its words.
+    """
+    (tmp_path / "failing_hooks.py").write_text("raise RuntimeError('no database')")
+    monkeypatch.syspath_prepend(tmp_path)
+    [sentence] = faults(file, "hooks = 'failing_hooks.Hooks'\nlisten = 'tcp:1'")
+    assert sentence.endswith("(RuntimeError: no database)")
+
+
+def test_severalFaultsAreTold(file: Path) -> None:
+    """
+    All names are tried, so that one run of C{--check-config} tells all faults.
+    """
+    found = faults(file, "hooks = ['a.b', 'application.no']\nlisten = ['x', 'tcp:1', 'y']")
+    assert [sentence[:3] for sentence in found] == [":1:", ":1:", ":2:", ":2:"]
+
+
+UNREADABLE = {
+    "no UTF-8": (b"a = 1\n\xff = 2", ":2: this is not UTF-8"),
+    "too large": (b"#" * 2_000_000, " is larger than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize(("data", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
+def test_unreadableFile(file: Path, data: bytes, sentence: str) -> None:
+    """
+    A file that is no text, or endless, is one sentence.
+    """
+    assert faults(file, data) == [sentence]
+
+
+def test_missingFile(tmp_path: Path) -> None:
+    """
+    So is a file that is not there, and a folder.
+    """
+    for path, word in ((tmp_path / "no", "FileNotFoundError"), (tmp_path, "IsADirectoryError")):
+        with pytest.raises(ConfigError) as caught:
+            Loader(MemoryReactorClock(), str(path)).load()
+        [sentence] = caught.value.sentences
+        assert sentence.startswith(f"{path} cannot be read ({word}")
+
+
+def test_byteOrderMark(file: Path) -> None:
+    """
+    A file that an editor of Windows has written is read.
+    """
+    file.write_bytes(b'\xef\xbb\xbflisten = "tcp:1"\r\n')
+    assert len(Loader(MemoryReactorClock(), str(file)).load().config.parts) == 1
+
+
+def test_tokenIsReadAgain(file: Path, tmp_path: Path) -> None:
+    """
+    The token of a status page is read again; if that fails, the one in use stays.
+    """
+    path = tmp_path / "token"
+    path.write_text("a" * 16 + "\n")
+    text = f"listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '{path}'"
+    reference = Reference("token", str(path))
+    first = load(file, text)
+    path.write_text("b" * 16)
+    second = load(file, text, first)
+    path.write_text("short")
+    third = load(file, text, second)
+    found = [loaded.objects[reference] for loaded in (first, second, third)]
+    assert found == ["a" * 16, "b" * 16, "b" * 16]
+    [sentence] = third.stale
+    assert sentence.startswith(f"{file}:4: status.token-file is '{path}': it stays as it is (")
+
+
+# Certificates.
+
+
+def issue(folder: Path, name: str) -> str:
+    """
+    Write a key with its certificate.
+
+    @return: the path.
+    """
+    path = folder / f"{name}.pem"
+    certificate = trustme.CA().issue_cert("peer.example")
+    certificate.private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)
+
+
+def test_keyOfAnotherCertificate(file: Path, tmp_path: Path) -> None:
+    """
+    A key that does not belong to its certificate is a fault, and not the failure of the first
+    handshake.
+    """
+    one, other = tmp_path / "key.pem", tmp_path / "other.pem"
+    trustme.CA().issue_cert("peer.example").private_key_pem.write_to_path(one)
+    trustme.CA().issue_cert("peer.example").cert_chain_pems[0].write_to_path(other)
+    [sentence] = faults(file, f"listen = 'ssl:1:privateKey={one}:certKey={other}'")
+    assert sentence.startswith(":1: listen is 'ssl:1:privateKey=")
+    assert "keys do not match" in sentence
+
+
+def test_noCertificate(file: Path, tmp_path: Path) -> None:
+    """
+    So is a file that is no certificate.
+    """
+    (tmp_path / "no.pem").write_text("no certificate")
+    [sentence] = faults(file, f"listen = 'ssl:1:privateKey={tmp_path}/no.pem'")
+    assert "it must be an endpoint such as tcp:8470 (TLS: " in sentence
+
+
+def test_unreadableKeyKeepsTheOldOne(file: Path, tmp_path: Path) -> None:
+    """
+    When the file is read again, an endpoint whose key can not be read is no fault: the one in use
+    stays, and a sentence says so.
+    """
+    path = issue(tmp_path, "one")
+    text = f"listen = 'ssl:1:privateKey={path}'"
+    reference = Reference("listen", f"ssl:1:privateKey={path}")
+    first = load(file, text)
+    renewed = load(file, text, first)
+    assert renewed.objects[reference] is not first.objects[reference]
+    Path(path).unlink()
+    again = load(file, text, renewed)
+    assert again.objects[reference] is renewed.objects[reference]
+    [sentence] = again.stale
+    words = f"{file}:1: listen is 'ssl:1:privateKey={path}': it stays as it is (FileNotFoundError: "
+    assert sentence.startswith(words)

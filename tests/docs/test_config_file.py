@@ -1,0 +1,108 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The reference page of the configuration file: its tables are those of the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted_heartbeat.cli.config import model
+from twisted_heartbeat.cli.config.kinds import shown
+from twisted_heartbeat.cli.config.model import Key, Section
+from twisted_heartbeat.cli.options import Options
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+HEAD = ["| key | value | default | meaning | option |", "|---|---|---|---|---|"]
+
+
+def defaultOf(section: Section, key: Key) -> str:
+    """
+    The default of a key, as the page has it.
+    """
+    default = section.default(key)
+    if default is None:
+        return "`false`"
+    if isinstance(default, str):
+        return f'`"{default}"`' if default else ""
+    if isinstance(default, float | int):
+        return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+    return ""
+
+
+def rowsOf(section: Section) -> list[str]:
+    """
+    The table of a section.
+    """
+    rows = []
+    for key in section.keys:
+        value = key.kind.allowed + (", or `false`" if key.off else "")
+        option = f"`--{key.option}`" if key.option else ""
+        meaning = key.words + (" (needed)" if key.needed else "")
+        cells = [f"`{key.name}`", value, defaultOf(section, key), meaning, option]
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    return [*HEAD, *rows]
+
+
+def sections() -> list[Section]:
+    """
+    The sections, each once.
+    """
+    found = {section.name: section for _, section in model.FILE.walk()}
+    return list(found.values())
+
+
+def page() -> str:
+    """
+    The tables of all sections, each under its heading.
+    """
+    blocks = []
+    for section in sections():
+        heading = f"## `[{section.name}]`" if section.name else "## Before the first section"
+        if section.several:
+            heading = f"## `[[{section.name}]]`"
+        inner = ", ".join(f"`{each.name}`" for each in section.sections if not each.several)
+        lines = [heading, "", section.words, "", *rowsOf(section)]
+        if section.several and inner:
+            lines += ["", f"Sections inside of it: {inner}."]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def test_referenceNamesEachKey() -> None:
+    """
+    Each section and each key of the model is on the page, with its values, default and option; and
+    the page names no other.
+    """
+    text = (DOCS / "reference" / "config-file.md").read_text()
+    assert page() in text
+    tables, _, _ = text.partition("## What SIGHUP changes")
+    assert tables.count("\n| `") == page().count("\n| `")
+
+
+def test_optionsExist() -> None:
+    """
+    Each option that the model names is one of the command line, and each option that sets something
+    is in the model.
+    """
+    named = {key.option for section in sections() for key in section.keys if key.option}
+    options = set(Options().longOpt)
+    assert {f"{name}=" for name in named} <= options
+    others = {"help", "version", "config=", "check-config"}
+    assert options - others == {f"{name}=" for name in named}
+
+
+def test_valuesAreShownAsTOML() -> None:
+    """
+    A message shows a value as the file has it.
+    """
+    assert [shown(value) for value in (True, 1.5, "a", [], {})] == [
+        "true",
+        "1.5",
+        "'a'",
+        "a list",
+        "a table",
+    ]

@@ -1,0 +1,96 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The page of the metrics and the alert rules name the metrics that there are.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from twisted_heartbeat import Limits, ServerLimits
+
+from ..status.test_metrics import fullOfAll
+
+DOCS = Path(__file__).parents[2] / "docs"
+RULES = DOCS / "examples" / "prometheus" / "heartbeat.rules.yml"
+ALERTS = DOCS / "howto" / "alert-with-prometheus.md"
+PAGE = DOCS / "reference" / "metrics.md"
+
+NAME = re.compile(r"twisted_heartbeat_\w+")
+
+
+def exposed() -> dict[str, tuple[str, set[str]]]:
+    """
+    The kind and the labels of each metric, by the name under which it is asked for.
+    """
+    found = {}
+    for family in text_string_to_metric_families(fullOfAll().render().decode()):
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = family.type, labels
+    return found
+
+
+def test_theTableIsTrue() -> None:
+    """
+    The table has each metric with its kind and its labels, and no other.
+    """
+    rows = re.findall(r"^\| `(twisted_\w+)` \| (\w+) \| ([^|]*)\|", PAGE.read_text(), re.M)
+    told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert told == exposed()
+
+
+def test_limitsAreSettings() -> None:
+    """
+    What the page gives as examples of a limit are fields of the settings.
+    """
+    [row] = re.findall(r"^\| `limit` .*", PAGE.read_text(), re.M)
+    named = set(re.findall(r"`(\w+)`", row)) - {"limit", "Limits", "ServerLimits"}
+    assert named
+    assert named <= {*Limits.__dataclass_fields__, *ServerLimits.__dataclass_fields__}
+
+
+def test_rulesNameWhatThereIs() -> None:
+    """
+    Each metric in an alert rule exists, and so do the labels by which it is summed and told.
+    """
+    metrics = exposed()
+    text = RULES.read_text()
+    assert len(set(NAME.findall(text))) >= 5
+    for rule in text.split("- alert: ")[1:]:
+        labels = {"instance", "job", "le"}
+        for name in NAME.findall(rule):
+            kind, own = metrics[name.removesuffix("_bucket")]
+            assert name.endswith("_bucket") == (kind == "histogram")
+            labels |= own
+        used = set(re.findall(r"\$labels\.(\w+)", rule))
+        for group in re.findall(r"by \(([^)]*)\)", rule):
+            used |= set(group.split(", "))
+        assert used <= labels
+
+
+def test_eachAlertIsExplained() -> None:
+    """
+    The page says what to do for each alert.
+    """
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    assert re.findall(r"^\| `(Heartbeat\w+)`", ALERTS.read_text(), re.M) == alerts
+
+
+def test_promtoolAcceptsTheRules() -> None:
+    """
+    Prometheus itself can read the rules.
+    """
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr

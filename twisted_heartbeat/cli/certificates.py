@@ -1,0 +1,82 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Certificates that are renewed while the process runs.
+
+A port keeps its socket and its endpoint for as long as it listens.  Its TLS settings are in a
+context factory, which Twisted asks for a context in each new handshake.  A L{RenewableContext} is
+put in its place before the port listens, so that the factory behind it can be exchanged.  A client
+connects anew for each attempt, so that for it the whole endpoint is exchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLContextFactory, IStreamClientEndpoint
+from zope.interface import implementer
+
+from ..transport.compat import contextFactoryOfEndpoint, setContextFactoryOfEndpoint
+from .config.resolver import innermost
+
+
+@implementer(IOpenSSLContextFactory)
+class RenewableContext:
+    """
+    Returns the contexts of another context factory.
+
+    @ivar current: that factory.
+    """
+
+    def __init__(self, current: Any) -> None:
+        self.current = current
+
+    def getContext(self) -> Any:
+        return self.current.getContext()
+
+
+class RenewableListener:
+    """
+    A server endpoint whose certificate can be renewed while it listens.
+
+    @ivar endpoint: the endpoint.
+    """
+
+    def __init__(self, endpoint: Any) -> None:
+        self.endpoint = endpoint
+        self._context: RenewableContext | None = None
+        inner = innermost(endpoint)
+        contextFactory = contextFactoryOfEndpoint(inner)
+        if contextFactory is not None:
+            self._context = RenewableContext(contextFactory)
+            setContextFactoryOfEndpoint(inner, self._context)
+
+    def renew(self, other: Any) -> bool:
+        """
+        Use the certificate of another endpoint for new handshakes.
+
+        @param other: made from the same text.
+        @return: whether there is a certificate.
+        """
+        if self._context is None or other is self.endpoint:
+            return False
+        self._context.current = contextFactoryOfEndpoint(innermost(other))
+        return True
+
+
+@implementer(IStreamClientEndpoint)
+class RenewableClient:
+    """
+    A client endpoint that can be exchanged between two attempts.
+
+    @ivar current: the endpoint of the next attempt.
+    """
+
+    def __init__(self, current: Any) -> None:
+        self.current = current
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        connecting: Deferred[Any] = self.current.connect(protocolFactory)
+        return connecting

@@ -1,0 +1,86 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Fault}: what is wrong in a file, as one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ...core.text import printable
+from .model import Section
+from .values import Path
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    A fault of a file.
+
+    @ivar path: the key; empty if the fault is the file's as a whole.
+    @ivar words: what is wrong, as the rest of a sentence that the key begins.
+    @ivar line: where, if that is known already; otherwise the key's line is looked up.
+    """
+
+    path: Path
+    words: str
+    line: int | None = None
+
+    def sentence(self, file: str, lines: Mapping[Path, int]) -> str:
+        """
+        Return the fault with its file, its line where that is certain, and its key.
+        """
+        line = lines.get(self.path) if self.line is None else self.line
+        where = file if line is None else f"{file}:{line}"
+        key = keyText(self.path)
+        separator = "" if self.words.startswith(":") or not key else " "
+        return printable(f"{where}: {key}{separator}{self.words}")
+
+
+class ConfigError(Exception):
+    """
+    A configuration that cannot be used.
+
+    @ivar sentences: all its faults.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("\n".join(self.sentences))
+
+
+def keyText(path: Path) -> str:
+    """
+    Return a key as a message names it: C{listen#2.endpoint} is in the second C{listen}.
+    """
+    text = ""
+    for part in path:
+        text += f"#{part + 1}" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def unknownKey(name: str, section: Section, whole: Section) -> str:
+    """
+    Return what to say of a key that its section does not have: the name that was probably meant,
+    or all names.
+
+    @param whole: the whole file, in which the name may stand elsewhere.
+    """
+    names = section.names
+    alike = [known for known in names if _plain(known) == _plain(name)]
+    near = alike or get_close_matches(name.lower(), names, n=1, cutoff=0.7)
+    if near:
+        return f": did you mean {near[0]}?"
+    for path, other in whole.walk():
+        if path and other.key(name) is not None:
+            return f": did you mean {'.'.join([*path, name])}?"
+    place = f"[{section.name}]" if section.name else "the file"
+    return f": there is no such key; {place} has {', '.join(names)}"

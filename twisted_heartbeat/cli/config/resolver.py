@@ -1,0 +1,275 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Resolver}: makes the objects that a configuration names: endpoints, with their certificates, and
+the application's hooks and functions.
+
+Everything that can fail because of a text in the file fails here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+from typing import Any
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.python.reflect import namedAny
+
+from ...core.diagnosis import describeError
+from ...link.hooks import LinkHooks
+from ...presence.hooks import PresenceHooks
+from ...transport.compat import (
+    contextFactoryOfEndpoint,
+    hostOfEndpoint,
+    portOfEndpoint,
+    wrappedEndpoint,
+)
+from ..status import readToken
+from ..udp import readKeys
+from .faults import Fault
+from .kinds import shown
+from .values import Reference
+
+Objects = Mapping[Reference, Any]
+"""The object of each reference.  References of one kind and text are equal, wherever they stand."""
+
+
+_MAX_KEYS = 64 * 1024 * 1024
+"""Characters of a file of keys."""
+
+_RENEWED = ("listen", "connect", "token", "udp keys")
+"""The kinds of references whose objects are made from files that may be renewed."""
+
+
+class Resolver:
+    """
+    Makes the objects of references, by their kind:
+
+     - C{listen}, C{connect}: an endpoint;
+     - C{hooks}: an object with the methods of L{LinkHooks}, named itself or by its class;
+     - C{presence hooks}: the same with those of L{PresenceHooks};
+     - C{callable}: a function;
+     - C{token}: the token that a file holds;
+     - C{udp keys}: the keys that a file holds;
+     - C{check-in}: the URL itself, if check-ins can be sent there;
+     - C{check-in tokens}: the path of a file with tokens that can be read;
+     - C{store}: the absolute path of a file in a folder that is there.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: the endpoints'.
+        """
+        self._makers: dict[str, Callable[[str], Any]] = {
+            "listen": lambda text: listenEndpoint(reactor, text),
+            "connect": lambda text: connectEndpoint(reactor, text),
+            "hooks": lambda name: _hooks(name, LinkHooks),
+            "presence hooks": lambda name: _hooks(name, PresenceHooks),
+            "token": tokenIn,
+            "check-in": lambda url: checkInURL(reactor, url),
+            "check-in tokens": _checkInTokens,
+            "udp keys": _udpKeys,
+            "store": _store,
+            "callable": _callable,
+        }
+
+    def resolve(
+        self, references: Iterable[Reference], known: Objects, faults: list[Fault]
+    ) -> tuple[dict[Reference, Any], list[Fault]]:
+        """
+        Make the objects.
+
+        @param known: those in use.  Endpoints and tokens are made again, because their files may
+            have been renewed.  If that fails, what is in use stays, which is no fault: the
+            configuration is right.
+        @param faults: the faults are added here.
+        @return: the objects, and what is wrong with those in use that could not be made again.
+        """
+        made: dict[Reference, Any] = {}
+        stale: list[Fault] = []
+        for reference in references:
+            if reference in made:
+                continue
+            if reference in known and reference.kind not in _RENEWED:
+                made[reference] = known[reference]
+                continue
+            try:
+                made[reference] = self._makers[reference.kind](reference.text)
+            except ValueError as error:
+                text = "***" if reference.kind == "check-in" else shown(reference.text)
+                if reference in known:
+                    made[reference] = known[reference]
+                    words = f"is {text}: it stays as it is ({error.__cause__})"
+                    stale.append(Fault(reference.path, words))
+                else:
+                    faults.append(Fault(reference.path, f"is {text}: it must be {error}"))
+        return made, stale
+
+
+def listenEndpoint(reactor: Any, description: str, example: str = "tcp:8470") -> Any:
+    """
+    Return the endpoint to listen on.
+
+    @param example: a right one, for the error.
+    @raise ValueError: if the text describes none, or its certificate cannot be used; says what is
+        allowed.
+    """
+    return _endpoint(reactor, description, serverFromString, example, 0)
+
+
+def connectEndpoint(reactor: Any, description: str) -> Any:
+    """
+    Return the endpoint to connect.
+
+    @raise ValueError: as for L{listenEndpoint}.
+    """
+    return _endpoint(reactor, description, clientFromString, "tcp:server.example:8470", 1)
+
+
+def _endpoint(
+    reactor: Any,
+    description: str,
+    parse: Callable[[Any, str], Any],
+    example: str,
+    lowestPort: int,
+) -> Any:
+    try:
+        endpoint = parse(reactor, description)
+        contextFactory = contextFactoryOfEndpoint(innermost(endpoint))
+        if contextFactory is not None:
+            # Only here OpenSSL finds a key that does not belong to its certificate.
+            contextFactory.getContext()
+    except Exception as error:
+        # Any plugin may provide the endpoint's parser, so it may raise any exception.
+        words = _errorText(error)
+        raise ValueError(f"an endpoint such as {example} ({words})") from ValueError(words)
+    inner = innermost(endpoint)
+    port = portOfEndpoint(inner)
+    if isinstance(port, int) and not lowestPort <= port <= 65535:
+        allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
+        raise ValueError(allowed)
+    if hostOfEndpoint(inner) == "":
+        raise ValueError(f"an endpoint with a host, such as {example}")
+    return endpoint
+
+
+def innermost(endpoint: Any) -> Any:
+    """
+    Return the endpoint inside of wrapping ones, such as that of C{tls:} or C{keepalive:}.
+    """
+    while (inner := wrappedEndpoint(endpoint)) is not None:
+        endpoint = inner
+    return endpoint
+
+
+def _errorText(error: Exception) -> str:
+    """
+    Return the message of an endpoint parser's exception, without the name of the function.
+    """
+    message = str(error).rpartition("() ")[2]
+    return message if isinstance(error, TypeError) else describeError(error)
+
+
+def _hooks(name: str, kind: type) -> Any:
+    found = _named(name, f"the dotted name of a {kind.__name__}, or of a class of them")
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:
+            text = f"a class that takes no arguments ({describeError(error)})"
+            raise ValueError(text) from None
+    methods = [method for method in vars(kind) if not method.startswith("_")]
+    missing = [method for method in methods if not callable(getattr(found, method, None))]
+    if missing:
+        text = f"an object with the methods of {kind.__name__}: it has no {missing[0]}"
+        raise ValueError(text)
+    return found
+
+
+def tokenIn(path: str) -> str:
+    """
+    Return the token that a file holds.
+
+    @raise ValueError: if it holds none; says what is allowed.
+    """
+    # Not at the top: most runs have no page.
+    from ...status.access import Access
+
+    try:
+        token = readToken(path)
+        Access(token)
+    except (OSError, ValueError) as error:
+        words = describeError(error)
+        text = f"the path of a file that holds a token ({words})"
+        raise ValueError(text) from ValueError(words)
+    return token
+
+
+def _udpKeys(path: str) -> dict[str, dict[int, bytes]]:
+    # Not at the top: most runs have no datagrams.
+    from ...core.datagram.registry import keyring
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            keys = readKeys(file.read(_MAX_KEYS))
+        keyring(keys)
+    except (OSError, ValueError) as error:
+        words = describeError(error)
+        text = f"the path of a file with a name, a key id and a key in each line ({words})"
+        raise ValueError(text) from ValueError(words)
+    return keys
+
+
+def checkInURL(reactor: Any, url: str) -> str:
+    """
+    Return the URL.
+
+    @raise ValueError: if check-ins cannot be sent there; says what is allowed, and not the URL.
+    """
+    # Not at the top: most runs send none, and need no HTTP client.
+    from ... import CheckIn
+
+    try:
+        CheckIn(url, reactor=reactor)
+    except ValueError as error:
+        raise ValueError(str(error).partition(": it must be ")[2] or str(error)) from None
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _checkInTokens(path: str) -> str:
+    from ...checkin.tokens import Tokens
+
+    try:
+        Tokens(path, monotonic)
+    except (OSError, ValueError) as error:
+        text = f"the path of a file with a name and a token in each line ({describeError(error)})"
+        raise ValueError(text) from None
+    return os.path.abspath(path)
+
+
+def _store(path: str) -> str:
+    whole = os.path.abspath(path)
+    folder = os.path.dirname(whole)
+    if not os.access(folder, os.W_OK | os.X_OK) or os.path.isdir(whole):
+        raise ValueError("the path of a file, in a folder that is there and can be written to")
+    return whole
+
+
+def _callable(name: str) -> Any:
+    found = _named(name, "the dotted name of a function")
+    if not callable(found):
+        raise ValueError("the dotted name of a function, which can be called")
+    return found
+
+
+def _named(name: str, allowed: str) -> Any:
+    try:
+        return namedAny(name)
+    except Exception as error:
+        # The import runs the module, which may raise anything.
+        raise ValueError(f"{allowed} ({describeError(error)})") from None

@@ -1,0 +1,137 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Reloader}: reads the file again on SIGHUP.
+
+A signal handler runs between two instructions of the main thread, also in the middle of a change
+to the data of a link.  Therefore it only asks the reactor to call L{Reloader.reload}.
+
+The new file is checked whole.  If it is wrong, nothing changes.  Otherwise L{diff} says what has to
+be done, and a part that is the same in both files is not touched, but for its certificates.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+
+from ..logs import SafeLogger
+from .config.faults import ConfigError
+from .config.plan import diff
+
+if TYPE_CHECKING:
+    from .config.loader import Loader
+    from .config.plan import Plan
+    from .service import HeartbeatServices
+
+_log = SafeLogger()
+
+
+class Reloader(Service):
+    """
+    Reads the file again on SIGHUP, while the service runs.
+
+    The handler is not installed where SIGHUP was ignored, as nohup(1) starts a process, and not
+    where there is no such signal (Windows).
+    """
+
+    def __init__(self, reactor: Any, services: HeartbeatServices, loader: Loader) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._loader = loader
+        self._previous: Any = None
+        self._installed = False
+        self._pending: Deferred[Any] | None = None
+        self._again = False
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        # Not before the reactor runs, because it installs its own handlers when it begins to.
+        self._reactor.callWhenRunning(self._install)
+
+    def stopService(self) -> None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._installed:
+            self._installed = False
+            signal.signal(signal.SIGHUP, self._previous)
+
+    def _install(self) -> None:
+        if not self.running or not hasattr(signal, "SIGHUP"):
+            return
+        self._previous = signal.getsignal(signal.SIGHUP)
+        if self._previous in (signal.SIG_IGN, None):
+            _log.info("SIGHUP is ignored, and so the file is not read again")
+            return
+        try:
+            signal.signal(signal.SIGHUP, self._signalled)
+        except ValueError as error:
+            _log.warn("SIGHUP does not read the file again: {error}", error=error)
+        else:
+            self._installed = True
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> Deferred[Any]:
+        """
+        Read the file again, and do what it says.  While that is under way, a second call is made
+        when it is done.
+
+        @return: fires when it is done.
+        """
+        if not self.running:
+            return succeed(None)
+        if self._pending is not None:
+            self._again = True
+            return succeed(None)
+        self._pending = pending = self._reload()
+        return pending.addBoth(self._done)
+
+    def _done(self, _: object) -> Deferred[Any] | None:
+        self._pending = None
+        again, self._again = self._again, False
+        return self.reload() if again else None
+
+    def _reload(self) -> Deferred[Any]:
+        file, services = self._loader.file, self._services
+        if services.notifier is not None:
+            services.notifier.reloading()
+        try:
+            loaded = self._loader.load(services.objects)
+        except ConfigError as error:
+            for sentence in error.sentences:
+                _log.error("{sentence}", sentence=sentence)
+            count = len(error.sentences)
+            _log.error(
+                "{file} is wrong, {count} faults: nothing is changed", file=file, count=count
+            )
+            return succeed(error.sentences[0]).addCallback(self._tellDone)
+        for sentence in loaded.stale:
+            _log.error("The old certificate stays in use: {sentence}", sentence=sentence)
+        plan = diff(services.config, loaded.config)
+        self._tellPlan(plan)
+        applying = services.apply(plan, loaded)
+        applying.addCallback(
+            lambda _: _log.info("{file} was read again: {plan}", file=file, plan=plan.summary)
+        )
+        applying.addErrback(lambda failure: _log.failure("The reload failed", failure))
+        return applying.addCallback(lambda _: self._tellDone(""))
+
+    def _tellDone(self, fault: str) -> None:
+        if self._services.notifier is not None and self.running:
+            self._services.notifier.reloaded(fault)
+
+    def _tellPlan(self, plan: Plan) -> None:
+        for change in plan.change:
+            names = ", ".join(change.fields)
+            _log.info("{part}: changed {names}", part=change.new.label, names=names)
+        for key in plan.restart:
+            _log.warn("{key} needs a restart: the old value stays", key=key)
+        for part in plan.start:
+            _log.info("{part}: starts", part=part.label)
+        for part in plan.stop:
+            _log.info("{part}: stops", part=part.label)

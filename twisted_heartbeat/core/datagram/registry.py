@@ -1,0 +1,308 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Registry}: all peers of a monitor, and what each received datagram means.
+
+A datagram passes these checks, the cheapest first.  The first that fails ignores it, and counts it:
+
+ 1. its size, version, type and name fit the layout (C{malformed});
+ 2. it is of an accepted session, or the second has room for one more unknown (C{unknown});
+ 3. its name and key id have a key (C{noKey});
+ 4. its MAC is right (C{forged});
+ 5. it goes forward, as L{PeerSession.judge} decides (otherwise it is C{late} in its session, or
+    C{old} in another), and the peer has not sent too much in this second (C{tooMany}).
+
+What has to be challenged is answered with a challenge, if the second has room for one
+(C{unchallenged}).  No memory is kept for a sender before it has answered; after that there is one
+L{PeerSession}, if there is room for another (C{noRoom}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
+
+from .cookies import Cookies
+from .packet import (
+    ACKNOWLEDGE,
+    MAX_MILLISECONDS,
+    Key,
+    Malformed,
+    Packet,
+    Type,
+    decode,
+    encode,
+)
+from .session import LEFT_LIFE, News, PeerSession
+from .settings import DatagramLimits
+
+Keys = Mapping[str, bytes | Mapping[int, bytes]]
+"""The keys by peer name: one, with the key id 1; or several by key id, 1 to 255."""
+
+NO_KEY = 0
+"""The key id of a datagram without a key."""
+
+UNKEYED = Key(b"")
+
+
+class Change(Enum):
+    """
+    What a datagram changes.
+    """
+
+    NOTHING = "nothing"
+    """It is ignored, or challenged."""
+
+    HEARD = "heard"
+    RECOVERED = "recovered"
+    BEGAN = "began"
+    LEFT = "left"
+
+
+Peer = TypeVar("Peer", bound=PeerSession)
+
+
+class Outcome(NamedTuple, Generic[Peer]):
+    """
+    What a datagram means.
+
+    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell.
+    @ivar reply: what to send back to the address that it came from; empty for nothing.
+    @ivar payload: what it carries.
+    @ivar former: the session that this one replaces; L{None} if that has ended before.
+    @ivar code: the code of a goodbye.
+    """
+
+    change: Change
+    peer: Peer | None = None
+    reply: bytes = b""
+    payload: bytes = b""
+    former: Peer | None = None
+    code: int = 0
+
+
+class _PerSecond:
+    """
+    A limit on how often something is done in a second.
+    """
+
+    __slots__ = ("_count", "_limit", "_second")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._second = 0
+        self._count = 0
+
+    def allows(self, now: float) -> bool:
+        """
+        Count it, and return whether it may be done.
+        """
+        second = int(now)
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= self._limit
+
+
+def keyring(keys: Keys, unauthenticated: Collection[str] = ()) -> dict[bytes, dict[int, Key]]:
+    """
+    Return the keys by name and key id.
+
+    @param unauthenticated: names of peers without a key.
+    @raise ValueError: for a wrong name, key id or key, or a name with a key and without.
+    """
+    found: dict[bytes, dict[int, Key]] = {}
+    for name, given in keys.items():
+        numbered = given if isinstance(given, Mapping) else {1: given}
+        for keyId, secret in numbered.items():
+            if not (isinstance(keyId, int) and 1 <= keyId <= 255):
+                raise ValueError(f"the key id {keyId!r} of {name!r} must be 1 to 255")
+            if not secret:
+                raise ValueError(f"the key {keyId} of {name!r} is empty: name it unauthenticated")
+        found[name.encode()] = {keyId: Key(secret) for keyId, secret in numbered.items()}
+    for name in unauthenticated:
+        if name.encode() in found:
+            raise ValueError(f"{name!r} has a key, and cannot be unauthenticated as well")
+        found[name.encode()] = {NO_KEY: UNKEYED}
+    return found
+
+
+class Registry(Generic[Peer]):
+    """
+    The peers of one monitor.  Times are running time, in seconds.
+
+    @ivar peers: by name, as it stands in the datagrams.
+    @ivar ignored: how many datagrams were ignored, by reason.
+    """
+
+    def __init__(
+        self,
+        keys: dict[bytes, dict[int, Key]],
+        secret: bytes,
+        make: Callable[[Packet, object, float, float], Peer],
+        *,
+        bound: float,
+        limits: DatagramLimits,
+        challenge: bool = True,
+    ) -> None:
+        """
+        @param secret: random bytes, drawn at this start.
+        @param make: makes a peer, with the parameters of L{PeerSession}.
+        @param bound: seconds, for a sender that states none.
+        @param challenge: L{False} for senders that never receive anything.
+        """
+        self.keys = keys
+        self.peers: dict[bytes, Peer] = {}
+        self.ignored: dict[str, int] = {}
+        self._make = make
+        self._bound = bound
+        self._limits = limits
+        self._challenge = challenge
+        self._cookies = Cookies(secret)
+        self._unknown = _PerSecond(limits.unknownPerSecond)
+        self._challenges = _PerSecond(limits.challengesPerSecond)
+        self._forgetAt = 0.0
+        self._heard: Outcome[Peer] = Outcome(Change.HEARD)
+        self._nothing: Outcome[Peer] = Outcome(Change.NOTHING)
+
+    def receive(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
+        """
+        Take a datagram.
+        """
+        try:
+            packet = decode(data)
+        except Malformed:
+            return self._ignore("malformed")
+        # One step, because this is the path of each heartbeat (benchmarks/datagrams.py).
+        kind, flags, keyId, session, sequence, _, _, asked, _, name, payload = packet
+        limits = self._limits
+        if kind > Type.GOODBYE or len(name) > limits.maxName or len(payload) > limits.maxPayload:
+            return self._ignore("malformed")
+        peer = self.peers.get(name)
+        if (peer is None or peer.session != session) and not self._unknown.allows(now):
+            return self._ignore("unknown")
+        keys = self.keys.get(name)
+        key = None if keys is None else keys.get(keyId)
+        if key is None:
+            return self._ignore("noKey")
+        if not key.accepts(data):
+            return self._ignore("forged")
+        if peer is None:
+            return self._meet(packet, key, address, now)
+        if kind == Type.GOODBYE:
+            return self._farewell(peer, packet, now)
+        # Replays do not count; otherwise a flood of them would silence the peer.
+        isLater = session == peer.session and sequence > peer.window.highest
+        if isLater and not peer.isWithin(limits.peerPerSecond, now):
+            return self._ignore("tooMany")
+        news = peer.judge(packet, not self._challenge, now)
+        if news is News.CHALLENGE and self._isAnswer(packet, address, now):
+            news = peer.judge(packet, True, now)
+        if news is not News.HEARD and news is not News.RECOVERED:
+            return self._turn(peer, news, packet, key, address, now)
+        peer.address = address
+        peer.keyId = keyId
+        bound = asked / 1000
+        if bound != peer.bound:
+            bound = peer.bound = self._boundOf(packet)
+        reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
+        if news is News.RECOVERED:
+            return Outcome(Change.RECOVERED, peer, reply, payload)
+        if reply or payload:
+            return Outcome(Change.HEARD, peer, reply, payload)
+        return self._heard
+
+    def forget(self, now: float) -> None:
+        """
+        Forget the peers that ended so long ago that no answer of theirs can still be valid.
+        Without challenges the memory of a dead peer is all that reveals a replay, and is kept.
+        """
+        if self._challenge and now >= self._forgetAt:
+            # Each time costs a look at all peers.
+            self._forgetAt = now + LEFT_LIFE / 4
+            ended = [key for key, peer in self.peers.items() if now >= peer.endedAt + LEFT_LIFE]
+            for key in ended:
+                del self.peers[key]
+
+    def _ignore(self, reason: str) -> Outcome[Peer]:
+        self.ignored[reason] = self.ignored.get(reason, 0) + 1
+        return self._nothing
+
+    def _boundOf(self, packet: Packet) -> float:
+        limits = self._limits
+        stated = packet.bound / 1000 if packet.bound else self._bound
+        return min(max(stated, limits.minBound), limits.maxBound)
+
+    def _isAnswer(self, packet: Packet, address: object, now: float) -> bool:
+        return packet.type == Type.ANSWER and self._cookies.accepts(
+            packet.cookie, address, packet.keyId, packet.name, packet.session, now
+        )
+
+    def _meet(self, packet: Packet, key: Key, address: object, now: float) -> Outcome[Peer]:
+        """
+        Take an authentic datagram of a peer that is not known.
+        """
+        if packet.type == Type.GOODBYE:
+            return self._ignore("old")
+        if self._challenge and not self._isAnswer(packet, address, now):
+            return self._challengeIt(packet, key, address, now)
+        if len(self.peers) >= self._limits.peers:
+            self.forget(now)
+            if len(self.peers) >= self._limits.peers:
+                return self._ignore("noRoom")
+        return self._begin(None, packet, key, address, now)
+
+    def _farewell(self, peer: Peer, packet: Packet, now: float) -> Outcome[Peer]:
+        """
+        Take a goodbye: only a session that is alive can end.
+        """
+        if packet.session != peer.session or not peer.alive:
+            return self._ignore("late" if packet.session == peer.session else "old")
+        news = peer.judge(packet, True, now)
+        if news is News.LATE:
+            return self._ignore("late")
+        peer.end(now)
+        return Outcome(Change.LEFT, peer, code=packet.flags)
+
+    def _turn(
+        self, peer: Peer, news: News, packet: Packet, key: Key, address: object, now: float
+    ) -> Outcome[Peer]:
+        """
+        Take what is not simply the next heartbeat.
+        """
+        if news is News.BEGIN:
+            return self._begin(peer, packet, key, address, now)
+        if news is News.CHALLENGE:
+            return self._challengeIt(packet, key, address, now)
+        return self._ignore(news.value)
+
+    def _begin(
+        self, former: Peer | None, packet: Packet, key: Key, address: object, now: float
+    ) -> Outcome[Peer]:
+        bound = self._boundOf(packet)
+        peer = self._make(packet, address, bound, now)
+        replaced = None
+        if former is not None:
+            peer.succeed(former, now, LEFT_LIFE if self._challenge else inf)
+            if former.alive:
+                former.end(now)
+                replaced = former
+        self.peers[packet.name] = peer
+        asked = packet.flags & ACKNOWLEDGE
+        reply = self._acknowledge(packet, key, bound) if asked else b""
+        return Outcome(Change.BEGAN, peer, reply, packet.payload, replaced)
+
+    def _challengeIt(self, packet: Packet, key: Key, address: object, now: float) -> Outcome[Peer]:
+        if not self._challenges.allows(now):
+            return self._ignore("unchallenged")
+        self.ignored["challenged"] = self.ignored.get("challenged", 0) + 1
+        cookie = self._cookies.make(address, packet.keyId, packet.name, packet.session, now)
+        reply = packet.reply(Type.CHALLENGE, cookie=cookie)
+        return Outcome(Change.NOTHING, reply=encode(reply, key))
+
+    def _acknowledge(self, packet: Packet, key: Key, bound: float) -> bytes:
+        milliseconds = min(round(bound * 1000), MAX_MILLISECONDS)
+        return encode(packet.reply(Type.ACKNOWLEDGEMENT, bound=milliseconds), key)

@@ -1,0 +1,529 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{UDPHeartbeatSender}: tells one or several monitors that this process is alive.
+
+Each heartbeat is one datagram.  All monitors that get it get the same bytes, so that the sequence
+numbers of one session grow at each of them.  The first monitor of the list that is well gets it;
+while that is not the first, the first gets it as well, and is returned to when it has acknowledged
+three in a row.
+
+Nothing that the network does ends a sender: an unreachable network, a full buffer and a name that
+is not found cost the heartbeats of that time, and the log tells of it once a minute.
+"""
+
+from __future__ import annotations
+
+import random as systemRandom
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import ceil
+from os import urandom
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+
+from ..core.causes import ClosedHere, PeerSilent
+from ..core.datagram.packet import (
+    ACKNOWLEDGE,
+    CLOSING,
+    MAX_MILLISECONDS,
+    MAX_NAME,
+    MAX_PAYLOAD,
+    MAX_SIZE,
+    MOVED,
+    Key,
+    Malformed,
+    Packet,
+    Type,
+    decode,
+    encode,
+)
+from ..core.datagram.registry import NO_KEY, UNKEYED
+from ..core.datagram.runningtime import RunningTime
+from ..core.datagram.schedule import Schedule, periodFor
+from ..core.datagram.session import Look
+from ..core.datagram.uplink import Answer, Failover
+from ..core.evidence import Evidence
+from ..core.settings import Heartbeat
+from ..link.events import LinkEvents
+from ..logs import SafeLogger, Shortage
+from ..timing.monotonic import clockFor
+from ..timing.wheel import TimerWheel, timerWheelFor
+from .groups import Zone, sendFrom
+from .peer import addressOf
+from .reading import readOut
+from .uplink import Monitor
+
+if TYPE_CHECKING:
+    from ..link.hooks import Hooks
+    from ..timing.wheel import Slot
+
+_log = SafeLogger()
+
+Address = tuple[str, int]
+
+MAX_SEQUENCE = 2**32 - 2
+"""The last heartbeat of a session.  Its goodbye has the next number."""
+
+GOODBYES = 2
+"""How often a goodbye is sent, because a lost one would look like a death."""
+
+ANSWERS_PER_SECOND = 20
+"""Challenges that are answered in a second.  Each may come from another monitor of a group."""
+
+
+class UDPHeartbeatSender(Service):
+    """
+    Tells one or several monitors over UDP that this process is alive.
+
+    @ivar source: what the log calls this sender.
+    @ivar heartbeat: its bound is what the monitors are asked to apply.
+    @ivar monitors: the monitors, in the order of the list.
+    @ivar period: seconds between two heartbeats.
+    @ivar session: the number of this session, drawn at each start.
+    @ivar watches: whether the monitors are watched.
+    @ivar runningTime: the time in which this process could read.
+    """
+
+    def __init__(
+        self,
+        monitors: Address | Sequence[Address],
+        *,
+        name: str,
+        key: bytes | None,
+        heartbeat: Heartbeat = Heartbeat(),
+        every: float | None = None,
+        allowLoss: float | None = None,
+        all: bool = False,
+        watch: bool = True,
+        reading: Callable[[], bytes | None] | None = None,
+        hooks: Hooks | None = None,
+        keyId: int = 1,
+        unauthenticated: bool = False,
+        interface: str = "",
+        reactor: Any = None,
+        random: Callable[[], float] = systemRandom.random,
+    ) -> None:
+        """
+        @param monitors: the host, which is a name, an IP address or a multicast group, and the port
+            of a monitor; or a list of several, for failover in this order.
+        @param name: this sender's; 1 to 128 bytes of UTF-8.
+        @param key: this sender's; 16 bytes or more.  L{None} only with C{unauthenticated}.
+        @param heartbeat: its bound holds in both directions.
+        @param every: seconds between two heartbeats.  By default 3, or a sixth of the bound if that
+            is longer.
+        @param allowLoss: the rate of loss, from 0 to below 1, at which at most one heartbeat in a
+            million leads to a false verdict.  It makes the heartbeats more frequent, up to one in
+            three seconds; beyond that C{every} has to ask for them.
+        @param all: whether each heartbeat goes to all monitors, in place of failover.
+        @param watch: L{False} to ask for no acknowledgements.  Multicast needs that.
+        @param reading: returns the payload of the next heartbeat, at most 512 bytes; L{None} for
+            none.
+        @param hooks: called besides the log, with each L{Monitor} that answers or falls silent.
+        @param keyId: the number of the key, 1 to 255.
+        @param unauthenticated: L{True} to send without a key.
+        @param interface: the IP address to send from; C{""} leaves that to the system.
+        @param reactor: sends and tells the time; the global reactor if L{None}.
+        @param random: draws a number from 0 up to 1.
+        @raise ValueError: for a wrong value, or if C{allowLoss} or the bound needs more heartbeats
+            than there are.
+        """
+        places = _placesOf(monitors)
+        if not places:
+            raise ValueError("monitors is empty: there must be at least one")
+        if not 1 <= len(name.encode()) <= MAX_NAME:
+            raise ValueError(f"name is {name!r}: it must have 1 to {MAX_NAME} bytes of UTF-8")
+        if (key is None) != unauthenticated:
+            raise ValueError("key is needed, unless unauthenticated=True: then it must be None")
+        if not 1 <= keyId <= 255:
+            raise ValueError(f"keyId is {keyId!r}: it must be a number from 1 to 255")
+        if len(places) > 1 and not (watch or all):
+            raise ValueError("watch is False: several monitors need it, or all=True")
+        self.source = name
+        self.heartbeat = heartbeat
+        self.period = periodFor(heartbeat.bound, every, allowLoss)
+        self.watches = watch
+        self.session = 0
+        self.runningTime = RunningTime()
+        self.slot: Slot | None = None
+        self._asked = every, allowLoss
+        self._name = name.encode()
+        self._key = UNKEYED if key is None else Key(key)
+        self._keyId = NO_KEY if key is None else keyId
+        self._all = all
+        self._reading = reading
+        self._interface = interface
+        self._reactor = reactor
+        self._random = random
+        self._events = LinkEvents(name, heartbeat, hooks)
+        self._failover = Failover(len(places))
+        self.monitors = [
+            Monitor(self, index, host, port, self.period)
+            for index, (host, port) in enumerate(places)
+        ]
+        self._zone = Zone([host for host, _ in places])
+        self._ports: dict[str, Any] = {}
+        self._latest: Packet | None = None
+        self._sequence = 0
+        self._generation = 0
+        self._answers = (0, 0)
+        self._bound = heartbeat.bound
+
+    @cached_property
+    def _clock(self) -> IReactorTime:
+        # Not before it is used, because the import of the global reactor installs it.
+        return clockFor(self._reactor)
+
+    @cached_property
+    def wheel(self) -> TimerWheel:
+        """
+        The timer wheel of the clock.
+        """
+        return timerWheelFor(self._clock)
+
+    @cached_property
+    def _unsent(self) -> Shortage:
+        return Shortage(_log, "{error}: a heartbeat was not sent", self.wheel.seconds)
+
+    @cached_property
+    def _unanswered(self) -> Shortage:
+        return Shortage(_log, "A monitor does not answer: {error}", self.wheel.seconds)
+
+    @property
+    def current(self) -> Monitor:
+        """
+        The monitor that this sender reports to; with C{all=True}, the first.
+        """
+        return self.monitors[self._failover.current]
+
+    # The service.
+
+    def startService(self) -> None:
+        """
+        Begin a session: the first heartbeat leaves within a quarter of the period.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        now = self.wheel.seconds()
+        self._beginSession()
+        self._schedule = Schedule(self.period, now, self._random)
+        self.wheel.schedule(self, self._schedule.following(now))
+        for monitor in self._targets():
+            monitor.resolve(self._reactor, now)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Say goodbye, and close the sockets.
+
+        @return: fires when they are closed.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self.wheel.discard(self)
+        for monitor in self.monitors:
+            self.wheel.discard(monitor)
+            if monitor in self._targets():
+                self._sayGoodbye(monitor, CLOSING)
+            monitor.endWatch()
+        ports, self._ports = list(self._ports.values()), {}
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def _beginSession(self) -> None:
+        self.session = int.from_bytes(urandom(8), "big")
+        self._sequence = 0
+
+    # What is sent.
+
+    def _targets(self) -> list[Monitor]:
+        if self._all:
+            return self.monitors
+        return [self.monitors[index] for index in self._failover.targets]
+
+    def onTimer(self, now: float, lateness: float) -> float | None:
+        running = self.runningTime.timerFired(now, lateness)
+        following = self._schedule.following(now)
+        if self._sequence >= MAX_SEQUENCE:
+            self._beginSession()
+        self._sequence += 1
+        packet = self._packet(Type.HEARTBEAT, now, self._sequence, payload=self._nextReading())
+        self._latest = packet
+        data = encode(packet, self._key)
+        for monitor in self._targets():
+            monitor.resolve(self._reactor, now)
+            if self.watches:
+                monitor.beginWatch(running)
+                monitor.sending(self._sequence, running)
+                self._scheduleMonitor(monitor)
+            if monitor.address is not None:
+                self._send(data, monitor.address)
+        self.runningTime.due = following
+        return following
+
+    def _packet(
+        self,
+        kind: Type,
+        now: float,
+        sequence: int,
+        *,
+        flags: int = 0,
+        cookie: int = 0,
+        payload: bytes = b"",
+    ) -> Packet:
+        if kind != Type.GOODBYE and self.watches:
+            flags = ACKNOWLEDGE
+        return Packet(
+            type=kind,
+            flags=flags,
+            keyId=self._keyId,
+            session=self.session,
+            sequence=sequence,
+            sent=int(now * 1000) & MAX_MILLISECONDS,
+            interval=_milliseconds(max(0.0, self._schedule.latest - now)),
+            bound=_milliseconds(self.heartbeat.bound),
+            cookie=cookie,
+            name=self._name,
+            payload=payload,
+        )
+
+    def _nextReading(self) -> bytes:
+        if self._reading is None:
+            return b""
+        try:
+            reading = self._reading() or b""
+            if len(reading) > MAX_PAYLOAD:
+                raise ValueError(f"the reading has {len(reading)} bytes: at most {MAX_PAYLOAD}")
+        except BaseException:
+            # The heartbeat is more important than what it carries.
+            _log.failure("{link}: no reading", link=self.source)
+            return b""
+        return bytes(reading)
+
+    def _send(self, data: bytes, address: Address) -> None:
+        try:
+            self._portFor(address[0]).write(data, self._zone.complete(address))
+        except Exception as error:
+            # No route, no interface, a full buffer, a firewall.
+            self._unsent.met(error)
+
+    def _portFor(self, host: str) -> Any:
+        family = "::" if ":" in host else ""
+        port = self._ports.get(family)
+        if port is None:
+            own = self._interface if (":" in self._interface) == (family == "::") else ""
+            protocol = _Socket(self, family)
+            port = self._reactor.listenUDP(
+                0, protocol, interface=own or family, maxPacketSize=MAX_SIZE + 1
+            )
+            getHandle = getattr(port, "getHandle", None)
+            if getHandle is not None:
+                sendFrom(getHandle(), own)
+            self._ports[family] = port
+        return port
+
+    def portLost(self, family: str) -> None:
+        """
+        Forget a socket that is closed.  The next heartbeat opens another.
+        """
+        self._ports.pop(family, None)
+
+    def _sayGoodbye(self, monitor: Monitor, code: int) -> None:
+        if monitor.address is None or self._latest is None:
+            return
+        # The number of the next heartbeat, which this monitor does not get, so that no other
+        # monitor takes the goodbye for a lost heartbeat.
+        now, number = self.wheel.seconds(), self._sequence + 1
+        packet = self._packet(Type.GOODBYE, now, number, flags=code)
+        data = encode(packet, self._key)
+        for _ in range(GOODBYES):
+            self._send(data, monitor.address)
+
+    def nameFound(self, monitor: Monitor) -> None:
+        """
+        Send the latest heartbeat to a monitor whose name was found only now.
+        """
+        if self.running and self._latest is not None and monitor in self._targets():
+            assert monitor.address is not None
+            self._send(encode(self._latest, self._key), monitor.address)
+
+    # What is received.
+
+    def datagramReceived(self, data: bytes, address: Any) -> None:
+        """
+        Take a datagram of a monitor.
+        """
+        try:
+            packet = decode(data)
+        except Malformed:
+            return
+        isMine = packet.session == self.session and packet.name == self._name
+        if not isMine or packet.keyId != self._keyId or not self._key.accepts(data):
+            return
+        now = self.wheel.seconds()
+        if packet.type == Type.CHALLENGE:
+            self._challenged(packet, address, now)
+        elif packet.type == Type.ACKNOWLEDGEMENT:
+            self._acknowledged(packet, address, self.runningTime.read(now))
+
+    def _challenged(self, challenge: Packet, address: Any, now: float) -> None:
+        """
+        Answer a challenge at once, if it was provoked by the latest heartbeat or the one before.
+        The answer goes where the challenge came from: to one monitor of a group.
+        """
+        latest = self._latest
+        if latest is None or not 0 <= latest.sequence - challenge.sequence <= 1:
+            return
+        second, answers = self._answers
+        answers = answers + 1 if second == int(now) else 1
+        self._answers = int(now), answers
+        if answers <= ANSWERS_PER_SECOND:
+            answer = self._packet(
+                Type.ANSWER,
+                now,
+                latest.sequence,
+                cookie=challenge.cookie,
+                payload=latest.payload,
+            )
+            self._send(encode(answer, self._key), address)
+
+    def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:
+        monitor = self._monitorAt(address)
+        if monitor is None:
+            return
+        answer = monitor.heard(packet, running)
+        if answer is Answer.BEGAN:
+            self._generation += 1
+            monitor.generation = self._generation
+            self._scheduleMonitor(monitor)
+            self._events.emit("connected", monitor)
+        elif answer is Answer.RECOVERED:
+            self._events.emit("recovered", monitor)
+        if answer is not Answer.NOTHING:
+            self._heed(monitor)
+
+    def _monitorAt(self, address: Any) -> Monitor | None:
+        """
+        Return the monitor that answers from this address.  A host with several addresses may answer
+        from another one than it was sent to, which is plain if there is only one monitor.
+        """
+        targets = self._targets()
+        if len(targets) == 1:
+            return targets[0]
+        found = addressOf(address)
+        return next((each for each in targets if each.peer == found), None)
+
+    def _heed(self, monitor: Monitor) -> None:
+        """
+        Do what an acknowledgement asks for: return to the first monitor, or send more often,
+        because the monitor applies a shorter bound.
+        """
+        left = self.current
+        if not self._all and self._failover.answered(monitor.index, monitor.inRow):
+            _log.info(
+                "{link}: back to the monitor {monitor}", link=self.source, monitor=monitor.name
+            )
+            self._leave(left)
+        applied = monitor.applied
+        if applied is not None and applied < self._bound:
+            self._bound = applied
+            self._shorten(monitor, applied)
+
+    def _shorten(self, monitor: Monitor, applied: float) -> None:
+        every, allowLoss = self._asked
+        try:
+            period = periodFor(applied, every, allowLoss)
+        except ValueError as error:
+            words = "{link}: the monitor {monitor} applies a bound of {bound} s: {reason}"
+            _log.warn(
+                words, link=self.source, monitor=monitor.name, bound=applied, reason=str(error)
+            )
+            return
+        if period < self.period:
+            self.period = period
+            now = self.wheel.seconds()
+            self._schedule = Schedule(period, now, self._random)
+            self.wheel.schedule(self, self._schedule.following(now))
+
+    # Time.
+
+    def _scheduleMonitor(self, monitor: Monitor) -> None:
+        self.wheel.schedule(monitor, monitor.due + self.runningTime.lost)
+
+    def monitorDue(self, monitor: Monitor, clock: float, lateness: float) -> float | None:
+        """
+        Decide about a monitor whose timer has fired.
+
+        @return: when to visit it next; L{None} if it is not watched any more.
+        """
+        running = self.runningTime.timerFired(clock, lateness)
+        if running >= monitor.heardAt + monitor.bound:
+            for port in list(self._ports.values()):
+                readOut(port)
+        look = monitor.decide(running)
+        if look is Look.SUSPECT:
+            self._events.emit("suspected", monitor)
+        elif look is Look.VERDICT:
+            self._silent(monitor)
+        return monitor.due + self.runningTime.lost if monitor.watched else None
+
+    def _silent(self, monitor: Monitor) -> None:
+        words = (
+            f"nothing acknowledged for {monitor.silence:.3f} s, the bound is {monitor.bound:g} s; "
+            f"{monitor.acknowledged} of {monitor.sent} heartbeats were acknowledged"
+        )
+        cause = PeerSilent(words, evidence=Evidence(sinceData=monitor.silence))
+        wasAlive = monitor.alive
+        monitor.endWatch()
+        if wasAlive:
+            self._events.emit("disconnected", monitor, cause)
+        else:
+            self._unanswered.met(cause)
+        if not self._all and self._failover.silent(monitor.index):
+            current = self.current.name
+            _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
+            self._sayGoodbye(monitor, MOVED)
+
+    def _leave(self, monitor: Monitor) -> None:
+        """
+        Leave a monitor that is well.
+        """
+        self._sayGoodbye(monitor, MOVED)
+        self.wheel.cancel(monitor)
+        if monitor.alive:
+            monitor.endWatch()
+            self._events.emit("disconnected", monitor, ClosedHere("back to the first monitor"))
+
+
+class _Socket(DatagramProtocol):
+    """
+    One socket of a sender.
+    """
+
+    noisy = False
+
+    def __init__(self, sender: UDPHeartbeatSender, family: str) -> None:
+        self._sender = sender
+        self._family = family
+
+    def stopProtocol(self) -> None:
+        self._sender.portLost(self._family)
+
+    def datagramReceived(self, data: bytes, address: Any) -> None:
+        self._sender.datagramReceived(data, address)
+
+
+def _placesOf(monitors: Any) -> list[Address]:
+    """
+    Return the list of monitors that was given, which may be a single one.
+    """
+    return [monitors] if monitors and isinstance(monitors[0], str) else list(monitors)
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(ceil(seconds * 1000), MAX_MILLISECONDS)

@@ -1,0 +1,106 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+Peers and changes as JSON.
+
+All of it is ASCII: what a peer says is escaped, so that a terminal can show it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import TYPE_CHECKING
+
+from ..core.presence import PeerState
+
+if TYPE_CHECKING:
+    from ..core.presence import Change, PeerPresence
+
+Fields = dict[str, object]
+
+_WITH_PEERS = 50
+"""Changes that are told together with their peers."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def encode(value: object) -> bytes:
+    """
+    Encode plain values as JSON, on one line.
+    """
+    return _encode(value).encode("ascii")
+
+
+def peerFields(peer: PeerPresence) -> Fields:
+    """
+    Return what is shown of a peer.  Times are seconds since 1970.
+    """
+    return {
+        "name": peer.name,
+        "state": peer.state.value,
+        "since": _rounded(peer.since, 3),
+        "carriers": list(peer.carriers),
+        "lastHeard": _rounded(peer.lastHeard, 3),
+        "bound": _rounded(peer.bound, 3),
+        "rtt": _rounded(peer.rtt, 6),
+        "losses": peer.losses,
+        "address": peer.address,
+        "cause": peer.cause,
+        "reason": peer.reason,
+        "falls": peer.falls,
+    }
+
+
+def changeFields(change: Change) -> Fields:
+    """
+    Return what is shown of a change.
+    """
+    return {
+        "number": change.number,
+        "at": _rounded(change.at, 3),
+        "name": change.name,
+        "state": change.state.value,
+        "previous": change.previous.value,
+        "carrier": change.carrier,
+        "source": change.source,
+        "generation": change.generation,
+        "address": change.address,
+        "cause": change.cause,
+        "reason": change.reason,
+        "bound": _rounded(change.bound, 3),
+    }
+
+
+def changesFields(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) -> Fields:
+    """
+    Return changes together with the peers that they are about, as these are now.  A reader need not
+    find out what a change means for the peer, and a repeated change does no harm.
+
+    The peers of more than L{_WITH_PEERS} changes are left out: in a storm they would take most of
+    the time and of the bytes, and a change says all but the numbers of its peer.
+    """
+    changes = list(changes)
+    last = {change.name: change for change in changes}
+    if len(changes) > _WITH_PEERS:
+        gone = [name for name, change in last.items() if _isForgotten(change)]
+        return {"changes": [changeFields(each) for each in changes], "peers": [], "gone": gone}
+    found = {name: peers.get(name) for name in last}
+    return {
+        "changes": [changeFields(change) for change in changes],
+        "peers": [peerFields(peer) for peer in found.values() if peer is not None],
+        "gone": [name for name, peer in found.items() if peer is None],
+    }
+
+
+def _isForgotten(change: Change) -> bool:
+    return change.state is PeerState.DOWN and not change.isNamed
+
+
+def _rounded(number: float | None, digits: int) -> float | None:
+    if number is None or number != number or number in (inf, -inf):
+        # JSON has none of these.
+        return None
+    return round(number, digits)

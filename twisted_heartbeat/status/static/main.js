@@ -1,0 +1,239 @@
+// Copyright (c) twisted_heartbeat contributors.
+// See LICENSE for details.
+
+// The page: the fleet, the list, one peer, the newest changes, the state of the stream.
+
+import { Fleet, STATES } from "./fleet.js";
+import { List } from "./list.js";
+import { changeEntry, changeWords, PeerPanel } from "./peer.js";
+import { Stream } from "./stream.js";
+import { count, peers, printable } from "./words.js";
+
+const REFRESH = 60000; // milliseconds: round-trip times are not in the stream
+const ARRANGE = 200; // between two arrangements of the list
+const NEWEST = 60;
+
+const find = (id) => document.getElementById(id);
+const fleet = new Fleet();
+let clockOffset = 0;
+const now = () => Date.now() / 1000 + clockOffset;
+
+const list = new List(fleet, now, (name) => {
+  location.hash = `peer=${encodeURIComponent(name)}`;
+});
+const panel = new PeerPanel(now);
+
+// Arranging: at most once in ARRANGE, whatever comes.
+
+let arranging = 0;
+let arrangedAt = -Infinity;
+
+function arrangeSoon() {
+  if (arranging) return;
+  const wait = Math.max(0, arrangedAt + ARRANGE - performance.now());
+  arranging = setTimeout(arrange, wait);
+}
+
+function arrange() {
+  clearTimeout(arranging);
+  arranging = 0;
+  arrangedAt = performance.now();
+  fleet.arrange();
+  drawSummary();
+  drawCarriers();
+  list.draw();
+}
+
+// The counts of peers that have not come yet; null when all have.
+let expected = null;
+let isFirstDrawing = true;
+
+function drawSummary() {
+  const counts = expected ?? fleet.counts;
+  const total = Object.values(counts).reduce((sum, each) => sum + each, 0);
+  for (const tile of find("tiles").children) {
+    tile.querySelector(".count").textContent = count(counts[tile.dataset.state]);
+    tile.classList.toggle("none", counts[tile.dataset.state] === 0);
+  }
+  for (const part of find("share").children) {
+    part.style.flexGrow = counts[part.dataset.state];
+    part.hidden = counts[part.dataset.state] === 0;
+  }
+  const shown = fleet.shown.length;
+  const words = shown === total || expected ? peers(total) : `${count(shown)} of ${peers(total)}`;
+  if (find("shown").textContent !== words) find("shown").textContent = words;
+  const empty = find("empty");
+  empty.hidden = shown > 0;
+  empty.textContent = total ? "No peer matches." : "No peer has been heard yet.";
+  const down = counts.down;
+  document.title = down ? `${count(down)} down – ${title}` : title;
+}
+
+function drawCarriers() {
+  const select = find("carrier");
+  const wanted = ["", ...fleet.carriers];
+  if (wanted.length === select.options.length && wanted.every((each, i) => select.options[i].value === each)) return;
+  const kept = select.value;
+  const options = wanted.map((each) => new Option(each ? each.toUpperCase() : "All carriers", each));
+  select.replaceChildren(...options);
+  select.value = wanted.includes(kept) ? kept : "";
+  fleet.filter.carrier = select.value;
+}
+
+// The newest changes.
+
+let newest = [];
+
+function addNewest(changes) {
+  const latest = newest.length ? newest[0].number : 0;
+  const fresh = changes.filter((change) => change.number > latest).reverse();
+  if (!fresh.length) return;
+  newest = [...fresh, ...newest].slice(0, NEWEST);
+  const items = fresh.slice(0, NEWEST).map((change) => {
+    const button = document.createElement("a");
+    button.className = "what";
+    button.href = `#peer=${encodeURIComponent(change.name)}`;
+    const name = document.createElement("bdi");
+    name.className = "name";
+    name.textContent = printable(change.name);
+    const words = document.createElement("span");
+    words.textContent = ` ${changeWords(change)}`;
+    button.append(name, words);
+    return changeEntry(change, now(), button);
+  });
+  const shown = find("changes");
+  shown.prepend(...items);
+  while (shown.children.length > NEWEST) shown.lastChild.remove();
+}
+
+// The stream.
+
+let isLoaded = false;
+
+function showHead(snapshot) {
+  title = printable(snapshot.title);
+  find("title").firstElementChild.textContent = title;
+  expected = isLoaded ? null : snapshot.counts;
+  addNewest(snapshot.changes);
+  arrange();
+  // After the frame that shows them. The mark is for benchmarks and for the browser's own tools.
+  if (isFirstDrawing) requestAnimationFrame(() => setTimeout(() => performance.mark("rows")));
+  isFirstDrawing = false;
+}
+
+let title = "Heartbeat";
+const CONNECTION = {
+  live: "Live",
+  connecting: "Connecting",
+  offline: "Connection lost, trying again",
+  locked: "A token is needed",
+};
+
+const stream = new Stream({
+  at(seconds) {
+    clockOffset = seconds - Date.now() / 1000;
+  },
+  // The first time, the page shows what has come; later it keeps what it shows until all has come.
+  arrived(snapshot, slice) {
+    if (isLoaded) return;
+    const isFirst = fleet.peers.size === 0;
+    fleet.add(slice);
+    if (isFirst) showHead(snapshot);
+    else arrangeSoon();
+  },
+  loaded(snapshot) {
+    isLoaded = true;
+    fleet.replace(snapshot.peers);
+    showHead(snapshot);
+    document.documentElement.dataset.loaded = "true";
+    if (!panel.name) showFromAddress();
+  },
+  changed(event, repeated) {
+    fleet.apply(event);
+    if (!repeated) addNewest(event.changes);
+    panel.changed(panel.name, fleet.peers.get(panel.name), event.changes);
+    arrangeSoon();
+  },
+  connection(state) {
+    const line = find("connection");
+    if (line.dataset.state === state) return;
+    line.dataset.state = state;
+    line.querySelector(".words").textContent = CONNECTION[state];
+  },
+});
+
+// One peer. The address of the page says which, so that it can be sent to somebody.
+
+function showFromAddress() {
+  let name = null;
+  if (location.hash.startsWith("#peer=")) {
+    try {
+      name = decodeURIComponent(location.hash.slice("#peer=".length));
+    } catch {
+      name = null;
+    }
+  }
+  if (name === panel.name) return;
+  const hadPeer = panel.name !== null;
+  panel.show(name, fleet.peers.get(name) ?? null);
+  list.setOpen(name);
+  if (name !== null) find("peer-name").focus({ preventScroll: false });
+  else if (hadPeer) find("list").focus({ preventScroll: true });
+}
+
+function closePeer() {
+  if (panel.name === null) return;
+  history.pushState(null, "", location.pathname + location.search);
+  showFromAddress();
+}
+
+window.addEventListener("hashchange", showFromAddress);
+window.addEventListener("popstate", showFromAddress);
+find("close").addEventListener("click", closePeer);
+
+// Search, filter, order.
+
+function filter(change) {
+  Object.assign(fleet.filter, change);
+  list.scrollToTop();
+  arrange();
+}
+
+find("search").addEventListener("input", (event) => filter({ text: event.target.value }));
+find("carrier").addEventListener("change", (event) => filter({ carrier: event.target.value }));
+find("order").addEventListener("change", (event) => filter({ order: event.target.value }));
+for (const tile of find("tiles").children) {
+  tile.addEventListener("click", () => {
+    const state = fleet.filter.state === tile.dataset.state ? "" : tile.dataset.state;
+    for (const each of find("tiles").children) {
+      each.setAttribute("aria-pressed", each.dataset.state === state);
+    }
+    filter({ state });
+  });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") closePeer();
+  const isTyping = event.target.closest("input, select");
+  if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    find("search").focus();
+  }
+});
+
+setInterval(() => {
+  if (document.hidden) return;
+  list.draw();
+  panel.tick();
+}, 1000);
+setInterval(() => {
+  if (!document.hidden) stream.load().catch(() => {});
+}, REFRESH);
+
+window.addEventListener("pagehide", () => stream.stop());
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) stream.resume();
+});
+
+console.assert(STATES.length === find("tiles").children.length);
+stream.start();
