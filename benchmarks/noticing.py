@@ -18,6 +18,7 @@ C{python benchmarks/noticing.py [--seconds N] [--json FILE]}.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -143,11 +144,9 @@ def measure(seconds: float) -> list[Comparison]:
     if reason is not None:
         raise SystemExit(reason)
     net = network.Network()
-    ends: list[End] = []
     try:
         lanes = net.addLanes(len(FAULTS))
         scenes = [stage(net, fault, lane) for fault, lane in zip(FAULTS, lanes, strict=True)]
-        ends = [end for scene in scenes for end in (scene.peer, *scene.clients.values())]
         for scene in scenes:
             for client in scene.clients.values():
                 client.first()
@@ -160,8 +159,9 @@ def measure(seconds: float) -> list[Comparison]:
         sleep(seconds)
         return [figures(scene, began[scene.fault], seconds) for scene in scenes]
     finally:
-        for end in ends:
-            end.finish()
+        for name in net.names.values():
+            for pid in network.run("ip", "netns", "pids", name).split():
+                os.kill(int(pid), signal.SIGKILL)
         net.remove()
 
 

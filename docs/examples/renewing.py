@@ -5,10 +5,14 @@
 
 from pathlib import Path
 
+from OpenSSL.SSL import Connection
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
+from zope.interface import implementer
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Renewing:
     """
     TLS options for a server, from a file that holds the key and the chain of certificates.
@@ -19,17 +23,17 @@ class Renewing:
     def __init__(self, path):
         self._path = Path(path)
         self._changed = None
-        self._context = None
+        self._context = CertificateOptions().getContext()
         self._read()
 
-    def getContext(self):
-        """Return the context of the next handshake. Twisted calls this."""
+    def serverConnectionForTLS(self, tlsProtocol):
+        """Begin a handshake. Twisted calls this."""
         try:
             if self._path.stat().st_mtime_ns != self._changed:
                 self._read()
         except Exception:
             self.log.failure("{path} is not read, and the old certificate stays", path=self._path)
-        return self._context
+        return Connection(self._context, None)
 
     def _read(self):
         changed = self._path.stat().st_mtime_ns

@@ -41,26 +41,20 @@ from twisted_heartbeat.batching.batcher import batcherFor
 from twisted_heartbeat.batching.pinground import CustomPingRound
 from twisted_heartbeat.batching.poller import idlePollerFor, readParked
 
-from ..support.countingsockets import Accepted, Connection, Crew, Kernel, RestingScene
+from ..support.countingsockets import Accepted, Connection, Kernel, RestingScene
 from ..support.loopback import Loopback, opened, wait, within
+from ..support.roundcrew import BEAT, CLOSE, RoundCrew, inRound
 
-STEP = Crew.STEP
+STEP = RoundCrew.STEP
 
-BEAT = Heartbeat(interval=2.0, timeout=2.0)
 LAST = 16.0 - 2.0 / 32 + STEP
 """
-When they are asked last before they have L{SETTLED}: at the common place before the one at which
+When they are asked last before they have L{settled}: at the common place before the one at which
 their interval is over.
 """
 
 PHASE = 1.0 - 1 / 32
 """The same, where they have a place from the beginning."""
-
-SETTLED = LAST + 1.0
-"""Seconds after which a peer that only answers is in a round, halfway between two pings."""
-
-CLOSE = STEP + 0.05
-"""Seconds by which two verdicts may differ."""
 
 
 @pytest.fixture(autouse=True)
@@ -204,10 +198,12 @@ class Peer(RestingScene):
         return getattr(self.protocol, "_protocol", self.protocol)
 
 
-class Server(Crew):
+class Server(RoundCrew):
     """
     A server, and its peers, who all are due in one instant.
     """
+
+    LAST = LAST
 
     def __init__(
         self,
@@ -267,46 +263,10 @@ def settled(peers: int = 1, **settings: Any) -> Server:
     One whose peers are in a round, if there can be any.
     """
     server = Server(peers, **settings)
-    server.wait(SETTLED)
+    server.settle()
     assert server.hooks.names == []
     server.forget()
     return server
-
-
-def inRound(*peers: Peer) -> bool:
-    """
-    Whether all of them are.
-    """
-    states = set()
-    for peer in peers:
-        quiet = peer.connection in peer.reactor._twistedHeartbeatIdlePoller.quiet
-        states.add((type(peer.connection.batch) is CustomPingRound, quiet))
-    assert states <= {(True, True), (False, False)}
-    return states == {(True, True)}
-
-
-def comesBack(server: Server) -> None:
-    """
-    After some beats, the peers that are still there are in a round, and all is well.
-    """
-    for peer in server.peers:
-        peer.answers = True
-    server.wait(SETTLED)
-    there = [peer for peer in server.peers if peer.connection.connected]
-    assert there and inRound(*there)
-    server.forget()
-    server.wait(3 * BEAT.bound)
-    assert server.hooks.names == []
-    for peer in there:
-        assert peer.socket.calls == ["send", "recv"] * 6
-        assert peer.reactor.calls == []
-
-
-def places(count: int) -> list[float]:
-    """
-    When they are due next, so often.
-    """
-    return [LAST + 2.0 * number for number in range(1, count + 1)]
 
 
 # Who is in.
@@ -335,7 +295,7 @@ def test_joins(way: str) -> None:
     assert server.peers[0].connection.batch is server.peers[1].connection.batch
     server.wait(10.0)
     for peer in server.peers:
-        assert peer.askedAt == places(5)
+        assert peer.askedAt == server.places(5)
         assert [call for call in peer.socket.calls if call == "recv"] == ["recv"] * 5
         assert peer.own.heard == [b"!"] * 5
         assert peer.reactor.calls == []
@@ -380,7 +340,7 @@ def test_comeTogether() -> None:
     for _ in range(3):
         server.wait(2 * STEP)
         server.join()
-    server.wait(SETTLED)
+    server.settle()
     assert inRound(*server.peers)
     assert len({id(peer.connection.batch) for peer in server.peers}) == 1
     assert len({tuple(peer.askedAt[-3:]) for peer in server.peers}) == 1
@@ -404,7 +364,7 @@ def test_notTogether() -> None:
     )
     server.peers.append(Peer(other, server.clock, Accepted, True))
     server.peers[1].say(b"hello")
-    server.wait(SETTLED)
+    server.settle()
     one, another = server.peers
     assert inRound(one, another)
     assert one.connection.batch is not another.connection.batch
@@ -478,7 +438,7 @@ def test_recovers() -> None:
     server.peers[0].answers = True
     server.wait(STEP)
     assert server.hooks.names == ["suspected", "recovered"]
-    comesBack(server)
+    server.comesBack()
 
 
 # Who says something else.
@@ -502,7 +462,7 @@ def test_message(seconds: float) -> None:
     server.wait(2.0 + STEP)
     least = 2.0 - seconds if seconds < 0.125 else 2.0
     assert least <= one.askedAt[0] - lastSentAt <= least + STEP
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("size", [399, 400, 401, 5000])
@@ -514,7 +474,7 @@ def test_largeMessage(size: int) -> None:
     [peer] = server.peers
     peer.say(b"x" * size)
     assert b"".join(peer.own.heard) == b"x" * size
-    comesBack(server)
+    server.comesBack()
 
 
 def test_answerInPieces() -> None:
@@ -529,7 +489,7 @@ def test_answerInPieces() -> None:
     peer.say(b"answer")
     assert peer.own.heard == [b"an ", b"answer"]
     assert inRound(peer)
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("what", ["end", "reset"])
@@ -555,7 +515,7 @@ def test_end(what: str, owes: bool) -> None:
     [cause] = server.hooks.told("disconnected")
     assert type(cause) is (PeerClosed if what == "end" else PeerReset)
     assert not inRound(one) and inRound(other)
-    comesBack(server)
+    server.comesBack()
 
 
 def test_finIsNoAnswer() -> None:
@@ -568,7 +528,7 @@ def test_finIsNoAnswer() -> None:
     heardAt = one.link.peerWatch.detector.heardAt
     one.receive(b"")
     assert one.link.peerWatch.detector.heardAt == heardAt
-    comesBack(server)
+    server.comesBack()
 
 
 # What this side does.
@@ -587,7 +547,7 @@ def test_replies() -> None:
     one.flush()
     assert one.socket.sent == b"re: a message"
     one.own.then = lambda data: None
-    comesBack(server)
+    server.comesBack()
 
 
 def test_raises(loggedErrors: Any) -> None:
@@ -609,7 +569,7 @@ def test_raises(loggedErrors: Any) -> None:
     assert server.hooks.names == ["disconnected"]
     assert not inRound(one) and inRound(other)
     loggedErrors.flush(ValueError)
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("act", ["close", "abort", "lose", "pause"])
@@ -633,7 +593,7 @@ def test_leaves(act: str) -> None:
     assert len(other.askedAt) == 4
     if act == "pause":
         one.link.peerWatch.resume()
-    comesBack(server)
+    server.comesBack()
 
 
 def test_allAreLost() -> None:
@@ -658,7 +618,7 @@ def test_fullBuffer(answer: int | OSError) -> None:
     one = server.peers[1]
     one.socket.answers = [answer]
     server.wait(1.0)
-    assert [peer.askedAt for peer in server.peers] == [places(1)] * 3
+    assert [peer.askedAt for peer in server.peers] == [server.places(1)] * 3
     assert one.socket.calls == ["send", "send", "recv"]
     assert not inRound(one)
     assert inRound(server.peers[0], server.peers[2])
@@ -680,8 +640,8 @@ def test_pingFails(ping: Any, loggedErrors: Any) -> None:
     [cause] = server.hooks.told("disconnected")
     assert type(cause) is SendFailed
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
-    assert [peer.askedAt for peer in server.peers] == [places(1), [], places(1)]
-    comesBack(server)
+    assert [peer.askedAt for peer in server.peers] == [server.places(1), [], server.places(1)]
+    server.comesBack()
 
 
 @pytest.mark.parametrize("other", [0, 1, 2])
@@ -721,7 +681,7 @@ def test_pingActsOnALink(act: str, other: int) -> None:
     assert server.hooks.names == (["disconnected"] if act == "close" else [])
     if act == "pause":
         server.peers[other].link.peerWatch.resume()
-    comesBack(server)
+    server.comesBack()
 
 
 def test_pingThatGoesAnotherWay() -> None:
@@ -828,7 +788,7 @@ def test_stall(seconds: float) -> None:
     assert all(len(peer.askedAt) == 1 for peer in server.peers)
     server.wait(4.0)
     assert server.hooks.names == []
-    comesBack(server)
+    server.comesBack()
 
 
 # On real sockets.

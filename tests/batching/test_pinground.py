@@ -45,30 +45,17 @@ from twisted_heartbeat.logs import SafeLogger, Shortage
 from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
 from twisted_heartbeat.transport.instrument import instrument
 
-from ..support.countingsockets import Crew, Kernel, RestingScene
+from ..support.countingsockets import Kernel, RestingScene
 from ..support.loopback import serverOptions
+from ..support.roundcrew import BEAT, CLOSE, RoundCrew, inRound
 
-STEP = Crew.STEP
+STEP = RoundCrew.STEP
 
-BEAT = Heartbeat(interval=2.0, timeout=2.0)
 PHASE = 0.75
 """Where in the interval all are due."""
 
 LAST = 15.5 + STEP
-"""When they are pinged last before they have L{SETTLED}."""
-
-SETTLED = LAST + 1.0
-"""Seconds after which a peer that only answers is in a round, halfway between two pings."""
-
-CLOSE = STEP + 0.05
-"""Seconds by which two verdicts may differ."""
-
-
-def places(count: int) -> list[float]:
-    """
-    When they are due next, so often.
-    """
-    return [LAST + 2.0 * number for number in range(1, count + 1)]
+"""When they are pinged last before they have L{settled}."""
 
 
 def failure(number: int) -> OSError:
@@ -168,10 +155,12 @@ class Peer(RestingScene):
             self.receive(wire.encode(wire.Data(message)))
 
 
-class Server(Crew):
+class Server(RoundCrew):
     """
     A server, and its peers, who all are due in one instant.
     """
+
+    LAST = LAST
 
     def __init__(self, peers: int = 1, *, rounds: bool = True, **settings: Any) -> None:
         """
@@ -228,35 +217,9 @@ def settled(peers: int = 1, **settings: Any) -> Server:
     One whose peers are in a round, if there can be any.
     """
     server = Server(peers, **settings)
-    server.wait(SETTLED)
+    server.settle()
     server.forget()
     return server
-
-
-def inRound(*peers: Peer) -> bool:
-    """
-    Whether all of them are.
-    """
-    states = set()
-    for peer in peers:
-        poll: Any = idlePollerFor(peer.reactor)
-        states.add((peer.connection.batch is not None, peer.connection in poll.quiet))
-    assert states <= {(True, True), (False, False)}
-    return states == {(True, True)}
-
-
-def comesBack(server: Server) -> None:
-    """
-    After some beats, the peers that are still there are in a round, and all is well.
-    """
-    server.wait(SETTLED)
-    there = [peer for peer in server.peers if peer.connection.connected]
-    assert there and inRound(*there)
-    server.forget()
-    server.wait(3 * BEAT.bound)
-    assert server.hooks.names == []
-    for peer in there:
-        assert peer.socket.calls == ["send", "recv"] * 6
 
 
 # Who is in.
@@ -269,7 +232,7 @@ def test_joins() -> None:
     server = Server()
     [peer] = server.peers
     assert peer.connection.batch is None
-    server.wait(SETTLED)
+    server.settle()
     assert inRound(peer)
     assert sorted(peer.reactor.calls[-2:]) == ["nest", "removeReader"]
     before = peer.pingedAt[-1]
@@ -289,7 +252,7 @@ def test_notWithoutAPoll() -> None:
     assert idlePollerFor(peer.reactor) is None
     assert peer.connection.batch is None
     server.wait(10.0)
-    assert peer.pingedAt == places(5)
+    assert peer.pingedAt == server.places(5)
     assert peer.reactor.calls == []
 
 
@@ -303,7 +266,7 @@ def test_together() -> None:
     server.wait(4.0)
     assert [peer.taken for peer in server.peers] == [server.peers[0].taken] * 3
     assert [peer.socket.calls for peer in server.peers] == [["send", "recv"] * 2] * 3
-    assert server.peers[0].pingedAt == places(2)
+    assert server.peers[0].pingedAt == server.places(2)
     first, second = (data for _, data in server.peers[0].taken)
     assert first != second
 
@@ -314,7 +277,7 @@ def test_notTogether() -> None:
     """
     server = Server(1)
     server.join(0.25)
-    server.wait(SETTLED)
+    server.settle()
     one, other = server.peers
     assert inRound(one, other)
     assert one.connection.batch is not other.connection.batch
@@ -381,7 +344,7 @@ def test_comesLater() -> None:
     server.wait(1.25)
     server.peers[1].say(b"a message")
     assert inRound(server.peers[0]) and not inRound(server.peers[1])
-    comesBack(server)
+    server.comesBack()
     assert server.peers[0].pingedAt == server.peers[1].pingedAt
 
 
@@ -398,13 +361,13 @@ def test_noRoomInThePoll(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         raise failure(number)
 
     monkeypatch.setattr(peer.reactor._twistedHeartbeatIdlePoller, "add", fail)
-    server.wait(SETTLED)
+    server.settle()
     assert peer.connection.batch is None
     readings = [call for call in peer.reactor.calls if call.endswith("Reader")]
     assert not readings or readings[-1] == "addReader"
     server.forget()
     server.wait(10.0)
-    assert peer.pingedAt == places(5)
+    assert peer.pingedAt == server.places(5)
     peer.answers = False
     server.wait(5.0)
     assert server.hooks.names == ["suspected", "disconnected"]
@@ -453,7 +416,7 @@ def test_silence(timeout: float) -> None:
         seen.append(server.hooks.moments)
         assert [peer.link.state for peer in server.peers] == ["alive", "gone", "alive"]
         for other in (server.peers[0], server.peers[2]):
-            assert other.pingedAt == places(6)
+            assert other.pingedAt == server.places(6)
             assert other.socket.calls == ["send", "recv"] * 6
             assert not rounds or inRound(other) and other.reactor.calls == []
     together, single = seen
@@ -475,7 +438,7 @@ def test_recovers() -> None:
     server.peers[0].answers = True
     server.wait(STEP)
     assert server.hooks.names == ["suspected", "recovered"]
-    comesBack(server)
+    server.comesBack()
 
 
 def test_slowAnswer() -> None:
@@ -504,7 +467,7 @@ def test_message() -> None:
     assert one.protocol.messages == [b"a message"]
     assert not inRound(one) and inRound(other)
     assert one.reactor.calls == ["leaveNest", "addReader"]
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("size", [387, 388, 389, 5000])
@@ -516,7 +479,7 @@ def test_largeMessage(size: int) -> None:
     [peer] = server.peers
     peer.say(b"x" * size)
     assert peer.protocol.messages == [b"x" * size]
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("first", ["pong", "message"])
@@ -535,7 +498,7 @@ def test_messageBesideThePong(first: str) -> None:
     assert not inRound(peer)
     assert peer.link.rtt == 0.25
     peer.answers = True
-    comesBack(server)
+    server.comesBack()
 
 
 def test_pongInPieces() -> None:
@@ -554,7 +517,7 @@ def test_pongInPieces() -> None:
     assert peer.link.rtt == 0.25
     assert not inRound(peer)
     peer.answers = True
-    comesBack(server)
+    server.comesBack()
 
 
 def test_pongTwice() -> None:
@@ -581,7 +544,7 @@ def test_pongTwice() -> None:
     assert seen == [pong] and not inRound(peer)
     assert peer.link.state == "alive"
     peer.answers = True
-    comesBack(server)
+    server.comesBack()
 
 
 def test_pongOfNothing() -> None:
@@ -612,7 +575,7 @@ def test_ping() -> None:
     server.turn()
     assert peer.frames == [wire.Pong(7)]
     assert "addWriter" not in peer.reactor.calls
-    comesBack(server)
+    server.comesBack()
 
 
 def test_garbage() -> None:
@@ -625,7 +588,7 @@ def test_garbage() -> None:
     [cause] = server.hooks.told("disconnected")
     assert type(cause) is ProtocolViolation
     assert inRound(server.peers[1])
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("end", [b"", wire.encode(wire.Goodbye("enough"))])
@@ -641,7 +604,7 @@ def test_politeEnd(end: bytes) -> None:
     assert type(cause) is PeerClosed
     assert peer.reactor.calls.count("leaveNest") == 1
     assert inRound(server.peers[1])
-    comesBack(server)
+    server.comesBack()
 
 
 # What the kernel says.
@@ -661,7 +624,7 @@ def test_fullBuffer(answer: int | OSError) -> None:
     assert not inRound(server.peers[1])
     assert inRound(server.peers[0], server.peers[2])
     assert server.hooks.names == []
-    comesBack(server)
+    server.comesBack()
 
 
 def test_fullBufferForEver(kernel: Kernel) -> None:
@@ -696,7 +659,7 @@ def test_sendError(number: int, kind: type[Cause]) -> None:
     assert type(cause) is kind
     assert f"[errno {number}]" in str(cause)
     assert inRound(server.peers[1])
-    comesBack(server)
+    server.comesBack()
 
 
 def failing(peer: Peer, *chunks: bytes | OSError) -> None:
@@ -779,7 +742,7 @@ def test_userWrites(seconds: float) -> None:
     server.turn()
     assert handed.called
     assert one.frames == [wire.Data(b"a message")]
-    comesBack(server)
+    server.comesBack()
     assert one.pingedAt == other.pingedAt
 
 
@@ -824,7 +787,7 @@ def test_close() -> None:
     assert gone.called
     [cause] = server.hooks.told("disconnected")
     assert type(cause) is ClosedHere
-    comesBack(server)
+    server.comesBack()
 
 
 def test_closePastTheLink() -> None:
@@ -837,7 +800,7 @@ def test_closePastTheLink() -> None:
     server.wait(4.0)
     [cause] = server.hooks.told("disconnected")
     assert type(cause) is ClosedHere
-    comesBack(server)
+    server.comesBack()
 
 
 def test_abort() -> None:
@@ -851,7 +814,7 @@ def test_abort() -> None:
     server.wait(STEP)
     assert server.hooks.told("disconnected") == [cause]
     assert not inRound(peer)
-    comesBack(server)
+    server.comesBack()
 
 
 def test_abortPastTheLink() -> None:
@@ -864,7 +827,7 @@ def test_abortPastTheLink() -> None:
     assert not inRound(peer)
     server.wait(STEP)
     assert server.hooks.names == ["disconnected"]
-    comesBack(server)
+    server.comesBack()
 
 
 def test_lost() -> None:
@@ -877,7 +840,7 @@ def test_lost() -> None:
     assert server.hooks.names == ["disconnected"]
     assert not inRound(peer)
     assert inRound(server.peers[0], server.peers[2])
-    comesBack(server)
+    server.comesBack()
 
 
 def test_allAreLost() -> None:
@@ -930,7 +893,7 @@ def test_pause(owing: bool) -> None:
     assert peer.reactor.calls == ["addReader"]
     server.wait(STEP)
     assert "disconnected" not in server.hooks.names
-    comesBack(server)
+    server.comesBack()
 
 
 @pytest.mark.parametrize("owing", [False, True])
@@ -958,7 +921,7 @@ def test_ask(owing: bool, lives: bool) -> None:
     assert ("disconnected" in server.hooks.names) is not lives
     if not lives:
         assert server.hooks.moments[-1][1] <= before + BEAT.timeout + 0.05
-    comesBack(server)
+    server.comesBack()
 
 
 def test_watchedByAnother() -> None:
@@ -983,7 +946,7 @@ def test_watchedByAnother() -> None:
     peer.say(b"a message")
     assert detector.heardAt == peer.link.peerWatch.detector.heardAt == server.clock.seconds()
     assert peer.protocol.messages == [b"a message"]
-    server.wait(SETTLED)
+    server.settle()
     assert not inRound(peer)
 
 

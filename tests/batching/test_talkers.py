@@ -1074,7 +1074,7 @@ def test_trusts() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.peerWatch.trust(8.0)
+    peer.link.peerWatch.reconfigure(Heartbeat.forPassivePeer(8.0), trusted=True)
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)
     assert peer.names == []
@@ -1091,7 +1091,7 @@ def test_trustIsTakenBack() -> None:
     """
     watch = settled(None, None)
     peer = watch.peers[0]
-    peer.link.peerWatch.trust(None)
+    peer.link.peerWatch.reconfigure(None, trusted=False)
     peer.every = None
     assert watch.holds(watch.peers[1])
     watch.wait(20.0)

@@ -246,6 +246,27 @@ async def test_finalAnswerIsNotRepeated(server: PingServer, code: int) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_otherFinalReasonIsLogged(server: PingServer, events: list[LogEvent]) -> None:
+    """
+    Failures that may pass are logged once.  A final answer after them is logged too, because only
+    a person can mend that.
+    """
+    codes = [503, 500, 404, 404, 401]
+
+    def refuse(request: Handler) -> bool:
+        request.answer(codes[min(server.requests, len(codes)) - 1])
+        return True
+
+    server.misbehave = refuse
+    service = checkInTo(server)
+    service.startService()
+    await until(lambda: server.requests >= 7)
+    await service.stopService()
+    logged = [event["reason"] for event in events if "was not taken" in event["log_format"]]
+    assert logged == [f"NotTaken: the server answered {code}" for code in (503, 404, 401)]
+
+
+@pytest_twisted.ensureDeferred
 async def test_retryAfterIsHeeded(server: PingServer) -> None:
     """
     A server that asks for a pause has it.

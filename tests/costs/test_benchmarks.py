@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 
 from twisted_heartbeat import Backoff, Heartbeat
 from twisted_heartbeat.core import wire
@@ -41,6 +42,7 @@ heartbeatservers: Any = importlib.import_module("heartbeatservers")
 footprint: Any = importlib.import_module("footprint")
 heartbeat: Any = importlib.import_module("heartbeat")
 report: Any = importlib.import_module("report")
+presence: Any = importlib.import_module("presence")
 
 OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
 SEEDS = range(5)
@@ -249,6 +251,35 @@ def test_verdictsInVirtualTime() -> None:
     assert disturbed == 0
 
 
+# Presence.
+
+
+@pytest.mark.parametrize("name", presence.STORES)
+@pytest_twisted.ensureDeferred
+async def test_fallIsToldAndStored(name: str, tmp_path: Path) -> None:
+    """
+    Peers that fall at once are decided first, and then all of them are told and stored.
+    """
+    from twisted.internet import reactor
+
+    store = presence.Stores(tmp_path).make(name)
+    decided, told, stored = await presence.fall(reactor, store, 200)
+    assert 0 < decided < told < 30 and decided < stored < 30
+
+
+@pytest_twisted.ensureDeferred
+async def test_readsAreTimed(tmp_path: Path) -> None:
+    """
+    While peers come and go, each millisecond's read is timed, and each turn of the reactor.
+    """
+    from twisted.internet import reactor
+
+    store = presence.Stores(tmp_path).make("SQLite")
+    late, turns = await presence.blocked(reactor, store, 0.5)
+    assert len(late) > 20 and min(late) >= 0
+    assert len(turns) > 20 and min(turns) >= 0
+
+
 # The cost of a heartbeat.
 
 NEEDS = {"autobahn": "autobahn", "uvloop": "uvloop", "websockets": "websockets"}
@@ -428,6 +459,43 @@ def test_slowContestantIsMarked() -> None:
     labels = [label.get_text() for label in cost.axes[0].get_yticklabels()]
     charts.pyplot.close("all")
     assert labels == ["raw epoll loop, Python", "twisted_heartbeat, at 0.50 Hz"]
+
+
+# The time to notice.
+
+
+class NoticedEnd:
+    """
+    A client of C{benchmarks/noticing.py} that has printed some facts.
+    """
+
+    def __init__(self, *facts: dict[str, Any]) -> None:
+        self._facts = facts
+
+    def finish(self) -> list[dict[str, Any]]:
+        return list(self._facts)
+
+
+def test_whatIsNotNoticedCountsAsTheWholeRun(tmp_path: Path) -> None:
+    """
+    The time runs from the fault. An end before it is none, and what no client noticed has taken the
+    whole run. The chart says so.
+    """
+    noticing: Any = importlib.import_module("noticing")
+    lost = [{"at": 93.0, "lost": "before"}, {"at": 107.5, "lost": "found"}]
+    clients = {name: NoticedEnd({"at": 90.0, "up": 8}) for name in noticing.CLIENTS}
+    clients["ours"] = NoticedEnd(*lost, *([{"at": 105.0, "lost": "found"}] * 7))
+    scene = noticing.Scene("cable cut, idle", None, None, clients)
+    found = noticing.figures(scene, began=100.0, seconds=60.0)
+    assert sorted(found.samples["ours"]) == [5.0] * 7 + [7.5]
+    assert found.samples["bare"] == [60.0] * 8
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts: Any = importlib.import_module("charts")
+    longest = {found.title: {name: max(values) for name, values in found.samples.items()}}
+    drawn = charts.drawNoticing({"longest": longest, "seconds": 60.0, "bound": 8.0})["noticing"]
+    told = [text.get_text() for text in drawn.axes[0].texts]
+    charts.pyplot.close("all")
+    assert told[:2] == ["7.5 s", "not noticed in 60 s"]
 
 
 # The footprint.

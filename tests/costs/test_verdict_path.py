@@ -31,7 +31,7 @@ from ..support.interpreter import printedBy
 PACKAGE = Path(twisted_heartbeat.__file__).parent
 
 MOST_FUNCTIONS = 116
-"""The goal is 100.  Of these, a third belong to the timers of the clock and to the reconnector."""
+"""The goal is 100.  A fifth of these belongs to the timers of the clock, a tenth to the client."""
 
 
 class SilentPeer(threading.Thread):

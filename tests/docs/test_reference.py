@@ -21,6 +21,7 @@ from twisted_heartbeat import (
     KeepAlive,
     Limits,
     LinkHooks,
+    PresenceLimits,
     ServerLimits,
 )
 from twisted_heartbeat.core.evidence import Evidence
@@ -53,7 +54,9 @@ def rowsOf(section: str) -> dict[str, list[str]]:
     return rows
 
 
-@pytest.mark.parametrize("settings", [Heartbeat, KeepAlive, Backoff, Limits, ServerLimits])
+@pytest.mark.parametrize(
+    "settings", [Heartbeat, KeepAlive, Backoff, Limits, ServerLimits, PresenceLimits]
+)
 def test_pageHasTheDefaults(settings: type) -> None:
     """
     The page of the settings has each field of each of them, with its default.
@@ -83,7 +86,7 @@ def test_pageHasAllEvidence() -> None:
     The page of the events explains each field that the evidence has in the log.
     """
     rows = rowsOf(sectionOf(REFERENCE / "events.md", "Evidence"))
-    logged = {field.name for field in fields(Evidence)} - {"unanswered", "_batch"}
+    logged = {field.name for field in fields(Evidence)} - {"unanswered", "bytesReceived", "_batch"}
     assert set(rows) == logged | {"simultaneousVerdicts"}
 
 

@@ -25,6 +25,9 @@ from .recipes.recipe import freePort
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 BOUND = 1.2
+STRETCHES = 3
+"""How often a busy machine may fail to give a link one stretch of idleness that it survives."""
+
 VERDICT = r"disconnected, PeerHung: nothing received for"
 
 Start = Callable[..., Program]
@@ -60,6 +63,20 @@ def start(folder: Path) -> Iterator[Start]:
 
     yield started
     pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
+
+
+async def whenKept(*sensors: Program) -> None:
+    """
+    Until no link has been given up for longer than the bound. A busy machine may give a hub too
+    little time, now and then.
+    """
+    for _ in range(STRETCHES):
+        since = [len(sensor.lines) for sensor in sensors]
+        await wait(1.5 * BOUND)
+        news = [line for sensor, n in zip(sensors, since, strict=True) for line in sensor.lines[n:]]
+        if not any("disconnected" in line for _, line in news):
+            return
+    raise AssertionError("\n".join(sensor.said for sensor in sensors))
 
 
 async def hubFor(start: Start, folder: Path, which: int = 0) -> Program:
@@ -118,23 +135,25 @@ async def test_frozenHubIsFound(start: Start, folder: Path) -> None:
     sensors = {step: start(step) for step in AT_THE_END}
     returns = {step: f"the hub says: {'welcome' if '3' in step else 'reading'}" for step in sensors}
     for step, sensor in sensors.items():
-        await sensor.says("connected .*generation 1")
+        await sensor.says("connected .*generation")
         await sensor.says(returns[step])
-    await wait(2 * BOUND)
-    assert [sensor.said for sensor in sensors.values() if "disconnected" in sensor.said] == []
+    await whenKept(*sensors.values())
+    began = {step: len(sensor.lines) for step, sensor in sensors.items()}
     hub.freeze()
     for step, sensor in sensors.items():
-        await sensor.says(VERDICT)
-        await sensor.says(AT_THE_END[step])
-    # Step 5 is not connected again by a kernel that accepts for a hub that hangs.
-    await wait(BOUND)
-    assert "generation 2" in sensors["service3"].said
-    assert "generation 2" not in sensors["service5"].said
+        await sensor.says(VERDICT, began[step])
+        await sensor.says(AT_THE_END[step], began[step])
+    # A kernel accepts for a hub that hangs. Only step 5 is not connected again by that.
+    await sensors["service3"].says("connected .*generation", began["service3"])
+    for step in ("factory5", "service5"):
+        await wait(BOUND / 2)
+        since = [line for _, line in sensors[step].lines[began[step] :]]
+        assert not any(": connected" in line for line in since), sensors[step].said
     ended = {step: len(sensor.lines) for step, sensor in sensors.items()}
     hub.thaw()
     for step, sensor in sensors.items():
-        await sensor.says("connected .*generation [2-9]")
-        await sensor.says(returns[step], since=ended[step])
+        await sensor.says("connected .*generation", began[step])
+        await sensor.says(returns[step], ended[step])
 
 
 @pytest_twisted.ensureDeferred
@@ -147,11 +166,11 @@ async def test_hubFindsFrozenSensor(start: Start) -> None:
     sensor = start("factory5")
     await hub.says("sensor-17 subscribes to pumps")
     await hub.says("connected")
-    await wait(1.5 * BOUND)
-    assert "disconnected" not in hub.said
+    await whenKept(hub)
+    began = len(hub.lines)
     sensor.freeze()
-    await hub.says("disconnected, PeerHung")
-    await hub.says("sensor-17 is gone")
+    await hub.says("disconnected, PeerHung", began)
+    await hub.says("sensor-17 is gone", began)
 
 
 @pytest_twisted.ensureDeferred

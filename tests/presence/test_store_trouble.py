@@ -25,7 +25,7 @@ from twisted_heartbeat import (
     SQLiteStore,
     StoreError,
 )
-from twisted_heartbeat.presence import sqlite, table
+from twisted_heartbeat.presence import sqlite, table, writer
 
 from ..support.presence import FailingStore, FakeWatched, Subscriber, Watcher
 from .test_subscriptions import flap
@@ -96,6 +96,32 @@ def test_fullDisk(store: FailingStore, events: list[Any], loggedErrors: Any) -> 
     assert later.stateOf("tcp/a") is DOWN
 
 
+def test_failedRecordsAreWrittenLater(store: FailingStore, events: list[Any]) -> None:
+    """
+    The records and the cursors of a call that failed are written by a later one, unless there are
+    newer ones by then.
+    """
+    watcher = Watcher(store)
+    mail = Subscriber()
+    watcher.table.subscribe("mail", mail)
+    watcher.advance(2)
+    store.hold.add("append")
+    link, other = FakeWatched("a"), FakeWatched("b")
+    watcher.table.connected(link)
+    watcher.table.connected(other)
+    watcher.advance(1)
+    watcher.table.disconnected(link, PeerClosed())
+    watcher.advance(1)
+    store.error = FULL
+    store.release()
+    watcher.advance(100)
+    store.error = None
+    watcher.advance(31)
+    assert resultOf(store.cursor("mail")) == 3
+    kept = {record.change.name: record.change.state for record in resultOf(store.load()).peers}
+    assert kept == {"tcp/a": DOWN, "tcp/b": UP}
+
+
 def test_retriesBecomeRare(store: FailingStore, events: list[Any]) -> None:
     """
     A store that fails for hours is tried every half minute, however much happens.
@@ -110,6 +136,20 @@ def test_retriesBecomeRare(store: FailingStore, events: list[Any]) -> None:
         flap(watcher)
         watcher.advance(1)
     assert 19 <= store.calls.count("append") <= 21
+    store.error = None
+    watcher.advance(31)
+
+
+def test_finalErrorIsRetriedRarely(store: FailingStore, events: list[Any]) -> None:
+    """
+    A store that says that only a person can mend it is not tried again at once.
+    """
+    watcher = Watcher(store)
+    store.error = StoreError("taken over")
+    flap(watcher)
+    for _ in range(120):
+        watcher.advance(1)
+    assert store.calls.count("append") == 4
     store.error = None
     watcher.advance(31)
 
@@ -228,8 +268,8 @@ def test_hungStoreDelaysNobody(store: FailingStore, events: list[Any], loggedErr
     watcher.advance(600)
     assert watcher.hooks.numbers == [1, 2, 3, 4, 5, 6]
     stopped = watcher.table.stopService()
-    watcher.advance(table.STOP_TIMEOUT / 2 + 0.1)
-    watcher.advance(table.STOP_TIMEOUT / 2 + 0.1)
+    watcher.advance(writer.CLOSE_TIMEOUT + 0.1)
+    watcher.advance(writer.CLOSE_TIMEOUT + 0.1)
     assert stopped.called and watcher.clock.getDelayedCalls() == []
     [said] = saidOf(events, "changes are not in the presence store")
     assert said["count"] == 6

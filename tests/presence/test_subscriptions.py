@@ -369,6 +369,24 @@ def test_stoppingFromInside(watcher: Watcher) -> None:
     assert stopped[0].called and watcher.clock.getDelayedCalls() == []
 
 
+def test_leavingWhileTheCursorIsRead() -> None:
+    """
+    A subscriber that leaves while its cursor is still being read is told nothing.
+    """
+    store = FailingStore()
+    watcher = Watcher(store)
+    store.hold.add("cursor")
+    left, stays = Subscriber(), Subscriber()
+    watcher.table.subscribe("mail", left)
+    watcher.table.unsubscribe("mail")
+    watcher.table.subscribe("mail", stays)
+    flap(watcher)
+    watcher.advance()
+    store.release()
+    watcher.advance()
+    assert (left.numbers, stays.numbers) == ([], [1, 2])
+
+
 # Gaps.
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 
@@ -558,6 +558,57 @@ def test_stopIsNoFall(watcher: Watcher) -> None:
     assert len(set(named.numbers)) == 3
 
 
+class Monitor(Service):
+    """
+    Ends its peers when it is stopped.
+    """
+
+    def __init__(self, table: PresenceTable, peer: FakeWatched) -> None:
+        self._table = table
+        self._peer = peer
+
+    def stopService(self) -> None:
+        self._table.disconnected(self._peer, ClosedHere("the monitor has stopped"))
+
+
+@pytest.mark.parametrize("order", ["table first", "table last"])
+def test_orderOfServicesIsNoMatter(watcher: Watcher, order: str) -> None:
+    """
+    When an application stops, its services end what they watch before or after the table is
+    stopped; neither is a fall.
+    """
+    link = FakeWatched("a")
+    watcher.table.connected(link)
+    watcher.advance()
+    application = MultiService()
+    services = [watcher.table, Monitor(watcher.table, link)]
+    for service in services if order == "table first" else reversed(services):
+        service.setServiceParent(application)
+    stopped = application.stopService()
+    watcher.advance()
+    assert stopped.called and watcher.hooks.states == [UP]
+    later = Watcher(watcher.store, clock=watcher.clock)
+    later.advance()
+    assert later.hooks.states == [UNKNOWN]
+
+
+def test_closedHereEndsATurnLater(watcher: Watcher) -> None:
+    """
+    What this process has closed ends in the next turn, also if the same object is connected again
+    before.
+    """
+    link = FakeWatched("a")
+    watcher.table.connected(link)
+    watcher.table.disconnected(link, ClosedHere("kicked"))
+    watcher.table.connected(link)
+    watcher.advance()
+    assert watcher.hooks.states == [UP, DOWN, UP]
+    watcher.table.disconnected(link, ClosedHere("kicked"))
+    watcher.advance()
+    assert watcher.hooks.states == [UP, DOWN, UP, DOWN]
+    assert watcher.hooks.told[-1].reason == "kicked"
+
+
 def test_sameTableStartsAgain(watcher: Watcher) -> None:
     """
     A table that was stopped and is started again goes on from what its links are now.
@@ -592,6 +643,8 @@ def test_clockBehindTheStore(watcher: Watcher, events: list[Any]) -> None:
     assert any(event.get("behind") == 999_000.0 for event in events)
     assert later.table.peers["tcp/b"].falls == 1
     later.advance(10.1)
+    later.clock.advance(3600)
+    assert later.table.peers["tcp/b"].falls == 0
     assert later.hooks.states == [UNKNOWN, DOWN]
     assert later.hooks.numbers == sorted(later.hooks.numbers)
     assert all(number > watcher.table.latest for number in later.hooks.numbers)

@@ -69,7 +69,8 @@ def test_architectureNamesEachModule() -> None:
     The page of the architecture lists each module of the rooms of which it has a table of files.
     """
     rooms = ["core", "timing", "transport", "batching", "link", "protocol", "client", "server"]
-    rooms += ["endpoints", "checkin", "status", "cli", "demo", "testing", "tap.py", "__main__.py"]
+    rooms += ["endpoints", "datagram", "checkin", "presence", "status", "cli", "demo", "testing"]
+    rooms += ["tap.py", "__main__.py"]
     files = [path.relative_to(PACKAGE) for path in packageFiles().values()]
     expected = {
         path.as_posix() for path in files if path.parts[0] in rooms and path.stem != "__init__"

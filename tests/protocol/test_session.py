@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core.detector import FailureDetector
-from twisted_heartbeat.core.settings import Limits
+from twisted_heartbeat.core.settings import Heartbeat, Limits
 from twisted_heartbeat.link.state import LinkState
 from twisted_heartbeat.protocol.session import PROMISE_FRACTION, HeartbeatSession
 
@@ -52,6 +52,9 @@ class RecordingLink:
         Keep what is written.
         """
         self.written += data
+
+    def reconfigure(self, heartbeat: Heartbeat | None, *, trusted: bool) -> None:
+        self.calls.append(("reconfigure", heartbeat, trusted))
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self.calls.append((name, *arguments))
@@ -132,7 +135,7 @@ def test_passiveLinkPingsPeerThatOffersNothing() -> None:
     session = sessionOver(link)
     session.negotiate(wire.Hello("there"))
     assert session.negotiated is not None and session.negotiated.incoming.pinged
-    assert link.calls == [("linkProven", link), ("distrust",)]
+    assert link.calls == [("linkProven", link), ("reconfigure", Heartbeat.within(35.0), False)]
 
 
 def test_sideWithoutBoundWatchesByPeersWord() -> None:
@@ -145,9 +148,9 @@ def test_sideWithoutBoundWatchesByPeersWord() -> None:
     hello = wire.Hello("there", offers=9.0)
     session.keepPromiseTo(hello)
     session.negotiate(hello)
-    assert link.calls[-1] == ("trust", 9.0)
+    assert link.calls[-1] == ("reconfigure", Heartbeat.forPassivePeer(9.0), True)
     session.pingReceived(wire.Ping(1, hold=4.0))
-    assert link.calls[-1] == ("trust", 4.0)
+    assert link.calls[-1] == ("reconfigure", Heartbeat.forPassivePeer(4.0), True)
 
 
 def test_pongIsOnlyTheLastPings() -> None:

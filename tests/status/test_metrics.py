@@ -18,7 +18,7 @@ import pytest
 import pytest_twisted
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
 from twisted_heartbeat import (
@@ -226,14 +226,18 @@ async def test_limitsOfAServer(plain: Loopback) -> None:
     metrics = HeartbeatMetrics()
     limits = ServerLimits(peers=1, helloTimeout=0.2)
     factory = HeartbeatServerFactory(heartbeat=QUICK, hooks=metrics, serverLimits=limits)
-    endpoint = plain.endpoint(plain.listen(factory))
+    port = plain.listen(factory)
+    endpoint = plain.endpoint(port)
     once = Backoff(initial=30.0, maximum=30.0, jitter=None)
     protocols = Factory.forProtocol(HeartbeatProtocol)
     for _ in range(2):
         plain.service(endpoint, protocols, retryPolicy=once, heartbeat=QUICK)
         await wait(0.2)
+    await within(plain.endpoint(port).connect(Factory.forProtocol(Protocol)))
+    await wait(0.5)
     samples = samplesOf(metrics)
     assert samples["limits_hit_total", "peers"] == 1
+    assert samples["limits_hit_total", "helloTimeout"] == 1
     assert samples["refusals_total", "tcp"] == 1
 
 

@@ -153,7 +153,8 @@ def test_everyAnswerIsGuarded(scene: Scene, path: str) -> None:
 
 def test_allPeers(scene: Scene) -> None:
     """
-    All peers, with the title, the newest changes and the id that the stream reads on from.
+    All peers, the worst first, with the title, the newest changes and the id that the stream reads
+    on from.
     """
     scene.fleet.up("a", "b")
     scene.fleet.up("c", carrier="udp")
@@ -172,6 +173,8 @@ def test_allPeers(scene: Scene) -> None:
     assert peers["c"]["carriers"] == ["udp"]
     assert (peers["b"]["cause"], peers["b"]["reason"]) == ("PeerHung", "no answer")
     assert peers["a"]["rtt"] == 0.02
+    assert found["peers"][0]["name"] == "b"
+    assert found["counts"] == {"up": 2, "suspect": 0, "down": 1, "unknown": 0}
     assert [change["name"] for change in found["changes"]] == ["a", "b", "c", "b"]
     assert found["id"].endswith(f".{scene.fleet.table.latest}")
 
@@ -185,14 +188,20 @@ def test_noPeers(scene: Scene) -> None:
 
 def test_thousandsOfPeersAreWhole(scene: Scene) -> None:
     """
-    What is encoded in slices is one list in the end.
+    What is encoded in slices is one list in the end.  Each slice is a line, which a page can read
+    before the next one has come.
     """
     names = [f"peer-{number}" for number in range(1001)]
     scene.fleet.up(*names)
     connection = scene.connect()
     connection.ask("/presence.json")
     scene.clock.advance(0)
-    assert [peer["name"] for peer in connection.answer().json()["peers"]] == names
+    answer = connection.answer()
+    assert [peer["name"] for peer in answer.json()["peers"]] == names
+    head, *slices, end = answer.body.decode().split("\n")
+    assert json.loads(f"{head}]}}")["counts"]["up"] == 1001
+    assert [len(json.loads(f"[{line.rstrip(',')}]")) for line in slices] == [200] * 5 + [1]
+    assert end == "]}"
 
 
 HOSTILE = [

@@ -359,17 +359,18 @@ def test_heartbeats(scene: Scene) -> None:
 
 def test_stormIsToldInParts(scene: Scene) -> None:
     """
-    When ten thousand peers fall in one instant, no event holds more than 250 changes, and all come
-    in order within five seconds.
+    When ten thousand peers fall in one instant, no event holds more than 400 changes, and all come
+    in order within four seconds.  The peers are left out, which the changes tell well enough.
     """
     names = [f"peer-{number}" for number in range(10_000)]
     scene.fleet.up(*names)
     scene.pass_(1)
     client = scene.client()
     scene.fleet.down(*names)
-    scene.pass_(5)
+    scene.pass_(4)
     assert client.names() == names
-    assert max(len(event["changes"]) for event in client.events()) <= 250
+    assert max(len(event["changes"]) for event in client.events()) <= 400
+    assert not any(event["peers"] for event in client.events())
 
 
 def test_lostChangesAreReadFromTheTable(scene: Scene) -> None:
@@ -443,7 +444,7 @@ def test_clientThatLeavesWhileItsPageIsRead(scene: Scene) -> None:
     waiting[0].callback([])
     scene.pass_(0.5)
     assert first.names() == []
-    assert len(set(second.names())) == 1100
+    assert len(second.names()) == 1100
 
 
 def test_closeEndsTheStreams(scene: Scene) -> None:

@@ -110,14 +110,14 @@ class Memory:
         self.held.append(waiting)
         return waiting.addCallback(lambda _: result)
 
-    def loadDeadlines(self) -> Deferred[Sequence[SavedDeadline]]:
+    def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
         """
         All that was saved.
         """
         return self._answer(list(self.saved.values()))
 
     def saveDeadlines(
-        self, saved: Sequence[SavedDeadline], forgotten: Collection[str]
+        self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]
     ) -> Deferred[None]:
         """
         Keep these.

@@ -124,13 +124,14 @@ class FailingStore(MemoryStore):
 
     def release(self) -> None:
         """
-        Answer what waits.
+        Answer what waits: with C{error}, if there is one.
         """
         self.hold.clear()
         held, self._held = self._held, []
         for deferred, work in held:
             if not deferred.called:
-                work().chainDeferred(deferred)
+                result = work() if self.error is None else fail(self.error)
+                result.chainDeferred(deferred)
 
     def load(self) -> Any:
         return self._do("load", super().load)

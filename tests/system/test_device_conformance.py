@@ -109,7 +109,7 @@ async def examined(kind: str, folder: Path) -> Findings | None:
             )
 
     settings = Settings(
-        role=CLIENT, bound=BOUND, tolerance=0.5, scale=SCALE, closing=5 * SCALE, limit=90.0
+        role=CLIENT, bound=BOUND, tolerance=0.6, scale=SCALE, closing=5 * SCALE, limit=90.0
     )
     run = ClientRun(reactor, settings, SCENARIOS.values())
     try:

@@ -729,7 +729,7 @@ def test_wordTakenBack(kernel: Kernel) -> None:
     assert scene.reactor.calls == []
     kernel.queued = 12
     assert not scene.connection.writeTracked
-    scene.protocol.link.peerWatch.trust(None)
+    scene.protocol.link.peerWatch.reconfigure(None, trusted=False)
     assert scene.protocol.link.watch == "keepalive"
     afterThat(scene, 5.0)
     [cause] = hooks.told("disconnected")

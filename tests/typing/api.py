@@ -10,7 +10,7 @@ sets, mypy reports the comment as soon as the call is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,8 +22,14 @@ from twisted.protocols.basic import LineReceiver
 from twisted_heartbeat import (
     Backoff,
     Cause,
+    Change,
+    Check,
+    CheckIn,
+    CheckInLimits,
+    CheckInResource,
     ClosedHere,
     Evidence,
+    Gap,
     GoodbyeCode,
     Heartbeat,
     HeartbeatClientFactory,
@@ -36,10 +42,18 @@ from twisted_heartbeat import (
     Limits,
     Link,
     LinkHooks,
+    MemoryStore,
     PeerClosed,
+    PeerPresence,
+    PeerState,
     PermanentFailure,
+    PresenceHooks,
+    PresenceLimits,
+    PresenceStore,
+    PresenceTable,
     Retry,
     ServerLimits,
+    SQLiteStore,
 )
 from twisted_heartbeat.testing import BlackHole, FaultProxy
 
@@ -56,6 +70,29 @@ delay: float = backoff(1)
 Heartbeat(20.0, 15.0)  # type: ignore[call-arg]
 KeepAlive(idle="5")  # type: ignore[arg-type]
 heartbeat.timeout = 3.0  # type: ignore[misc]
+
+# Check-ins.
+checkIns = CheckInResource(
+    checks={"job": Check(period=60, grace=30)},
+    tokens=lambda name: ["one", "two"],
+    hooks=[LinkHooks()],
+    limits=CheckInLimits(perName=None),
+)
+CheckInResource(checks={}, tokens={"job": "s3cret", "*": ["a", "b"]})
+CheckInResource(checks={}, tokens="/etc/checks.tokens")
+lastRun: float | None = checkIns.names["job"].duration
+CheckInResource(checks={})  # type: ignore[call-arg]
+checkIn = CheckIn("https://host/ping/job", interval=None, body=lambda: {"load": 0.5})
+CheckIn("https://host/ping/job", 60)  # type: ignore[call-arg]
+
+
+async def job() -> None:
+    """
+    Report a run.
+    """
+    async with checkIn.run() as run:
+        taken: bool = await run.log(f"run {run.id}")
+        assert taken
 
 
 # Hooks and links.
@@ -193,6 +230,45 @@ def connect(reactor: IReactorTCP) -> None:
     Give it to a reactor.
     """
     reactor.connectTCP("hub", 7000, SensorFactory())
+
+
+# Presence.
+class Pager(PresenceHooks):
+    """
+    Is told of changes.
+    """
+
+    async def changed(self, change: Change) -> None:
+        """Use what a change shows."""
+        state: PeerState = change.state
+        number: int = change.number
+        cause: str | None = change.cause
+        print(change.name, state, number, cause)
+
+    def missed(self, gap: Gap, peers: Sequence[PeerPresence]) -> None:
+        """Use what a peer shows."""
+        heard: list[float | None] = [peer.lastHeard for peer in peers]
+        print(gap.first, gap.last, heard)
+
+
+async def presence() -> PresenceStore:
+    """
+    Make a table, and ask it.
+    """
+    store = SQLiteStore("presence.db", keep=1000)
+    limits = PresenceLimits(gone=10)
+    table = PresenceTable(store=store, hooks=[Pager()], grace=5, merge=True, limits=limits)
+    PresenceTable(store=object())  # type: ignore[arg-type]
+    HeartbeatServerFactory(hooks=[Hooks(), table])
+    table.subscribe("pager", Pager(), since=0)
+    table.startService()
+    await table.whenLoaded()
+    peers: Mapping[str, PeerPresence] = table.peers
+    changes: list[Change | Gap] = await table.changes(since=0)
+    changes += await table.history("pump-3", limit=5)
+    print(peers, table.peer("pump-3"), table.latest)
+    await table.stopService()
+    return MemoryStore()
 
 
 # Test.

@@ -70,6 +70,8 @@ class CheckedName:
 
     carrier = "http"
     watch = "check-in"
+    isExpected = True
+    """It may have a verdict before it was ever heard: whoever expects it has to know."""
     rtt: float | None = None
     logLimit: LogRateLimit | None = None
 

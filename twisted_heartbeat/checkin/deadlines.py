@@ -58,15 +58,18 @@ class DeadlineKeeper:
     def __init__(
         self,
         store: DeadlineStore,
+        source: str,
         wheel: TimerWheel,
         clock: IReactorTime,
         describe: Callable[[str], SavedDeadline | None],
     ) -> None:
         """
+        @param source: the name of the server.
         @param describe: returns what is to be saved of a name; L{None} if the name is gone by then.
         """
         self.slot: Slot | None = None
         self._store = store
+        self._source = source
         self._wheel = wheel
         self._clock = clock
         self._describe = describe
@@ -82,7 +85,7 @@ class DeadlineKeeper:
         """
         Return what the store knows, by name.  Nothing, if it fails or takes too long.
         """
-        self._loading = loading = maybeDeferred(self._store.loadDeadlines)
+        self._loading = loading = maybeDeferred(self._store.loadDeadlines, self._source)
         loading.addTimeout(self.TIMEOUT, self._clock)
         return loading.addCallbacks(_byName, _notLoaded)
 
@@ -156,7 +159,8 @@ class DeadlineKeeper:
             if self._changed or self._forgotten:
                 self._saveSoon()
 
-        saving = maybeDeferred(self._store.saveDeadlines, saved, frozenset(forgotten))
+        save = self._store.saveDeadlines
+        saving = maybeDeferred(save, self._source, saved, frozenset(forgotten))
         self._saving = saving.addErrback(failed)
         self._saving.addCallback(finished)
         return self._afterThis() if self._saving is not None else succeed(None)

@@ -148,7 +148,7 @@ class CheckInMonitor(Service):
         if self._store is None:
             self._begin({})
             return
-        self._keeper = DeadlineKeeper(self._store, self.wheel, self.clock, self._saved)
+        self._keeper = DeadlineKeeper(self._store, self.source, self.wheel, self.clock, self._saved)
         self._keeper.load().addCallback(self._begin)
 
     def stopService(self) -> Deferred[Any]:

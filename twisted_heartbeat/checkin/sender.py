@@ -96,6 +96,7 @@ class CheckInSender:
         self.place = f"{self._url.scheme}://{self._url.netloc}"
         self.failures = 0
         self.lastTaken: float | None = None
+        self._lastReason = ""
         self._timeout = timeout
         self._method = method
         self._headers = {"User-Agent": "twisted_heartbeat"}
@@ -230,9 +231,12 @@ class CheckInSender:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        if self.failures == 1:
+        reason, last = _describe(error), self._lastReason
+        isFinal = isinstance(error, NotTaken) and error.isFinal
+        if self.failures == 1 or (isFinal and reason != last):
             words = "{place}: a check-in was not taken: {reason}"
-            _log.warn(words, place=self.place, reason=_describe(error))
+            _log.warn(words, place=self.place, reason=reason)
+        self._lastReason = reason
 
 
 def _checkedURL(url: str) -> SplitResult:

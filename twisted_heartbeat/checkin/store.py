@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 class DeadlineStore(Protocol):
     """
-    What a server of check-ins needs of a store.
+    What a server of check-ins needs of a store.  The presence stores of this package have both
+    methods.
     """
 
-    def loadDeadlines(self) -> Deferred[Sequence[SavedDeadline]]:
+    def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
         """
-        Return what was saved last of each name.
+        Return what was saved last of each name of a server.
+
+        @param source: the server's name.
         """
 
     def saveDeadlines(
-        self, saved: Sequence[SavedDeadline], forgotten: Collection[str]
+        self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]
     ) -> Deferred[None]:
         """
-        Replace what is known of these names, and forget others.
+        Replace what is known of these names of a server, and forget others.
 
-        @param forgotten: their names.
+        @param source: the server's name.
+        @param forgotten: the names of the others.
         """

@@ -30,12 +30,10 @@ from .observer import GOODBYE, PING, PONG, Fault, Observed, StreamObserver
 from .rules import Rule
 from .waits import Ending
 
-LINGER = 0.25
-"""
-Of the peer's needs: how often the tester speaks, so that a peer that watches keeps the connection.
-"""
+WORD_FRACTION = 0.25
+"""Of the peer's needs: the tester speaks so often that a peer that watches keeps the connection."""
 
-SHORTEST_LINGER = 0.02
+SHORTEST_WAIT = 0.02
 """Seconds: no peer is spoken to more often."""
 
 _CHUNK = 1024
@@ -334,9 +332,9 @@ class Connection(Protocol):
         if self._attending and self.greeted and self.endedAt is None:
             # Its HELLO may still be on its way: look again soon.
             hello = self.stream.hello
-            wait = 0.1 if hello is None else self.needs * LINGER
+            wait = 0.1 if hello is None else self.needs * WORD_FRACTION
             if wait:
-                self._speaking = self._reactor.callLater(max(SHORTEST_LINGER, wait), self._speak)
+                self._speaking = self._reactor.callLater(max(SHORTEST_WAIT, wait), self._speak)
 
     def _speak(self) -> None:
         self._speaking = None

@@ -18,15 +18,16 @@ from ..core import wire
 from .connection import Connection
 from .observer import PONG, Observed
 from .rules import PONG_TOKEN, RULES, Rule
-from .waits import SPREAD, Ending
+from .waits import SPREAD, STABLE, Ending
 
 CLIENT, SERVER = "client", "server"
 """What the peer is: the end that connects, or the end that listens."""
 
-
 _FLOODING = 0.4
 """Seconds for which the tester sends on after a GOODBYE, at most."""
 
+_LATE = 0.1
+"""Seconds by which the tester itself may be late without doubt about a broken rule."""
 
 _CLOSING_MARGIN = 1.25
 """A peer may look at the progress of its close a few times only, and notice it that much later."""
@@ -151,6 +152,9 @@ class Play:
     """
     One scenario that is being played.
 
+    @ivar began: when, in seconds.
+    @ivar checks: what was checked.
+    @ivar connections: those of this scenario, in their order.
     @ivar scenario: its name.
     @ivar settings: of the run.
     """
@@ -174,6 +178,8 @@ class Play:
         self._lateness = lateness
         self._connect = connect
         self._again = again
+        self.began = time.monotonic()
+        self.checks: list[Finding] = []
         self.connections: list[Connection] = []
         self.scenario = scenario
         self.settings = settings
@@ -191,7 +197,7 @@ class Play:
         began = self.connections[-1].began if self.connections else 0.0
         when = None if at is None else at - began
         finding = Finding(rule, bool(holds), self.scenario, expected, came, when)
-        self._findings.checks.append(finding)
+        self.checks.append(finding)
         return finding.holds
 
     def checkNone(self, rule: Rule, expected: str, frames: Sequence[Observed]) -> None:
@@ -213,6 +219,15 @@ class Play:
         """
         for rule in rules:
             self._findings.skipped[rule.id] = reason
+
+    @property
+    def isDoubtful(self) -> bool:
+        """
+        Whether a rule seems broken, and the tester itself was so late that it may have been the
+        cause.
+        """
+        isBroken = any(not check.holds for check in self.checks)
+        return isBroken and self._lateness.since(self.began) > _LATE
 
     def slack(self, since: float) -> float:
         """
@@ -349,10 +364,16 @@ class Play:
         Keep a client's connection up until it is proven.
         """
         if self.isClient:
-            stable = 10.5 * self.settings.scale
-            await connection.until(
-                lambda: connection.isOver, connection.began + stable - time.monotonic()
-            )
+            proven = connection.began + STABLE * self.settings.scale + self.settings.tolerance
+            await connection.until(lambda: connection.isOver, proven - time.monotonic())
+
+    def isStable(self, connection: Connection) -> bool | None:
+        """
+        Whether a client's connection has lasted so long that not even a goodbye revokes its proof;
+        L{None} if it is too close to tell.
+        """
+        beyond = time.monotonic() - connection.began - STABLE * self.settings.scale
+        return None if abs(beyond) < self.settings.tolerance * 0.9 else beyond > 0
 
     def stateOf(self, connection: Connection) -> str:
         """

@@ -54,7 +54,7 @@ class Ending:
     @ivar pace: how its wait is drawn, without a hint.
     @ivar earliest: when the wait may have begun, in seconds.
     @ivar latest: when the wait has begun at the latest.
-    @ivar proven: whether the end leaves the connection proven.
+    @ivar proven: whether the end leaves the connection proven; L{None} if that can not be told.
     @ivar retryAfter: the hint, in seconds.
     @ivar spread: of the hint, in seconds.
     """
@@ -62,7 +62,7 @@ class Ending:
     pace: str
     earliest: float
     latest: float
-    proven: bool
+    proven: bool | None
     retryAfter: float = 0.0
     spread: float = 0.0
 

@@ -183,6 +183,21 @@ class PresenceTracker:
         else:
             self._fall(peer, moment)
 
+    def missed(self, witness: Witness, cause: str, reason: str, moment: Moment) -> None:
+        """
+        Make a peer fall that was expected and is not heard by any witness.
+
+        @param witness: the one that has expected it.
+        @param cause: the name of the cause's class.
+        @param reason: the cause in words.
+        """
+        peer = self.peers.get(witness.name)
+        if peer is None:
+            peer = self.peers[witness.name] = TrackedPeer(witness, moment.at)
+        if not peer.witnesses and peer.state is not PeerState.DOWN:
+            peer.last, peer.cause, peer.reason = witness, cause, reason
+            self._fall(peer, moment)
+
     def advance(self, moment: Moment) -> None:
         """
         Make those peers fall whose time is over.
@@ -391,7 +406,7 @@ class PresenceTracker:
         witness, previous = peer.last, peer.recorded
         if peer.state is previous:
             return
-        number = None if self._behind else self._numbers.take()
+        number = self._numbers.take()
         if number is None:
             self._behind[witness.name] = None
             return

@@ -246,7 +246,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         getHandle = getattr(self.transport, "getHandle", None)
         if getHandle is not None:
             enlargeBuffer(getHandle())
-        now = self.wheel.seconds()
+        self._seconds = self.wheel.seconds
+        now = self._seconds()
         since, self._pausedAt = self._pausedAt, None
         if since is not None:
             self.runningTime.paused(since, now)
@@ -278,7 +279,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         Take a datagram.
         """
-        running = self.runningTime.read(self.wheel.seconds())
+        running = self.runningTime.read(self._seconds())
         outcome = self._registry.receive(data, address, running)
         change, peer, reply, payload, _, _ = outcome
         if reply:

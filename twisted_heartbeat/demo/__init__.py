@@ -3,5 +3,5 @@
 
 """
 What C{python -m twisted_heartbeat} shows: five faults, and what a link makes of them;
-and a job that misses its check-in.
+a sender over UDP whose datagrams are lost; and a job that misses its check-in.
 """

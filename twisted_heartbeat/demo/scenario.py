@@ -2,7 +2,8 @@
 # See LICENSE for details.
 
 """
-L{Demo}: five faults, one after the other, on one link; then a job that misses its check-in.
+L{Demo}: five faults, one after the other, on one link; then a sender over UDP whose datagrams are
+lost, and a job that misses its check-in.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from .. import (
     PeerSilent,
 )
 from ..testing import BlackHole, FaultProxy
+from .datagram import loseDatagrams
 from .results import FaultResult, Recorder
 from .settings import BACKOFF, HUNG, JOB, OUTAGE, SETTLE, WAIT_LIMIT
 
@@ -82,9 +84,13 @@ class Demo:
             FaultResult("clean close", bound),
             FaultResult(f"peer gone {OUTAGE:g} s", bound, refuses=True),
         ]
+        self._datagrams = FaultResult("UDP cut", bound, silent=True, hasLink=False)
+        self.results.append(self._datagrams)
+        self._job: FaultResult | None = None
         if find_spec("treq") is not None:
             # What the extra "http" installs.
-            self.results.append(FaultResult(JOB, bound, silent=True, hasLink=False))
+            self._job = FaultResult(JOB, bound, silent=True, hasLink=False)
+            self.results.append(self._job)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
@@ -126,10 +132,11 @@ class Demo:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
         for result, fault in zip(self.results, faults, strict=False):
             await self._runFault(result, fault)
-        for result in self.results[len(faults) :]:
+        await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
+        if self._job is not None:
             from .checkin import missCheckIn
 
-            await missCheckIn(self._reactor, self._heartbeat, self._view.say, result)
+            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self._job)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None

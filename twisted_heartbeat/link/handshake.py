@@ -45,10 +45,12 @@ class Handshake:
         self._limit = link.config.limits.connectTimeout
         self.slot: Slot | None = None
 
-    def begin(self, link: Link) -> None:
+    def begin(self) -> None:
         """
         Wait, and start the timer.
         """
+        link = self._link
+        assert link is not None
         transport, config = link.transport, link.config
         if awaitHeader(transport, self._proceed) and config.proxied is not None:
             config.proxied(link)

@@ -6,13 +6,14 @@ L{Link}: one connection to one peer, from established to gone.
 
 The mix-in or the wrapper of a protocol makes one link for each connection, and tells it what the
 transport tells the protocol.  A link has the state, the public methods and the owner.  Its rooms do
-the rest, and whoever needs one of them takes it from the link:
+the rest; a caller that needs a room takes it from the link:
 
  - C{config}: the settings, the clock and the observers of all links of one factory or service.
  - C{peerWatch}, a L{PeerWatch}: is the peer alive?
  - C{session}: the state of the built-in protocol, where the protocol speaks that.
  - C{writes}, a L{WriteTracker}: what waits to be sent, and does it progress?
  - C{teardown}, a L{Teardown}: the cause, the close, the loss and the cleanups.
+ - C{handshake}, a L{Handshake}: what has to come before the link is up.
 
 A L{WriteTracker}, a L{Teardown} and a L{Handshake} exist only while they are needed, because a
 server has thousands of idle links.
@@ -28,10 +29,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from ..core.causes import Cause, ClosedHere, SendFailed
-from ..core.diagnosis import describeError
+from ..core.causes import Cause, ClosedHere
 from ..core.text import printable, textOf
-from ..logs import SafeLogger
 from ..timing.monotonic import clockInMemory
 from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
@@ -45,7 +44,7 @@ from .probes import probe
 from .state import LinkState
 from .teardown import Teardown, noticeClose
 from .watch import PeerWatch
-from .writes import WriteTracker, failed, send
+from .writes import WriteTracker, send
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat
@@ -56,8 +55,6 @@ if TYPE_CHECKING:
     from .config import LinkConfig, Ping
     from .interfaces import OuterProtocol, Session
     from .owner import LinkOwner
-
-_log = SafeLogger()
 
 
 class Link:
@@ -328,7 +325,7 @@ class Link:
         """
         return self.protocol
 
-    # What the outer protocol tells it, in this order.  Its loss it tells the teardown.
+    # What the outer protocol tells the link, in this order.  The loss it tells the teardown.
 
     def connectionMade(self, transport: Any) -> None:
         """
@@ -349,7 +346,7 @@ class Link:
             self.keepAlive = applyKeepAlive(transport, config.keepAlive)
         if Handshake.isNeeded(transport):
             self.handshake = Handshake(self)
-            self.handshake.begin(self)
+            self.handshake.begin()
         else:
             self._established(now)
 
@@ -477,23 +474,10 @@ class Link:
         Write to the peer.
 
         @return: fires when the kernel has taken the bytes.  Fails with the link's cause if the link
-            ends first, and with L{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
+            ends first, and with C{SendFailed}, with nothing written, if C{Limits.maxBuffered} bytes
             wait already.  A failure that the caller ignores is not logged as unhandled.
         """
         return send(self, data)
-
-    def sendFailed(
-        self, error: BaseException, what: str = "the message could not be encoded"
-    ) -> Deferred[None]:
-        """
-        End the link, because bytes that could not be sent leave a hole in the stream.
-
-        @return: fails with L{SendFailed}.
-        """
-        cause = SendFailed(f"{what}: {describeError(error)}")
-        cause.__cause__ = error
-        self.abort(cause)
-        return failed(cause)
 
     @property
     def bytesBuffered(self) -> int:
@@ -591,10 +575,3 @@ class Link:
         """
         self.state = LinkState.ALIVE
         self.config.events.emit("recovered", self)
-
-    def pingFailed(self, error: BaseException) -> None:
-        """
-        End the link, because the ping has raised.  It is called inside of C{except}.
-        """
-        _log.failure("{link} could not send its ping", link=self)
-        self.sendFailed(error, "the ping failed")

@@ -11,8 +11,8 @@ due, and that is the whole of the ordinary path::
 
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
-The watch tells its link when the peer is suspected or has recovered, and when a ping fails; it
-tells the link's teardown of a L{Silence} that has lasted for the whole bound.
+The watch tells its link when the peer is suspected or has recovered, and the link's teardown of a
+L{Silence} that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
@@ -31,23 +31,25 @@ from twisted.internet.defer import Deferred
 from ..batching.places import commonPhase
 from ..core.detector import NEVER, Decision, FailureDetector
 from ..core.quiet import checksSuspended
-from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.wire.pings import SharedPing
+from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from .mode import Mode
 from .silence import Silence
 from .teardown import noticeClose
 from .usercode import startPing
-from .writes import WriteTracker
+from .writes import WriteTracker, sendFailed
 
 if TYPE_CHECKING:
     from ..batching.pinground import LastPing, Pinger
+    from ..core.settings import Heartbeat
     from ..timing.wheel import Slot
     from ..transport.connection import ObservedConnection
     from .config import Ping
     from .link import Link
     from .probes import PendingProbes
 
+_log = SafeLogger()
 
 _OFF, _OBSERVED, _DIRECT = Mode.OFF, Mode.OBSERVED, Mode.DIRECT
 _STEADY, _BATCHABLE = Mode.STEADY, Mode.BATCHABLE
@@ -142,13 +144,16 @@ class PeerWatch:
         if self.kind != "keepalive":
             self._watchFrom(now)
 
-    def reconfigure(self, heartbeat: Heartbeat | None) -> None:
+    def reconfigure(self, heartbeat: Heartbeat | None, *, trusted: bool) -> None:
         """
         Watch the peer by other times from its last word on.
+
+        @param trusted: whether the peer has promised to speak by itself.
         """
         self.withdraw()
         wasDirect = self.mode >= _DIRECT
         self.heartbeat = heartbeat
+        self.trusted = trusted
         if self.mode == _OFF:
             return
         if self.detector.suspected:
@@ -160,26 +165,6 @@ class PeerWatch:
             # What lies in the kernel's queue was no matter until now.
             connection.writeTracked = True
             self._link.writeStarted()
-
-    def trust(self, within: float | None) -> None:
-        """
-        Watch the peer passively, because it has promised to speak by itself.
-
-        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
-            its silence proves nothing.
-        """
-        self.trusted = within is not None
-        bound = None if within is None else max(MIN_BOUND, within)
-        self.reconfigure(None if bound is None else Heartbeat.forPassivePeer(bound))
-
-    def distrust(self) -> None:
-        """
-        Ping the peer within the same bound, because it has not promised to speak in time.
-        """
-        heartbeat = self.heartbeat
-        if heartbeat is not None:
-            self.trusted = False
-            self.reconfigure(Heartbeat.within(max(MIN_BOUND, heartbeat.bound)))
 
     def _watchFrom(self, heardAt: float) -> None:
         draw, heartbeat = self._link.config.phase, self.heartbeat
@@ -335,7 +320,8 @@ class PeerWatch:
                 else:
                     answer = connection.withDirectWrites(startPing, answer)
         except BaseException as error:
-            link.pingFailed(error)
+            _log.failure("{link} could not send its ping", link=link)
+            sendFailed(link, error, "the ping failed")
             return
         config = link.config
         self.detector.pingedAt = config.seconds()

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from ..core.causes import SendFailed, SendStalled
 from ..core.detector import NEVER
+from ..core.diagnosis import describeError
 from ..transport.compat import markErrorHandled
 from ..transport.layers import bytesBufferedAbove
 from ..transport.tcpinfo import readEvidence
@@ -226,14 +227,14 @@ def send(link: Link, data: bytes) -> Deferred[None]:
     if link.cause is not None:
         return failed(link.cause)
     if not isinstance(data, bytes | bytearray | memoryview):
-        return link.sendFailed(TypeError(f"{type(data).__name__} is no bytes"))
+        return sendFailed(link, TypeError(f"{type(data).__name__} is no bytes"))
     limit, waiting = link.config.limits.maxBuffered, link.bytesBuffered
     if limit is not None and waiting + len(data) > limit:
         return failed(SendFailed(f"{waiting} bytes wait to be sent, and maxBuffered is {limit}"))
     try:
         link.transport.write(data)
     except BaseException as error:
-        return link.sendFailed(error)
+        return sendFailed(link, error)
     if link.session is not None:
         link.session.markSent()
     return whenSent(link)
@@ -251,6 +252,20 @@ def whenSent(link: Link) -> Deferred[None]:
     # A layer above the connection may add bytes to the message, and write it later.
     above = usesTLS(link.transport) or bytesBufferedAbove(link.transport)
     return WriteTracker.of(link, connection).wait(not above)
+
+
+def sendFailed(
+    link: Link, error: BaseException, what: str = "the message could not be encoded"
+) -> Deferred[None]:
+    """
+    End a link, because bytes that could not be sent leave a hole in the stream.
+
+    @return: fails with L{SendFailed}.
+    """
+    cause = SendFailed(f"{what}: {describeError(error)}")
+    cause.__cause__ = error
+    link.abort(cause)
+    return failed(cause)
 
 
 def failed(cause: Cause) -> Deferred[None]:

@@ -13,13 +13,15 @@ from itertools import islice
 
 from twisted.internet.defer import Deferred, succeed
 
+from ..core.checkins import SavedDeadline
 from ..core.presence import Change, Gap, PeerRecord, PeerState, StoredPresence, numberOf
 from ..core.validation import isCount, require
 
 
 class MemoryStore:
     """
-    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in memory.
+    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in memory; and a
+    L{DeadlineStore<twisted_heartbeat.checkin.store.DeadlineStore>}.
     """
 
     def __init__(self, keep: int = 10_000) -> None:
@@ -32,6 +34,7 @@ class MemoryStore:
         self._changes: deque[Change | Gap] = deque()
         self._peers: dict[str, PeerRecord] = {}
         self._cursors: dict[str, int] = {}
+        self._deadlines: dict[str, dict[str, SavedDeadline]] = {}
         self._reserved = 0
         self._deleted = 0
 
@@ -86,6 +89,18 @@ class MemoryStore:
 
     def setCursor(self, name: str, number: int) -> Deferred[None]:
         self._cursors[name] = number
+        return succeed(None)
+
+    def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
+        return succeed(list(self._deadlines.get(source, {}).values()))
+
+    def saveDeadlines(
+        self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]
+    ) -> Deferred[None]:
+        kept = self._deadlines.setdefault(source, {})
+        kept |= {one.name: one for one in saved}
+        for name in forgotten:
+            kept.pop(name, None)
         return succeed(None)
 
     def close(self) -> Deferred[None]:

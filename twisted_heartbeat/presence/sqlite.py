@@ -31,6 +31,7 @@ from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from ..core.checkins import SavedDeadline
 from ..core.presence import Change, Gap, PeerRecord, PeerState, StoredPresence, numberOf
 from ..core.validation import isCount, require
 from .store import StoreError
@@ -81,13 +82,29 @@ _SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
+_DEADLINES = """
+    CREATE TABLE IF NOT EXISTS deadlines (
+        source TEXT NOT NULL,
+        name TEXT NOT NULL,
+        period REAL NOT NULL,
+        grace REAL NOT NULL,
+        deadline REAL NOT NULL,
+        savedAt REAL NOT NULL,
+        created INTEGER NOT NULL,
+        PRIMARY KEY (source, name)
+    )
+"""
+"""The table of the names that check in.  Files of the first days do not have it."""
+
 _ADD_CHANGE = f"INSERT OR REPLACE INTO changes VALUES ({', '.join('?' * 13)})"
 _ADD_PEER = f"INSERT OR REPLACE INTO peers VALUES ({', '.join('?' * 15)})"
 
 
 class SQLiteStore:
     """
-    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in an SQLite file.
+    A L{PresenceStore<twisted_heartbeat.presence.store.PresenceStore>} in an SQLite file; and a
+    L{DeadlineStore<twisted_heartbeat.checkin.store.DeadlineStore>} in the same file, which may be
+    used without a table.
     """
 
     def __init__(
@@ -114,20 +131,7 @@ class SQLiteStore:
     # The contract.
 
     def load(self) -> Deferred[StoredPresence]:
-        if self._pool is None:
-            self._pool = ConnectionPool(
-                "sqlite3",
-                self.path,
-                timeout=BUSY_TIMEOUT,
-                # Transactions begin and end where this module says so.
-                isolation_level=None,
-                # The pool closes the connection from the thread of the reactor.
-                check_same_thread=False,
-                cp_min=1,
-                cp_max=1,
-                cp_reactor=self._reactor,
-            )
-        return self._run(self._load)
+        return self._run(_load)
 
     def reserve(self, count: int) -> Deferred[int]:
         return self._write(_reserve, count)
@@ -152,6 +156,16 @@ class SQLiteStore:
     def setCursor(self, name: str, number: int) -> Deferred[None]:
         return self._write(_setCursor, name, number)
 
+    def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
+        # The table, if there is one, may be started later.
+        opened: Deferred[Any] = self.load() if self._pool is None else succeed(None)
+        return opened.addCallback(lambda _: self._run(_deadlinesOf, source))
+
+    def saveDeadlines(
+        self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]
+    ) -> Deferred[None]:
+        return self._write(_saveDeadlines, source, saved, forgotten)
+
     def close(self) -> Deferred[None]:
         pool, self._pool = self._pool, None
         if pool is None:
@@ -169,7 +183,20 @@ class SQLiteStore:
         """
         Do work in the thread.  It takes the connection.
         """
-        assert self._pool is not None, "load() comes first"
+        if self._pool is None:
+            self._pool = ConnectionPool(
+                "sqlite3",
+                self.path,
+                timeout=BUSY_TIMEOUT,
+                # Transactions begin and end where this module says so.
+                isolation_level=None,
+                # The pool closes the connection from the thread of the reactor.
+                check_same_thread=False,
+                cp_min=1,
+                cp_max=1,
+                cp_openfun=self._open,
+                cp_reactor=self._reactor,
+            )
         return self._runIn(self._pool, work, *arguments)
 
     def _runIn(
@@ -200,30 +227,26 @@ class SQLiteStore:
             failure = Failure(StoreError(f"{self.path} is damaged, or is no SQLite file: {error}"))
         return failure
 
-    def _load(self, connection: _Connection) -> StoredPresence:
-        self._check(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        if not _tablesOf(connection):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-        _setMeta(connection, "owner", self._owner)
-        [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
-        peers = [
-            PeerRecord(change=_changeOf(row[:-2]), bound=row[-2], lastHeard=row[-1])
-            for row in connection.execute("SELECT * FROM peers ORDER BY number")
-        ]
-        falls: dict[str, list[float]] = {}
-        query = "SELECT name, at FROM changes WHERE state = ? ORDER BY number"
-        for name, at in connection.execute(query, [PeerState.DOWN.value]):
-            falls.setdefault(name, []).append(at)
-        query = (
-            "SELECT max(ifnull((SELECT max(number) FROM changes), 0),"
-            " ifnull((SELECT max(last) FROM gaps), 0), ?)"
-        )
-        [(latest,)] = connection.execute(query, [_meta(connection, "deleted")])
-        return StoredPresence(peers=peers, latest=latest, falls=falls)
+    def _open(self, connection: sqlite3.Connection) -> None:
+        """
+        Prepare a connection that the pool has made.
+        """
+        try:
+            self._check(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            if not _tablesOf(connection):
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+            connection.execute(_DEADLINES)
+            _setMeta(connection, "owner", self._owner)
+            [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
+            connection.commit()
+        except BaseException:
+            # The pool does not keep it, and makes another one next time.
+            connection.close()
+            raise
 
     def _check(self, connection: _Connection) -> None:
         """
@@ -270,6 +293,23 @@ class SQLiteStore:
             connection.execute("DELETE FROM gaps WHERE last <= ?", [number])
             _setMeta(connection, "deleted", number)
         [(self._kept,)] = connection.execute("SELECT count(*) FROM changes")
+
+
+def _load(connection: _Connection) -> StoredPresence:
+    peers = [
+        PeerRecord(change=_changeOf(row[:-2]), bound=row[-2], lastHeard=row[-1])
+        for row in connection.execute("SELECT * FROM peers ORDER BY number")
+    ]
+    falls: dict[str, list[float]] = {}
+    query = "SELECT name, at FROM changes WHERE state = ? ORDER BY number"
+    for name, at in connection.execute(query, [PeerState.DOWN.value]):
+        falls.setdefault(name, []).append(at)
+    query = (
+        "SELECT max(ifnull((SELECT max(number) FROM changes), 0),"
+        " ifnull((SELECT max(last) FROM gaps), 0), ?)"
+    )
+    [(latest,)] = connection.execute(query, [_meta(connection, "deleted")])
+    return StoredPresence(peers=peers, latest=latest, falls=falls)
 
 
 def _checkpoint(connection: _Connection) -> None:
@@ -323,6 +363,36 @@ def _cursor(connection: _Connection, name: str) -> int | None:
 
 def _setCursor(connection: _Connection, name: str, number: int) -> None:
     connection.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", [name, number])
+
+
+def _deadlinesOf(connection: _Connection, source: str) -> list[SavedDeadline]:
+    query = "SELECT name, period, grace, deadline, savedAt, created FROM deadlines WHERE source = ?"
+    return [
+        SavedDeadline(
+            name=row[0],
+            period=row[1],
+            grace=row[2],
+            deadline=row[3],
+            savedAt=row[4],
+            created=bool(row[5]),
+        )
+        for row in connection.execute(query, [source])
+    ]
+
+
+def _saveDeadlines(
+    connection: _Connection,
+    source: str,
+    saved: Sequence[SavedDeadline],
+    forgotten: Iterable[str],
+) -> None:
+    rows = (
+        (source, one.name, one.period, one.grace, one.deadline, one.savedAt, one.created)
+        for one in saved
+    )
+    connection.executemany("INSERT OR REPLACE INTO deadlines VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    names = ((source, name) for name in forgotten)
+    connection.executemany("DELETE FROM deadlines WHERE source = ? AND name = ?", names)
 
 
 def _values(change: Change) -> tuple[object, ...]:

@@ -165,8 +165,7 @@ class Subscription:
         self.cursor = number
         if self._gap:
             self._gap = False
-            self._page.clear()
-        elif self._page:
+        else:
             self._page.popleft()
         if self.name is not None:
             self._of.setCursor(self.name, number)

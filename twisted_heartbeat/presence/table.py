@@ -20,6 +20,10 @@ A fact takes this way::
 
 The tracker decides from the first fact on.  Changes are recorded, stored and told from the time the
 store has been read until the service is stopped.
+
+What this process has closed itself (L{ClosedHere}) ends a turn of the reactor later.  When an
+application stops, its services close what they watch before or after the table is stopped, but in
+the same turn; otherwise each restart would be a fall of all peers.
 """
 
 from __future__ import annotations
@@ -33,9 +37,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from ..core.causes import ClosedHere
 from ..core.presence import (
     Change,
     Gap,
@@ -55,13 +60,14 @@ from ..timing.wheel import timerWheelFor
 from .backlog import Backlog
 from .memory import MemoryStore
 from .named import NamedSubscribers
+from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
 from .subscriptions import Subscription, Subscriptions
 from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
-from .writer import StoreWriter
+from .writer import StoreWriter, closeStore
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -76,9 +82,6 @@ NUMBERS = 1_000_000
 Numbers that are reserved at a time.  While the store fails, at least half as many changes can still
 be told; then the subscribers wait for the store.
 """
-
-STOP_TIMEOUT = 15.0
-"""Seconds that the end of the service waits for the store."""
 
 STALL = 0.5
 """Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
@@ -135,10 +138,10 @@ class PresenceTable(LinkHooks, Service):
         self._warned = False
         self._lock = DeferredLock()
         self._tasks = Tasks()
-        self._loaded: list[Deferred[None]] = []
-        self._unusable: StoreError | None = None
+        self._loading = Outcome()
         self._excused = False
         self._call: IDelayedCall | None = None
+        self._closedHere: dict[int, tuple[Any, Cause]] = {}
         self.slot: Slot | None = None
 
     # What is asked.
@@ -171,16 +174,9 @@ class PresenceTable(LinkHooks, Service):
         @return: fails with L{StoreError} if the store cannot be used, and with C{RuntimeError} if
             the service is not running, or is stopped first.
         """
-        loaded: Deferred[None] = Deferred()
-        if self._writer is not None:
-            loaded.callback(None)
-        elif not self.running:
-            loaded.errback(RuntimeError("the presence table is not running"))
-        elif self._unusable is not None:
-            loaded.errback(self._unusable)
-        else:
-            self._loaded.append(loaded)
-        return loaded
+        if not self.running:
+            return fail(RuntimeError("the presence table is not running"))
+        return self._loading.wait()
 
     def changes(self, since: int, limit: int = 1000) -> Deferred[list[Change | Gap]]:
         """
@@ -285,8 +281,14 @@ class PresenceTable(LinkHooks, Service):
         self._observe("recovered", self._tracker.recovered, id(link))
 
     def disconnected(self, link: Any, cause: Cause) -> None:
+        if isinstance(cause, ClosedHere) and self.running and id(link) in self._watched:
+            self._closedHere[id(link)] = link, cause
+            self._publishSoon()
+            return
         if id(link) in self._watched:
             self._observe("disconnected", self._disconnected, link, cause)
+        elif getattr(link, "isExpected", False):
+            self._observe("disconnected", self._missed, link, cause)
 
     def _observe(self, event: str, take: Callable[..., None], *facts: object) -> None:
         """
@@ -298,11 +300,12 @@ class PresenceTable(LinkHooks, Service):
             _log.warn("The presence table is not running, and tells nobody of {event}", event=event)
         words = "The presence table failed at {event}"
         guarded(_log, words, take, *facts, self._moment(), event=event)
-        if self.running and self._call is None:
-            # Once for all facts of this turn of the reactor, which may be ten thousand.
-            self._call = self._clock.callLater(0, self._publishCalled)
+        if self.running:
+            self._publishSoon()
 
     def _connected(self, watched: Any, moment: Moment) -> None:
+        if id(watched) in self._closedHere:
+            self._endClosed()
         witness = witnessOf(watched, self._merge, self._anonymous)
         self._watched[id(watched)] = watched
         self._tracker.connected(id(watched), witness, moment)
@@ -314,6 +317,11 @@ class PresenceTable(LinkHooks, Service):
         self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
         del self._watched[id(watched)]
 
+    def _missed(self, watched: Any, cause: BaseException, moment: Moment) -> None:
+        witness = witnessOf(watched, self._merge, self._anonymous)
+        reason = printable(textOf(cause))
+        self._tracker.missed(witness, type(cause).__name__, reason, moment)
+
     # What follows from it.
 
     @cached_property
@@ -324,9 +332,25 @@ class PresenceTable(LinkHooks, Service):
     def _moment(self) -> Moment:
         return Moment(self._clock.seconds(), self._wallClock())
 
+    def _publishSoon(self) -> None:
+        """
+        Publish once for all facts of this turn of the reactor, which may be ten thousand.
+        """
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._publishCalled)
+
     def _publishCalled(self) -> None:
         self._call = None
+        self._endClosed()
         self._publish()
+
+    def _endClosed(self) -> None:
+        """
+        Take the ends of what this process has closed itself.
+        """
+        closed, self._closedHere = self._closedHere, {}
+        for link, cause in closed.values():
+            self._observe("disconnected", self._disconnected, link, cause)
 
     def _publish(self) -> None:
         """
@@ -384,7 +408,7 @@ class PresenceTable(LinkHooks, Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         self._warned = True
-        self._unusable = None
+        self._loading = Outcome()
         self._setTimer()
         self._tasks.run(self._load())
 
@@ -392,7 +416,7 @@ class PresenceTable(LinkHooks, Service):
         """
         Tell nothing any more, write what is not stored, and close the store.
 
-        @return: fires when that is done, at the latest after L{STOP_TIMEOUT}.
+        @return: fires when that is done, or after 15 s.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._publish()
@@ -403,10 +427,11 @@ class PresenceTable(LinkHooks, Service):
         self._tasks.cancel()
         # What ends from now on ends because this process does.
         self._tracker.suspend()
+        self._endClosed()
         if self._subscriptions is not None:
             self._subscriptions.stop()
             self._subscriptions = None
-        self._finishLoading(RuntimeError("the presence table was stopped"))
+        self._loading.fail(RuntimeError("the presence table was stopped"))
         return Deferred.fromCoroutine(self._close())
 
     async def _load(self) -> None:
@@ -416,13 +441,12 @@ class PresenceTable(LinkHooks, Service):
             reserve = partial(self._store.reserve, NUMBERS)
             first = await untilDone(self._clock, reserve, "reserve numbers")
         except StoreError as error:
-            self._unusable = error
             _log.critical(
                 "The presence store cannot be used: {error}. The table knows who is alive, but no "
                 "change is recorded, stored or told",
                 error=error,
             )
-            self._finishLoading(error)
+            self._loading.fail(error)
         else:
             self._begin(stored, first)
         finally:
@@ -458,15 +482,7 @@ class PresenceTable(LinkHooks, Service):
         self._attachSubscribers()
         self._tracker.numbersReserved(first, NUMBERS)
         self._publish()
-        self._finishLoading(None)
-
-    def _finishLoading(self, error: Exception | None) -> None:
-        waiters, self._loaded = self._loaded, []
-        for waiter in waiters:
-            if error is None:
-                waiter.callback(None)
-            else:
-                waiter.errback(error)
+        self._loading.succeed()
 
     def _attachSubscribers(self) -> None:
         """
@@ -493,22 +509,9 @@ class PresenceTable(LinkHooks, Service):
         await self._lock.acquire()
         try:
             writer, self._writer, self._reader = self._writer, None, None
-            if writer is not None:
-                await self._bounded(Deferred.fromCoroutine(writer.flush()))
-                if writer.waiting:
-                    _log.critical(
-                        "The last {count} changes are not in the presence store",
-                        count=len(writer.waiting),
-                    )
-            await self._bounded(self._store.close())
+            await closeStore(self._store, writer, self._clock)
         finally:
             self._lock.release()
-
-    async def _bounded(self, deferred: Deferred[None]) -> None:
-        try:
-            await deferred.addTimeout(STOP_TIMEOUT / 2, self._clock)
-        except BaseException:
-            _log.failure("The presence store could not be closed")
 
 
 def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:

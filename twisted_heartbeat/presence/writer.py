@@ -26,11 +26,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..core.presence import Change, Gap, PeerRecord, numberOf
+from ..logs import SafeLogger
 from .store import PresenceStore
 from .tasks import StoreTrouble
 
+_log = SafeLogger()
+
 COMMIT_DELAY = 0.05
 """Seconds for which changes gather, so that a commit, which waits for the disk, serves several."""
+
+CLOSE_TIMEOUT = 7.5
+"""Seconds for the last write, and for closing the store."""
 
 CURSOR_DELAY = 1.0
 """Seconds for which the cursors of subscribers gather."""
@@ -164,3 +170,26 @@ class StoreWriter:
             self._inFlight = 0
             self._writing = None
         self._schedule()
+
+
+async def closeStore(store: PresenceStore, writer: StoreWriter | None, clock: IReactorTime) -> None:
+    """
+    Write what waits, and close a store.  It never fails, and gives up when the time is over.
+
+    @param writer: L{None} if nothing was ever to be written.
+    """
+    if writer is not None:
+        await _bounded(Deferred.fromCoroutine(writer.flush()), clock)
+        if writer.waiting:
+            _log.critical(
+                "The last {count} changes are not in the presence store",
+                count=len(writer.waiting),
+            )
+    await _bounded(store.close(), clock)
+
+
+async def _bounded(deferred: Deferred[None], clock: IReactorTime) -> None:
+    try:
+        await deferred.addTimeout(CLOSE_TIMEOUT, clock)
+    except BaseException:
+        _log.failure("The presence store could not be closed")

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol
 
 from ..core import wire
 from ..core.causes import ClosedHere, ProtocolViolation
+from ..link.writes import sendFailed
 from ..logs import SafeLogger
 from .mixin import HeartbeatMixin
 from .session import HeartbeatSession
@@ -114,7 +115,7 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
         try:
             frame = wire.encode(wire.Data(self.encodeMessage(message)))
         except BaseException as error:
-            return link.sendFailed(error)
+            return sendFailed(link, error)
         return link.send(frame)
 
     def encodeMessage(self, message: Any) -> bytes:

@@ -41,11 +41,11 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import ClosedHere, PeerClosed
-from ..core.settings import MIN_BOUND
+from ..core.settings import MIN_BOUND, Heartbeat
 from ..core.wire.negotiation import Negotiated
 from ..link.mode import Mode
 from ..link.state import LinkState
-from ..link.writes import whenSent
+from ..link.writes import sendFailed, whenSent
 from ..logs import SafeLogger
 
 if TYPE_CHECKING:
@@ -194,9 +194,11 @@ class HeartbeatSession:
         if not self.localHello.hello.needs:
             self._watchByPeersWord()
         elif link.watch == "passive" and negotiated.incoming.pinged:
-            link.peerWatch.distrust()
+            # It has not promised to speak in time.
+            heartbeat = Heartbeat.within(max(MIN_BOUND, link.bound or 0.0))
+            link.peerWatch.reconfigure(heartbeat, trusted=False)
         elif link.watch == "passive":
-            link.peerWatch.trust(link.bound)
+            self._watchPassively(link.bound)
 
     def _watchByPeersWord(self) -> None:
         """
@@ -206,7 +208,19 @@ class HeartbeatSession:
         """
         if not self.localHello.hello.needs:
             offers = 0.0 if self.peerHello is None else self.peerHello.offers
-            self._link.peerWatch.trust(self._peerHold or offers or None)
+            self._watchPassively(self._peerHold or offers or None)
+
+    def _watchPassively(self, within: float | None) -> None:
+        """
+        Watch the peer passively, because it has promised to speak by itself.
+
+        @param within: seconds, the bound; L{None} if the peer has taken its promise back, so that
+            its silence proves nothing.
+        """
+        heartbeat = None
+        if within is not None:
+            heartbeat = Heartbeat.forPassivePeer(max(MIN_BOUND, within))
+        self._link.peerWatch.reconfigure(heartbeat, trusted=within is not None)
 
     # Pings.
 
@@ -293,7 +307,7 @@ class HeartbeatSession:
                 self.writeDirect(wire.packPong(0))
             except BaseException as error:
                 _log.failure("{link} could not speak", link=link)
-                link.sendFailed(error, "the heartbeat failed")
+                sendFailed(link, error, "the heartbeat failed")
 
     # Goodbyes.
 

@@ -14,10 +14,15 @@ from collections.abc import Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..core.presence import PeerState
+
 if TYPE_CHECKING:
     from ..core.presence import Change, PeerPresence
 
 Fields = dict[str, object]
+
+_WITH_PEERS = 50
+"""Changes that are told together with their peers."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -73,15 +78,25 @@ def changesFields(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) 
     """
     Return changes together with the peers that they are about, as these are now.  A reader need not
     find out what a change means for the peer, and a repeated change does no harm.
+
+    The peers of more than L{_WITH_PEERS} changes are left out: in a storm they would take most of
+    the time and of the bytes, and a change says all but the numbers of its peer.
     """
     changes = list(changes)
-    names = dict.fromkeys(change.name for change in changes)
-    found = {name: peers.get(name) for name in names}
+    last = {change.name: change for change in changes}
+    if len(changes) > _WITH_PEERS:
+        gone = [name for name, change in last.items() if _isForgotten(change)]
+        return {"changes": [changeFields(each) for each in changes], "peers": [], "gone": gone}
+    found = {name: peers.get(name) for name in last}
     return {
         "changes": [changeFields(change) for change in changes],
         "peers": [peerFields(peer) for peer in found.values() if peer is not None],
         "gone": [name for name, peer in found.items() if peer is None],
     }
+
+
+def _isForgotten(change: Change) -> bool:
+    return change.state is PeerState.DOWN and not change.isNamed
 
 
 def _rounded(number: float | None, digits: int) -> float | None:

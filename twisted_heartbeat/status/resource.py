@@ -196,6 +196,7 @@ class StatusResource(Resource):
             "title": self._title,
             "at": round(time(), 3),
             "id": f"{self._stream.run}.{snapshot.latest}",
+            "counts": snapshot.counts,
             "changes": [changeFields(each) for each in newest if isinstance(each, Change)],
         }
         Download(request, head, snapshot, self._clock).start()

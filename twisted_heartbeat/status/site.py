@@ -10,12 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 if TYPE_CHECKING:
-    from twisted.web.http import Request
-
     from .resource import StatusResource
+
+_MAX_CONNECTIONS = 1000
+
+
+class _BodilessRequest(Request):
+    """
+    A request whose body is thrown away: nothing here takes one, and it could be of any size.
+    """
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
 
 
 class StatusSite(Site):
@@ -28,8 +37,11 @@ class StatusSite(Site):
     displayTracebacks = False
 
     def __init__(self, resource: StatusResource, reactor: Any) -> None:
-        super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
+        super().__init__(  # type: ignore[no-untyped-call]
+            resource, requestFactory=_BodilessRequest, reactor=reactor
+        )
         self._status = resource
+        self._open = 0
 
     def show(self, resource: StatusResource) -> None:
         """
@@ -38,7 +50,24 @@ class StatusSite(Site):
         self._status.close()
         self.resource = self._status = resource
 
-    def log(self, request: Request) -> None:
+    def buildProtocol(self, addr: Any) -> Any:
+        """
+        Accept a connection, unless there are too many.
+        """
+        if self._open >= _MAX_CONNECTIONS:
+            return None
+        self._open += 1
+        protocol = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        lost = protocol.connectionLost
+
+        def connectionLost(reason: Any) -> None:
+            self._open -= 1
+            lost(reason)
+
+        protocol.connectionLost = connectionLost
+        return protocol
+
+    def log(self, request: Any) -> None:
         """
         Log nothing.
         """

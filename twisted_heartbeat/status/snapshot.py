@@ -4,17 +4,21 @@
 """
 All peers of a presence table as JSON, encoded slice by slice.
 
-Ten thousand peers take tens of milliseconds to encode.  So only a slice is encoded in one turn of
-the reactor, when the connection has room for it, and all requests of one second share the slices.
+Ten thousand peers take more than a hundred milliseconds to encode.  So only a slice is encoded in
+one turn of the reactor, when the connection has room for it, and all requests of one second share
+the slices.  Each slice is a line, and the worst peers come first: a page can show them while the
+others are still on their way.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from ..core.presence import PeerState
 from .encoding import encode, peerFields
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 _SLICE = 200
 """Peers in one slice."""
 
+_WORST = {PeerState.DOWN: 0, PeerState.SUSPECT: 1, PeerState.UNKNOWN: 2, PeerState.UP: 3}
+
 _SHARED_FOR = 1.0
 """Seconds for which requests share a snapshot."""
 
@@ -37,12 +43,16 @@ class Snapshot:
     The peers of a table at one moment.
 
     @ivar latest: the number of the last change that the snapshot contains.
+    @ivar counts: the number of peers in each state.
     """
 
-    def __init__(self, latest: int, peers: Mapping[str, PeerPresence]) -> None:
-        self.latest = latest
-        self._peers = peers
-        self._names: Sequence[str] = list(peers)
+    def __init__(self, presence: Any) -> None:
+        self.latest: int = presence.latest
+        states: Mapping[str, PeerState] = presence.states()
+        found = Counter(states.values())
+        self.counts = {state.value: found[state] for state in PeerState}
+        self._peers: Mapping[str, PeerPresence] = presence.peers
+        self._names: Sequence[str] = sorted(states, key=lambda name: _WORST[states[name]])
         self._slices: list[bytes] = []
 
     def slice(self, number: int) -> bytes | None:
@@ -78,7 +88,7 @@ class Snapshots:
         """
         now = self._clock.seconds()
         if self._last is None or now - self._takenAt > _SHARED_FOR:
-            self._last = Snapshot(self._presence.latest, self._presence.peers)
+            self._last = Snapshot(self._presence)
             self._takenAt = now
         return self._last
 
@@ -102,10 +112,10 @@ class Download:
         """
         self._request = request
         self._head = encode(head)[:-1] + b',"peers":['
+        self._line = b"\n"
         self._snapshot = snapshot
         self._clock = clock
         self._next = 0
-        self._isEmpty = True
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -136,9 +146,8 @@ class Download:
         if peers is None:
             self.pauseProducing()
             self._request.unregisterProducer()
-            self._request.write(b"]}")
+            self._request.write(b"\n]}")
             self._request.finish()
         elif peers:
-            separator = b"" if self._isEmpty else b","
-            self._isEmpty = False
-            self._request.write(separator + peers)
+            self._request.write(self._line + peers)
+            self._line = b",\n"

@@ -57,7 +57,7 @@ _log = SafeLogger()
 _COLLECT = 0.1
 """Seconds between the first change and the event that tells it; and between two events."""
 
-_PAGE = 250
+_PAGE = 400
 """Changes in one event."""
 
 _MAX_WAITING = 20_000
@@ -329,11 +329,12 @@ class ChangeStream(PresenceHooks):
         client.isReading = False
         if client not in self._clients:
             return
-        for event in self._eventsOf(page):
-            if event.last > client.cursor:
-                client.send(event)
-        if not page and client.cursor < self._keptAfter:
-            # The numbers up to here were reserved, and never used.
+        # What follows is among the kept events, and would be told once more.
+        missed = [each for each in page if _firstOf(each) <= self._keptAfter]
+        for event in self._eventsOf(missed):
+            client.send(event)
+        if not missed and client.cursor < self._keptAfter:
+            # The numbers up to here were never used.
             client.cursor = self._keptAfter
         self.serve(client)
 
@@ -398,3 +399,7 @@ class ChangeStream(PresenceHooks):
         for call in calls:
             if call is not None and call.active():
                 call.cancel()
+
+
+def _firstOf(each: Change | Gap) -> int:
+    return each.first if isinstance(each, Gap) else each.number

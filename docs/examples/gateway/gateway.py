@@ -108,7 +108,7 @@ class Gateway(MultiService):
         self.tellDevices(b"go")
 
     def loseHub(self):
-        """Put the devices into a safe state: nobody watches over them now."""
+        """Put the devices into a safe state, because the hub does not watch them now."""
         self.hub = None
         self.tellDevices(b"hold")
 

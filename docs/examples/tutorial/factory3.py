@@ -14,7 +14,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientFactory, HeartbeatMixin
 
 class Sensor(HeartbeatMixin, LineReceiver):
     def sendPing(self):
-        self.sendLine(b"ping")  # the hub does not know this word: its "what?" is an answer, too
+        self.sendLine(b"ping")  # its "what?" is an answer, too
 
     def connectionMade(self):
         self.sendLine(b"hello sensor-17")

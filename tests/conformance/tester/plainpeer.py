@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -63,6 +62,7 @@ class PlainPeer(Protocol):
         self.end: tuple[str, float, float] = ("spread", 0.0, 0.0)
         self.tick: Any = None
         self.partedAt = 0.0
+        self.looked = False
 
     def has(self, fault: str) -> bool:
         return fault in self.faults
@@ -117,6 +117,10 @@ class PlainPeer(Protocol):
             self.watch(now, silence)
         early = 0.7 if self.has("verdict too early") else 1.0
         if bound and silence >= early * bound and not self.faults & {"no verdict", "ignores fin"}:
+            if not self.looked:
+                # What has come in the meantime is read before the next look.
+                self.looked = True
+                return
             self.end = ("usual", 0.0, 0.0)
             if self.has("goodbye at the verdict"):
                 self.say(GOODBYE, bytes(8))
@@ -140,6 +144,7 @@ class PlainPeer(Protocol):
             return
         if not self.has("only answers are life") and not self.has("only frames are life"):
             self.heard = time.monotonic()
+            self.looked = False
         self.buffer += data
         try:
             while self.buffer:
@@ -227,7 +232,7 @@ class PlainPeer(Protocol):
             self.part(3)
             return
         if self.has("answers late"):
-            self.reactor.callLater(1.5 * self.role.tolerance, self.say, PONG, b"", token)
+            self.reactor.callLater(2.5 * self.role.tolerance, self.say, PONG, b"", token)
             return
         answer = 0 if self.has("token forgotten") else token
         if self.parted:
@@ -302,7 +307,7 @@ class PlainPeer(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.isLost = True
-        if self.has("forgets what came") and not reason.check(ConnectionDone):
+        if self.has("forgets what came") and self.pings > 5:
             self.end = ("spread", 0.0, 0.0)
         if self.tick is not None and self.tick.active():
             self.tick.cancel()

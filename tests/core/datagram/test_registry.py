@@ -534,6 +534,22 @@ def test_peerMayNotFlood() -> None:
     assert watch.peer().alive
 
 
+def test_floodOfReplaysDoesNotSilenceThePeer() -> None:
+    """
+    Promise 17: recorded heartbeats of a living peer, played again thousands of times, do not use up
+    what the peer itself may send.
+    """
+    watch = Watch(limits=DatagramLimits(peerPerSecond=5))
+    pump = Sensor()
+    watch.meet(pump, 0.0)
+    recorded = pump.heartbeat(1.0)
+    assert watch.receive(recorded, 1.0).change is Change.HEARD
+    for _ in range(1000):
+        watch.receive(recorded, 2.0, ELSEWHERE)
+    assert watch.receive(pump.heartbeat(2.0), 2.0).change is Change.HEARD
+    assert watch.peer().address == HOME
+
+
 def test_limitsOfNameAndPayload() -> None:
     """
     The monitor may set lower limits than the layout.

@@ -591,3 +591,17 @@ def test_sameHelloIsOne() -> None:
     data = wire.encode(wire.Hello("peer", 1.5, 2.5))
     first, second = (next(wire.FrameReader().receive(data)) for _ in range(2))
     assert first is second
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [(FrameType.DATA, "maxMessage"), (FrameType.GOODBYE, None)]
+)
+def test_tooLongAMessagePassesALimit(kind: FrameType, limit: str | None) -> None:
+    """
+    The violation of a message that is too long names the setting; no setting allows more of any
+    other frame.
+    """
+    header = HEADER.pack(VERSION, kind, 0, 0, MAX_MESSAGE + 1)
+    with pytest.raises(ProtocolViolation, match="at most") as violation:
+        list(FrameReader().receive(header))
+    assert violation.value.limit == limit

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IConnector
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 
+from twisted_heartbeat import Heartbeat, HeartbeatClientService
 from twisted_heartbeat.testing import BlackHole, FaultProxy, StopReading
 
 from ...support.loopback import wait, within
@@ -249,3 +251,24 @@ async def test_afterFindsIt(name: str, case: Any) -> None:
     await one.introduced()
     assert time.monotonic() - cutAt <= SOON
     assert one.proxy.connectionsMade == made + 1
+
+
+@pytest.mark.parametrize("pings", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_classIsSwappedInTheModuleThatUsesIt(pings: bool, case: Any) -> None:
+    """
+    A C{partial} of the service in the place of C{ClientService} finds it as well, in a module that
+    is left as it is. A bare swap, without a ping, does not.
+    """
+    one = await case("client_service_before")
+    settings: dict[str, Any] = {"heartbeat": Heartbeat.within(BOUND)}
+    if pings:
+        settings["ping"] = lambda sensor: sensor.sendLine(b"ping")
+    one.module.ClientService = partial(HeartbeatClientService, **settings)
+    await one.start()
+    one.proxy.inject(BlackHole(), connections="existing")
+    if pings:
+        await one.introduced()
+    else:
+        await wait(3 * BOUND)
+    assert one.proxy.connectionsMade == 1 + pings

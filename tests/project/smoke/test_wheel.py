@@ -66,6 +66,9 @@ def test_content() -> None:
         "twisted_heartbeat/link/link.py",
         "twisted_heartbeat/testing/__init__.py",
         "twisted_heartbeat/py.typed",
+        "twisted_heartbeat/status/static/index.html",
+        "twisted_heartbeat/status/static/main.js",
+        "twisted_heartbeat/status/static/status.css",
         "twisted/plugins/twisted_heartbeat_plugin.py",
     } <= files
     assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & files
@@ -77,21 +80,26 @@ def test_content() -> None:
 
 def test_everyModuleImports() -> None:
     """
-    The run-time dependencies are enough for all but the demo, which asks for its extra.
+    The run-time dependencies are enough for all but the demo and the metrics, which ask for their
+    extras.
     """
     found = pkgutil.walk_packages(twisted_heartbeat.__path__, "twisted_heartbeat.")
     names = [module.name for module in found if not module.name.endswith(".__main__")]
     assert "twisted_heartbeat.client" in names
+    names.remove("twisted_heartbeat.status.metrics")
     for name in names:
         assert importlib.import_module(name).__name__ == name
 
 
 def test_publicNames() -> None:
     """
-    Each name the package says it has is there.
+    Each name the package says it has is there, or says which extra it needs.
     """
-    assert twisted_heartbeat.__all__
-    assert [n for n in twisted_heartbeat.__all__ if not hasattr(twisted_heartbeat, n)] == []
+    names = set(twisted_heartbeat.__all__)
+    with pytest.raises(ImportError, match=r"install twisted_heartbeat\[metrics\]"):
+        _ = twisted_heartbeat.HeartbeatMetrics
+    names.remove("HeartbeatMetrics")
+    assert [n for n in names if not hasattr(twisted_heartbeat, n)] == []
 
 
 def test_pluginIsInstalled() -> None:

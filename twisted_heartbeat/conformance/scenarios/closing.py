@@ -28,7 +28,7 @@ from ..rules import (
     WAIT_SLOW,
     WAIT_SPREAD,
 )
-from ..waits import SLOW, SPREAD, STABLE, Ending
+from ..waits import SLOW, SPREAD, Ending
 from .scenario import add
 
 _PROBE = 0xDEAD
@@ -63,13 +63,12 @@ def recordGoodbye(
     Note what a GOODBYE of the tester's says about the client's wait.
     """
     now = time.monotonic()
-    stable = now - connection.began >= STABLE * play.settings.scale
     slow = code in (1, 2)
     connection.ending = Ending(
         pace=SLOW if slow else SPREAD,
         earliest=since,
         latest=now,
-        proven=connection.greeted and stable and not slow,
+        proven=False if slow or not connection.greeted else play.isStable(connection),
         retryAfter=retryAfter,
         spread=spread,
     )

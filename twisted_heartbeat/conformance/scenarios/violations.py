@@ -27,7 +27,7 @@ from ..rules import (
     WAIT_SLOW,
     Rule,
 )
-from ..waits import SLOW, STABLE, Ending
+from ..waits import SLOW, Ending
 from .scenario import add
 
 _PROBE = 0xBAD
@@ -85,8 +85,7 @@ async def _break(play: Play, connection: Connection, rule: Rule, data: bytes, pr
         return
     if connection.isTCP:
         play.check(VIOLATION_ABORTS, connection.wasReset, "a reset", came, over)
-    stable = since - connection.began >= STABLE * play.settings.scale
-    proven = connection.greeted and stable
+    proven = play.isStable(connection) if connection.greeted else False
     connection.ending = Ending(pace=SLOW, earliest=since, latest=over, proven=proven)
 
 

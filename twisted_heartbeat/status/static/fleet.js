@@ -42,9 +42,36 @@ export class Fleet {
     for (const peer of peers) this.#put(peer);
   }
 
+  add(peers) {
+    for (const peer of peers) this.#put(peer);
+  }
+
   apply(event) {
+    const told = new Set(event.peers.map((peer) => peer.name));
+    for (const change of event.changes) if (!told.has(change.name)) this.#change(change);
     for (const peer of event.peers) this.#put(peer);
     for (const name of event.gone) this.peers.delete(name);
+  }
+
+  // In a storm the changes come without their peers.
+  #change(change) {
+    const known = this.peers.get(change.name);
+    const isDown = change.state === "down";
+    const carriers = known ? known.carriers : [];
+    this.#put({
+      name: change.name,
+      state: change.state,
+      since: change.at,
+      carriers: carriers.includes(change.carrier) ? carriers : [...carriers, change.carrier],
+      lastHeard: known ? known.lastHeard : null,
+      bound: change.bound,
+      rtt: known ? known.rtt : null,
+      losses: known ? known.losses : null,
+      address: change.address,
+      cause: isDown ? change.cause : known ? known.cause : null,
+      reason: isDown ? change.reason : known ? known.reason : "",
+      falls: (known ? known.falls : 0) + (isDown ? 1 : 0),
+    });
   }
 
   #put(peer) {

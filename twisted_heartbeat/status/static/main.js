@@ -44,23 +44,28 @@ function arrange() {
   list.draw();
 }
 
+// The counts of peers that have not come yet; null when all have.
+let expected = null;
+let isFirstDrawing = true;
+
 function drawSummary() {
-  const total = fleet.peers.size;
+  const counts = expected ?? fleet.counts;
+  const total = Object.values(counts).reduce((sum, each) => sum + each, 0);
   for (const tile of find("tiles").children) {
-    tile.querySelector(".count").textContent = count(fleet.counts[tile.dataset.state]);
-    tile.classList.toggle("none", fleet.counts[tile.dataset.state] === 0);
+    tile.querySelector(".count").textContent = count(counts[tile.dataset.state]);
+    tile.classList.toggle("none", counts[tile.dataset.state] === 0);
   }
   for (const part of find("share").children) {
-    part.style.flexGrow = fleet.counts[part.dataset.state];
-    part.hidden = fleet.counts[part.dataset.state] === 0;
+    part.style.flexGrow = counts[part.dataset.state];
+    part.hidden = counts[part.dataset.state] === 0;
   }
   const shown = fleet.shown.length;
-  const words = shown === total ? peers(total) : `${count(shown)} of ${peers(total)}`;
+  const words = shown === total || expected ? peers(total) : `${count(shown)} of ${peers(total)}`;
   if (find("shown").textContent !== words) find("shown").textContent = words;
   const empty = find("empty");
   empty.hidden = shown > 0;
   empty.textContent = total ? "No peer matches." : "No peer has been heard yet.";
-  const down = fleet.counts.down;
+  const down = counts.down;
   document.title = down ? `${count(down)} down – ${title}` : title;
 }
 
@@ -103,6 +108,19 @@ function addNewest(changes) {
 
 // The stream.
 
+let isLoaded = false;
+
+function showHead(snapshot) {
+  title = printable(snapshot.title);
+  find("title").firstElementChild.textContent = title;
+  expected = isLoaded ? null : snapshot.counts;
+  addNewest(snapshot.changes);
+  arrange();
+  // After the frame that shows them. The mark is for benchmarks and for the browser's own tools.
+  if (isFirstDrawing) requestAnimationFrame(() => setTimeout(() => performance.mark("rows")));
+  isFirstDrawing = false;
+}
+
 let title = "Heartbeat";
 const CONNECTION = {
   live: "Live",
@@ -115,15 +133,19 @@ const stream = new Stream({
   at(seconds) {
     clockOffset = seconds - Date.now() / 1000;
   },
+  // The first time, the page shows what has come; later it keeps what it shows until all has come.
+  arrived(snapshot, slice) {
+    if (isLoaded) return;
+    const isFirst = fleet.peers.size === 0;
+    fleet.add(slice);
+    if (isFirst) showHead(snapshot);
+    else arrangeSoon();
+  },
   loaded(snapshot) {
-    title = printable(snapshot.title);
-    find("title").firstElementChild.textContent = title;
+    isLoaded = true;
     fleet.replace(snapshot.peers);
-    addNewest(snapshot.changes);
-    arrange();
+    showHead(snapshot);
     document.documentElement.dataset.loaded = "true";
-    // After the frame that shows them. The mark is for benchmarks and for the browser's own tools.
-    requestAnimationFrame(() => setTimeout(() => performance.mark("rows")));
     if (!panel.name) showFromAddress();
   },
   changed(event, repeated) {

@@ -60,8 +60,7 @@ export class Stream {
       // Without options: the first time, the browser has asked for it already.
       const answer = await fetch("presence.json");
       if (!answer.ok) throw new Error(answer.status === 401 ? LOCKED : "unavailable");
-      const snapshot = await answer.json();
-      this.handlers.at(snapshot.at);
+      const snapshot = await this.#read(answer);
       this.handlers.loaded(snapshot);
       this.lastId ??= snapshot.id;
       for (const [id, event] of this.meanwhile) {
@@ -70,6 +69,31 @@ export class Stream {
     } finally {
       this.meanwhile = null;
     }
+  }
+
+  // The first line is all but the peers; each other line is a slice of them, the worst first.
+  async #read(answer) {
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let snapshot = null;
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (snapshot === null) {
+          snapshot = JSON.parse(`${line}]}`);
+          this.handlers.at(snapshot.at);
+        } else {
+          const slice = JSON.parse(`[${line.endsWith(",") ? line.slice(0, -1) : line}]`);
+          snapshot.peers.push(...slice);
+          this.handlers.arrived(snapshot, slice);
+        }
+      }
+    }
+    if (rest !== "]}") throw new Error("the answer was cut off");
+    return snapshot;
   }
 
   #open() {
