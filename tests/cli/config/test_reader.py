@@ -663,15 +663,15 @@ def written(config: Config) -> str:
         if isinstance(part, HTTP):
             continue
         if isinstance(part, UDPMonitor | UDPSender):
-            table = document.setdefault(part.key[0], {})
-            here = [*table.get("address", ()), getattr(part, "address", "")]
-            table.update(tableOf(section := SECTIONS[part.key[0]], part))
+            section = SECTIONS[part.key[0]]
+            before = document.get(section.name, {}).get("address", [])
+            table = tableOf(section, part)
+            if isinstance(part, UDPMonitor):
+                table["address"] = [*before, part.address]
+            else:
+                table["monitors"] = places(part)
             table["heartbeat"] = tableOf(section.sections[0], part.heartbeat)
-            table["hooks"] = list(part.hooks)
-            table |= (
-                {"address": here} if isinstance(part, UDPMonitor) else {"monitors": places(part)}
-            )
-            document[part.key[0]] = {key: value for key, value in table.items() if value != []}
+            document[section.name] = table
             continue
         section = model.FILE.section(part.key[0])
         assert section is not None
