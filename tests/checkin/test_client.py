@@ -20,7 +20,7 @@ from uuid import UUID as RunID
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.ssl import Certificate
 from twisted.logger import LogEvent, formatEvent
 from twisted.web.client import BrowserLikePolicyForHTTPS
@@ -280,7 +280,8 @@ async def test_retryAfterIsHeeded(server: PingServer) -> None:
         return len(arrivals) == 1
 
     server.misbehave = limit
-    service = checkInTo(server, interval=60.0)
+    patient = Backoff(initial=0.02, maximum=0.05, jitter=None)
+    service = checkInTo(server, interval=60.0, retryPolicy=patient)
     service.startService()
     await until(lambda: server.pings)
     await service.stopService()
@@ -594,6 +595,40 @@ async def test_jobIsNotDisturbed() -> None:
     assert result == 42
     assert started - began < 0.05
     assert 0.4 < time.monotonic() - began < 1.5
+
+
+@pytest_twisted.ensureDeferred
+async def test_longRetryAfterDoesNotHoldAJob(server: PingServer) -> None:
+    """
+    A server that asks for a longer wait than the policy has does not hold a job up.
+    """
+
+    def limit(request: Handler) -> bool:
+        request.answer(429, Retry_After="900")
+        return True
+
+    server.misbehave = limit
+    began = time.monotonic()
+    async with checkInTo(server).run():
+        pass
+    assert time.monotonic() - began < 1.0
+    assert server.requests == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_runsSideBySide(server: PingServer) -> None:
+    """
+    Runs of one service that is not started do not end each other's connections.
+    """
+    checkIn = checkInTo(server)
+
+    async def job(seconds: float) -> None:
+        async with checkIn.run():
+            await wait(seconds)
+
+    await gatherResults([Deferred.fromCoroutine(job(n / 50)) for n in range(5)])
+    assert sorted(server.kinds) == ["start"] * 5 + ["success"] * 5
+    assert len({ping.rid for ping in server.pings}) == 5
 
 
 @pytest_twisted.ensureDeferred

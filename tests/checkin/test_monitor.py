@@ -7,6 +7,7 @@ Tests for L{twisted_heartbeat.checkin.monitor}, in virtual time.
 
 from __future__ import annotations
 
+import gc
 import json
 from io import StringIO
 from typing import Any
@@ -26,6 +27,7 @@ from twisted_heartbeat import (
     LinkHooks,
     PeerSilent,
 )
+from twisted_heartbeat.checkin.checkedname import CheckedName
 from twisted_heartbeat.checkin.deadlines import DeadlineKeeper
 from twisted_heartbeat.checkin.monitor import CheckInMonitor, UnknownName
 from twisted_heartbeat.core.checkins import LAST_LOOKS, CheckState, SavedDeadline, Signal
@@ -127,6 +129,23 @@ def test_generationsOfAName() -> None:
     scene.stop()
     scene.monitor.startService()
     assert scene.monitor.names["job"].generation > second.generation
+    scene.stop()
+
+
+def test_changingNameLeavesNothingBehind() -> None:
+    """
+    A name that fails and succeeds in turns, in a period of a day, leaves none of its generations in
+    memory.
+    """
+    gc.collect()
+    before = sum(isinstance(one, CheckedName) for one in gc.get_objects())
+    scene = Scene({"job": Check()}, hooks=LinkHooks())
+    for _ in range(300):
+        scene.checkIn(signal=Signal.FAIL)
+        letPass(scene.clock, 1.0)
+        scene.checkIn(body=b"x" * 5000)
+    gc.collect()
+    assert sum(isinstance(one, CheckedName) for one in gc.get_objects()) <= before + 1
     scene.stop()
 
 
@@ -485,6 +504,26 @@ def test_savesAreCollected() -> None:
     assert store.saves == 2
     assert store.saved["n7"].deadline == pytest.approx(WALL + 5.0 + 12.0 + 120.0, abs=0.1)
     scene.stop()
+
+
+def test_stopSavesWhatHasChanged() -> None:
+    """
+    The stop waits for a save that is under way, and saves what has changed since: the deadline as
+    it was before the names' end.
+    """
+    store = Memory()
+    scene = Scene(store=store)
+    letPass(scene.clock, 5.0)
+    store.hold = True
+    scene.checkIn()
+    letPass(scene.clock, 5.0)
+    scene.checkIn()
+    stopping = scene.monitor.stopService()
+    store.hold = False
+    store.held.pop().callback(None)
+    assert stopping.called
+    assert store.saved["job"].deadline == pytest.approx(WALL + 10.0 + 120.0)
+    assert scene.clock.getDelayedCalls() == []
 
 
 def test_storeThatFails(events: list[LogEvent], loggedErrors: LoggedErrors) -> None:

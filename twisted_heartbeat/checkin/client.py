@@ -265,6 +265,7 @@ class Run:
         self._starting: Deferred[Any] | None = None
 
     async def __aenter__(self) -> Run:
+        self._sender.runs += 1
         # Not sent again: what is lost with it is only the duration.
         self._starting = self._send("start", retry=False)
         return self
@@ -278,14 +279,18 @@ class Run:
         action, body = _result(error)
         if isinstance(error, GeneratorExit):
             # Nothing can be waited for while a coroutine is closed.
+            self._sender.runs -= 1
             self._send(action, body)
             return
         assert self._starting is not None
-        # A start that arrived after its end would never end.
-        await self._starting
-        # A cancelled job should end soon.
-        await self._send(action, body, retry=not isinstance(error, CancelledError))
-        if not self._checkIn.running:
+        try:
+            # A start that arrived after its end would never end.
+            await self._starting
+            # A cancelled job should end soon.
+            await self._send(action, body, retry=not isinstance(error, CancelledError))
+        finally:
+            self._sender.runs -= 1
+        if not self._checkIn.running and not self._sender.runs:
             await self._sender.close()
 
     def log(self, body: Body) -> Deferred[bool]:

@@ -74,6 +74,7 @@ class DeadlineKeeper:
         self._clock = clock
         self._describe = describe
         self._changed: set[str] = set()
+        self._underWay: set[str] = set()
         self._forgotten: set[str] = set()
         self._loading: Deferred[Any] | None = None
         self._saving: Deferred[None] | None = None
@@ -113,11 +114,14 @@ class DeadlineKeeper:
         """
         self._closed = True
         self._wheel.cancel(self)
+        # As they are now: the caller ends its names next.
+        last = {name: self._describe(name) for name in self._changed | self._underWay}
+        self._describe = last.get
         if self._loading is not None:
             self._loading.cancel()
         before = succeed(None) if self._saving is None else self._afterThis()
-        last = before.addCallback(lambda _: self._save())
-        return last.addTimeout(self.TIMEOUT, self._clock).addErrback(self._failedToClose)
+        saved = before.addCallback(lambda _: self._save())
+        return saved.addTimeout(self.TIMEOUT, self._clock).addErrback(self._failedToClose)
 
     def onTimer(self, now: float, lateness: float) -> None:
         self._save()
@@ -142,6 +146,7 @@ class DeadlineKeeper:
 
     def _save(self) -> Deferred[None]:
         changed, self._changed = self._changed, set()
+        self._underWay = changed
         forgotten, self._forgotten = self._forgotten, set()
         found = {name: self._describe(name) for name in changed}
         saved = [deadline for deadline in found.values() if deadline is not None]
@@ -155,7 +160,7 @@ class DeadlineKeeper:
             self._forgotten |= forgotten - self._changed
 
         def finished(result: None) -> None:
-            self._saving = None
+            self._saving, self._underWay = None, set()
             if self._changed or self._forgotten:
                 self._saveSoon()
 

@@ -178,7 +178,7 @@ class CheckInMonitor(Service):
         names, self._names, self._created = list(self._names.values()), {}, 0
         ending: list[Deferred[Any]] = []
         for name in names:
-            self.wheel.cancel(name)
+            self.wheel.discard(name)
             wasUp = name.state in (CheckState.ALIVE, CheckState.SUSPECTED)
             name.detector.end()
             if wasUp:
@@ -300,10 +300,11 @@ class CheckInMonitor(Service):
 
     def _schedule(self, name: CheckedName) -> None:
         due = name.detector.due
-        if name.state is CheckState.GONE:
-            self.wheel.cancel(name)
-        elif name.slot is None or due < name.slot.latest:
-            self.wheel.schedule(name, due)
+        if name.slot is None or due < name.slot.latest or name.state is CheckState.GONE:
+            # An entry that stays would keep the name and its body, perhaps for a day.
+            self.wheel.discard(name)
+            if name.state is not CheckState.GONE:
+                self.wheel.schedule(name, due)
 
     def visit(self, name: CheckedName, now: float, lateness: float) -> float | None:
         """

@@ -73,6 +73,7 @@ class CheckInSender:
     @ivar place: the URL without its path and query, which may hold a token.
     @ivar failures: requests in a row that were not taken.
     @ivar lastTaken: when one was taken last, in seconds of the clock; L{None} before the first.
+    @ivar runs: jobs that are under way.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class CheckInSender:
         self.place = f"{self._url.scheme}://{self._url.netloc}"
         self.failures = 0
         self.lastTaken: float | None = None
+        self.runs = 0
         self._lastReason = ""
         self._timeout = timeout
         self._method = method
@@ -160,10 +162,11 @@ class CheckInSender:
             except Exception as error:
                 self._failed(error)
                 final = isinstance(error, NotTaken) and error.isFinal
-                elapsed = self.clock.seconds() - began
+                wait = max(self._retryPolicy(attempt), getattr(error, "retryAfter", 0.0))
+                # The server may have asked for a longer wait than the policy has.
+                elapsed = self.clock.seconds() - began + wait
                 if final or not retry or self._retryPolicy.exhausted(attempt, elapsed):
                     return False
-                wait = max(self._retryPolicy(attempt), getattr(error, "retryAfter", 0.0))
             else:
                 self._taken()
                 return True
