@@ -72,8 +72,8 @@ class Scene:
     A monitor on a host, and senders elsewhere.
     """
 
-    def __init__(self, keys: Any = None, **settings: Any) -> None:
-        self.internet = Internet()
+    def __init__(self, keys: Any = None, internet: Internet | None = None, **settings: Any) -> None:
+        self.internet = internet or Internet()
         self.host = Host(self.internet)
         self.hooks = Recorder()
         keys = {"pump": SECRET} if keys is None else keys

@@ -23,9 +23,8 @@ from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import DatagramProtocol
 
 from ..core.causes import ClosedHere, PeerSilent
 from ..core.datagram.packet import (
@@ -34,7 +33,6 @@ from ..core.datagram.packet import (
     MAX_MILLISECONDS,
     MAX_NAME,
     MAX_PAYLOAD,
-    MAX_SIZE,
     MOVED,
     Key,
     Malformed,
@@ -54,9 +52,8 @@ from ..link.events import LinkEvents
 from ..logs import SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
-from .groups import Zone, sendFrom
 from .peer import addressOf
-from .reading import readOut
+from .sockets import Address, Sockets
 from .uplink import Monitor
 
 if TYPE_CHECKING:
@@ -64,8 +61,6 @@ if TYPE_CHECKING:
     from ..timing.wheel import Slot
 
 _log = SafeLogger()
-
-Address = tuple[str, int]
 
 MAX_SEQUENCE = 2**32 - 2
 """The last heartbeat of a session.  Its goodbye has the next number."""
@@ -157,7 +152,6 @@ class UDPHeartbeatSender(Service):
         self._keyId = NO_KEY if key is None else keyId
         self._all = all
         self._reading = reading
-        self._interface = interface
         self._reactor = reactor
         self._random = random
         self._events = LinkEvents(name, heartbeat, hooks)
@@ -166,8 +160,8 @@ class UDPHeartbeatSender(Service):
             Monitor(self, index, host, port, self.period)
             for index, (host, port) in enumerate(places)
         ]
-        self._zone = Zone([host for host, _ in places])
-        self._ports: dict[str, Any] = {}
+        hosts = [host for host, _ in places]
+        self._sockets = Sockets(interface, hosts, self.datagramReceived, self._notSent)
         self._latest: Packet | None = None
         self._sequence = 0
         self._generation = 0
@@ -212,6 +206,7 @@ class UDPHeartbeatSender(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
+        self._sockets.reactor = self._reactor
         now = self.wheel.seconds()
         self._beginSession()
         self._schedule = Schedule(self.period, now, self._random)
@@ -232,8 +227,7 @@ class UDPHeartbeatSender(Service):
             if monitor in self._targets():
                 self._sayGoodbye(monitor, CLOSING)
             monitor.endWatch()
-        ports, self._ports = list(self._ports.values()), {}
-        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        return self._sockets.close()
 
     def _beginSession(self) -> None:
         self.session = int.from_bytes(urandom(8), "big")
@@ -262,7 +256,7 @@ class UDPHeartbeatSender(Service):
                 monitor.sending(self._sequence, running)
                 self._scheduleMonitor(monitor)
             if monitor.address is not None:
-                self._send(data, monitor.address)
+                self._sockets.send(data, monitor.address)
         self.runningTime.due = following
         return following
 
@@ -305,33 +299,8 @@ class UDPHeartbeatSender(Service):
             return b""
         return bytes(reading)
 
-    def _send(self, data: bytes, address: Address) -> None:
-        try:
-            self._portFor(address[0]).write(data, self._zone.complete(address))
-        except Exception as error:
-            # No route, no interface, a full buffer, a firewall.
-            self._unsent.met(error)
-
-    def _portFor(self, host: str) -> Any:
-        family = "::" if ":" in host else ""
-        port = self._ports.get(family)
-        if port is None:
-            own = self._interface if (":" in self._interface) == (family == "::") else ""
-            protocol = _Socket(self, family)
-            port = self._reactor.listenUDP(
-                0, protocol, interface=own or family, maxPacketSize=MAX_SIZE + 1
-            )
-            getHandle = getattr(port, "getHandle", None)
-            if getHandle is not None:
-                sendFrom(getHandle(), own)
-            self._ports[family] = port
-        return port
-
-    def portLost(self, family: str) -> None:
-        """
-        Forget a socket that is closed.  The next heartbeat opens another.
-        """
-        self._ports.pop(family, None)
+    def _notSent(self, error: Exception) -> None:
+        self._unsent.met(error)
 
     def _sayGoodbye(self, monitor: Monitor, code: int) -> None:
         if monitor.address is None or self._latest is None:
@@ -342,7 +311,7 @@ class UDPHeartbeatSender(Service):
         packet = self._packet(Type.GOODBYE, now, number, flags=code)
         data = encode(packet, self._key)
         for _ in range(GOODBYES):
-            self._send(data, monitor.address)
+            self._sockets.send(data, monitor.address)
 
     def nameFound(self, monitor: Monitor) -> None:
         """
@@ -350,7 +319,7 @@ class UDPHeartbeatSender(Service):
         """
         if self.running and self._latest is not None and monitor in self._targets():
             assert monitor.address is not None
-            self._send(encode(self._latest, self._key), monitor.address)
+            self._sockets.send(encode(self._latest, self._key), monitor.address)
 
     # What is received.
 
@@ -390,7 +359,7 @@ class UDPHeartbeatSender(Service):
                 cookie=challenge.cookie,
                 payload=latest.payload,
             )
-            self._send(encode(answer, self._key), address)
+            self._sockets.send(encode(answer, self._key), address)
 
     def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:
         monitor = self._monitorAt(address)
@@ -463,8 +432,7 @@ class UDPHeartbeatSender(Service):
         """
         running = self.runningTime.timerFired(clock, lateness)
         if running >= monitor.heardAt + monitor.bound:
-            for port in list(self._ports.values()):
-                readOut(port)
+            self._sockets.readOut()
         look = monitor.decide(running)
         if look is Look.SUSPECT:
             self._events.emit("suspected", monitor)
@@ -498,24 +466,6 @@ class UDPHeartbeatSender(Service):
         if monitor.alive:
             monitor.endWatch()
             self._events.emit("disconnected", monitor, ClosedHere("back to the first monitor"))
-
-
-class _Socket(DatagramProtocol):
-    """
-    One socket of a sender.
-    """
-
-    noisy = False
-
-    def __init__(self, sender: UDPHeartbeatSender, family: str) -> None:
-        self._sender = sender
-        self._family = family
-
-    def stopProtocol(self) -> None:
-        self._sender.portLost(self._family)
-
-    def datagramReceived(self, data: bytes, address: Any) -> None:
-        self._sender.datagramReceived(data, address)
 
 
 def _placesOf(monitors: Any) -> list[Address]:

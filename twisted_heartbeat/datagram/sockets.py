@@ -1,0 +1,116 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+L{Sockets}: the UDP sockets of a sender, one for IPv4 and one for IPv6, opened when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.protocol import DatagramProtocol
+
+from ..core.datagram.packet import MAX_SIZE
+from .groups import Zone, sendFrom
+from .reading import readOut
+
+Address = tuple[str, int]
+
+
+class Sockets:
+    """
+    The sockets of one sender.  One that the system takes away is replaced at the next datagram.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        hosts: Collection[str],
+        received: Callable[[bytes, Any], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """
+        @param interface: the IP address to send from; C{""} leaves that to the system.
+        @param hosts: the hosts that the user has given.
+        @param received: takes each datagram and its source.
+        @param failed: takes what sending has raised: no route, no interface, a full buffer, a
+            firewall.
+        """
+        self.reactor: Any = None
+        self._interface = interface
+        self._zone = Zone(hosts)
+        self._received = received
+        self._failed = failed
+        self._ports: dict[str, Any] = {}
+
+    def send(self, data: bytes, address: Address) -> None:
+        """
+        Send a datagram.
+        """
+        try:
+            self._portFor(address[0]).write(data, self._zone.complete(address))
+        except Exception as error:
+            self._failed(error)
+
+    def readOut(self) -> None:
+        """
+        Read all that the kernel holds.
+        """
+        for port in list(self._ports.values()):
+            readOut(port)
+
+    def close(self) -> Deferred[Any]:
+        """
+        Close them.
+
+        @return: fires when they are closed.
+        """
+        ports, self._ports = list(self._ports.values()), {}
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def lost(self, family: str) -> None:
+        """
+        Forget a socket that is closed.
+        """
+        self._ports.pop(family, None)
+
+    def _portFor(self, host: str) -> Any:
+        family = "::" if ":" in host else ""
+        port = self._ports.get(family)
+        if port is None:
+            own = self._interface if (":" in self._interface) == (family == "::") else ""
+            port = self.reactor.listenUDP(
+                0,
+                _Socket(self, family, self._received),
+                interface=own or family,
+                maxPacketSize=MAX_SIZE + 1,
+            )
+            getHandle = getattr(port, "getHandle", None)
+            if getHandle is not None:
+                sendFrom(getHandle(), own)
+            self._ports[family] = port
+        return port
+
+
+class _Socket(DatagramProtocol):
+    """
+    One socket.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, sockets: Sockets, family: str, received: Callable[[bytes, Any], None]
+    ) -> None:
+        self._sockets = sockets
+        self._family = family
+        self._received = received
+
+    def stopProtocol(self) -> None:
+        self._sockets.lost(self._family)
+
+    def datagramReceived(self, data: bytes, address: Any) -> None:
+        self._received(data, address)
