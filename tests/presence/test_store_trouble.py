@@ -354,6 +354,21 @@ def test_withoutNumbersSubscribersWait(
     assert all(c.state is not c.previous for c in watcher.hooks.told)
 
 
+def test_moreFallWithoutNumbersThanAreKept(store: FailingStore) -> None:
+    """
+    Of the peers that fall while there are no numbers, too, only so many are kept.
+    """
+    store.hold.add("load")
+    watcher = Watcher(store, limits=PresenceLimits(gone=2))
+    for name in "abcdef":
+        flap(watcher, name=name)
+    store.release()
+    watcher.advance(1)
+    assert list(watcher.table.peers) == ["tcp/e", "tcp/f"]
+    assert [change.name for change in watcher.hooks.told] == ["tcp/e", "tcp/f"]
+    assert watcher.restart().table.peers.keys() == {"tcp/e", "tcp/f"}
+
+
 def test_cursorsAreWrittenSeldom(store: FailingStore) -> None:
     """
     The cursors of named subscribers are written together with changes, or once a second.
