@@ -16,7 +16,7 @@ from twisted.internet.error import CannotListenError
 
 from ..core.diagnosis import describeError
 from ..logs import SafeLogger
-from .config.values import Monitor, Reference, Sender
+from .config.values import Reference, UDPMonitor, UDPSender
 from .exitstatus import EX_OSERR
 from .running import Running
 
@@ -30,7 +30,7 @@ _log = SafeLogger()
 
 
 def makeMonitor(
-    part: Monitor, objects: Objects, reactor: Any, observers: Sequence[LinkHooks] = ()
+    part: UDPMonitor, objects: Objects, reactor: Any, observers: Sequence[LinkHooks] = ()
 ) -> UDPHeartbeatMonitor:
     """
     Make the monitor of a part.
@@ -56,7 +56,7 @@ def makeMonitor(
 
 
 def makeSender(
-    part: Sender, objects: Objects, reactor: Any, observers: Sequence[LinkHooks] = ()
+    part: UDPSender, objects: Objects, reactor: Any, observers: Sequence[LinkHooks] = ()
 ) -> UDPHeartbeatSender:
     """
     Make the sender of a part.
@@ -84,7 +84,7 @@ def makeSender(
     )
 
 
-def _hooksOf(part: Monitor | Sender, objects: Objects) -> list[Any]:
+def _hooksOf(part: UDPMonitor | UDPSender, objects: Objects) -> list[Any]:
     return [objects[Reference("hooks", name)] for name in part.hooks]
 
 
@@ -97,7 +97,7 @@ class RunningMonitor(Running):
 
     def __init__(
         self,
-        part: Monitor,
+        part: UDPMonitor,
         objects: Objects,
         reactor: Any,
         observers: Sequence[LinkHooks],
@@ -114,11 +114,11 @@ class RunningMonitor(Running):
         self.monitor = makeMonitor(part, objects, reactor, observers)
         self.service = _MonitorService(part.label, self.monitor, end, daemon)
 
-    def change(self, part: Monitor, fields: tuple[str, ...], objects: Objects) -> None:
+    def change(self, part: UDPMonitor, fields: tuple[str, ...], objects: Objects) -> None:
         # Only the file of its keys can change.
         self.renew(part, objects)
 
-    def renew(self, part: Monitor, objects: Objects) -> None:
+    def renew(self, part: UDPMonitor, objects: Objects) -> None:
         super().renew(part, objects)
         keys = objects[Reference("udp keys", part.keyFile)]
         if keys != self._keys:
@@ -182,7 +182,7 @@ class RunningSender(Running):
     """
 
     def __init__(
-        self, part: Sender, objects: Objects, reactor: Any, observers: Sequence[LinkHooks]
+        self, part: UDPSender, objects: Objects, reactor: Any, observers: Sequence[LinkHooks]
     ) -> None:
         self.part = part
         self._reactor = reactor
@@ -190,7 +190,7 @@ class RunningSender(Running):
         self._keys = objects[Reference("udp keys", part.keyFile)]
         self.service = makeSender(part, objects, reactor, observers)
 
-    def change(self, part: Sender, fields: tuple[str, ...], objects: Objects) -> None:
+    def change(self, part: UDPSender, fields: tuple[str, ...], objects: Objects) -> None:
         self.part = part
         self._keys = objects[Reference("udp keys", part.keyFile)]
         old, parent = self.service, self.service.parent
@@ -200,7 +200,7 @@ class RunningSender(Running):
         if parent is not None:
             stopped.addCallback(lambda _: self.service.setServiceParent(parent))
 
-    def renew(self, part: Sender, objects: Objects) -> None:
+    def renew(self, part: UDPSender, objects: Objects) -> None:
         super().renew(part, objects)
         if objects[Reference("udp keys", part.keyFile)] != self._keys:
             self.change(part, ("keyFile",), objects)

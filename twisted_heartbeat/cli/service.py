@@ -28,11 +28,11 @@ from .config.values import (
     Config,
     Connect,
     Listen,
-    Monitor,
     Part,
     Reference,
-    Sender,
     Status,
+    UDPMonitor,
+    UDPSender,
 )
 from .datagrams import RunningMonitor, RunningSender
 from .exitstatus import EX_UNAVAILABLE, exitWith
@@ -145,9 +145,9 @@ class HeartbeatServices(MultiService):
             return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
         if isinstance(part, Connect):
             return RunningClient(part, objects, reactor, observers)
-        if isinstance(part, Monitor):
+        if isinstance(part, UDPMonitor):
             return RunningMonitor(part, objects, reactor, observers, end, daemon=self._daemon)
-        if isinstance(part, Sender):
+        if isinstance(part, UDPSender):
             return RunningSender(part, objects, reactor, observers)
         if isinstance(part, CheckIn):
             return RunningCheckIn(part, reactor, self._linksAreUp)

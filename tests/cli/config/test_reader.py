@@ -29,12 +29,12 @@ from twisted_heartbeat.cli.config.values import (
     Config,
     Connect,
     Listen,
-    Monitor,
     Part,
     Presence,
-    Sender,
     Status,
     Store,
+    UDPMonitor,
+    UDPSender,
 )
 from twisted_heartbeat.core.checkins import Check
 
@@ -217,9 +217,9 @@ def test_datagrams() -> None:
     """
     watching = {"keyFile": "all-keys", "heartbeat": Heartbeat.within(60), "hooks": ("page.Other",)}
     assert parts(text) == (
-        Monitor(address="8471", place=("", 8471), **watching),
-        Monitor(address="127.0.0.1:8472", place=("127.0.0.1", 8472), **watching),
-        Sender(
+        UDPMonitor(address="8471", place=("", 8471), **watching),
+        UDPMonitor(address="127.0.0.1:8472", place=("127.0.0.1", 8472), **watching),
+        UDPSender(
             places=(("hub.example", 8471), ("2001:db8::1", 8471)),
             name="gateway-7",
             keyFile="keys",
@@ -639,7 +639,7 @@ def file(document: dict[str, Any]) -> str:
 SECTIONS = {"monitor": model.MONITOR, "udp": model.UDP}
 
 
-def places(part: Sender) -> list[str]:
+def places(part: UDPSender) -> list[str]:
     """
     The monitors of a sender, as the file has them.
     """
@@ -662,14 +662,16 @@ def written(config: Config) -> str:
     for part in config.parts:
         if isinstance(part, HTTP):
             continue
-        if isinstance(part, Monitor | Sender):
-            table = document.setdefault(part.key[0], {})
-            here = [*table.get("address", ()), getattr(part, "address", "")]
-            table.update(tableOf(section := SECTIONS[part.key[0]], part))
+        if isinstance(part, UDPMonitor | UDPSender):
+            section = SECTIONS[part.key[0]]
+            before = document.get(section.name, {}).get("address", [])
+            table = tableOf(section, part)
+            if isinstance(part, UDPMonitor):
+                table["address"] = [*before, part.address]
+            else:
+                table["monitors"] = places(part)
             table["heartbeat"] = tableOf(section.sections[0], part.heartbeat)
-            table["hooks"] = list(part.hooks)
-            table |= {"address": here} if isinstance(part, Monitor) else {"monitors": places(part)}
-            document[part.key[0]] = {key: value for key, value in table.items() if value != []}
+            document[section.name] = table
             continue
         section = model.FILE.section(part.key[0])
         assert section is not None

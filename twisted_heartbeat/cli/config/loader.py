@@ -16,7 +16,7 @@ from ..datagrams import makeMonitor, makeSender
 from .faults import ConfigError, Fault
 from .reader import Source, parse
 from .resolver import Objects, Resolver
-from .values import Config, Monitor, Path, Sender
+from .values import Config, Path, UDPMonitor, UDPSender
 
 _MAX_SIZE = 1024 * 1024
 """Bytes of a file: more is no configuration, but perhaps a device that never ends."""
@@ -82,9 +82,9 @@ class Loader:
         """
         for part in config.parts:
             try:
-                if isinstance(part, Monitor):
+                if isinstance(part, UDPMonitor):
                     makeMonitor(part, objects, self._reactor)
-                elif isinstance(part, Sender):
+                elif isinstance(part, UDPSender):
                     makeSender(part, objects, self._reactor)
             except ValueError as error:
                 faults.append(Fault(part.path, f": {error}"))

@@ -20,7 +20,7 @@ from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import kinds
 from .kinds import Kind
-from .values import CheckIn, Monitor, Presence, Status, Store
+from .values import CheckIn, Presence, Status, Store, UDPMonitor
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ MONITOR = Section(
         _HOOKS,
     ),
     (HEARTBEAT,),
-    make=Monitor,
+    make=UDPMonitor,
 )
 
 CHECK_IN = Section(

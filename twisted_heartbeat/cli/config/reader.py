@@ -32,14 +32,14 @@ from .values import (
     Config,
     Connect,
     Listen,
-    Monitor,
     Part,
     Path,
     Presence,
     Reference,
-    Sender,
     Status,
     Store,
+    UDPMonitor,
+    UDPSender,
 )
 
 _T = TypeVar("_T")
@@ -301,13 +301,13 @@ class _Builder:
             own.setdefault("hooks", common["hooks"])
             if section == "monitor":
                 for address in own.pop("address", ()):
-                    yield Monitor(path=path, address=address, place=placeOf(address), **own)
+                    yield UDPMonitor(path=path, address=address, place=placeOf(address), **own)
             else:
                 own["places"] = tuple(map(placeOf, own.pop("monitors", ())))
                 own.setdefault("name", common["name"])
                 if not own["name"]:
                     self._faults.append(Fault(path, "needs a name, here or for the whole file"))
-                yield Sender(path=path, **own)
+                yield UDPSender(path=path, **own)
 
     def _checkInParts(self, values: Document) -> Iterator[Part]:
         for entry in values.get("check-in", ()):

@@ -144,7 +144,7 @@ class Status(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Monitor(Part):
+class UDPMonitor(Part):
     """
     Watches the senders of heartbeats over UDP.
 
@@ -178,7 +178,7 @@ class Monitor(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sender(Part):
+class UDPSender(Part):
     """
     Sends heartbeats over UDP.
 
