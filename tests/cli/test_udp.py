@@ -159,6 +159,7 @@ def test_fileIsReadAgain(keys: str, tmp_path: Path, events: list[LogEvent]) -> N
     [watcher] = watching.parts.values()
     assert isinstance(watcher, RunningMonitor)
     assert watcher.monitor.peers["pump"].keyId == 2
+    assert watching.status == "1 sender heard"
     Path(keys).write_text(f"pump 2 {'22' * 32}\npump 3 {'44' * 32}\n")
     reload(watching)
     reload(sending)
@@ -208,6 +209,16 @@ def test_wrongFile(
     with pytest.raises(SystemExit):
         parse(Machine(Internet()), f"--config={file}")
     assert capsys.readouterr().err.startswith(f"{file}{words}")
+
+
+def test_keysInTheFile(keys: str, tmp_path: Path) -> None:
+    """
+    A file may have the keys for an option.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text(f"monitor.key-file = '{keys}'")
+    options = parse(Machine(Internet()), f"--config={file}", "--monitor-udp=[::1]:8471")
+    assert [part.label for part in options.loaded.config.parts] == ["monitor [::1]:8471"]
 
 
 def test_portInUse(keys: str, tmp_path: Path, events: list[LogEvent]) -> None:

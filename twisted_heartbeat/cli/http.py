@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The options of C{twist heartbeat} for check-ins over HTTP, and the services behind them.
+The options of C{twist heartbeat} for check-ins over HTTP.
 """
 
 from __future__ import annotations
@@ -59,13 +59,6 @@ class HTTPOptions(Options):
         self["checks"] = {}
         self["http-tokens"] = None
 
-    @property
-    def usesHTTP(self) -> bool:
-        """
-        Whether there is anything to do.
-        """
-        return bool(self["check-in"] or self["http"])
-
     def opt_check_in(self, url: str) -> None:
         self._makeCheckIn(url, 60.0)
         self["check-in"].append(url)
@@ -115,18 +108,6 @@ class HTTPOptions(Options):
         if not self["http"] and (self["checks"] or self["http-tokens"]):
             given = "--check" if self["checks"] else "--http-tokens"
             raise UsageError(f"{given} is given and --http is not: nothing receives check-ins")
-
-    def makeCheckIns(self) -> list[CheckIn]:
-        """
-        Return the services of C{--check-in}.
-        """
-        return [self._makeCheckIn(url, self["check-in-every"]) for url in self["check-in"]]
-
-    def makeResource(self) -> CheckInResource | None:
-        """
-        Return what receives check-ins at all C{--http}; L{None} without any.
-        """
-        return self._makeResource() if self["http"] else None
 
     def _makeResource(self) -> CheckInResource:
         # Not at the top, because it loads twisted.web.

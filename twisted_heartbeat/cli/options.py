@@ -105,6 +105,7 @@ class Options(HTTPOptions, UDPOptions):
         self.docs |= _HELP | HTTP_HELP | UDP_HELP
         self._reactor = reactor
         self._given: list[tuple[Path, object]] = []
+        self._keyFile = ""
         self.loader = Loader(reactor)
         self.loaded = Loaded(Config())
         self["config"] = ""
@@ -170,6 +171,10 @@ class Options(HTTPOptions, UDPOptions):
             raise _wrong("status-token-file", path, str(error)) from None
         self._set("status-token-file", path, "status", "token-file")
 
+    def opt_udp_keys(self, path: str) -> None:
+        super().opt_udp_keys(path)
+        self._keyFile = path
+
     def parseArgs(self, *arguments: str) -> None:
         """
         Refuse positional arguments.
@@ -225,14 +230,10 @@ class Options(HTTPOptions, UDPOptions):
             for host, port in self[option]:
                 address = f"[{host}]" if ":" in host else host
                 yield (section, key), f"{address}:{port}" if host else f"{port}"
-            if self[option]:
+            if self[option] and self._keyFile:
                 yield (section, "key-file"), self._keyFile
         if self["udp-every"] is not None:
             yield ("udp", "every"), self["udp-every"]
-
-    def opt_udp_keys(self, path: str) -> None:
-        super().opt_udp_keys(path)
-        self._keyFile = path
 
     def _checkInSettings(self) -> Iterator[tuple[Path, object]]:
         """

@@ -243,6 +243,10 @@ class HeartbeatServices(MultiService):
         if clients:
             up = sum(each.isUp for each in clients)
             words.append(f"{up} of {_count(len(clients), 'link')} up")
+        monitors = [each for each in self.parts.values() if isinstance(each, RunningMonitor)]
+        if monitors:
+            heard = sum(len(each.monitor.peers) for each in monitors)
+            words.append(f"{_count(heard, 'sender')} heard")
         return ", ".join(words)
 
     def changed(self) -> None:
