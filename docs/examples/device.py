@@ -53,6 +53,9 @@ LIMIT = 1048576
 USUAL, TOGETHER, SLOW = 0, 1, 2
 """Paces: nothing more; all devices see it at once; what is wrong will not be gone in a second."""
 
+INTERRUPTED = getattr(errno, "EINTR", 4)
+"""MicroPython knows fewer error numbers by name."""
+
 BROKEN = "the server broke the protocol", SLOW, None, None
 
 HELLO, PING, PONG, DATA, GOODBYE, END = 1, 2, 3, 4, 5, 6
@@ -160,7 +163,7 @@ class Link:
             except OSError as error:
                 if not self.connected:
                     raise
-                self.mute = error.errno not in (errno.EAGAIN, errno.EINTR)
+                self.mute = error.args[0] not in (errno.EAGAIN, INTERRUPTED)
 
     def readOut(self):
         """

@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from twisted_heartbeat.core import causes
 from twisted_heartbeat.core.causes import (
     Cause,
+    CheckInFailed,
+    CheckInMissed,
     ClosedHere,
     ConnectFailed,
     HandshakeFailed,
@@ -47,6 +49,8 @@ from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
 TWISTEDS: dict[type[Cause], list[type[Exception]]] = {
     PeerSilent: [error.ConnectionLost],
     PeerHung: [PeerSilent, error.ConnectionLost],
+    CheckInMissed: [PeerSilent, error.ConnectionLost],
+    CheckInFailed: [error.ConnectionLost],
     KeepAliveExpired: [error.ConnectionLost],
     PeerReset: [error.ConnectionLost],
     HostUnreachable: [error.ConnectionLost, error.NoRouteError, error.ConnectError],

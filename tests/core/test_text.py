@@ -32,7 +32,7 @@ from twisted_heartbeat import (
     PeerClosed,
     PermanentFailure,
 )
-from twisted_heartbeat.cli.service import NamedFactory
+from twisted_heartbeat.cli.running import NamedFactory
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.diagnosis import causeOfFailure, causeOfLoss, describeError
 from twisted_heartbeat.core.text import MAX_PRINTED, printable

@@ -116,7 +116,7 @@ def test_lossesAreRead(watcher: Watcher) -> None:
     The losses of those carriers that count them are summed.
     """
     first, second = (FakeWatched("a", carrier="udp", isAuthenticated=True) for _ in range(2))
-    first.losses, second.losses = 3, 4  # type: ignore[attr-defined]
+    first.lost, second.lost = 3, 4  # type: ignore[attr-defined]
     for each in (first, second, FakeWatched("a", isAuthenticated=True)):
         watcher.table.connected(each)
     assert watcher.table.peers["a"].losses == 7

@@ -264,6 +264,23 @@ def test_compilesWithoutWarning(builds: Path) -> None:
     assert not re.search(r"\b(malloc|calloc|realloc|strdup|alloca) *\(", source)
 
 
+KNOWN_ERRORS = {
+    "EACCES", "EADDRINUSE", "EAGAIN", "EALREADY", "EBADF", "ECONNABORTED", "ECONNREFUSED",
+    "ECONNRESET", "EEXIST", "EHOSTUNREACH", "EINPROGRESS", "EINVAL", "EIO", "EISDIR", "ENOBUFS",
+    "ENODEV", "ENOENT", "ENOMEM", "ENOTCONN", "EOPNOTSUPP", "EPERM", "ETIMEDOUT",
+}  # fmt: skip
+"""The error numbers that MicroPython's C{errno} has by name."""
+
+
+def test_namesOfMicroPython() -> None:
+    """
+    The device in Python names no error number that MicroPython does not know.
+    """
+    named = re.findall(r"errno\.([A-Z]+)", (SOURCE.parent / "device.py").read_text())
+    assert "EAGAIN" in named
+    assert {*named} <= KNOWN_ERRORS
+
+
 @pytest_twisted.ensureDeferred
 async def test_hello(loopback: Loopback, start: Start) -> None:
     """

@@ -157,9 +157,7 @@ class SQLiteStore:
         return self._write(_setCursor, name, number)
 
     def loadDeadlines(self, source: str) -> Deferred[Sequence[SavedDeadline]]:
-        # The table, if there is one, may be started later.
-        opened: Deferred[Any] = self.load() if self._pool is None else succeed(None)
-        return opened.addCallback(lambda _: self._run(_deadlinesOf, source))
+        return self._run(_deadlinesOf, source)
 
     def saveDeadlines(
         self, source: str, saved: Sequence[SavedDeadline], forgotten: Collection[str]

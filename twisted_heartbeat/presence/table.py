@@ -46,6 +46,7 @@ from ..core.presence import (
     Gap,
     PeerPresence,
     PeerRecord,
+    PeerState,
     PresenceLimits,
     StoredPresence,
 )
@@ -153,6 +154,12 @@ class PresenceTable(LinkHooks, Service):
         @param name: the name in the table, such as C{tcp/pump-3} if the name is not proven.
         """
         return self.peers.get(name)
+
+    def states(self) -> dict[str, PeerState]:
+        """
+        Return the state of each peer, by name: what L{peers} says of it, and much sooner.
+        """
+        return self._view.states()
 
     def counts(self) -> Counter[tuple[str, str]]:
         """

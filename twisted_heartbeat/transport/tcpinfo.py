@@ -84,20 +84,13 @@ def bytesReceived(connection: socket.socket) -> int | None:
     """
     Return the number of bytes that this end has received; L{None} on systems that do not count.
     """
-    raw = _info(connection)
-    return _RECEIVED.unpack_from(raw, _RECEIVED_AT)[0] if len(raw) >= _RECEIVED_END else None
-
-
-def _info(connection: socket.socket) -> bytes:
-    """
-    Return as much of C{struct tcp_info} as this kernel fills; no bytes on other systems.
-    """
     if _TCP_INFO is None:
-        return b""
+        return None
     try:
-        return connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+        raw = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _RECEIVED_END)
     except OSError:
-        return b""
+        return None
+    return _RECEIVED.unpack_from(raw, _RECEIVED_AT)[0] if len(raw) >= _RECEIVED_END else None
 
 
 def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -> Evidence | None:
@@ -107,7 +100,13 @@ def readEvidence(connection: socket.socket, batch: VerdictBatch | None = None) -
     @param batch: the verdicts that this is evidence for; L{None} if it is for none, or for one.
     @return: L{None} on systems that do not report it.
     """
-    raw = _info(connection)
+    if _TCP_INFO is None:
+        return None
+    try:
+        # As much of struct tcp_info as this kernel fills.
+        raw = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _WINDOW_AT + _WINDOW.size)
+    except OSError:
+        return None
     if len(raw) < _INFO.size:
         return None
     info = _INFO.unpack_from(raw)

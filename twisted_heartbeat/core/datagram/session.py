@@ -82,6 +82,7 @@ class PeerSession:
     @ivar keyId: the key of the last accepted datagram.
     @ivar address: where the last accepted datagram came from.
     @ivar bound: the bound that holds.
+    @ivar asked: the bound that the peer has asked for last, in milliseconds.
     @ivar heardAt: when the last datagram was accepted.
     @ivar longestSilence: the longest time between two accepted datagrams.
     @ivar suspected: whether the peer is suspected.
@@ -96,6 +97,7 @@ class PeerSession:
         "_second",
         "address",
         "alive",
+        "asked",
         "bound",
         "due",
         "endedAt",
@@ -117,6 +119,7 @@ class PeerSession:
         self.keyId = packet.keyId
         self.address = address
         self.bound = bound
+        self.asked = packet.bound
         self.interval = min(packet.interval / 1000, bound)
         self.heardAt = now
         self.longestSilence = 0.0
@@ -149,23 +152,37 @@ class PeerSession:
             return News.LATE
         if not self.alive:
             return News.BEGIN if answered else News.CHALLENGE
-        interval = min(packet.interval / 1000, self.bound)
-        if not self.estimator.heard(now, packet.sent, interval, self.bound):
+        if not self.advance(packet.sequence, packet.sent, packet.interval, now):
             if not answered:
                 return News.CHALLENGE
-            self.estimator.begin(now, packet.sent, interval)
-        self.window.advance(packet.sequence)
-        silence = now - self.heardAt
-        if silence > self.longestSilence:
-            self.longestSilence = silence
-        self.heardAt = now
-        self.interval = interval
-        self._looking = False
+            self.estimator.begin(now, packet.sent, self.interval)
+            self.advance(packet.sequence, packet.sent, packet.interval, now)
         # A heartbeat that is itself so late that the next is overdue ends no suspicion.
         if self.suspected and now < self.suspectAt:
             self.suspected = False
             return News.RECOVERED
         return News.HEARD
+
+    def advance(self, sequence: int, sent: int, interval: int, now: float) -> bool:
+        """
+        Take a heartbeat of this session that is later than all before.
+
+        @return: L{False}, with nothing changed, if it was held back for longer than the bound.
+        """
+        bound = self.bound
+        following = interval / 1000
+        if following > bound:
+            following = bound
+        if not self.estimator.heard(now, sent, following, bound):
+            return False
+        self.window.advance(sequence)
+        silence = now - self.heardAt
+        if silence > self.longestSilence:
+            self.longestSilence = silence
+        self.heardAt = now
+        self.interval = following
+        self._looking = False
+        return True
 
     def isWithin(self, perSecond: int, now: float) -> bool:
         """

@@ -87,6 +87,8 @@ const CAUSES = {
   HandshakeFailed: "the TLS handshake failed",
   ProtocolViolation: "it broke the protocol or passed a limit",
   PermanentFailure: "given up",
+  CheckInMissed: "its check-in did not come in time",
+  CheckInFailed: "it said that its job had failed",
 };
 
 export function cause(name) {
