@@ -78,6 +78,8 @@ class Link:
     @ivar session: the session of the built-in protocol; L{None} in other protocols, and until this
         end has said hello.
     @ivar writes: the progress of the bytes that wait to be sent; L{None} while none wait.
+    @ivar logLimit: limits how many ends of links are logged; L{None} to log this link's in any
+        case.
     """
 
     __slots__ = (
@@ -89,6 +91,7 @@ class Link:
         "handshake",
         "hasReceivedData",
         "keepAlive",
+        "logLimit",
         "outerProtocol",
         "owner",
         "peerWatch",
@@ -124,6 +127,7 @@ class Link:
         self.session: Session | None = None
         self.writes: WriteTracker | None = None
         self.handshake: Handshake | None = None
+        self.logLimit: LogRateLimit | None = None
         self._teardown: Teardown | None = None
 
     def __repr__(self) -> str:
@@ -230,13 +234,6 @@ class Link:
         The timer wheel of the clock.
         """
         return self.config.wheel
-
-    @property
-    def logLimit(self) -> LogRateLimit | None:
-        """
-        Limits how many ends of links are logged; L{None} to log this link's in any case.
-        """
-        return None if self._teardown is None else self._teardown.logLimit
 
     def eventFields(self) -> dict[str, object]:
         """

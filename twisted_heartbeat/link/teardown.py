@@ -71,7 +71,6 @@ class Teardown:
     @ivar raised: whether the protocol raised, and that ended the link.
     @ivar speaker: another link of the connection, which speaks the built-in protocol; L{None} where
         there is none.
-    @ivar logLimit: limits how many ends of such links are logged; L{None} for no limit.
     @ivar cleaned: whether the cleanups have run.
     @ivar slot: the timer wheel's mark.
     """
@@ -90,7 +89,6 @@ class Teardown:
         "cleaned",
         "decidedAt",
         "hookFailed",
-        "logLimit",
         "raised",
         "refused",
         "slot",
@@ -112,7 +110,6 @@ class Teardown:
         self.refused = self.hookFailed = self.raised = False
         self._notified = self.cleaned = False
         self.speaker: Link | None = None
-        self.logLimit: LogRateLimit | None = None
 
     # The cause.
 
@@ -425,7 +422,7 @@ class Teardown:
             return succeed(None)
         link, cause = self._link, self.cause
         assert link is not None and cause is not None
-        self.logLimit = limit
+        link.logLimit = limit
         # A wrapper and its link refer to each other: no collector shall be needed for them.
         del link.outerProtocol
         event, config = "refused" if self.refused else "disconnected", link.config
