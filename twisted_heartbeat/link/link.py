@@ -26,6 +26,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
@@ -38,7 +39,7 @@ from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
 from ..transport.tcpinfo import bytesReceived
 from ..transport.tls import certificateOf, certifiedNames, usesTLS
 from .cleanups import Cleanup
-from .config import peerName, plainAddress, streamCarrier
+from .config import peerName, plainAddress
 from .handshake import Handshake
 from .probes import probe
 from .state import LinkState
@@ -142,7 +143,12 @@ class Link:
         What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
         transport, such as a child process's pipes.
         """
-        return "tls" if usesTLS(self.transport) else streamCarrier(self.peer)
+        if usesTLS(self.transport):
+            return "tls"
+        peer = self.peer
+        if isinstance(peer, IPv4Address | IPv6Address):
+            return "tcp"
+        return "unix" if isinstance(peer, UNIXAddress) else "stream"
 
     @property
     def source(self) -> str:
