@@ -63,7 +63,8 @@ class PeerWatch:
     @ivar connection: the connection under the transport; L{None} if it does not tell of its bytes.
     @ivar mode: what may be assumed of the connection, a number of L{Mode}.
     @ivar heartbeat: how the peer is watched; L{None} if its silence proves nothing.
-    @ivar trusted: whether the peer has promised to speak by itself, and is not pinged.
+    @ivar kind: how the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if nothing can
+        make the peer speak and its silence therefore proves nothing.
     @ivar ping: makes the peer speak; L{None} where nothing can.
     @ivar pinger: what a batch pings with; L{None} while no batch may.
     @ivar probes: the callers that wait for the peer's next word; L{None} before the first.
@@ -79,6 +80,7 @@ class PeerWatch:
         "connection",
         "detector",
         "heartbeat",
+        "kind",
         "lastPingEnd",
         "mode",
         "pausedUnseen",
@@ -86,7 +88,6 @@ class PeerWatch:
         "pinger",
         "probes",
         "slot",
-        "trusted",
     )
 
     def __init__(self, heartbeat: Heartbeat | None, ping: Ping | None) -> None:
@@ -103,21 +104,10 @@ class PeerWatch:
         self.ping = ping
         self.pinger: Pinger | None = ping
         self.slot: Slot | None = None
-        self.trusted = False
+        self.kind = _kindOf(heartbeat, ping)
 
     def __repr__(self) -> str:
         return f"<PeerWatch of {self._link!r}>"
-
-    @property
-    def kind(self) -> str:
-        """
-        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make
-        the peer speak and its silence therefore proves nothing.
-        """
-        heartbeat = self.heartbeat
-        if heartbeat is not None and (self.trusted or heartbeat.interval is None):
-            return "passive"
-        return "keepalive" if heartbeat is None or self.ping is None else "ping"
 
     @property
     def awaitsData(self) -> bool:
@@ -153,7 +143,7 @@ class PeerWatch:
         self.withdraw()
         wasDirect = self.mode >= _DIRECT
         self.heartbeat = heartbeat
-        self.trusted = trusted
+        self.kind = _kindOf(heartbeat, self.ping, trusted=trusted)
         if self.mode == _OFF:
             return
         if self.detector.suspected:
@@ -232,7 +222,7 @@ class PeerWatch:
                 return self._nextInBatch(connection, now)
             pings = detector.decideFast(now, lateness)
             if pings:
-                if not self.trusted:
+                if self.kind == "ping":
                     self.sendPing(now)
                 return self._next()
             decided = pings is False
@@ -503,3 +493,14 @@ class PeerWatch:
         isScanned = batcher.scans and detector.due == inf and checksSuspended(detector)
         if isScanned or connection.batch is not None:
             batcher.withdraw(self)
+
+
+def _kindOf(heartbeat: Heartbeat | None, ping: Ping | None, *, trusted: bool = False) -> str:
+    """
+    How to watch a peer, see L{PeerWatch.kind}.
+
+    @param trusted: whether the peer has promised to speak by itself.
+    """
+    if heartbeat is not None and (trusted or heartbeat.interval is None):
+        return "passive"
+    return "keepalive" if heartbeat is None or ping is None else "ping"
