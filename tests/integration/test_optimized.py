@@ -27,7 +27,7 @@ def kinds(kind):
 for kind in kinds(Cause):
     print(kind.__name__, kind())
 for number in (errno.ECONNRESET, errno.ETIMEDOUT, errno.EPIPE, errno.ENETUNREACH):
-    print(causeOfErrno(number), causeOfSilence(number, None, hung=False, words="nothing"))
+    print(causeOfErrno(number), causeOfSilence("nothing", askRoute=lambda: number))
 """
 
 MODULES = """

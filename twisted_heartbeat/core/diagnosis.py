@@ -8,6 +8,7 @@ The L{Cause} of an error number, a silence, a lost connection or a failed attemp
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import (
@@ -80,20 +81,27 @@ C{blackhole} is EINVAL, and a local address that is gone is EADDRNOTAVAIL (measu
 """
 
 
-def causeOfSilence(number: int, evidence: Evidence | None, *, hung: bool, words: str) -> Cause:
+def causeOfSilence(
+    words: str,
+    evidence: Evidence | None = None,
+    *,
+    hung: bool = False,
+    askRoute: Callable[[], int] | None = None,
+) -> Cause:
     """
     Return the cause of a silence that has lasted for the whole bound.
 
-    @param number: this host's answer about the route to the peer, as in the C{errno} module; 0 if
-        there is a route.
-    @param hung: whether the peer's kernel answers.
     @param words: how long the peer was silent.
+    @param hung: whether the peer's kernel answers.
+    @param askRoute: returns this host's answer about the route to a peer that is not hung, as in
+        the C{errno} module; 0 if there is a route.  L{None} if the host can not be asked.
     """
+    if hung:
+        return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
+    number = 0 if askRoute is None else askRoute()
     noRoute = _NO_ROUTE.get(number)
     if noRoute is not None:
         return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
-    if hung:
-        return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
     return PeerSilent(words, evidence=evidence)
 
 

@@ -140,7 +140,7 @@ class Teardown:
         End the link soon, because its peer was silent for the whole bound.
 
         @param diagnose: returns the cause.  It is called when the cause is needed, see
-            L{Silence<twisted_heartbeat.link.silence.Silence>}.
+            L{diagnosisOf<twisted_heartbeat.link.silence.diagnosisOf>}.
         """
         link = self._link
         assert link is not None

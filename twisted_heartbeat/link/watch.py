@@ -12,7 +12,7 @@ due, and that is the whole of the ordinary path::
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
 The watch tells its link when the peer is suspected or has recovered, and the link's teardown of a
-L{Silence} that has lasted for the whole bound.
+silence that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
@@ -35,7 +35,7 @@ from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from .mode import Mode
-from .silence import Silence
+from .silence import diagnosisOf
 from .teardown import noticeClose
 from .usercode import startPing
 from .writes import WriteTracker, sendFailed
@@ -264,7 +264,7 @@ class PeerWatch:
         elif decision is Decision.RECOVERED:
             self._link.peerRecovered()
         elif decision is Decision.VERDICT:
-            self._link.teardown.peerSilent(Silence(self, self._link.config, now).cause, now)
+            self._link.teardown.peerSilent(diagnosisOf(self, self._link.config, now), now)
 
     def _next(self) -> float | None:
         """
