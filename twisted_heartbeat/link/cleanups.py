@@ -78,7 +78,7 @@ def runCleanups(
     token = _inCleanup.set(link)
     try:
         for cleanup in left:
-            running = _start(cleanup, overdue)
+            running = maybeDeferred(cleanup.call).addErrback(_failed, cleanup, overdue)
             if not running.called or running.paused:
                 return _runSlowly(cleanup, running, left, overdue, clock, timeout)
     finally:
@@ -109,20 +109,15 @@ def _runSlowly(
         if following is None:
             return
         cleanup = following
-        running = _start(cleanup, overdue)
+        running = maybeDeferred(cleanup.call).addErrback(_failed, cleanup, overdue)
 
 
-def _start(cleanup: Cleanup, overdue: set[Cleanup]) -> Deferred[Any]:
+def _failed(failure: Failure, cleanup: Cleanup, overdue: set[Cleanup]) -> None:
     """
     @param overdue: the cleanups that were cancelled because their time was over.
     """
-
-    def failed(failure: Failure) -> None:
-        if cleanup in overdue and failure.check(CancelledError):
-            return
+    if cleanup not in overdue or not failure.check(CancelledError):
         _log.failure("The cleanup {cleanup} failed", failure, cleanup=cleanup.name)
-
-    return maybeDeferred(cleanup.call).addErrback(failed)
 
 
 def _finished(
