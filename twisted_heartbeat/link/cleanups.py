@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -43,7 +43,7 @@ def linkInCleanup() -> Link | None:
     return None if link is None or link.cleaned else link
 
 
-class Cleanup:
+class Cleanup(NamedTuple):
     """
     One call at the end of a link.
 
@@ -52,12 +52,9 @@ class Cleanup:
     @ivar timeout: seconds that it may take; L{None} for no limit but that of all.
     """
 
-    __slots__ = ("call", "name", "timeout")
-
-    def __init__(self, name: str, call: Callable[[], object], timeout: float | None = None) -> None:
-        self.name = name
-        self.call = call
-        self.timeout = timeout
+    name: str
+    call: Callable[[], object]
+    timeout: float | None = None
 
 
 def runCleanups(
