@@ -234,7 +234,7 @@ class Teardown:
         assert self.cause is not None
         self._abortTurnsLeft = _TURNS_UNTIL_LOST
         self._due = link.config.seconds()
-        self._schedule(link)
+        link.config.wheel.schedule(self, self._due)
         guarded(_log, "{link} could not be aborted", abort, link.transport, link=link)
 
     def release(self) -> None:
@@ -291,7 +291,7 @@ class Teardown:
             return
         if closing is not None and not (closing.over and link.state is LinkState.GONE):
             self._due = min(self._due, link.config.seconds())
-            self._schedule(link)
+            link.config.wheel.schedule(self, self._due)
         else:
             # The connection of a link that was released before.
             self._closing = None
