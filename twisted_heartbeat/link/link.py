@@ -339,7 +339,7 @@ class Link:
         self.transport = transport
         forwardInterfaces(transport, self.outerProtocol)
         connection = instrument(transport, watch.detector, config.seconds, self)
-        watch.attach(self, connection)
+        watch.link, watch.connection = self, connection
         if connection is None and isInMemory(transport):
             self.config = replace(config, clock=clockInMemory(config.clock))
         elif connection is not None and connection.writeTracked:

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted
@@ -397,7 +397,8 @@ class Teardown:
             removeObserver(observed, link)
         if link.peerWatch.probes is not None:
             link.peerWatch.probes.tell(False)
-        link.peerWatch.detach()
+        # Otherwise link and watch refer to each other.
+        link.peerWatch.link = cast(Any, None)
         link.owner.linkLost(link, cause)
 
     def addCleanup(self, cleanup: Cleanup, link: Link) -> None:
