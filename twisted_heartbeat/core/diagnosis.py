@@ -82,42 +82,32 @@ C{blackhole} is EINVAL, and a local address that is gone is EADDRNOTAVAIL (measu
 
 
 def causeOfSilence(
+    evidence: Evidence,
+    silence: float,
     words: str,
-    evidence: Evidence | None = None,
     *,
-    hung: bool = False,
-    askRoute: Callable[[], int] | None = None,
+    pingArrived: bool,
+    askRoute: Callable[[], int],
 ) -> Cause:
     """
     Return the cause of a silence that has lasted for the whole bound.
 
-    @param words: how long the peer was silent.
-    @param hung: whether the peer's kernel answers.
-    @param askRoute: returns this host's answer about the route to a peer that is not hung, as in
-        the C{errno} module; 0 if there is a route.  L{None} if the host can not be asked.
+    @param silence: seconds since the process of the peer last spoke.
+    @param words: the same in words.
+    @param pingArrived: whether the peer's kernel has acknowledged the last ping.
+    @param askRoute: returns this host's answer about the route to the peer, as in the C{errno}
+        module; 0 if there is a route.  It is called unless the peer's kernel answers.
     """
-    if hung:
+    # An unacknowledged ping may wait before a closed window.  Where no ping was sent, the kernels
+    # may still have met since.
+    fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
+    if pingArrived or (evidence.kernelAnswers and (evidence.window == 0 or fresh)):
         return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
-    number = 0 if askRoute is None else askRoute()
+    number = askRoute()
     noRoute = _NO_ROUTE.get(number)
     if noRoute is not None:
         return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
     return PeerSilent(words, evidence=evidence)
-
-
-def isHung(evidence: Evidence, silence: float, *, pingArrived: bool) -> bool:
-    """
-    Find out whether the peer's kernel has answered since its process last did.
-
-    @param silence: seconds since the process last spoke.
-    @param pingArrived: whether the peer's kernel has acknowledged the last ping.
-    """
-    if pingArrived:
-        return True
-    # An unacknowledged ping may wait before a closed window.  Where no ping was sent, the kernels
-    # may still have met since.
-    fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
-    return evidence.kernelAnswers and (evidence.window == 0 or fresh)
 
 
 def causeOfLoss(

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.diagnosis import causeOfSilence, isHung
+from ..core.causes import PeerSilent
+from ..core.diagnosis import causeOfSilence
 from ..transport.routes import routeErrno
 from ..transport.tcpinfo import readEvidence
 
@@ -37,14 +38,18 @@ def diagnosisOf(watch: PeerWatch, config: LinkConfig, now: float) -> Callable[[]
     words = f"nothing received for {lasted:.3f} s, the bound is {heartbeat.bound:g} s"
     if probes is not None and probes.waiting:
         words = f"nothing received for {lasted:.3f} s, though a newcomer with its name came"
-    if connection is None or not connection.connected:
-        return partial(causeOfSilence, words)
-    batch = config.verdicts.count(now)
-    evidence = connection.evidence = readEvidence(connection.socket, batch)
-    if evidence is None:
-        return partial(causeOfSilence, words)
+    evidence = None
+    if connection is not None and connection.connected:
+        batch = config.verdicts.count(now)
+        evidence = connection.evidence = readEvidence(connection.socket, batch)
+    if connection is None or evidence is None:
+        return partial(PeerSilent, words)
     acked = connection.bytesSent - (evidence.unacknowledged or 0)
-    pingArrived = watch.kind == "ping" and acked >= watch.lastPingEnd
-    if isHung(evidence, lasted, pingArrived=pingArrived):
-        return partial(causeOfSilence, words, evidence, hung=True)
-    return partial(causeOfSilence, words, evidence, askRoute=partial(routeErrno, connection.socket))
+    return partial(
+        causeOfSilence,
+        evidence,
+        lasted,
+        words,
+        pingArrived=watch.kind == "ping" and acked >= watch.lastPingEnd,
+        askRoute=partial(routeErrno, connection.socket),
+    )
