@@ -649,7 +649,7 @@ class Watch:
         """
         scans = self.batcher.scans.values()
         found = {
-            detector: watch._link for scan in scans for detector, watch in scan._members.items()
+            detector: watch.link for scan in scans for detector, watch in scan._members.items()
         }
         assert all(link.peerWatch.detector is detector for detector, link in found.items())
         links = [peer.link for peer in self.peers]

@@ -20,6 +20,7 @@ WORDS = """
 import errno, twisted_heartbeat
 from twisted_heartbeat.core.causes import Cause
 from twisted_heartbeat.core.diagnosis import causeOfErrno, causeOfSilence
+from twisted_heartbeat.core.evidence import Evidence
 def kinds(kind):
     yield kind
     for one in kind.__subclasses__():
@@ -27,7 +28,8 @@ def kinds(kind):
 for kind in kinds(Cause):
     print(kind.__name__, kind())
 for number in (errno.ECONNRESET, errno.ETIMEDOUT, errno.EPIPE, errno.ENETUNREACH):
-    print(causeOfErrno(number), causeOfSilence(number, None, hung=False, words="nothing"))
+    print(causeOfErrno(number))
+    print(causeOfSilence(Evidence(), 1.0, "nothing", pingArrived=False, askRoute=lambda: number))
 """
 
 MODULES = """

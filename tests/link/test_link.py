@@ -240,7 +240,8 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
     As if the peer's kernel were so many seconds away.
     """
     history: list[tuple[float, int]] = []
-    send, writeDirect = ObservedConnection.writeSomeData, ObservedConnection.writeDirect
+    send = ObservedConnection.writeSomeData
+    writeDirect = ObservedConnection.writeDirectUnchecked
 
     def writeSomeData(self: ObservedConnection, data: bytes) -> Any:
         size = send(self, data)
@@ -263,7 +264,7 @@ def acknowledgeLate(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
 
     monkeypatch.setattr("twisted_heartbeat.link.silence.readEvidence", lateEvidence)
     monkeypatch.setattr(ObservedConnection, "writeSomeData", writeSomeData)
-    monkeypatch.setattr(ObservedConnection, "writeDirect", sentNow)
+    monkeypatch.setattr(ObservedConnection, "writeDirectUnchecked", sentNow)
     monkeypatch.setattr(ObservedConnection, "bytesAcked", delivered)
 
 

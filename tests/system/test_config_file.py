@@ -19,7 +19,17 @@ from urllib.request import urlopen
 import pytest
 import trustme
 
-from ..support.programs import DAEMON, JSON, TWIST, TWISTD, Program, Run, connectTo, portOf
+from ..support.programs import (
+    DAEMON,
+    JSON,
+    TWIST,
+    TWISTD,
+    WAIT_LIMIT,
+    Program,
+    Run,
+    connectTo,
+    portOf,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no SIGHUP")
 
@@ -66,7 +76,7 @@ def handshake(place: str) -> ssl.SSLSocket:
     """
     context = ssl.create_default_context()
     CA.configure_trust(context)
-    raw = socket.create_connection(("127.0.0.1", int(portOf(place))), 5)
+    raw = socket.create_connection(("127.0.0.1", int(portOf(place))), WAIT_LIMIT)
     return context.wrap_socket(raw, server_hostname="127.0.0.1")
 
 
@@ -74,7 +84,7 @@ def get(place: str, path: str) -> str:
     """
     The answer to an HTTP request.
     """
-    with urlopen(f"http://127.0.0.1:{portOf(place)}{path}", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{portOf(place)}{path}", timeout=WAIT_LIMIT) as answer:
         return str(answer.read().decode())
 
 

@@ -764,13 +764,13 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     What has been sent by the direct way.
     """
     sent: list[bytes] = []
-    writeDirect = ObservedConnection.writeDirect
+    writeDirect = ObservedConnection.writeDirectUnchecked
 
     def noted(self: ObservedConnection, data: bytes) -> None:
         sent.append(data)
         writeDirect(self, data)
 
-    monkeypatch.setattr(ObservedConnection, "writeDirect", noted)
+    monkeypatch.setattr(ObservedConnection, "writeDirectUnchecked", noted)
     return sent
 
 

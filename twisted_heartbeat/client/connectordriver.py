@@ -174,7 +174,8 @@ class ConnectorDriver(Driver, LinkOwner):
         self._ended, self._reason = link, cause
         self._connectors.detectReset()
         if link is self.link:
-            self.linkEnded(cause, proven=self._wasProven(link, cause))
+            proven = self._wasProven(link, cause)
+            self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
         else:
             # Its TLS handshake was not completed.
             link.teardown.cleanUp()

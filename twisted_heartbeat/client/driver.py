@@ -110,14 +110,6 @@ class Driver:
             self._cancelWait()
             self._waited()
 
-    def linkEnded(self, cause: Cause, *, proven: bool) -> None:
-        """
-        Handle the end of the link that the attempt had led to.
-        """
-        if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
-            self._pingLess()
-        self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
-
     # What the drivers differ in.
 
     def attempt(self, number: int) -> None:
@@ -230,7 +222,11 @@ class Driver:
         if link is None:
             self._cleaned()
         else:
-            link.teardown.cleanUp()
+            teardown = link.teardown
+            cause = teardown.cause
+            if isinstance(cause, PeerClosed) and cause.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS:
+                self._pingLess()
+            teardown.cleanUp()
             link.whenGone().addCallback(lambda _: self._cleaned())
 
     def _cleaned(self) -> None:

@@ -158,7 +158,7 @@ class ServiceDriver(Driver, AttemptOwner):
             self._first = (self._first + round.winner.position + 1) % len(self._endpoints)
         if not used:
             self.failure = failureOf(cause)
-        self.linkEnded(cause, proven=proven)
+        self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
 
     # The commands.
 

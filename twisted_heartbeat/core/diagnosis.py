@@ -8,6 +8,7 @@ The L{Cause} of an error number, a silence, a lost connection or a failed attemp
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import (
@@ -80,36 +81,33 @@ C{blackhole} is EINVAL, and a local address that is gone is EADDRNOTAVAIL (measu
 """
 
 
-def causeOfSilence(number: int, evidence: Evidence | None, *, hung: bool, words: str) -> Cause:
+def causeOfSilence(
+    evidence: Evidence,
+    silence: float,
+    words: str,
+    *,
+    pingArrived: bool,
+    askRoute: Callable[[], int],
+) -> Cause:
     """
     Return the cause of a silence that has lasted for the whole bound.
 
-    @param number: this host's answer about the route to the peer, as in the C{errno} module; 0 if
-        there is a route.
-    @param hung: whether the peer's kernel answers.
-    @param words: how long the peer was silent.
-    """
-    noRoute = _NO_ROUTE.get(number)
-    if noRoute is not None:
-        return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
-    if hung:
-        return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
-    return PeerSilent(words, evidence=evidence)
-
-
-def isHung(evidence: Evidence, silence: float, *, pingArrived: bool) -> bool:
-    """
-    Find out whether the peer's kernel has answered since its process last did.
-
-    @param silence: seconds since the process last spoke.
+    @param silence: seconds since the process of the peer last spoke.
+    @param words: the same in words.
     @param pingArrived: whether the peer's kernel has acknowledged the last ping.
+    @param askRoute: returns this host's answer about the route to the peer, as in the C{errno}
+        module; 0 if there is a route.  It is called unless the peer's kernel answers.
     """
-    if pingArrived:
-        return True
     # An unacknowledged ping may wait before a closed window.  Where no ping was sent, the kernels
     # may still have met since.
     fresh = evidence.sinceAck is not None and evidence.sinceAck < silence / 2
-    return evidence.kernelAnswers and (evidence.window == 0 or fresh)
+    if pingArrived or (evidence.kernelAnswers and (evidence.window == 0 or fresh)):
+        return PeerHung(f"{words}; the peer's kernel answers", evidence=evidence)
+    number = askRoute()
+    noRoute = _NO_ROUTE.get(number)
+    if noRoute is not None:
+        return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
+    return PeerSilent(words, evidence=evidence)
 
 
 def causeOfLoss(

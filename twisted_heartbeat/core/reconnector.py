@@ -369,10 +369,11 @@ class Reconnector:
 
         @param proven: whether the link had been proven by then.
         """
+        history = self._history
         isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
-        if isUp and not self._history.renewing:
+        if isUp and not history.renewing:
             if proven:
-                self.resetFailures()
+                history.failures = history.attempts = 0
             self._recordFailure(cause, now, attempt=not proven)
         return self._after(self._machine.lost, cause)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -43,7 +43,7 @@ def linkInCleanup() -> Link | None:
     return None if link is None or link.cleaned else link
 
 
-class Cleanup:
+class Cleanup(NamedTuple):
     """
     One call at the end of a link.
 
@@ -52,12 +52,9 @@ class Cleanup:
     @ivar timeout: seconds that it may take; L{None} for no limit but that of all.
     """
 
-    __slots__ = ("call", "name", "timeout")
-
-    def __init__(self, name: str, call: Callable[[], object], timeout: float | None = None) -> None:
-        self.name = name
-        self.call = call
-        self.timeout = timeout
+    name: str
+    call: Callable[[], object]
+    timeout: float | None = None
 
 
 def runCleanups(
@@ -78,7 +75,7 @@ def runCleanups(
     token = _inCleanup.set(link)
     try:
         for cleanup in left:
-            running = _start(cleanup, overdue)
+            running = maybeDeferred(cleanup.call).addErrback(_failed, cleanup, overdue)
             if not running.called or running.paused:
                 return _runSlowly(cleanup, running, left, overdue, clock, timeout)
     finally:
@@ -109,20 +106,15 @@ def _runSlowly(
         if following is None:
             return
         cleanup = following
-        running = _start(cleanup, overdue)
+        running = maybeDeferred(cleanup.call).addErrback(_failed, cleanup, overdue)
 
 
-def _start(cleanup: Cleanup, overdue: set[Cleanup]) -> Deferred[Any]:
+def _failed(failure: Failure, cleanup: Cleanup, overdue: set[Cleanup]) -> None:
     """
     @param overdue: the cleanups that were cancelled because their time was over.
     """
-
-    def failed(failure: Failure) -> None:
-        if cleanup in overdue and failure.check(CancelledError):
-            return
+    if cleanup not in overdue or not failure.check(CancelledError):
         _log.failure("The cleanup {cleanup} failed", failure, cleanup=cleanup.name)
-
-    return maybeDeferred(cleanup.call).addErrback(failed)
 
 
 def _finished(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
 from ..batching.batcher import batcherFor
@@ -65,17 +65,6 @@ def peerName(address: object) -> str:
     address = plainAddress(address)
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     return printable(textOf(address) if host is None else f"{host}:{port}")
-
-
-def streamCarrier(address: object) -> str:
-    """
-    What carries a stream without TLS: C{"tcp"}, C{"unix"}, or C{"stream"} for anything else.
-
-    @param address: the peer's.
-    """
-    if isinstance(address, IPv4Address | IPv6Address):
-        return "tcp"
-    return "unix" if isinstance(address, UNIXAddress) else "stream"
 
 
 @dataclass(frozen=True, kw_only=True)

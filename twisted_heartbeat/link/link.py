@@ -26,6 +26,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
@@ -38,7 +39,7 @@ from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
 from ..transport.tcpinfo import bytesReceived
 from ..transport.tls import certificateOf, certifiedNames, usesTLS
 from .cleanups import Cleanup
-from .config import peerName, plainAddress, streamCarrier
+from .config import peerName, plainAddress
 from .handshake import Handshake
 from .probes import probe
 from .state import LinkState
@@ -78,6 +79,8 @@ class Link:
     @ivar session: the session of the built-in protocol; L{None} in other protocols, and until this
         end has said hello.
     @ivar writes: the progress of the bytes that wait to be sent; L{None} while none wait.
+    @ivar logLimit: limits how many ends of links are logged; L{None} to log this link's in any
+        case.
     """
 
     __slots__ = (
@@ -89,6 +92,7 @@ class Link:
         "handshake",
         "hasReceivedData",
         "keepAlive",
+        "logLimit",
         "outerProtocol",
         "owner",
         "peerWatch",
@@ -124,6 +128,7 @@ class Link:
         self.session: Session | None = None
         self.writes: WriteTracker | None = None
         self.handshake: Handshake | None = None
+        self.logLimit: LogRateLimit | None = None
         self._teardown: Teardown | None = None
 
     def __repr__(self) -> str:
@@ -138,7 +143,12 @@ class Link:
         What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
         transport, such as a child process's pipes.
         """
-        return "tls" if usesTLS(self.transport) else streamCarrier(self.peer)
+        if usesTLS(self.transport):
+            return "tls"
+        peer = self.peer
+        if isinstance(peer, IPv4Address | IPv6Address):
+            return "tcp"
+        return "unix" if isinstance(peer, UNIXAddress) else "stream"
 
     @property
     def source(self) -> str:
@@ -230,13 +240,6 @@ class Link:
         The timer wheel of the clock.
         """
         return self.config.wheel
-
-    @property
-    def logLimit(self) -> LogRateLimit | None:
-        """
-        Limits how many ends of links are logged; L{None} to log this link's in any case.
-        """
-        return None if self._teardown is None else self._teardown.logLimit
 
     def eventFields(self) -> dict[str, object]:
         """
@@ -336,7 +339,7 @@ class Link:
         self.transport = transport
         forwardInterfaces(transport, self.outerProtocol)
         connection = instrument(transport, watch.detector, config.seconds, self)
-        watch.attach(self, connection)
+        watch.link, watch.connection = self, connection
         if connection is None and isInMemory(transport):
             self.config = replace(config, clock=clockInMemory(config.clock))
         elif connection is not None and connection.writeTracked:

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted
@@ -71,7 +71,6 @@ class Teardown:
     @ivar raised: whether the protocol raised, and that ended the link.
     @ivar speaker: another link of the connection, which speaks the built-in protocol; L{None} where
         there is none.
-    @ivar logLimit: limits how many ends of such links are logged; L{None} for no limit.
     @ivar cleaned: whether the cleanups have run.
     @ivar slot: the timer wheel's mark.
     """
@@ -90,7 +89,6 @@ class Teardown:
         "cleaned",
         "decidedAt",
         "hookFailed",
-        "logLimit",
         "raised",
         "refused",
         "slot",
@@ -112,7 +110,6 @@ class Teardown:
         self.refused = self.hookFailed = self.raised = False
         self._notified = self.cleaned = False
         self.speaker: Link | None = None
-        self.logLimit: LogRateLimit | None = None
 
     # The cause.
 
@@ -143,7 +140,7 @@ class Teardown:
         End the link soon, because its peer was silent for the whole bound.
 
         @param diagnose: returns the cause.  It is called when the cause is needed, see
-            L{Silence<twisted_heartbeat.link.silence.Silence>}.
+            L{diagnosisOf<twisted_heartbeat.link.silence.diagnosisOf>}.
         """
         link = self._link
         assert link is not None
@@ -237,7 +234,7 @@ class Teardown:
         assert self.cause is not None
         self._abortTurnsLeft = _TURNS_UNTIL_LOST
         self._due = link.config.seconds()
-        self._schedule(link)
+        link.config.wheel.schedule(self, self._due)
         guarded(_log, "{link} could not be aborted", abort, link.transport, link=link)
 
     def release(self) -> None:
@@ -294,7 +291,7 @@ class Teardown:
             return
         if closing is not None and not (closing.over and link.state is LinkState.GONE):
             self._due = min(self._due, link.config.seconds())
-            self._schedule(link)
+            link.config.wheel.schedule(self, self._due)
         else:
             # The connection of a link that was released before.
             self._closing = None
@@ -400,7 +397,8 @@ class Teardown:
             removeObserver(observed, link)
         if link.peerWatch.probes is not None:
             link.peerWatch.probes.tell(False)
-        link.peerWatch.detach()
+        # Otherwise link and watch refer to each other.
+        link.peerWatch.link = cast(Any, None)
         link.owner.linkLost(link, cause)
 
     def addCleanup(self, cleanup: Cleanup, link: Link) -> None:
@@ -425,7 +423,7 @@ class Teardown:
             return succeed(None)
         link, cause = self._link, self.cause
         assert link is not None and cause is not None
-        self.logLimit = limit
+        link.logLimit = limit
         # A wrapper and its link refer to each other: no collector shall be needed for them.
         del link.outerProtocol
         event, config = "refused" if self.refused else "disconnected", link.config

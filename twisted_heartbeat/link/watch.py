@@ -12,7 +12,7 @@ due, and that is the whole of the ordinary path::
     onTimer -> detector.decide -> ping | suspect | recover | silent
 
 The watch tells its link when the peer is suspected or has recovered, and the link's teardown of a
-L{Silence} that has lasted for the whole bound.
+silence that has lasted for the whole bound.
 
 L{Mode} says what may be assumed of the connection.  From C{STEADY} on nothing but heartbeats goes
 on, as on most of many links: the fast C{decideFast} is asked first, pings go straight to the
@@ -35,7 +35,7 @@ from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from .mode import Mode
-from .silence import Silence
+from .silence import diagnosisOf
 from .teardown import noticeClose
 from .usercode import startPing
 from .writes import WriteTracker, sendFailed
@@ -59,11 +59,13 @@ class PeerWatch:
     """
     The watch of one link's peer.
 
+    @ivar link: the L{Link}; L{None} before there is a connection, and once the link has ended.
     @ivar detector: decides from silence; the connection assigns its C{heardAt}.
     @ivar connection: the connection under the transport; L{None} if it does not tell of its bytes.
     @ivar mode: what may be assumed of the connection, a number of L{Mode}.
     @ivar heartbeat: how the peer is watched; L{None} if its silence proves nothing.
-    @ivar trusted: whether the peer has promised to speak by itself, and is not pinged.
+    @ivar kind: how the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if nothing can
+        make the peer speak and its silence therefore proves nothing.
     @ivar ping: makes the peer speak; L{None} where nothing can.
     @ivar pinger: what a batch pings with; L{None} while no batch may.
     @ivar probes: the callers that wait for the peer's next word; L{None} before the first.
@@ -74,11 +76,12 @@ class PeerWatch:
 
     __slots__ = (
         "_firstPingEnd",
-        "_link",
+        "link",
         "ackedMark",
         "connection",
         "detector",
         "heartbeat",
+        "kind",
         "lastPingEnd",
         "mode",
         "pausedUnseen",
@@ -86,13 +89,12 @@ class PeerWatch:
         "pinger",
         "probes",
         "slot",
-        "trusted",
     )
 
     def __init__(self, heartbeat: Heartbeat | None, ping: Ping | None) -> None:
         # Set when there is a connection: a link and its watch refer to each other, and the
         # collector would be needed for each link that never gets one.
-        self._link: Link = cast(Any, None)
+        self.link: Link = cast(Any, None)
         self.probes: PendingProbes | None = None
         self._firstPingEnd = self.lastPingEnd = self.ackedMark = 0
         self.connection: ObservedConnection | None = None
@@ -103,21 +105,10 @@ class PeerWatch:
         self.ping = ping
         self.pinger: Pinger | None = ping
         self.slot: Slot | None = None
-        self.trusted = False
+        self.kind = _kindOf(heartbeat, ping)
 
     def __repr__(self) -> str:
-        return f"<PeerWatch of {self._link!r}>"
-
-    @property
-    def kind(self) -> str:
-        """
-        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"}, where nothing can make
-        the peer speak and its silence therefore proves nothing.
-        """
-        heartbeat = self.heartbeat
-        if heartbeat is not None and (self.trusted or heartbeat.interval is None):
-            return "passive"
-        return "keepalive" if heartbeat is None or self.ping is None else "ping"
+        return f"<PeerWatch of {self.link!r}>"
 
     @property
     def awaitsData(self) -> bool:
@@ -128,13 +119,6 @@ class PeerWatch:
         return self.detector.suspected or (probes is not None and bool(probes.waiting))
 
     # Its beginning and its end.
-
-    def attach(self, link: Link, connection: ObservedConnection | None) -> None:
-        """
-        Serve a link that has got its connection.
-        """
-        self._link = link
-        self.connection = connection
 
     def begin(self, now: float) -> None:
         """
@@ -153,21 +137,21 @@ class PeerWatch:
         self.withdraw()
         wasDirect = self.mode >= _DIRECT
         self.heartbeat = heartbeat
-        self.trusted = trusted
+        self.kind = _kindOf(heartbeat, self.ping, trusted=trusted)
         if self.mode == _OFF:
             return
         if self.detector.suspected:
             # The settings came from the peer, and the detector forgets that it was suspected.
-            self._link.peerRecovered()
+            self.link.peerRecovered()
         self._watchFrom(self.detector.heardAt)
         connection = self.connection
         if wasDirect and self.mode == _OBSERVED and connection and not connection.writeTracked:
             # What lies in the kernel's queue was no matter until now.
             connection.writeTracked = True
-            self._link.writeStarted()
+            self.link.writeStarted()
 
     def _watchFrom(self, heardAt: float) -> None:
-        draw, heartbeat = self._link.config.phase, self.heartbeat
+        draw, heartbeat = self.link.config.phase, self.heartbeat
         phase = None
         if draw is not None and heartbeat is not None and heartbeat.interval is not None:
             phase = commonPhase(draw(), heardAt, heartbeat.interval)
@@ -183,11 +167,11 @@ class PeerWatch:
         connection = self.connection
         if self.mode == _OFF:
             return
-        if connection is None or connection is not self._link.transport or self.kind == "keepalive":
+        if connection is None or connection is not self.link.transport or self.kind == "keepalive":
             self.mode = _OBSERVED
         elif connection.writeTracked or not connection.isPlainAndOpen:
             self.mode = _DIRECT
-        elif self._link.config.phase is not None or isServerSide(connection):
+        elif self.link.config.phase is not None or isServerSide(connection):
             self.mode = _BATCHABLE
         else:
             self.mode = _STEADY
@@ -208,13 +192,7 @@ class PeerWatch:
             return
         self.withdraw()
         self.mode = _OFF
-        self._link.config.wheel.cancel(self)
-
-    def detach(self) -> None:
-        """
-        Forget the link, because it has ended.
-        """
-        self._link = cast(Any, None)
+        self.link.config.wheel.cancel(self)
 
     # What is due.
 
@@ -225,25 +203,25 @@ class PeerWatch:
             assert connection is not None
             if connection.batch is not None:
                 self.interrupt()
-            batcher = self._link.config.batcher
+            batcher = self.link.config.batcher
             # A link that this side has opened, in a process with few timers, is never batched.
             many = batcher.scans or batcher.wheel.timerCount >= batcher.MIN_FOR_SCAN
             if (self.mode == _BATCHABLE or many) and batcher.offer(self, now, lateness):
                 return self._nextInBatch(connection, now)
             pings = detector.decideFast(now, lateness)
             if pings:
-                if not self.trusted:
+                if self.kind == "ping":
                     self.sendPing(now)
                 return self._next()
             decided = pings is False
         else:
             decided = False
             # A close that another party begins ends C{STEADY}, because it writes.
-            if noticeClose(self._link):
+            if noticeClose(self.link):
                 return None
         if not decided and now >= detector.due:
             self.decide(now, lateness)
-        session = self._link.session
+        session = self.link.session
         if session is not None and now >= session.promiseDue(detector.pingedAt):
             if self.mode != _OFF:
                 session.keepPromise(now)
@@ -254,7 +232,7 @@ class PeerWatch:
         Look at the peer, and do what the detector decides.
         """
         detector = self.detector
-        if self.connection is None and self._link.mayHaveMissedData():
+        if self.connection is None and self.link.mayHaveMissedData():
             detector.heardAt = now
         # No local delay can excuse a peer that is not yet expected to speak.
         expected = not detector.hasSpokenSincePing or self.kind != "ping"
@@ -270,11 +248,11 @@ class PeerWatch:
             if self.kind == "ping":
                 self.sendPing(now)
             if self.mode != _OFF and detector.suspected:
-                self._link.peerSuspected()
+                self.link.peerSuspected()
         elif decision is Decision.RECOVERED:
-            self._link.peerRecovered()
+            self.link.peerRecovered()
         elif decision is Decision.VERDICT:
-            self._link.teardown.peerSilent(Silence(self, self._link.config, now).cause, now)
+            self.link.teardown.peerSilent(diagnosisOf(self, self.link.config, now), now)
 
     def _next(self) -> float | None:
         """
@@ -282,7 +260,7 @@ class PeerWatch:
         """
         if self.mode == _OFF:
             return None
-        due, session = self.detector.due, self._link.session
+        due, session = self.detector.due, self.link.session
         if session is not None:
             promiseDue = session.promiseDue(self.detector.pingedAt)
             due = due if due < promiseDue else promiseDue
@@ -294,7 +272,7 @@ class PeerWatch:
         """
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):
-            self._link.config.wheel.schedule(self, when)
+            self.link.config.wheel.schedule(self, when)
 
     # Ping.
 
@@ -302,7 +280,7 @@ class PeerWatch:
         """
         Make the peer speak.
         """
-        link, ping = self._link, self.ping
+        link, ping = self.link, self.ping
         if ping is None:
             return
         # The built-in protocol writes directly by itself.
@@ -344,20 +322,20 @@ class PeerWatch:
 
     def _pingAnswered(self, result: object, pingedAt: float) -> None:
         if self.mode != _OFF and self.detector.heardAt > pingedAt:
-            self.detector.rtt = self._link.config.seconds() - pingedAt
+            self.detector.rtt = self.link.config.seconds() - pingedAt
 
     def pongReceived(self) -> None:
         """
         Record the pong that matches the last ping: set the round-trip time, and mark all that was
         sent as acknowledged.
         """
-        self.detector.rtt = self._link.config.seconds() - self.detector.pingedAt
+        self.detector.rtt = self.link.config.seconds() - self.detector.pingedAt
         connection = self.connection
         if self.mode < _DIRECT or connection is None or connection.bytesSent != self.lastPingEnd:
             return
         self._arrived(connection)
-        if connection.writeTracked and not self._link.bytesBuffered:
-            WriteTracker.of(self._link, connection).drained()
+        if connection.writeTracked and not self.link.bytesBuffered:
+            WriteTracker.of(self.link, connection).drained()
 
     def allArrived(self) -> bool:
         """
@@ -373,7 +351,7 @@ class PeerWatch:
 
     def _arrived(self, connection: ObservedConnection) -> None:
         self.ackedMark = connection.bytesSent
-        writes = self._link.writes
+        writes = self.link.writes
         if writes is not None:
             writes.arrived()
 
@@ -386,15 +364,15 @@ class PeerWatch:
         """
         connection = self.connection
         if connection is None:
-            paused = self.pausedUnseen or isReadingPaused(self._link.transport)
+            paused = self.pausedUnseen or isReadingPaused(self.link.transport)
             return now if paused else None
         if connection.paused:
             return now
-        writes = self._link.writes
+        writes = self.link.writes
         acked = connection.bytesAcked() if writes is None else writes.progressed(now)
         if self.kind == "ping" and acked < self._firstPingEnd:
             if writes is None and acked != self.ackedMark:
-                writes = WriteTracker.of(self._link, connection)
+                writes = WriteTracker.of(self.link, connection)
                 writes.progressed(now)
             if writes is not None and writes.drainedAt > self.detector.pingedAt:
                 return max(writes.drainedAt, connection.resumedAt)
@@ -405,10 +383,10 @@ class PeerWatch:
         Note that the peer has spoken while it was suspected or probed.
         """
         if self.detector.suspected:
-            self.decide(self._link.config.seconds(), 0.0)
+            self.decide(self.link.config.seconds(), 0.0)
         probes = self.probes
         if probes is not None and probes.waiting and self.mode != _OFF:
-            probes.answered(self._link.config.seconds())
+            probes.answered(self.link.config.seconds())
 
     def peerClosedWrite(self) -> None:
         """
@@ -418,7 +396,7 @@ class PeerWatch:
         suspected = self.detector.suspected
         self.detector.peerHalfClosed()
         if suspected:
-            self._link.peerRecovered()
+            self.link.peerRecovered()
 
     # Reading is paused.
 
@@ -428,7 +406,7 @@ class PeerWatch:
         """
         # An observed connection records each pause, also the application's.
         self.pausedUnseen = self.connection is None
-        self._link.transport.pauseProducing()
+        self.link.transport.pauseProducing()
 
     def resume(self) -> None:
         """
@@ -436,22 +414,22 @@ class PeerWatch:
         """
         if self.pausedUnseen:
             self.pausedUnseen = False
-            self.detector.heardAt = self._link.config.seconds()
-        self._link.transport.resumeProducing()
+            self.detector.heardAt = self.link.config.seconds()
+        self.link.transport.resumeProducing()
 
     # What a batcher sees of it, see BatchMember.
 
     @property
     def sharesHeartbeat(self) -> bool:
-        return self.heartbeat is self._link.config.heartbeat
+        return self.heartbeat is self.link.config.heartbeat
 
     @property
     def promisedWithin(self) -> float:
-        session = self._link.session
+        session = self.link.session
         return inf if session is None else session.localHello.promisedWithin
 
     def isQuiet(self) -> bool:
-        connection, session = self.connection, self._link.session
+        connection, session = self.connection, self.link.session
         if connection is None or (session is not None and session.expectedPong is not None):
             return False
         return connection.bytesSent == self.lastPingEnd
@@ -460,11 +438,11 @@ class PeerWatch:
         connection = self.connection
         if last is not None and connection is not None:
             # What waits, if anything, is what has ended the stay; or a part of the ping.
-            waits = self._link.bytesBuffered if last.isBeingSent else 0
+            waits = self.link.bytesBuffered if last.isBeingSent else 0
             self._firstPingEnd = self.lastPingEnd = self.ackedMark = connection.bytesSent + waits
             if last.isUnanswered:
                 self.ackedMark -= last.size
-                session = self._link.session
+                session = self.link.session
                 if session is not None:
                     session.expectedPong = last.pong
         self.reschedule()
@@ -473,7 +451,7 @@ class PeerWatch:
         """
         What L{onTimer} returns for a watch that is in a batch now.
         """
-        session = self._link.session
+        session = self.link.session
         if connection.batch is not None:
             # Shared constants: thousands of parked links must not each keep numbers of their own.
             if session is not None:
@@ -490,7 +468,7 @@ class PeerWatch:
         Leave the ping round, because something other than a ping or its pong goes on.
         """
         if self.connection is not None and self.connection.batch is not None:
-            self._link.config.batcher.interrupt(self)
+            self.link.config.batcher.interrupt(self)
 
     def withdraw(self) -> None:
         """
@@ -499,7 +477,18 @@ class PeerWatch:
         connection, detector = self.connection, self.detector
         if connection is None or self.mode < _STEADY:
             return
-        batcher = self._link.config.batcher
+        batcher = self.link.config.batcher
         isScanned = batcher.scans and detector.due == inf and checksSuspended(detector)
         if isScanned or connection.batch is not None:
             batcher.withdraw(self)
+
+
+def _kindOf(heartbeat: Heartbeat | None, ping: Ping | None, *, trusted: bool = False) -> str:
+    """
+    How to watch a peer, see L{PeerWatch.kind}.
+
+    @param trusted: whether the peer has promised to speak by itself.
+    """
+    if heartbeat is not None and (trusted or heartbeat.interval is None):
+        return "passive"
+    return "keepalive" if heartbeat is None or ping is None else "ping"

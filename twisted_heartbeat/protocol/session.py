@@ -360,7 +360,7 @@ class HeartbeatSession:
         if connection is not None and connection.batch is not None:
             watch.interrupt()
         direct = connection is not None and transport is connection and watch.mode >= Mode.DIRECT
-        if direct and watch.allArrived():
-            transport.writeDirect(data)
+        if direct and watch.allArrived() and transport.canWriteDirect:
+            transport.writeDirectUnchecked(data)
         else:
             transport.write(data)

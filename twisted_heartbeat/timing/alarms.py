@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
     IReadDescriptor,
 )
 from twisted.python.failure import Failure
+from twisted.python.log import Logger
 from zope.interface import implementer
 
 from ..logs import SafeLogger, Shortage
@@ -65,7 +66,7 @@ _CLOCK_MONOTONIC = 1
 
 
 @implementer(IReadDescriptor)
-class _TimerFd:
+class _TimerFd(Logger):
     """
     An alarm that is a file descriptor.  Source: timerfd_create(2), Linux 2.6.25.
 
@@ -75,6 +76,8 @@ class _TimerFd:
     left behind.  A call that one test leaves behind would dirty every test after it.  Therefore the
     alarm is one of the reactor's internal readers, like its waker.  In a reactor without internal
     readers the alarm is added again whenever it is set.
+
+    What is logged by a call of the clock gets the prefix C{-}, as from a call of the reactor's.
     """
 
     def __init__(self, reactor: IReactorFDSet, ring: Callable[[], None]) -> None:
@@ -136,9 +139,6 @@ class _TimerFd:
         """
         if self._descriptor >= 0:
             self.keep()
-
-    def logPrefix(self) -> str:
-        return "twisted_heartbeat clock"
 
 
 class _ThreadAlarm:

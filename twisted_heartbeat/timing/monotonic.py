@@ -84,7 +84,8 @@ class MonotonicClock:
         # poll of the reactor.
         when = max(monotonic() + delay, nextafter(self._rang, inf))
         call = DelayedCall(when, callable, args, kw, self._cancelled, self._moved, monotonic)
-        self._push(call)
+        heappush(self._entries, (when, next(self._numbers), call))
+        self._setAlarm()
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
@@ -95,10 +96,6 @@ class MonotonicClock:
             {id(entry[2]): entry[2] for entry in self._entries if _isCurrent(entry)}.values()
         )
 
-    def _push(self, call: DelayedCall) -> None:
-        heappush(self._entries, (call.time, next(self._numbers), call))
-        self._setAlarm()
-
     def _cancelled(self, call: DelayedCall) -> None:
         call.cancelled = 1
         self._stale += 1
@@ -106,7 +103,8 @@ class MonotonicClock:
 
     def _moved(self, call: DelayedCall) -> None:
         self._stale += 1
-        self._push(call)
+        heappush(self._entries, (call.time, next(self._numbers), call))
+        self._setAlarm()
 
     def _setAlarm(self) -> None:
         if self._ringing:
@@ -147,7 +145,7 @@ class MonotonicClock:
                 if call.delayed_time > 0:
                     # It was delayed further meanwhile.
                     call.activate_delay()
-                    self._push(call)
+                    heappush(self._entries, (call.time, next(self._numbers), call))
                     continue
                 self.lateness = now - entry[0]
                 call.called = 1

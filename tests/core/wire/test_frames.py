@@ -37,9 +37,7 @@ from twisted_heartbeat.core.wire.frames import (
     encode,
     encodePing,
     encodePong,
-    packPing,
     packPong,
-    toTenths,
 )
 from twisted_heartbeat.core.wire.reader import FrameReader, StreamReader
 
@@ -145,8 +143,11 @@ def test_packedHeartbeatsEqualTheEncodedOnes(token: int, hold: float) -> None:
     """
     The functions without checks return the same bytes as the functions with checks.
     """
-    assert packPing(token, toTenths(hold)) == encodePing(token, hold)
-    assert packPong(token) == encodePong(token)
+    beats = wire.SharedPing(hold)
+    beats._token = token - 1 if token else 2**32 - 1
+    beats.advance()
+    assert beats.ping == encodePing(token or 1, hold)
+    assert beats.pong == packPong(token or 1) == encodePong(token or 1)
 
 
 @given(st.floats(0.0, 6553.5))

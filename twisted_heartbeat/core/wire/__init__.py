@@ -29,7 +29,6 @@ from .frames import (
     encodeDataHeader,
     encodePing,
     encodePong,
-    packPing,
     packPong,
     toTenths,
 )
@@ -60,7 +59,6 @@ __all__ = [
     "encodeDataHeader",
     "encodePing",
     "encodePong",
-    "packPing",
     "packPong",
     "toTenths",
 ]

@@ -199,7 +199,7 @@ def encodePing(token: int, hold: float = 0.0) -> bytes:
     @param hold: seconds; more than L{MAX_HOLD} is sent as L{MAX_HOLD}.
     @raise ValueError: if a value does not fit its place on the wire.
     """
-    return packPing(_token(token), toTenths(_seconds("hold", hold)))
+    return _pack(VERSION, _PING, toTenths(_seconds("hold", hold)), _token(token), 0)
 
 
 def encodePong(token: int) -> bytes:
@@ -217,16 +217,6 @@ def toTenths(hold: float) -> int:
     expects the sender too soon; only what does not fit is cut.
     """
     return min(_U16, ceil(hold * 10))
-
-
-def packPing(token: int, tenths: int) -> bytes:
-    """
-    Return the bytes of a ping, without checks, because one timer may send thousands.
-
-    @param token: from 0 to 2**32 - 1.
-    @param tenths: see L{toTenths}.
-    """
-    return _pack(VERSION, _PING, tenths, token, 0)
 
 
 def packPong(token: int) -> bytes:

@@ -7,7 +7,7 @@ L{SharedPing}: the pings and pongs that many links share, as bare headers.
 
 from __future__ import annotations
 
-from .frames import _U32, packPing, packPong, toTenths
+from .frames import _PING, _PONG, _U32, VERSION, _pack, toTenths
 
 
 class SharedPing:
@@ -35,5 +35,6 @@ class SharedPing:
         """
         # Never 0, which is the token of an unsolicited pong.
         token = self._token = self._token % _U32 + 1
-        self.ping = packPing(token, self._tenths)
-        self.pong = packPong(token)
+        # Without checks, because one timer may send thousands.
+        self.ping = _pack(VERSION, _PING, self._tenths, token, 0)
+        self.pong = _pack(VERSION, _PONG, 0, token, 0)
