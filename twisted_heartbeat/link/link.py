@@ -26,7 +26,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
@@ -37,30 +36,30 @@ from ..transport.instrument import instrument
 from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
 from ..transport.tcpinfo import bytesReceived
-from ..transport.tls import certificateOf, certifiedNames, usesTLS
+from ..transport.tls import certificateOf
 from .cleanups import Cleanup
-from .config import peerName, plainAddress
+from .config import peerName
 from .handshake import Handshake
 from .probes import probe
 from .state import LinkState
 from .teardown import Teardown, noticeClose
 from .watch import PeerWatch
+from .watched import WatchedLink
 from .writes import WriteTracker, send
 
 if TYPE_CHECKING:
-    from ..core.settings import Heartbeat
     from ..core.wire.negotiation import Negotiated
     from ..logs import LogRateLimit
-    from ..timing.wheel import TimerWheel
     from ..transport.keepalive import Applied
     from .config import LinkConfig, Ping
     from .interfaces import OuterProtocol, Session
     from .owner import LinkOwner
 
 
-class Link:
+class Link(WatchedLink):
     """
-    One connection to one peer, from established to gone.
+    One connection to one peer, from established to gone.  What observers are told of it is in
+    L{WatchedLink}.
 
     @ivar generation: the number among the links of the same factory or service; never reused.
     @ivar protocol: the protocol that speaks over the link.
@@ -134,127 +133,6 @@ class Link:
     def __repr__(self) -> str:
         peer = "a peer" if self.peer is None else peerName(self.peer)
         return f"<Link {self.generation} to {peer} {self.state}>"
-
-    # What is told of a link; every carrier's peer has these.
-
-    @property
-    def carrier(self) -> str:
-        """
-        What the link runs over: C{"tls"}, C{"tcp"}, C{"unix"}, or C{"stream"} for any other
-        transport, such as a child process's pipes.
-        """
-        if usesTLS(self.transport):
-            return "tls"
-        peer = self.peer
-        if isinstance(peer, IPv4Address | IPv6Address):
-            return "tcp"
-        return "unix" if isinstance(peer, UNIXAddress) else "stream"
-
-    @property
-    def source(self) -> str:
-        """
-        The name of the factory or service that the link belongs to; C{""} without one.
-        """
-        return self.config.name or ""
-
-    @property
-    def name(self) -> str:
-        """
-        The name in the peer's hello, on a server; C{""} without one.
-        """
-        return "" if self.session is None else self.session.peerName
-
-    @property
-    def isAuthenticated(self) -> bool:
-        """
-        Whether the peer has proven its L{name}: this side has verified the peer's TLS certificate,
-        and the certificate carries the name.
-        """
-        name = self.name
-        return bool(name) and name in certifiedNames(self.transport)
-
-    @property
-    def peer(self) -> Any:
-        """
-        The peer's address; L{None} before there is a connection, and for transports without one,
-        such as a child process's.  An IPv4 address that the socket has mapped into IPv6 is an IPv4
-        address here.
-        """
-        getPeer = getattr(self.transport, "getPeer", None)
-        try:
-            return None if getPeer is None else plainAddress(getPeer())
-        except BaseException:
-            # The transport of Twisted's ProcessEndpoint raises NotImplementedError.
-            return None
-
-    @property
-    def watch(self) -> str:
-        """
-        How the peer is watched: C{"ping"}, C{"passive"}, or C{"keepalive"} if no ping can make the
-        peer speak, so that its silence proves nothing.
-        """
-        return self.peerWatch.kind
-
-    @property
-    def heartbeat(self) -> Heartbeat | None:
-        """
-        The interval and timeout in force; L{None} if the peer's silence proves nothing.
-        """
-        return self.peerWatch.heartbeat
-
-    @property
-    def bound(self) -> float | None:
-        """
-        Seconds from the last received byte to the verdict; L{None} if the peer's silence proves
-        nothing.
-        """
-        heartbeat = self.peerWatch.heartbeat
-        return None if heartbeat is None or self.watch == "keepalive" else heartbeat.bound
-
-    @property
-    def silence(self) -> float:
-        """
-        Seconds from the last received byte until now, or until the link's cause was known.
-        """
-        decidedAt = None if self._teardown is None else self._teardown.decidedAt
-        until = self.config.seconds() if decidedAt is None else decidedAt
-        return max(0.0, until - self.peerWatch.detector.heardAt)
-
-    @property
-    def rtt(self) -> float | None:
-        """
-        Seconds from the last ping to its answer; L{None} before the first.
-        """
-        return self.peerWatch.detector.rtt
-
-    @property
-    def seconds(self) -> Callable[[], float]:
-        """
-        The clock's C{seconds}.
-        """
-        return self.config.seconds
-
-    @property
-    def wheel(self) -> TimerWheel:
-        """
-        The timer wheel of the clock.
-        """
-        return self.config.wheel
-
-    def eventFields(self) -> dict[str, object]:
-        """
-        Return the fields that all events of the link have in the log.
-        """
-        peer, heartbeat = self.peer, self.peerWatch.heartbeat
-        return {
-            "carrier": self.carrier,
-            "generation": self.generation,
-            "peer": None if peer is None else peerName(peer),
-            "silence": round(self.silence, 3),
-            "bound": None if heartbeat is None else heartbeat.bound,
-        }
-
-    # What only a link has.
 
     @property
     def agreement(self) -> Negotiated | None:
