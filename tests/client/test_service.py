@@ -519,13 +519,13 @@ def test_changedSettings() -> None:
     later = Recorder()
     policy = Backoff(initial=2, maximum=2, jitter=None, spread=0)
     scene.service.changeSettings(policy, limits=None, hooks=later)
-    assert (link.configuredHeartbeat, first.open) == (Heartbeat.within(8), True)
+    assert (link.config.heartbeat, first.open) == (Heartbeat.within(8), True)
     first.lose()
     scene.wait(2)
     scene.connect()
     scene.service.changeSettings(policy, heartbeat=Heartbeat.within(4))
     [second] = later.told("connected")
-    assert second.configuredHeartbeat == Heartbeat.within(8)
+    assert second.config.heartbeat == Heartbeat.within(8)
     scene.stop()
     assert scene.hooks.names == ["connecting", "connected", "disconnected"]
     assert later.names == ["retrying", "connecting", "connected", "disconnected"]

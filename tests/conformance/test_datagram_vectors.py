@@ -170,6 +170,7 @@ def test_theExampleOfThePage() -> None:
     The bytes of the page's example are those of a vector.
     """
     page = (DOCS / "datagram-protocol.md").read_text(encoding="utf-8")
-    shown = page.partition("```hex\n")[2].partition("```")[0]
+    example = page.partition("### Example\n")[2]
+    shown = example.partition("```text\n")[2].partition("```")[0]
     found = "".join(line.partition("|")[0] for line in shown.splitlines())
     assert "".join(found.split()) == VECTORS["packets"][1]["bytes"]

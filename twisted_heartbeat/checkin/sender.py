@@ -157,9 +157,9 @@ class CheckInSender:
             attempt += 1
             try:
                 await self._request(url, body)
-            except CancelledError:
+            except (CancelledError, GeneratorExit):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._failed(error)
                 final = isinstance(error, NotTaken) and error.isFinal
                 wait = max(self._retryPolicy(attempt), getattr(error, "retryAfter", 0.0))
@@ -232,7 +232,7 @@ class CheckInSender:
         self.failures = 0
         self.lastTaken = self.clock.seconds()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.failures += 1
         reason, last = _describe(error), self._lastReason
         isFinal = isinstance(error, NotTaken) and error.isFinal
@@ -284,7 +284,7 @@ def _retryAfter(headers: Any) -> float:
     return min(_number(headers, "Retry-After") or 0.0, LONGEST_WAIT)
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """
     Describe why a request failed.  Twisted's own exceptions hold a list of failures.
     """

@@ -142,7 +142,7 @@ def _endpoint(
         if contextFactory is not None:
             # Only here OpenSSL finds a key that does not belong to its certificate.
             contextFactory.getContext()
-    except Exception as error:
+    except BaseException as error:
         # Any plugin may provide the endpoint's parser, so it may raise any exception.
         words = _errorText(error)
         raise ValueError(f"an endpoint such as {example} ({words})") from ValueError(words)
@@ -178,7 +178,7 @@ def _hooks(name: str, kind: type) -> Any:
     if isinstance(found, type):
         try:
             found = found()
-        except Exception as error:
+        except BaseException as error:
             text = f"a class that takes no arguments ({describeError(error)})"
             raise ValueError(text) from None
     methods = [method for method in vars(kind) if not method.startswith("_")]
@@ -270,6 +270,6 @@ def _callable(name: str) -> Any:
 def _named(name: str, allowed: str) -> Any:
     try:
         return namedAny(name)
-    except Exception as error:
+    except BaseException as error:
         # The import runs the module, which may raise anything.
         raise ValueError(f"{allowed} ({describeError(error)})") from None
