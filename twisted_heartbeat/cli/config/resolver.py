@@ -165,7 +165,7 @@ def innermost(endpoint: Any) -> Any:
     return endpoint
 
 
-def _errorText(error: Exception) -> str:
+def _errorText(error: BaseException) -> str:
     """
     Return the message of an endpoint parser's exception, without the name of the function.
     """
