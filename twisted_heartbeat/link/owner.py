@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..transport.layers import findConnection, isServerSide
 from ..transport.proxyheader import isHealthCheck
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ class UnmanagedOwner(LinkOwner):
             link.announceConnected()
 
     def linkLost(self, link: Link, cause: Cause) -> None:
-        fromPort = isServerSide(findConnection(link.transport))
-        link.teardown.cleanUp(link.config.strangers if fromPort else None)
+        link.teardown.cleanUp(link.config.strangers if link.isServerSide else None)
 
 
 class _ConnectedOwner(UnmanagedOwner):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
+from ..transport.layers import findConnection, isServerSide
 from ..transport.tls import certifiedNames, usesTLS
 from .config import peerName, plainAddress
 
@@ -80,6 +81,13 @@ class WatchedLink:
         """
         name = self.name
         return bool(name) and name in certifiedNames(self.transport)
+
+    @property
+    def isServerSide(self) -> bool:
+        """
+        Whether a port of this process has accepted the connection.
+        """
+        return isServerSide(findConnection(self.transport))
 
     @property
     def peer(self) -> Any:

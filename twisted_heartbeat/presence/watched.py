@@ -72,7 +72,7 @@ def nameOf(watched: Any, merge: bool, numbers: Iterator[int]) -> tuple[str, bool
     proven = merge
     if name:
         proven = merge or bool(watched.isAuthenticated)
-    elif not getattr(watched, "isServerSide", False):
+    elif not watched.isServerSide:
         name = source
     if name and proven:
         return _LIKE_CARRIER.sub(_encode, name, count=1) if _LIKE_CARRIER.match(
