@@ -93,6 +93,7 @@ class PresenceTable(LinkHooks, Service):
     One table of all peers: up, suspect, down or unknown.
 
     @ivar peers: the peers by name, as a mapping to L{PeerPresence}.
+    @ivar latestRestored: the highest number that the store had when it was read; 0 before.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class PresenceTable(LinkHooks, Service):
         self._anonymous: Iterator[int] = count(1)
         self._view = PeersView(self._tracker, self._watched, self._moment)
         self.peers: Mapping[str, PeerPresence] = self._view
+        self.latestRestored = 0
         self._subscribers = NamedSubscribers()
         self._writer: StoreWriter | None = None
         self._reader: ChangeReader | None = None
@@ -472,6 +474,7 @@ class PresenceTable(LinkHooks, Service):
                 behind=round(last - moment.at, 1),
             )
         self._tracker.restore(stored, moment)
+        self.latestRestored = stored.latest
         limit = self._limits.backlog
         backlog = Backlog(self._tracker.latest, limit)
         self._writer = writer = StoreWriter(self._store, self._clock, limit)

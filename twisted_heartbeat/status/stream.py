@@ -13,8 +13,9 @@ clients.  The last events are kept.  A client has no buffer of its own but a cur
 the last change that it was sent.  As long as its connection takes data, it is sent what follows.
 
 I{Ids.}  The id of an event is C{RUN.NUMBER}: the name of this process's run, and the event's last
-change.  A client that comes back says the id that it saw last, and reads on from there.  Numbers of
-another run count only if the table had them when this run began: without a store it begins anew.
+change.  A client that comes back says the id that it saw last, and reads on from there.  A number
+of another run counts only if that change was stored: without a store a client begins anew, and so
+does one that was told a change that a crash has lost.
 
 I{Invariants.}
 
@@ -41,7 +42,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..core.presence import Change, Gap, PeerPresence
+from ..core.presence import Change, Gap, PeerPresence, numberOf
 from ..logs import SafeLogger
 from ..presence.hooks import PresenceHooks
 from .encoding import changesFields, encode
@@ -93,11 +94,15 @@ class _Client:
     @ivar paused: whether its connection takes no data at present.
     @ivar isReading: whether changes are being read from the table for it.
     @ivar missed: heartbeats in a row at which it was paused.
+    @ivar isForeign: whether its cursor is of another run, and not yet found in the table.
     """
 
-    def __init__(self, stream: ChangeStream, request: Request, cursor: int) -> None:
+    def __init__(
+        self, stream: ChangeStream, request: Request, cursor: int, isForeign: bool = False
+    ) -> None:
         self.request = request
         self.cursor = cursor
+        self.isForeign = isForeign
         self.paused = self.isReading = False
         self.missed = 0
         self._stream = stream
@@ -151,7 +156,6 @@ class ChangeStream(PresenceHooks):
         self.run = token_hex(4)
         # Known with the first change: until then the table may still have to load its store.
         self._kept: int | None = None
-        self._runBegan: int | None = None
         self._waiting: deque[Change] = deque()
         self._events: deque[_Event] = deque()
         self._keptBytes = 0
@@ -173,7 +177,7 @@ class ChangeStream(PresenceHooks):
         Take a change of the table.
         """
         if self._kept is None:
-            self._kept = self._runBegan = change.number - 1
+            self._kept = change.number - 1
         self._waiting.append(change)
         if not self._clients:
             if len(self._waiting) > _UNSEEN:
@@ -187,15 +191,14 @@ class ChangeStream(PresenceHooks):
         """
         Changes were lost.  The clients learn of the gap when they read the table.
         """
-        if self._kept is None:
-            self._runBegan = gap.last
         self._forget(gap.last)
         if self._clients:
             self._collect()
 
-    def position(self, eventId: str) -> int | None:
+    def position(self, eventId: str) -> tuple[int, bool] | None:
         """
-        Return the number up to which a client has seen the changes.
+        Return the number up to which a client has seen the changes, and whether it is of another
+        run.
 
         @param eventId: the id of the last event that it saw.
         @return: L{None} if the id says nothing about this table.
@@ -203,10 +206,9 @@ class ChangeStream(PresenceHooks):
         run, _, digits = eventId.rpartition(".")
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
             return None
-        number = int(digits)
-        latest = self._presence.latest
-        began = latest if self._runBegan is None else self._runBegan
-        return number if number <= (latest if run == self.run else began) else None
+        number, isForeign = int(digits), run != self.run
+        highest = self._presence.latestRestored if isForeign else self._presence.latest
+        return (number, isForeign) if number <= highest else None
 
     def add(self, request: Request, eventId: str | None) -> None:
         """
@@ -215,8 +217,8 @@ class ChangeStream(PresenceHooks):
         @param eventId: L{None} for only those to come.
         """
         latest = self._presence.latest
-        position = latest if eventId is None else self.position(eventId)
-        client = _Client(self, request, latest if position is None else position)
+        position = (latest, False) if eventId is None else self.position(eventId)
+        client = _Client(self, request, *(position or (latest, False)))
         if not self._clients and self._waiting and self._waiting[0].number <= client.cursor:
             # Otherwise they would be sent in one event with those that it has not seen.
             self._forget(client.cursor)
@@ -261,7 +263,7 @@ class ChangeStream(PresenceHooks):
         """
         if client.isReading or client.paused:
             return
-        if client.cursor < self._keptAfter:
+        if client.cursor < self._keptAfter or client.isForeign:
             self._catchUp(client)
             return
         # From the end, because most clients have seen all but the last.
@@ -322,13 +324,22 @@ class ChangeStream(PresenceHooks):
             client.isReading = False
             return maybeDeferred(lambda: None)
         reading: Deferred[Sequence[Change | Gap]]
-        reading = maybeDeferred(self._presence.changes, client.cursor, _PAGE)
+        since = max(0, client.cursor - client.isForeign)
+        reading = maybeDeferred(self._presence.changes, since, _PAGE)
         return reading.addCallback(partial(self._pageRead, client))
 
     def _pageRead(self, client: _Client, page: Sequence[Change | Gap]) -> None:
         client.isReading = False
         if client not in self._clients:
             return
+        if client.isForeign:
+            client.isForeign = False
+            if client.cursor and not (page and numberOf(page[0]) == client.cursor):
+                # It was told a change that was not stored before a crash.
+                client.send(self._gap(0, self._presence.latest))
+                self.serve(client)
+                return
+            page = page[1:] if client.cursor else page
         # What follows is among the kept events, and would be told once more.
         missed = [each for each in page if _firstOf(each) <= self._keptAfter]
         for event in self._eventsOf(missed):
@@ -340,7 +351,7 @@ class ChangeStream(PresenceHooks):
 
     def _readFailed(self, client: _Client, failure: Failure) -> None:
         _log.failure("The status page could not read the changes", failure)
-        client.isReading = False
+        client.isReading = client.isForeign = False
         if client in self._clients:
             client.send(self._gap(client.cursor + 1, self._keptAfter))
             self.serve(client)
