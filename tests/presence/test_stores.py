@@ -279,6 +279,29 @@ async def test_damagedPage(path: Path) -> None:
     assert "damaged" in await errorOf(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("DROP TABLE peers", "it lacks peers"),
+        ("DELETE FROM meta WHERE key != 'owner'", "it lacks deleted, reserved"),
+        ("UPDATE peers SET state = 'asleep'", "'asleep' is not a valid PeerState"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_contentsThatNoStoreWrites(path: Path, damage: str, words: str) -> None:
+    """
+    A whole SQLite file whose contents another program has changed is found at the start, and not
+    used: no second try would mend it.
+    """
+    await filled(path, 2)
+    with sqlite3.connect(path) as connection:
+        connection.execute(damage)
+    connection.close()
+    error = await errorOf(path)
+    assert "damaged" in error
+    assert words in error
+
+
 @pytest_twisted.ensureDeferred
 async def test_emptyFileIsNew(path: Path) -> None:
     """

@@ -96,6 +96,10 @@ _DEADLINES = """
 """
 """The table of the names that check in.  Files of the first days do not have it."""
 
+_TABLES = {"changes", "gaps", "peers", "cursors", "meta"}
+_KEYS = {"reserved", "deleted", "owner"}
+"""What each file has."""
+
 _ADD_CHANGE = f"INSERT OR REPLACE INTO changes VALUES ({', '.join('?' * 13)})"
 _ADD_PEER = f"INSERT OR REPLACE INTO peers VALUES ({', '.join('?' * 15)})"
 
@@ -220,8 +224,9 @@ class SQLiteStore:
         Turn an error that no second try can mend into a L{StoreError}.
         """
         error = failure.value
-        # Its subclasses are passing troubles (locked, disk full), or faults of this module.
-        if type(error) is sqlite3.DatabaseError:
+        # Its subclasses are passing troubles (locked, disk full), or faults of this module.  A row
+        # that makes no change is a ValueError.
+        if type(error) is sqlite3.DatabaseError or isinstance(error, ValueError):
             failure = Failure(StoreError(f"{self.path} is damaged, or is no SQLite file: {error}"))
         return failure
 
@@ -262,6 +267,19 @@ class SQLiteStore:
         faults = [text for (text,) in connection.execute("PRAGMA integrity_check(1)")]
         if faults != ["ok"]:
             raise StoreError(f"{self.path} is damaged: {' '.join(faults)}")
+        if found == APPLICATION_ID:
+            self._checkSchema(connection)
+
+    def _checkSchema(self, connection: _Connection) -> None:
+        """
+        Raise an error if a file of this store lacks what each of them has.
+        """
+        missing = _TABLES - {name for (name,) in _tablesOf(connection)}
+        if not missing:
+            keys = {key for (key,) in connection.execute("SELECT key FROM meta")}
+            missing = _KEYS - keys
+        if missing:
+            raise StoreError(f"{self.path} is damaged: it lacks {', '.join(sorted(missing))}")
 
     def _append(
         self,
