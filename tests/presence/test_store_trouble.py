@@ -226,7 +226,7 @@ def test_lockedAtTheStart(store: FailingStore, events: list[Any]) -> None:
     assert len(saidOf(events, "The presence store could not {what}")) == 1
     asked = watcher.table.changes(0)
     store.error = None
-    watcher.advance(31)
+    watcher.advance(5)
     assert sorted((c.name, c.state) for c in watcher.hooks.told) == [
         ("tcp/a", UNKNOWN),
         ("tcp/b", DOWN),

@@ -267,16 +267,46 @@ def test_returnWithinGraceIsNoFall() -> None:
 
 def test_stallIsNoGrace() -> None:
     """
-    After a time in which this process could hear nobody, a peer has its grace time again, once.
+    After a time in which this process could hear nobody, a peer has its grace time again.
     """
     watcher = Watcher(grace=5.0)
     link = FakeWatched("a")
     watcher.table.connected(link)
     watcher.table.disconnected(link, PeerReset())
-    watcher.advance(3600)
+    watcher.stall(3600)
     watcher.advance(4.9)
     assert watcher.stateOf("tcp/a") is SUSPECT
-    watcher.advance(3600)
+    watcher.advance(0.2)
+    assert watcher.stateOf("tcp/a") is DOWN
+
+
+def test_stallBeforeADeadline() -> None:
+    """
+    A stall that ends before a peer's time is over does not use that time up.
+    """
+    watcher = Watcher(grace=12.0)
+    link = FakeWatched("a")
+    watcher.table.connected(link)
+    watcher.advance(1)
+    watcher.table.disconnected(link, PeerReset())
+    watcher.advance(1.5)
+    watcher.stall(10)
+    watcher.advance(9)
+    assert watcher.stateOf("tcp/a") is SUSPECT
+    watcher.advance(3)
+    assert watcher.stateOf("tcp/a") is DOWN
+
+
+def test_processThatIsAlwaysLate() -> None:
+    """
+    A process that never runs in time still finds that a peer is down.
+    """
+    watcher = Watcher(grace=5.0)
+    link = FakeWatched("a")
+    watcher.table.connected(link)
+    watcher.table.disconnected(link, PeerReset())
+    for _ in range(20):
+        watcher.stall(1.8)
     assert watcher.stateOf("tcp/a") is DOWN
 
 

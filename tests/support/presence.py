@@ -197,9 +197,20 @@ class Watcher:
 
     def advance(self, seconds: float = 0.0) -> None:
         """
-        Let time pass, and with it all that is due.
+        Let time pass, and with it all that is due, when it is due.
         """
+        until = self.clock.seconds() + seconds
         self._settle()
+        while due := [call.getTime() for call in self.clock.getDelayedCalls()]:
+            if min(due) > until:
+                break
+            self.stall(max(0.0, min(due) - self.clock.seconds()))
+        self.stall(max(0.0, until - self.clock.seconds()))
+
+    def stall(self, seconds: float) -> None:
+        """
+        Let time pass in which this process does not run.
+        """
         self.wall += seconds
         self.clock.advance(seconds)
         self._settle()

@@ -216,15 +216,15 @@ class PresenceTracker:
 
     def excuse(self, now: float, stalled: float) -> None:
         """
-        Move the deadlines, because for that many seconds nothing could be heard.  Each peer has as
-        long from now on, but no longer than it had in the first place.
+        Move the deadlines by the seconds for which nothing could be heard.  Each peer has as long
+        from now on, but no longer than it had in the first place.
         """
         for peer in self.peers.values():
             if peer.due < inf:
                 term = self._grace
                 if peer.state is PeerState.UNKNOWN:
                     term += peer.bound or 0.0
-                peer.due = max(peer.due, now + min(stalled, term))
+                peer.due = max(peer.due + stalled, now + min(stalled, term))
         self._sortDeadlines()
 
     def _sortDeadlines(self) -> None:

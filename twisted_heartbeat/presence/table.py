@@ -85,7 +85,10 @@ be told; then the subscribers wait for the store.
 """
 
 STALL = 0.5
-"""Seconds by which a deadline is visited late if this process could not hear anybody meanwhile."""
+"""Seconds by which the timer is late if this process could not hear anybody meanwhile."""
+
+LOOK_EVERY = 1.0
+"""Seconds between two visits of the timer while peers have deadlines, to notice each stall."""
 
 
 class PresenceTable(LinkHooks, Service):
@@ -390,9 +393,16 @@ class PresenceTable(LinkHooks, Service):
                 yield name, record
 
     def _setTimer(self) -> None:
-        due = self._tracker.due
+        due = self._visitAt(self._clock.seconds())
         if self.running and due < inf and (self.slot is None or due < self.slot.latest):
             timerWheelFor(self._clock).schedule(self, due)
+
+    def _visitAt(self, now: float) -> float:
+        """
+        Return when to look next: early enough to notice a stall long before a deadline.
+        """
+        due = self._tracker.due
+        return due if due == inf else min(due, now + LOOK_EVERY)
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         """
@@ -406,7 +416,7 @@ class PresenceTable(LinkHooks, Service):
             self._excused = False
             self._tracker.advance(self._moment())
             self._publish()
-        due = self._tracker.due
+        due = self._visitAt(now)
         return due if due < inf else None
 
     # The service.
