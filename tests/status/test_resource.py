@@ -332,6 +332,19 @@ def test_stream(scene: Scene) -> None:
     assert b'"name":' not in scene.ask("/events").body
 
 
+def test_strangeLastEventId(scene: Scene, events: list[Any]) -> None:
+    """
+    A C{Last-Event-ID} that is no text says nothing about this table, and makes no error.
+    """
+    connection = scene.connect()
+    connection.protocol.dataReceived(
+        b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nLast-Event-ID: a.\xb2\r\n\r\n"
+    )
+    assert connection.answer().status == 200
+    assert b"event: gap" in connection.answer().body
+    assert not [event for event in events if "log_failure" in event]
+
+
 def test_streamsAreLimited() -> None:
     """
     One stream too many is told to come back.

@@ -78,16 +78,22 @@ def test_bodiesAreThrownAway(chunked: bool) -> None:
 
 def test_connectionsAreLimited(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    One connection too many is closed at once, and there is room again when one has ended.
+    For one connection too many the oldest that is no stream is aborted, so that those who only hold
+    connections shut nobody out; and a connection that has ended takes no room.
     """
-    monkeypatch.setattr(module, "_MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(module, "_MAX_CONNECTIONS", 3)
     site, _ = serving()
-    first, _ = connect(site)
-    second, _ = connect(site)
-    assert site.buildProtocol(LOOPBACK) is None
-    first.connectionLost(Failure(ConnectionDone()))
-    third, _ = connect(site)
-    for protocol in (second, third):
+    stream, streaming = connect(site)
+    stream.dataReceived(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    others = [connect(site) for _ in range(4)]
+    aborted = [transport.disconnecting for _, transport in others]
+    assert aborted == [True, True, False, False]
+    assert not streaming.disconnecting
+    protocols = [stream, *(protocol for protocol, _ in others)]
+    protocols.pop().connectionLost(Failure(ConnectionDone()))
+    protocols.append(connect(site)[0])
+    assert not others[2][1].disconnecting
+    for protocol in protocols:
         protocol.connectionLost(Failure(ConnectionDone()))
 
 

@@ -114,6 +114,13 @@ class StatusResource(Resource):
         self._stream.close()
         self._roundTrips.stop()
 
+    @property
+    def streams(self) -> set[Any]:
+        """
+        The transports of the open streams.
+        """
+        return self._stream.transports
+
     def render(self, request: Request) -> Any:
         for name, value in SECURITY_HEADERS.items():
             request.setHeader(name, value)
@@ -237,11 +244,8 @@ class StatusResource(Resource):
         request.setHeader(b"X-Accel-Buffering", b"no")
         if request.method == b"HEAD":
             return b""
-        seen = request.getHeader("last-event-id") or None
-        if seen is None:
-            argument = (request.args or {}).get(b"since", [b""])[0]
-            seen = argument.decode("ascii", "replace") or None
-        self._stream.add(request, seen)
+        seen = request.getHeader(b"last-event-id") or (request.args or {}).get(b"since", [b""])[0]
+        self._stream.add(request, seen.decode("ascii", "replace") or None)
         return NOT_DONE_YET
 
     def _renderMetrics(self, request: Request) -> bytes:

@@ -41,7 +41,8 @@ class StatusSite(Site):
             resource, requestFactory=_BodilessRequest, reactor=reactor
         )
         self._status = resource
-        self._open = 0
+        # In the order in which they came.
+        self._open: dict[Any, None] = {}
 
     def show(self, resource: StatusResource) -> None:
         """
@@ -52,20 +53,34 @@ class StatusSite(Site):
 
     def buildProtocol(self, addr: Any) -> Any:
         """
-        Accept a connection, unless there are too many.
+        Accept a connection.  If there are too many, the oldest that is no stream makes room: those
+        who only hold connections would otherwise shut all others out.
         """
-        if self._open >= _MAX_CONNECTIONS:
-            return None
-        self._open += 1
+        if len(self._open) >= _MAX_CONNECTIONS:
+            self._makeRoom()
         protocol = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        lost = protocol.connectionLost
+        made, lost = protocol.makeConnection, protocol.connectionLost
+        transports: list[Any] = []
+
+        def makeConnection(transport: Any) -> None:
+            transports.append(transport)
+            self._open[transport] = None
+            made(transport)
 
         def connectionLost(reason: Any) -> None:
-            self._open -= 1
+            for transport in transports:
+                self._open.pop(transport, None)
             lost(reason)
 
-        protocol.connectionLost = connectionLost
+        protocol.makeConnection, protocol.connectionLost = makeConnection, connectionLost
         return protocol
+
+    def _makeRoom(self) -> None:
+        streams = self._status.streams
+        oldest = next((each for each in self._open if each not in streams), None)
+        if oldest is not None:
+            del self._open[oldest]
+            oldest.abortConnection()
 
     def log(self, request: Any) -> None:
         """

@@ -172,6 +172,13 @@ class ChangeStream(PresenceHooks):
         """
         return len(self._clients) >= self._maxClients
 
+    @property
+    def transports(self) -> set[Any]:
+        """
+        The transports of the clients.
+        """
+        return {client.request.channel.transport for client in self._clients}
+
     def changed(self, change: Change) -> None:
         """
         Take a change of the table.
