@@ -209,7 +209,7 @@ def test_causesOfAMiss() -> None:
     missed = [name for event, name in scene.told.names() if event == "disconnected"]
     words = dict(zip(missed, scene.told.causes, strict=True))
     assert all(isinstance(cause, CheckInMissed | PeerSilent) for cause in words.values())
-    assert str(words["never"]) == "it has never checked in, within 120 s"
+    assert str(words["never"]) == "it has not checked in since its watch began, 120.0 s ago"
     assert str(words["once"]) == "no success within 100 s and a grace time of 20 s"
     assert str(words["run"]) == "a run that began 20.0 s ago has not ended within 20 s"
     assert words["once"].address == "192.0.2.7:4711"  # type: ignore[attr-defined]

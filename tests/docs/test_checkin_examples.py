@@ -131,7 +131,7 @@ async def test_commandLineOfTheServer(start: Callable[..., Program], tokens: Pat
     await server.says("CheckInSite starting")
     [line] = re.findall(r'"(http://.*create=1.*?)"', PAGE.read_text(encoding="utf-8"))
     url = line.replace(":8080/", f":{port}/")
-    missed = server.says("nightly-backup: disconnected, CheckInMissed: it has never checked in")
+    missed = server.says("nightly-backup: disconnected, CheckInMissed: it has not checked in since")
     assert (await run("/usr/bin/curl", "-sS", "-m", "10", url))[0] == "Created"
     base = f"http://127.0.0.1:{port}/ping"
     answers = [await run("/usr/bin/curl", "-sS", f"{base}/wrong/host-17") for _ in range(2)]

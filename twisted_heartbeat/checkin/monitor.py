@@ -376,7 +376,8 @@ def _missed(name: CheckedName) -> Cause:
     address = None if name.last is None else name.last.address
     check, began = name.check, name.detector.overdueRun
     if name.last is None:
-        words = f"it has never checked in, within {check.bound:g} s"
+        # In this process: it may have checked in before a restart.
+        words = f"it has not checked in since its watch began, {name.silence:.1f} s ago"
     elif began is not None:
         ago = name.seconds() - began
         words = f"a run that began {ago:.1f} s ago has not ended within {check.grace:g} s"
