@@ -472,6 +472,25 @@ def test_keysCanBeReplaced(scene: Scene) -> None:
     assert scene.monitor.ignored["forged"] == 1
 
 
+@pytest.mark.parametrize("flags", [0, ACKNOWLEDGE])
+@pytest.mark.parametrize("wasSuspected", [False, True])
+def test_boundMayBecomeShorter(scene: Scene, flags: int, wasSuspected: bool) -> None:
+    """
+    Promise 22: the verdict falls by the bound of the last heartbeat, also if those before it had a
+    longer one.
+    """
+    pump = Sensor(bound=60.0, interval=10.0, flags=flags)
+    peer = scene.meet(pump)
+    scene.internet.advance(40.0 if wasSuspected else 1.0)
+    assert peer.suspected is wasSuspected
+    pump.bound, pump.interval = 2.0, 0.5
+    scene.deliver(pump.heartbeat(scene.now))
+    scene.internet.advance(1.99)
+    assert peer.alive
+    scene.internet.advance(0.06)
+    assert scene.hooks.names[-2:] == ["suspected", "disconnected"]
+
+
 def test_boundOfASenderThatStatesNone() -> None:
     """
     The monitor's own bound holds for senders that state none.

@@ -290,6 +290,10 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             return
         if change is not Change.HEARD:
             self._changed(outcome, peer)
+        if peer.alive and peer.due > peer.deadline:
+            # It has asked for a shorter bound than before.
+            peer.due = min(peer.suspectAt, peer.deadline)
+            self._schedule(peer)
         if payload:
             for hook in self._readings:
                 runHook("readingReceived", hook, peer, payload)

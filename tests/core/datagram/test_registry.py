@@ -500,6 +500,34 @@ def test_floodOfReplaysFromManyAddresses() -> None:
     watch.meet(lamp, 2.1)
 
 
+def test_floodDoesNotKeepAlivePeerFromItsChallenge() -> None:
+    """
+    Promise 17: a peer that is alive and has to be challenged, because its clock is slow, is
+    challenged although a flood of recordings has used all challenges of the second.
+    """
+    limits = DatagramLimits(challengesPerSecond=20)
+    watch = Watch({"pump": SECRET, "lamp": SECRET}, limits=limits)
+    pump, recorded = Sensor(), Sensor("lamp", session=5).heartbeat(0.0)
+    watch.meet(pump, 100.0)
+    for number in range(100):
+        watch.receive(recorded, 101.0, ("10.0.0.1", number))
+    assert watch.registry.ignored["unchallenged"] == 80
+    challenge = watch.receive(pump.heartbeat(50.0), 101.5).reply
+    assert watch.receive(pump.answer(challenge, 50.0), 101.6).change is Change.HEARD
+
+
+def test_unknownNamesTakeNoRoom() -> None:
+    """
+    Promise 17: a flood of names and key ids without a key keeps no sender from being met.
+    """
+    watch = Watch(limits=DatagramLimits(unknownPerSecond=2))
+    for number in range(100):
+        for name, keyId in ((f"bot-{number}", 1), ("pump", 9)):
+            watch.receive(Sensor(name, keyId=keyId).heartbeat(1.0), 1.0)
+    assert watch.registry.ignored == {"noKey": 200}
+    watch.meet(Sensor(), 1.0)
+
+
 def test_peersAreLimited() -> None:
     """
     Promise 17: there are no more peers than the limit; one that ended long ago makes room.

@@ -7,14 +7,15 @@ L{Registry}: all peers of a monitor, and what each received datagram means.
 A datagram passes these checks, the cheapest first.  The first that fails ignores it, and counts it:
 
  1. its size, version, type and name fit the layout (C{malformed});
- 2. it is of an accepted session, or the second has room for one more unknown (C{unknown});
- 3. its name and key id have a key (C{noKey});
+ 2. its name and key id have a key (C{noKey});
+ 3. it is of an accepted session, or the second has room for one more unknown (C{unknown});
  4. its MAC is right (C{forged});
  5. it goes forward, as L{PeerSession.judge} decides (otherwise it is C{late} in its session, or
     C{old} in another), and the peer has not sent too much in this second (C{tooMany}).
 
 What has to be challenged is answered with a challenge, if the second has room for one
-(C{unchallenged}).  No memory is kept for a sender before it has answered; after that there is one
+(C{unchallenged}).  A peer that is alive needs no room, because a flood of others must not end it,
+and its own heartbeats are limited.  No memory is kept for a sender before it has answered; after that there is one
 L{PeerSession}, if there is room for another (C{noRoom}).
 """
 
@@ -76,7 +77,7 @@ class Outcome(NamedTuple, Generic[Peer]):
     """
     What a datagram means.
 
-    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell.
+    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell or to do.
     @ivar reply: what to send back to the address that it came from; empty for nothing.
     @ivar payload: what it carries.
     @ivar former: the session that this one replaces; L{None} if that has ended before.
@@ -233,12 +234,12 @@ class Registry(Generic[Peer]):
         if kind > Type.GOODBYE or len(name) > limits.maxName or len(payload) > limits.maxPayload:
             return self._ignore("malformed")
         peer = self.peers.get(name)
-        if (peer is None or peer.session != session) and not self._unknown.allows(now):
-            return self._ignore("unknown")
         keys = self.keys.get(name)
         key = None if keys is None else keys.get(keyId)
         if key is None:
             return self._ignore("noKey")
+        if (peer is None or peer.session != session) and not self._unknown.allows(now):
+            return self._ignore("unknown")
         if not key.accepts(data):
             return self._ignore("forged")
         if peer is None:
@@ -257,11 +258,13 @@ class Registry(Generic[Peer]):
         peer.address = address
         peer.keyId = keyId
         peer.asked = asked
-        bound = peer.bound = self._boundOf(packet)
+        bound = self._boundOf(packet)
+        isShorter = bound < peer.bound
+        peer.bound = bound
         reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
         if news is News.RECOVERED:
             return Outcome(Change.RECOVERED, peer, reply, payload)
-        if reply or payload:
+        if reply or payload or isShorter:
             return Outcome(Change.HEARD, peer, reply, payload)
         return self._heard
 
@@ -326,7 +329,8 @@ class Registry(Generic[Peer]):
         if news is News.BEGIN:
             return self._begin(peer, packet, key, address, now)
         if news is News.CHALLENGE:
-            return self._challengeIt(packet, key, address, now)
+            isAlive = peer.alive and packet.session == peer.session
+            return self._challengeIt(packet, key, address, now, isAlive)
         return self._ignore(news.value)
 
     def _begin(
@@ -345,8 +349,10 @@ class Registry(Generic[Peer]):
         reply = self._acknowledge(packet, key, bound) if asked else b""
         return Outcome(Change.BEGAN, peer, reply, packet.payload, replaced)
 
-    def _challengeIt(self, packet: Packet, key: Key, address: object, now: float) -> Outcome[Peer]:
-        if not self._challenges.allows(now):
+    def _challengeIt(
+        self, packet: Packet, key: Key, address: object, now: float, isAlive: bool = False
+    ) -> Outcome[Peer]:
+        if not isAlive and not self._challenges.allows(now):
             return self._ignore("unchallenged")
         self.ignored["challenged"] = self.ignored.get("challenged", 0) + 1
         cookie = self._cookies.make(address, packet.keyId, packet.name, packet.session, now)
