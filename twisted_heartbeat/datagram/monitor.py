@@ -281,7 +281,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         running = self.runningTime.read(self._seconds())
         outcome = self._registry.receive(data, address, running)
-        change, peer, reply, payload, _, _ = outcome
+        change, peer, reply, payload, _, _, isSooner = outcome
         if reply:
             self._send(reply, address)
         if peer is None:
@@ -290,9 +290,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             return
         if change is not Change.HEARD:
             self._changed(outcome, peer)
-        if peer.alive and peer.due > peer.deadline:
-            # It has asked for a shorter bound than before.
-            peer.due = min(peer.suspectAt, peer.deadline)
+        if isSooner:
             self._schedule(peer)
         if payload:
             for hook in self._readings:

@@ -273,8 +273,11 @@ class UDPHeartbeatSender(Service):
         cookie: int = 0,
         payload: bytes = b"",
     ) -> Packet:
-        if kind != Type.GOODBYE and self.watches:
-            flags = ACKNOWLEDGE
+        following = 0.0
+        if kind != Type.GOODBYE:
+            following = max(0.0, self._schedule.latest - now)
+            if self.watches:
+                flags = ACKNOWLEDGE
         return Packet(
             type=kind,
             flags=flags,
@@ -282,7 +285,7 @@ class UDPHeartbeatSender(Service):
             session=self.session,
             sequence=sequence,
             sent=int(now * 1000) & MAX_MILLISECONDS,
-            interval=_milliseconds(max(0.0, self._schedule.latest - now)),
+            interval=_milliseconds(following),
             bound=_milliseconds(self.heartbeat.bound),
             cookie=cookie,
             name=self._name,

@@ -15,8 +15,8 @@ A datagram passes these checks, the cheapest first.  The first that fails ignore
 
 What has to be challenged is answered with a challenge, if the second has room for one
 (C{unchallenged}).  A peer that is alive needs no room, because a flood of others must not end it,
-and its own heartbeats are limited.  No memory is kept for a sender before it has answered; after that there is one
-L{PeerSession}, if there is room for another (C{noRoom}).
+and its own heartbeats are limited.  No memory is kept for a sender before it has answered; after
+that there is one L{PeerSession}, if there is room for another (C{noRoom}).
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Outcome(NamedTuple, Generic[Peer]):
     @ivar payload: what it carries.
     @ivar former: the session that this one replaces; L{None} if that has ended before.
     @ivar code: the code of a goodbye.
+    @ivar isSooner: whether the peer is due sooner than it was, because its bound is shorter.
     """
 
     change: Change
@@ -90,6 +91,7 @@ class Outcome(NamedTuple, Generic[Peer]):
     payload: bytes = b""
     former: Peer | None = None
     code: int = 0
+    isSooner: bool = False
 
 
 class _PerSecond:
@@ -259,13 +261,12 @@ class Registry(Generic[Peer]):
         peer.keyId = keyId
         peer.asked = asked
         bound = self._boundOf(packet)
-        isShorter = bound < peer.bound
-        peer.bound = bound
+        isSooner = peer.setBound(bound)
         reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
         if news is News.RECOVERED:
-            return Outcome(Change.RECOVERED, peer, reply, payload)
-        if reply or payload or isShorter:
-            return Outcome(Change.HEARD, peer, reply, payload)
+            return Outcome(Change.RECOVERED, peer, reply, payload, isSooner=isSooner)
+        if reply or payload or isSooner:
+            return Outcome(Change.HEARD, peer, reply, payload, isSooner=isSooner)
         return self._heard
 
     def forget(self, now: float) -> None:
