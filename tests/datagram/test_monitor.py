@@ -305,6 +305,23 @@ def test_stallThenHeartbeat(scene: Scene) -> None:
     assert not peer.alive
 
 
+def test_manyHeartbeatsAfterAStall(scene: Scene) -> None:
+    """
+    Promise 7: after a stall, the heartbeats of a minute are read at once.  They are more than the
+    peer may send in a second, and that is not held against it.
+    """
+    pump = Sensor(bound=0.5, interval=0.1)
+    scene.meet(pump)
+    clock = scene.internet.clock
+    start = scene.now
+    clock.rightNow += 60.0
+    for number in range(600):
+        scene.deliver(pump.heartbeat(start + number * 0.1))
+    clock.advance(0.0)
+    scene.beat(pump, 5.0)
+    assert scene.hooks.names == ["connected"]
+
+
 def test_lastLookReadsTheSocket(scene: Scene) -> None:
     """
     Before a verdict the socket is read once more: a heartbeat that lies in the kernel is heard.

@@ -11,7 +11,11 @@ A datagram passes these checks, the cheapest first.  The first that fails ignore
  3. it is of an accepted session, or the second has room for one more unknown (C{unknown});
  4. its MAC is right (C{forged});
  5. it goes forward, as L{PeerSession.judge} decides (otherwise it is C{late} in its session, or
-    C{old} in another), and the peer has not sent too much in this second (C{tooMany}).
+    C{old} in another).
+
+A heartbeat of a peer that has sent too many in this second (C{tooMany}) keeps the peer alive, and
+does nothing else.  It must do that, because after a stall of this process a peer's heartbeats of
+many seconds are read in one.
 
 What has to be challenged is answered with a challenge, if the second has room for one
 (C{unchallenged}).  A peer that is alive needs no room, because a flood of others must not end it,
@@ -218,10 +222,10 @@ class Registry(Generic[Peer]):
             return None
         if not key.accepts(data):
             return self._ignore("forged")
-        if not peer.isWithin(self._limits.peerPerSecond, now):
-            return self._ignore("tooMany")
         if not peer.advance(sequence, sent, interval, now):
             return None
+        if not peer.isWithin(self._limits.peerPerSecond, now):
+            self._ignore("tooMany")
         peer.address = address
         peer.keyId = keyId
         return self._heard
@@ -250,12 +254,16 @@ class Registry(Generic[Peer]):
             return self._farewell(peer, packet, now)
         # Replays do not count; otherwise a flood of them would silence the peer.
         isLater = session == peer.session and sequence > peer.window.highest
-        if isLater and not peer.isWithin(limits.peerPerSecond, now):
-            return self._ignore("tooMany")
+        isTooMuch = isLater and not peer.isWithin(limits.peerPerSecond, now)
+        if isTooMuch:
+            self._ignore("tooMany")
+            flags, payload = 0, b""
         news = peer.judge(packet, not self._challenge, now)
         if news is News.CHALLENGE and self._isAnswer(packet, address, now):
             news = peer.judge(packet, True, now)
         if news is not News.HEARD and news is not News.RECOVERED:
+            if isTooMuch:
+                return self._nothing
             return self._turn(peer, news, packet, key, address, now)
         peer.address = address
         peer.keyId = keyId

@@ -26,7 +26,8 @@ class DatagramLimits:
         not count, nor do those of names that have no key.
     @ivar challengesPerSecond: challenges that are sent in a second, but for those to peers that are
         alive.
-    @ivar peerPerSecond: heartbeats in a second of one peer.
+    @ivar peerPerSecond: heartbeats in a second of one peer.  More of them keep it alive, but are
+        not acknowledged, and what they carry is dropped.
     @ivar maxName: bytes of a name, at most 128.
     @ivar maxPayload: bytes of a payload, at most 512.
     @ivar minBound: seconds.  A sender that asks for a shorter bound is given this one.
