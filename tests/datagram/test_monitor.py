@@ -305,10 +305,10 @@ def test_stallThenHeartbeat(scene: Scene) -> None:
     assert not peer.alive
 
 
-def test_manyHeartbeatsAfterAStall(scene: Scene) -> None:
+def test_manyHeartbeatsAfterAStall(scene: Scene, events: list[LogEvent]) -> None:
     """
     Promise 7: after a stall, the heartbeats of a minute are read at once.  They are more than the
-    peer may send in a second, and that is not held against it.
+    peer may send in a second, which the log tells, and which is not held against it.
     """
     pump = Sensor(bound=0.5, interval=0.1)
     scene.meet(pump)
@@ -320,6 +320,7 @@ def test_manyHeartbeatsAfterAStall(scene: Scene) -> None:
     clock.advance(0.0)
     scene.beat(pump, 5.0)
     assert scene.hooks.names == ["connected"]
+    assert [event["tooMany"] for event in events if "words" in event] == [550]
 
 
 def test_lastLookReadsTheSocket(scene: Scene) -> None:

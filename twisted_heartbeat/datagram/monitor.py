@@ -285,7 +285,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         if reply:
             self._send(reply, address)
         if peer is None:
-            if change is Change.NOTHING:
+            if change is not Change.HEARD:
                 self._ignoredLog.changed()
             return
         if change is not Change.HEARD:

@@ -69,6 +69,9 @@ class Change(Enum):
     """It is ignored, or challenged."""
 
     HEARD = "heard"
+    SURPLUS = "surplus"
+    """It is heard, and beyond the limit of its peer: nothing else comes of it."""
+
     RECOVERED = "recovered"
     BEGAN = "began"
     LEFT = "left"
@@ -184,6 +187,7 @@ class Registry(Generic[Peer]):
         self._challenges = _PerSecond(limits.challengesPerSecond)
         self._forgetAt = 0.0
         self._heard: Outcome[Peer] = Outcome(Change.HEARD)
+        self._surplus: Outcome[Peer] = Outcome(Change.SURPLUS)
         self._nothing: Outcome[Peer] = Outcome(Change.NOTHING)
 
     def receive(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
@@ -224,10 +228,11 @@ class Registry(Generic[Peer]):
             return self._ignore("forged")
         if not peer.advance(sequence, sent, interval, now):
             return None
-        if not peer.isWithin(self._limits.peerPerSecond, now):
-            self._ignore("tooMany")
         peer.address = address
         peer.keyId = keyId
+        if not peer.isWithin(self._limits.peerPerSecond, now):
+            self._ignore("tooMany")
+            return self._surplus
         return self._heard
 
     def _receiveAny(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
@@ -275,7 +280,7 @@ class Registry(Generic[Peer]):
             return Outcome(Change.RECOVERED, peer, reply, payload, isSooner=isSooner)
         if reply or payload or isSooner:
             return Outcome(Change.HEARD, peer, reply, payload, isSooner=isSooner)
-        return self._heard
+        return self._surplus if isTooMuch else self._heard
 
     def forget(self, now: float) -> None:
         """
