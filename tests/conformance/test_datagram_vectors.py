@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from twisted_heartbeat import UDPHeartbeatSender
 from twisted_heartbeat.core.datagram.estimator import ArrivalEstimator
 from twisted_heartbeat.core.datagram.packet import (
     MAC_SIZE,
@@ -31,6 +32,7 @@ from twisted_heartbeat.core.datagram.schedule import Schedule
 from twisted_heartbeat.core.datagram.session import Look
 
 from ..support.datagrams import HOME, Sensor, Watch
+from ..support.virtualudp import Host, Internet
 
 DOCS = Path(__file__).parents[2] / "docs"
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads(
@@ -151,6 +153,8 @@ def _result(watch: Watch, step: dict[str, Any], challenges: dict[str, bytes]) ->
     fields = {"sequence": step["sequence"]}
     if "sent" in step:
         fields["sent"] = step["sent"]
+    if "bound" in step:
+        fields["bound"] = step["bound"]
     if event == "answer":
         data = sensor.answer(challenges[session], at, **fields)
     else:
@@ -163,6 +167,30 @@ def _result(watch: Watch, step: dict[str, Any], challenges: dict[str, bytes]) ->
     if outcome.change is Change.NOTHING:
         return "ignored"
     return "heard" if outcome.change is Change.RECOVERED else outcome.change.value
+
+
+@vectors("challenges")
+def test_challenge(vector: dict[str, Any]) -> None:
+    """
+    The sender answers the challenges that the vectors say, and nothing else.
+    """
+    internet = Internet()
+    home = Host(internet)
+    sender = UDPHeartbeatSender(
+        ("192.0.2.9", 8471), name="pump", key=bytes(range(32)), reactor=home
+    )
+    sender.startService()
+    sender.session = 0x0123456789ABCDEF
+    while len(internet.carried) < 3:
+        internet.advance(0.1)
+    [source] = {source for _, source, _, _ in internet.carried}
+    internet.deliver(bytes.fromhex(vector["bytes"]), ("192.0.2.9", 8471), source)
+    answers = [decode(data) for _, _, _, data in internet.carried[3:]]
+    sender.stopService()
+    assert len(answers) == vector["answered"]
+    for answer in answers:
+        assert (answer.type, answer.sequence) == (Type.ANSWER, 3)
+        assert answer.cookie == 0x1122334455667788
 
 
 def test_theExampleOfThePage() -> None:

@@ -305,6 +305,24 @@ def test_stallThenHeartbeat(scene: Scene) -> None:
     assert not peer.alive
 
 
+def test_manyHeartbeatsAfterAStall(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    Promise 7: after a stall, the heartbeats of a minute are read at once.  They are more than the
+    peer may send in a second, which the log tells, and which is not held against it.
+    """
+    pump = Sensor(bound=0.5, interval=0.1)
+    scene.meet(pump)
+    clock = scene.internet.clock
+    start = scene.now
+    clock.rightNow += 60.0
+    for number in range(600):
+        scene.deliver(pump.heartbeat(start + number * 0.1))
+    clock.advance(0.0)
+    scene.beat(pump, 5.0)
+    assert scene.hooks.names == ["connected"]
+    assert [event["tooMany"] for event in events if "words" in event] == [550]
+
+
 def test_lastLookReadsTheSocket(scene: Scene) -> None:
     """
     Before a verdict the socket is read once more: a heartbeat that lies in the kernel is heard.
@@ -470,6 +488,25 @@ def test_keysCanBeReplaced(scene: Scene) -> None:
     scene.deliver(pump.heartbeat(1.0))
     assert peer.received == 1
     assert scene.monitor.ignored["forged"] == 1
+
+
+@pytest.mark.parametrize("flags", [0, ACKNOWLEDGE])
+@pytest.mark.parametrize("wasSuspected", [False, True])
+def test_boundMayBecomeShorter(scene: Scene, flags: int, wasSuspected: bool) -> None:
+    """
+    Promise 22: the verdict falls by the bound of the last heartbeat, also if those before it had a
+    longer one.
+    """
+    pump = Sensor(bound=60.0, interval=10.0, flags=flags)
+    peer = scene.meet(pump)
+    scene.internet.advance(40.0 if wasSuspected else 1.0)
+    assert peer.suspected is wasSuspected
+    pump.bound, pump.interval = 2.0, 0.5
+    scene.deliver(pump.heartbeat(scene.now))
+    scene.internet.advance(1.99)
+    assert peer.alive
+    scene.internet.advance(0.06)
+    assert scene.hooks.names[-2:] == ["suspected", "disconnected"]
 
 
 def test_boundOfASenderThatStatesNone() -> None:

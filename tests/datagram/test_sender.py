@@ -272,6 +272,55 @@ def test_failoverAndBack(three: Net) -> None:
     assert three.watchers[0].peers["pump"].lost == 0
 
 
+@pytest.mark.parametrize("isSilent", [False, True])
+def test_copiedGoodbyeEndsNothing(three: Net, isSilent: bool) -> None:
+    """
+    Promise 21: somebody who copies the goodbyes to the monitors that are left, and is quicker than
+    the sender, cannot end the session at the first monitor, when that is well again.
+    """
+
+    def copy(data: bytes, source: Any, target: Any) -> list[float]:
+        if decode(data).type == Type.GOODBYE and PLACES[0] not in three.down:
+            three.internet.deliver(data, ("198.51.100.66", 6), (PLACES[0], PORT))
+        return three.fate(data, source, target)
+
+    three.internet.fate = copy
+    sender = three.send()
+    three.internet.advance(5.0)
+    three.down.add(PLACES[0])
+    three.internet.advance(2 * BOUND)
+    assert sender.current.host == PLACES[1]
+    if isSilent:
+        # The second falls silent when the first has acknowledged less than three heartbeats.
+        three.down.add(PLACES[1])
+        three.internet.advance(BOUND - 1.0)
+    before = list(three.told[0].names)
+    three.down.discard(PLACES[0])
+    three.internet.advance(2 * BOUND)
+    assert sender.current.host == PLACES[0]
+    assert three.told[0].names == [*before, "connected"]
+    assert three.told[1].names[-1] == "disconnected"
+    assert len(three.sent(PLACES[1], Type.GOODBYE)) == 2
+
+
+def test_stopSaysGoodbyeToTheMonitorThatIsLeft(three: Net) -> None:
+    """
+    A sender that ends just after its return says goodbye to both monitors.
+    """
+    sender = three.send()
+    three.internet.advance(5.0)
+    three.down.add(PLACES[0])
+    three.internet.advance(2 * BOUND)
+    three.down.clear()
+    while sender.current.host != PLACES[0]:
+        three.internet.advance(0.01)
+    assert three.sent(PLACES[1], Type.GOODBYE) == []
+    sender.stopService()
+    assert len(three.sent(PLACES[1], Type.GOODBYE)) == 2
+    three.internet.advance(0.1)
+    assert [three.told[index].names[-1] for index in (0, 1)] == ["disconnected"] * 2
+
+
 def test_backIsNotHasty(three: Net) -> None:
     """
     A first monitor that answers only now and then is not returned to.

@@ -281,15 +281,17 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         running = self.runningTime.read(self._seconds())
         outcome = self._registry.receive(data, address, running)
-        change, peer, reply, payload, _, _ = outcome
+        change, peer, reply, payload, _, _, isSooner = outcome
         if reply:
             self._send(reply, address)
         if peer is None:
-            if change is Change.NOTHING:
+            if change is not Change.HEARD:
                 self._ignoredLog.changed()
             return
         if change is not Change.HEARD:
             self._changed(outcome, peer)
+        if isSooner:
+            self._schedule(peer)
         if payload:
             for hook in self._readings:
                 runHook("readingReceived", hook, peer, payload)

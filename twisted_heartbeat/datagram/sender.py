@@ -167,6 +167,8 @@ class UDPHeartbeatSender(Service):
         self._generation = 0
         self._answers = (0, 0)
         self._bound = heartbeat.bound
+        # The monitor to say goodbye to, and the number of the last heartbeat that it was sent.
+        self._leaving: tuple[Monitor, int] | None = None
 
     @cached_property
     def _clock(self) -> IReactorTime:
@@ -224,7 +226,7 @@ class UDPHeartbeatSender(Service):
         self.wheel.discard(self)
         for monitor in self.monitors:
             self.wheel.discard(monitor)
-            if monitor in self._targets():
+            if monitor in self._targets() or (self._leaving and monitor is self._leaving[0]):
                 self._sayGoodbye(monitor, CLOSING)
             monitor.endWatch()
         return self._sockets.close()
@@ -232,6 +234,7 @@ class UDPHeartbeatSender(Service):
     def _beginSession(self) -> None:
         self.session = int.from_bytes(urandom(8), "big")
         self._sequence = 0
+        self._leaving = None
 
     # What is sent.
 
@@ -270,8 +273,11 @@ class UDPHeartbeatSender(Service):
         cookie: int = 0,
         payload: bytes = b"",
     ) -> Packet:
-        if kind != Type.GOODBYE and self.watches:
-            flags = ACKNOWLEDGE
+        following = 0.0
+        if kind != Type.GOODBYE:
+            following = max(0.0, self._schedule.latest - now)
+            if self.watches:
+                flags = ACKNOWLEDGE
         return Packet(
             type=kind,
             flags=flags,
@@ -279,7 +285,7 @@ class UDPHeartbeatSender(Service):
             session=self.session,
             sequence=sequence,
             sent=int(now * 1000) & MAX_MILLISECONDS,
-            interval=_milliseconds(max(0.0, self._schedule.latest - now)),
+            interval=_milliseconds(following),
             bound=_milliseconds(self.heartbeat.bound),
             cookie=cookie,
             name=self._name,
@@ -302,12 +308,12 @@ class UDPHeartbeatSender(Service):
     def _notSent(self, error: Exception) -> None:
         self._unsent.met(error)
 
-    def _sayGoodbye(self, monitor: Monitor, code: int) -> None:
+    def _sayGoodbye(self, monitor: Monitor, code: int, after: int | None = None) -> None:
         if monitor.address is None or self._latest is None:
             return
         # The number of the next heartbeat, which this monitor does not get, so that no other
         # monitor takes the goodbye for a lost heartbeat.
-        now, number = self.wheel.seconds(), self._sequence + 1
+        now, number = self.wheel.seconds(), (self._sequence if after is None else after) + 1
         packet = self._packet(Type.GOODBYE, now, number, flags=code)
         data = encode(packet, self._key)
         for _ in range(GOODBYES):
@@ -375,6 +381,7 @@ class UDPHeartbeatSender(Service):
             self._events.emit("recovered", monitor)
         if answer is not Answer.NOTHING:
             self._heed(monitor)
+            self._sayMoved(monitor, packet.sequence)
 
     def _monitorAt(self, address: Any) -> Monitor | None:
         """
@@ -455,13 +462,27 @@ class UDPHeartbeatSender(Service):
         if not self._all and self._failover.silent(monitor.index):
             current = self.current.name
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
-            self._sayGoodbye(monitor, MOVED)
+            if monitor.index == 0:
+                # It still gets the heartbeats, and would find a later goodbye out of date.
+                self._sayGoodbye(monitor, MOVED)
+            else:
+                self._leaving = monitor, self._sequence
+
+    def _sayMoved(self, monitor: Monitor, acknowledged: int) -> None:
+        """
+        Say goodbye to the monitor that was left, when the current one has a later heartbeat than
+        that.  Before, somebody who copies the goodbye could end the session at the current one.
+        """
+        if self._leaving and monitor is self.current and acknowledged > self._leaving[1]:
+            (left, latest), self._leaving = self._leaving, None
+            if left not in self._targets():
+                self._sayGoodbye(left, MOVED, latest)
 
     def _leave(self, monitor: Monitor) -> None:
         """
         Leave a monitor that is well.
         """
-        self._sayGoodbye(monitor, MOVED)
+        self._leaving = monitor, self._sequence
         self.wheel.cancel(monitor)
         if monitor.alive:
             monitor.endWatch()

@@ -500,6 +500,34 @@ def test_floodOfReplaysFromManyAddresses() -> None:
     watch.meet(lamp, 2.1)
 
 
+def test_floodDoesNotKeepAlivePeerFromItsChallenge() -> None:
+    """
+    Promise 17: a peer that is alive and has to be challenged, because its clock is slow, is
+    challenged although a flood of recordings has used all challenges of the second.
+    """
+    limits = DatagramLimits(challengesPerSecond=20)
+    watch = Watch({"pump": SECRET, "lamp": SECRET}, limits=limits)
+    pump, recorded = Sensor(), Sensor("lamp", session=5).heartbeat(0.0)
+    watch.meet(pump, 100.0)
+    for number in range(100):
+        watch.receive(recorded, 101.0, ("10.0.0.1", number))
+    assert watch.registry.ignored["unchallenged"] == 80
+    challenge = watch.receive(pump.heartbeat(50.0), 101.5).reply
+    assert watch.receive(pump.answer(challenge, 50.0), 101.6).change is Change.HEARD
+
+
+def test_unknownNamesTakeNoRoom() -> None:
+    """
+    Promise 17: a flood of names and key ids without a key keeps no sender from being met.
+    """
+    watch = Watch(limits=DatagramLimits(unknownPerSecond=2))
+    for number in range(100):
+        for name, keyId in ((f"bot-{number}", 1), ("pump", 9)):
+            watch.receive(Sensor(name, keyId=keyId).heartbeat(1.0), 1.0)
+    assert watch.registry.ignored == {"noKey": 200}
+    watch.meet(Sensor(), 1.0)
+
+
 def test_peersAreLimited() -> None:
     """
     Promise 17: there are no more peers than the limit; one that ended long ago makes room.
@@ -520,18 +548,37 @@ def test_peersAreLimited() -> None:
     assert len(watch.registry.peers) == 3
 
 
-def test_peerMayNotFlood() -> None:
+@pytest.mark.parametrize("payload", [b"", b"21.5"])
+def test_peerMayNotFlood(payload: bytes) -> None:
     """
-    Promise 17: what a peer sends beyond its limit is ignored; it stays alive, and so do others.
+    Promises 7 and 17: what a peer sends beyond its limit keeps it alive, for this process may have
+    stalled, but is neither acknowledged nor handed on.
     """
     watch = Watch(limits=DatagramLimits(peerPerSecond=5))
-    pump = Sensor()
+    pump = Sensor(bound=0.5, flags=ACKNOWLEDGE if payload else 0)
     watch.meet(pump, 0.0)
-    for _ in range(50):
-        watch.receive(pump.heartbeat(1.0), 1.5)
+    found = [watch.receive(pump.heartbeat(1.5, payload=payload), 1.5) for _ in range(50)]
+    assert [outcome.change for outcome in found] == [Change.HEARD] * 5 + [Change.SURPLUS] * 45
+    assert [outcome.payload for outcome in found] == [payload] * 5 + [b""] * 45
+    assert sum(bool(outcome.reply) for outcome in found) == (5 if payload else 0)
     assert watch.registry.ignored["tooMany"] == 45
-    assert watch.receive(pump.heartbeat(2.0), 2.0).change is Change.HEARD
+    watch.receive(pump.heartbeat(1.9), 1.9)
+    watch.pass_(2.3)
     assert watch.peer().alive
+
+
+def test_floodOfAPeerIsNotChallenged() -> None:
+    """
+    Promise 17: heartbeats beyond the limit of their peer, alive or dead, provoke no challenges.
+    """
+    for isDead in (False, True):
+        watch = Watch(limits=DatagramLimits(peerPerSecond=5))
+        pump = Sensor()
+        watch.meet(pump, 100.0)
+        watch.pass_(110.0 if isDead else 101.0)
+        assert watch.peer().alive is not isDead
+        replies = [watch.receive(pump.heartbeat(50.0), 111.0).reply for _ in range(50)]
+        assert sum(map(bool, replies)) == 5
 
 
 def test_floodOfReplaysDoesNotSilenceThePeer() -> None:

@@ -7,15 +7,20 @@ L{Registry}: all peers of a monitor, and what each received datagram means.
 A datagram passes these checks, the cheapest first.  The first that fails ignores it, and counts it:
 
  1. its size, version, type and name fit the layout (C{malformed});
- 2. it is of an accepted session, or the second has room for one more unknown (C{unknown});
- 3. its name and key id have a key (C{noKey});
+ 2. its name and key id have a key (C{noKey});
+ 3. it is of an accepted session, or the second has room for one more unknown (C{unknown});
  4. its MAC is right (C{forged});
  5. it goes forward, as L{PeerSession.judge} decides (otherwise it is C{late} in its session, or
-    C{old} in another), and the peer has not sent too much in this second (C{tooMany}).
+    C{old} in another).
+
+A heartbeat of a peer that has sent too many in this second (C{tooMany}) keeps the peer alive, and
+does nothing else.  It must do that, because after a stall of this process a peer's heartbeats of
+many seconds are read in one.
 
 What has to be challenged is answered with a challenge, if the second has room for one
-(C{unchallenged}).  No memory is kept for a sender before it has answered; after that there is one
-L{PeerSession}, if there is room for another (C{noRoom}).
+(C{unchallenged}).  A peer that is alive needs no room, because a flood of others must not end it,
+and its own heartbeats are limited.  No memory is kept for a sender before it has answered; after
+that there is one L{PeerSession}, if there is room for another (C{noRoom}).
 """
 
 from __future__ import annotations
@@ -64,6 +69,9 @@ class Change(Enum):
     """It is ignored, or challenged."""
 
     HEARD = "heard"
+    SURPLUS = "surplus"
+    """It is heard, and beyond the limit of its peer: nothing else comes of it."""
+
     RECOVERED = "recovered"
     BEGAN = "began"
     LEFT = "left"
@@ -76,11 +84,12 @@ class Outcome(NamedTuple, Generic[Peer]):
     """
     What a datagram means.
 
-    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell.
+    @ivar peer: the peer that it is news of; L{None} if there is nothing to tell or to do.
     @ivar reply: what to send back to the address that it came from; empty for nothing.
     @ivar payload: what it carries.
     @ivar former: the session that this one replaces; L{None} if that has ended before.
     @ivar code: the code of a goodbye.
+    @ivar isSooner: whether the peer is due sooner than it was, because its bound is shorter.
     """
 
     change: Change
@@ -89,6 +98,7 @@ class Outcome(NamedTuple, Generic[Peer]):
     payload: bytes = b""
     former: Peer | None = None
     code: int = 0
+    isSooner: bool = False
 
 
 class _PerSecond:
@@ -177,6 +187,7 @@ class Registry(Generic[Peer]):
         self._challenges = _PerSecond(limits.challengesPerSecond)
         self._forgetAt = 0.0
         self._heard: Outcome[Peer] = Outcome(Change.HEARD)
+        self._surplus: Outcome[Peer] = Outcome(Change.SURPLUS)
         self._nothing: Outcome[Peer] = Outcome(Change.NOTHING)
 
     def receive(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
@@ -215,12 +226,13 @@ class Registry(Generic[Peer]):
             return None
         if not key.accepts(data):
             return self._ignore("forged")
-        if not peer.isWithin(self._limits.peerPerSecond, now):
-            return self._ignore("tooMany")
         if not peer.advance(sequence, sent, interval, now):
             return None
         peer.address = address
         peer.keyId = keyId
+        if not peer.isWithin(self._limits.peerPerSecond, now):
+            self._ignore("tooMany")
+            return self._surplus
         return self._heard
 
     def _receiveAny(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
@@ -233,12 +245,12 @@ class Registry(Generic[Peer]):
         if kind > Type.GOODBYE or len(name) > limits.maxName or len(payload) > limits.maxPayload:
             return self._ignore("malformed")
         peer = self.peers.get(name)
-        if (peer is None or peer.session != session) and not self._unknown.allows(now):
-            return self._ignore("unknown")
         keys = self.keys.get(name)
         key = None if keys is None else keys.get(keyId)
         if key is None:
             return self._ignore("noKey")
+        if (peer is None or peer.session != session) and not self._unknown.allows(now):
+            return self._ignore("unknown")
         if not key.accepts(data):
             return self._ignore("forged")
         if peer is None:
@@ -247,23 +259,28 @@ class Registry(Generic[Peer]):
             return self._farewell(peer, packet, now)
         # Replays do not count; otherwise a flood of them would silence the peer.
         isLater = session == peer.session and sequence > peer.window.highest
-        if isLater and not peer.isWithin(limits.peerPerSecond, now):
-            return self._ignore("tooMany")
+        isTooMuch = isLater and not peer.isWithin(limits.peerPerSecond, now)
+        if isTooMuch:
+            self._ignore("tooMany")
+            flags, payload = 0, b""
         news = peer.judge(packet, not self._challenge, now)
         if news is News.CHALLENGE and self._isAnswer(packet, address, now):
             news = peer.judge(packet, True, now)
         if news is not News.HEARD and news is not News.RECOVERED:
+            if isTooMuch:
+                return self._nothing
             return self._turn(peer, news, packet, key, address, now)
         peer.address = address
         peer.keyId = keyId
         peer.asked = asked
-        bound = peer.bound = self._boundOf(packet)
+        bound = self._boundOf(packet)
+        isSooner = peer.setBound(bound)
         reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
         if news is News.RECOVERED:
-            return Outcome(Change.RECOVERED, peer, reply, payload)
-        if reply or payload:
-            return Outcome(Change.HEARD, peer, reply, payload)
-        return self._heard
+            return Outcome(Change.RECOVERED, peer, reply, payload, isSooner=isSooner)
+        if reply or payload or isSooner:
+            return Outcome(Change.HEARD, peer, reply, payload, isSooner=isSooner)
+        return self._surplus if isTooMuch else self._heard
 
     def forget(self, now: float) -> None:
         """
@@ -326,7 +343,8 @@ class Registry(Generic[Peer]):
         if news is News.BEGIN:
             return self._begin(peer, packet, key, address, now)
         if news is News.CHALLENGE:
-            return self._challengeIt(packet, key, address, now)
+            isAlive = peer.alive and packet.session == peer.session
+            return self._challengeIt(packet, key, address, now, isAlive)
         return self._ignore(news.value)
 
     def _begin(
@@ -345,8 +363,10 @@ class Registry(Generic[Peer]):
         reply = self._acknowledge(packet, key, bound) if asked else b""
         return Outcome(Change.BEGAN, peer, reply, packet.payload, replaced)
 
-    def _challengeIt(self, packet: Packet, key: Key, address: object, now: float) -> Outcome[Peer]:
-        if not self._challenges.allows(now):
+    def _challengeIt(
+        self, packet: Packet, key: Key, address: object, now: float, isAlive: bool = False
+    ) -> Outcome[Peer]:
+        if not isAlive and not self._challenges.allows(now):
             return self._ignore("unchallenged")
         self.ignored["challenged"] = self.ignored.get("challenged", 0) + 1
         cookie = self._cookies.make(address, packet.keyId, packet.name, packet.session, now)

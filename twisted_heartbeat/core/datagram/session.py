@@ -184,6 +184,18 @@ class PeerSession:
         self._looking = False
         return True
 
+    def setBound(self, bound: float) -> bool:
+        """
+        Take the bound of the heartbeat that was heard last.
+
+        @return: whether the peer is due sooner than it was.
+        """
+        isShorter = bound < self.bound
+        self.bound = bound
+        if isShorter:
+            self.due = min(self.due, self.suspectAt, self.deadline)
+        return isShorter
+
     def isWithin(self, perSecond: int, now: float) -> bool:
         """
         Count a heartbeat, and find out whether the peer may send so many in a second.

@@ -23,9 +23,11 @@ class DatagramLimits:
     @ivar peers: peers that are known at a time, the dead included.
     @ivar unknownPerSecond: datagrams in a second that belong to no session which the monitor has
         accepted.  Each costs the computation of one MAC.  The datagrams of accepted sessions do
-        not count.
-    @ivar challengesPerSecond: challenges that are sent in a second.
-    @ivar peerPerSecond: heartbeats in a second of one peer.
+        not count, nor do those of names that have no key.
+    @ivar challengesPerSecond: challenges that are sent in a second, but for those to peers that are
+        alive.
+    @ivar peerPerSecond: heartbeats in a second of one peer.  More of them keep it alive, but are
+        not acknowledged, and what they carry is dropped.
     @ivar maxName: bytes of a name, at most 128.
     @ivar maxPayload: bytes of a payload, at most 512.
     @ivar minBound: seconds.  A sender that asks for a shorter bound is given this one.
