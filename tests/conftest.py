@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 import time
@@ -86,9 +87,13 @@ SLOW = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Declare the marker.
+    Declare the marker, and heed SIGHUP.
     """
     config.addinivalue_line("markers", "slow: left out by the command for the inner loop")
+    # nohup ignores it, and a process keeps that for all that it starts; a program of ours then does
+    # not install its handler.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

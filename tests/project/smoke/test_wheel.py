@@ -78,15 +78,26 @@ def test_content() -> None:
     }
 
 
+NEED_EXTRAS = {
+    "checkin.client": "treq",
+    "checkin.connections": "treq",
+    "checkin.sender": "treq",
+    "demo.checkin": "treq",
+    "status.metrics": "prometheus_client",
+}
+
+
 def test_everyModuleImports() -> None:
     """
-    The run-time dependencies are enough for all but the demo and the metrics, which ask for their
-    extras.
+    The run-time dependencies are enough for all but a few modules, which ask for their extras.
     """
     found = pkgutil.walk_packages(twisted_heartbeat.__path__, "twisted_heartbeat.")
     names = [module.name for module in found if not module.name.endswith(".__main__")]
     assert "twisted_heartbeat.client" in names
-    names.remove("twisted_heartbeat.status.metrics")
+    for module, needed in NEED_EXTRAS.items():
+        names.remove(f"twisted_heartbeat.{module}")
+        with pytest.raises(ImportError, match=needed):
+            importlib.import_module(f"twisted_heartbeat.{module}")
     for name in names:
         assert importlib.import_module(name).__name__ == name
 
@@ -96,9 +107,10 @@ def test_publicNames() -> None:
     Each name the package says it has is there, or says which extra it needs.
     """
     names = set(twisted_heartbeat.__all__)
-    with pytest.raises(ImportError, match=r"install twisted_heartbeat\[metrics\]"):
-        _ = twisted_heartbeat.HeartbeatMetrics
-    names.remove("HeartbeatMetrics")
+    for name, extra in {"CheckIn": "http", "HeartbeatMetrics": "metrics"}.items():
+        with pytest.raises(ImportError, match=rf"install twisted_heartbeat\[{extra}\]"):
+            getattr(twisted_heartbeat, name)
+        names.remove(name)
     assert [n for n in names if not hasattr(twisted_heartbeat, n)] == []
 
 
