@@ -87,13 +87,15 @@ SLOW = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """
-    Declare the marker, and heed SIGHUP.
+    Declare the marker, and heed the signals that the tests send.
     """
     config.addinivalue_line("markers", "slow: left out by the command for the inner loop")
-    # nohup ignores it, and a process keeps that for all that it starts; a program of ours then does
-    # not install its handler.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # nohup ignores SIGHUP, and a shell's background job SIGINT.  All processes of the tests would
+    # inherit that, and then install no handler.
+    for name in ("SIGHUP", "SIGINT"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
