@@ -19,7 +19,6 @@ from twisted.python.usage import UsageError
 from twisted_heartbeat.checkin.resource import CheckInResource
 from twisted_heartbeat.checkin.site import CheckInSite
 from twisted_heartbeat.cli.checkins import RunningCheckIn, RunningHTTP
-from twisted_heartbeat.cli.http import onLoopback
 from twisted_heartbeat.cli.options import Options
 from twisted_heartbeat.cli.service import makeService
 from twisted_heartbeat.core.checkins import Check
@@ -74,19 +73,20 @@ def test_optionsMakeServices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "used"),
     [
+        ("8080", "tcp:8080:interface=127.0.0.1"),
         ("tcp:8080", "tcp:8080:interface=127.0.0.1"),
         ("tcp6:8080", r"tcp6:8080:interface=\:\:1"),
-        ("ssl:8443:privateKey=k.pem", "ssl:8443:privateKey=k.pem:interface=127.0.0.1"),
         ("tcp:8080:interface=192.0.2.1", "tcp:8080:interface=192.0.2.1"),
         ("unix:/run/checks.sock", "unix:/run/checks.sock"),
-        ("haproxy:tcp:8080", "haproxy:tcp:8080"),
+        ("haproxy:tcp:8080", "haproxy:tcp:8080:interface=127.0.0.1"),
     ],
 )
 def test_listensOnThisMachineOnly(given: str, used: str) -> None:
     """
     Without a place to listen, only this machine may check in.
     """
-    assert onLoopback(given) == used
+    [(described, _)] = parsed("--http", given)["http"]
+    assert described == used
 
 
 @pytest.mark.parametrize(

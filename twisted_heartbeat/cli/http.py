@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.python.usage import Options, UsageError
 
 from ..core.checkins import Check
 from ..core.pingapi import isName
+from .status import onLoopback
 
 if TYPE_CHECKING:
     from ..checkin.client import CheckIn
@@ -39,9 +40,6 @@ HTTP_HELP = {
     ),
 }
 """The help text of each option."""
-
-_LOOPBACK = {"tcp": "127.0.0.1", "tcp6": "::1", "ssl": "127.0.0.1"}
-"""Where the kinds of endpoints listen that would listen everywhere."""
 
 
 class HTTPOptions(Options):
@@ -130,13 +128,3 @@ class HTTPOptions(Options):
             # The URL may hold a token.
             reason = str(error).partition(": ")[2]
             raise UsageError(f"--check-in: {reason.removesuffix(' (use token=)')}") from None
-
-
-def onLoopback(description: str) -> str:
-    """
-    Return an endpoint's string that listens on this machine alone, unless it says where to listen.
-    """
-    kind = description.partition(":")[0]
-    if kind not in _LOOPBACK or ":interface=" in description:
-        return description
-    return f"{description}:interface={quoteStringArgument(_LOOPBACK[kind])}"
