@@ -121,7 +121,7 @@ class Running:
 
     def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
         """
-        Stop.
+        Stop the part.
 
         @return: fires when its port is closed; fires when all is done.
         """
@@ -256,7 +256,7 @@ class RunningClient(Running):
 
 class RunningStatus(Running):
     """
-    Shows who is alive.
+    A status page that runs.
     """
 
     def __init__(

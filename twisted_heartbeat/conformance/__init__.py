@@ -5,8 +5,8 @@
 The conformance tester: does this peer keep the rules of C{docs/wire-protocol.md}?
 
 L{python -m twisted_heartbeat.conformance<twisted_heartbeat.conformance.__main__>} takes the place
-of one end, and plays scenarios against the other end, which may be written by anybody in any
-language.  It reports each L{rule<rules.Rule>} as kept or broken.
+of one end, and plays scenarios against the other end, which may be written in any language.  It
+reports each L{rule<rules.Rule>} as kept or broken.
 
 The tester must find faults that this package has itself.  Therefore it shares no code with the
 protocol, the session and the detector.  Only the encoding of frames is L{core.wire

@@ -369,8 +369,8 @@ class Play:
 
     def isStable(self, connection: Connection) -> bool | None:
         """
-        Whether a client's connection has lasted so long that not even a goodbye revokes its proof;
-        L{None} if it is too close to tell.
+        Whether a client's connection has lasted longer than C{STABLE}, so that no goodbye revokes
+        its proof; L{None} if it is too close to tell.
         """
         beyond = time.monotonic() - connection.began - STABLE * self.settings.scale
         return None if abs(beyond) < self.settings.tolerance * 0.9 else beyond > 0

@@ -204,7 +204,7 @@ VIOLATION_ABORTS = _rule(
 OTHERS_GO_ON = _rule(
     "others-go-on",
     "Limits, and what breaks them",
-    "A connection that ends, in whatever way, ends no other one.",
+    "A connection that ends, however it ends, ends no other one.",
 )
 
 # Names.

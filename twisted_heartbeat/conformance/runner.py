@@ -55,7 +55,7 @@ _EARLY = 0.03
 """Seconds by which a wait may seem shorter than it was."""
 
 _RECENT = 0.5
-"""Seconds: lateness so long before an end may have delayed the notice of it."""
+"""Seconds before an end: lateness within them may have delayed its notice."""
 
 _CLOSE_BY_HINT = 0.2
 """

@@ -377,7 +377,7 @@ STATUS = Section(
 
 PRESENCE = Section(
     "presence",
-    "How the carriers of a peer come to one state.",
+    "How the states of a peer's carriers are combined.",
     (
         Key("grace", kinds.SECONDS_OR_0, "from the end of a peer's last link until it is down"),
         Key("merge", kinds.FLAG, "whether equal names on different carriers are always one peer"),

@@ -278,7 +278,7 @@ class Store:
 @dataclass(frozen=True, kw_only=True)
 class Presence:
     """
-    How the carriers of a peer come to one state, see C{PresenceTable}.
+    How the states of a peer's carriers are combined, see C{PresenceTable}.
 
     @ivar grace: seconds from the end of a peer's last link until the peer is down.
     @ivar merge: whether equal names on different carriers are one peer in any case.
