@@ -185,7 +185,7 @@ class PresenceTracker:
 
     def missed(self, witness: Witness, cause: str, reason: str, moment: Moment) -> None:
         """
-        Make a peer fall that was expected and is not heard by any witness.
+        Record that an expected peer, which no witness hears, is down.
 
         @param witness: the one that has expected it.
         @param cause: the name of the cause's class.
@@ -200,7 +200,7 @@ class PresenceTracker:
 
     def advance(self, moment: Moment) -> None:
         """
-        Make those peers fall whose time is over.
+        Record the peers whose deadline has passed as down.
         """
         while self._deadlines and self._deadlines[0][0] <= moment.now:
             due, name = heappop(self._deadlines)

@@ -2,5 +2,5 @@
 # See LICENSE for details.
 
 """
-Who is alive: one table over all carriers, its stores, and those who are told of its changes.
+One table of all peers over all carriers, its stores and its subscribers.
 """

@@ -62,7 +62,6 @@ class MemoryStore:
         while len(self._changes) > self._keep:
             self._deleted = numberOf(self._changes.popleft())
         for record in peers:
-            # So that the records of a restart come in the order of their changes.
             self._peers[record.change.name] = record
         for name in forgotten:
             self._peers.pop(name, None)

@@ -69,7 +69,7 @@ class NamedSubscribers:
         self, subscriptions: Subscriptions, store: PresenceStore, writer: StoreWriter
     ) -> Iterator[Coroutine[Any, Any, None]]:
         """
-        Return what has to be run to have those told that are not told yet.
+        Return the coroutines that begin to tell the subscribers that are not told yet.
         """
         for name, named in self._named.items():
             if named.of is not subscriptions:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{Outcome}: what a task has come to, for all who wait for it.
+L{Outcome}: the result of a task, for any number of waiting callers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 class Outcome:
     """
-    What a task has come to, for any number of callers that wait for it.
+    The result of a task, for any number of waiting callers.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ from .store import StoreError
 _T = TypeVar("_T")
 
 _Connection = Any
-"""An C{sqlite3.Connection}, in the wrapper of C{adbapi}."""
+"""A C{sqlite3.Connection}, in the wrapper of C{adbapi}."""
 
 APPLICATION_ID = 0x54484250
 """Marks the files of this store (C{PRAGMA application_id}): the letters THBP."""
@@ -94,7 +94,7 @@ _DEADLINES = """
         PRIMARY KEY (source, name)
     )
 """
-"""The table of the names that check in.  Files of the first days do not have it."""
+"""The table of the names that check in.  Files of earlier versions do not have it."""
 
 _TABLES = {"changes", "gaps", "peers", "cursors", "meta"}
 _KEYS = {"reserved", "deleted", "owner"}
@@ -224,8 +224,8 @@ class SQLiteStore:
         Turn an error that no second try can mend into a L{StoreError}.
         """
         error = failure.value
-        # Its subclasses are passing troubles (locked, disk full), or faults of this module.  A row
-        # that makes no change is a ValueError.
+        # Subclasses are transient errors (locked, disk full) or faults of this module.  A row that
+        # cannot be decoded raises ValueError.
         if type(error) is sqlite3.DatabaseError or isinstance(error, ValueError):
             failure = Failure(StoreError(f"{self.path} is damaged, or is no SQLite file: {error}"))
         return failure

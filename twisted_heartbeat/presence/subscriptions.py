@@ -5,8 +5,8 @@
 L{Subscriptions}: tells the subscribers of a table what has changed.
 
 Each subscriber has a cursor: the number of the last change that it was told.  It is told the next
-change when it has finished with the one before.  So a slow or failing subscriber holds up nobody
-else, and needs no queue of its own: the next change is found in the backlog, which all share.
+change when it has finished with the one before.  So a slow or failing subscriber delays no other
+subscriber, and needs no queue of its own: the next change is found in the backlog, which all share.
 
 A subscriber whose next change is not in the backlog any more reads on from the store.  If the store
 does not have it either, it is told of the gap and of the present table, and goes on from there.

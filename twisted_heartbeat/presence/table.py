@@ -85,7 +85,7 @@ be told; then the subscribers wait for the store.
 """
 
 STALL = 0.5
-"""Seconds by which the timer is late if this process could not hear anybody meanwhile."""
+"""Seconds of lateness from which the timer shows that this process could hear no peer."""
 
 LOOK_EVERY = 1.0
 """Seconds between two visits of the timer while peers have deadlines, to notice each stall."""
@@ -232,8 +232,8 @@ class PresenceTable(LinkHooks, Service):
         store, so that it goes on from there after a restart.
 
         @param name: names the cursor.
-        @param since: the number of a change: those after it are told, whatever the cursor says.  If
-            L{None} and there is no cursor, the changes from now on are told.
+        @param since: the number of a change: those after it are told, and the stored cursor is
+            ignored.  If L{None} and there is no cursor, the changes from now on are told.
         @raise ValueError: if there is a subscriber of that name, or C{since} is below 0.
         """
         self._subscribers.subscribe(name, hook, since)
@@ -260,7 +260,7 @@ class PresenceTable(LinkHooks, Service):
         """
         Tell a subscriber without a name nothing any more.
 
-        @raise ValueError: if it is none.
+        @raise ValueError: if the object is not a subscriber.
         """
         self._hooks.remove(hook)
         subscription = self._unnamed.pop(id(hook), None)
@@ -406,7 +406,7 @@ class PresenceTable(LinkHooks, Service):
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         """
-        Let those peers fall whose time is over; called by the timer wheel.
+        Move the peers whose deadline has passed to DOWN; called by the timer wheel.
         """
         if lateness > STALL and not self._excused:
             # Once in a stall: a process that is always late would never find a dead peer.

@@ -5,7 +5,7 @@
 L{PeersView}: the table as a mapping, from names to L{PeerPresence}.
 
 Silence and round-trip times change with each byte that a peer sends.  They are read from the
-watched objects when somebody asks, so that a ping costs the table nothing.
+watched objects when a caller asks, so that a ping costs the table nothing.
 """
 
 from __future__ import annotations
