@@ -71,7 +71,9 @@ class CheckedName:
     carrier = "http"
     watch = "check-in"
     isExpected = True
-    """It may have a verdict before it was ever heard: whoever expects it has to know."""
+    """
+    A verdict may come before any C{connected}.  An observer that keeps a table has to take it.
+    """
     rtt: float | None = None
     logLimit: LogRateLimit | None = None
 
@@ -97,7 +99,7 @@ class CheckedName:
     @property
     def state(self) -> CheckState:
         """
-        Where it is.
+        The detector's state.
         """
         return self.detector.state
 
@@ -132,7 +134,7 @@ class CheckedName:
     @property
     def runs(self) -> Mapping[str | None, float]:
         """
-        How long the runs have been under way that are, in seconds, by run id.
+        The seconds since each unfinished run began, by run id.
         """
         now = self.seconds()
         return {run: now - startedAt for run, startedAt in self.detector.runs.items()}

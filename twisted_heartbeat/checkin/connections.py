@@ -46,9 +46,6 @@ class _TrackedEndpoint:
         self._made = made
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Connect.
-        """
         # Otherwise the log has two lines for each connection.
         protocolFactory.noisy = False  # type: ignore[attr-defined]
 

@@ -167,7 +167,7 @@ class CheckInMonitor(Service):
             self._stallTimer = None
         pending: list[Deferred[Any]] = []
         if self._keeper is not None:
-            # Before the ends below, which are none of the names'.
+            # Before the ends below, which must not be saved: the names themselves have not ended.
             pending.append(self._keeper.close())
             self._keeper = None
         if wasReady:
@@ -268,7 +268,7 @@ class CheckInMonitor(Service):
 
     def _makeRoom(self) -> None:
         """
-        Forget the created name that has been gone longest.
+        Forget the created name that is gone and was heard longest ago.
 
         @raise UnknownName: if there is none.
         """
@@ -321,7 +321,7 @@ class CheckInMonitor(Service):
 
     def excuse(self, seconds: float) -> None:
         """
-        Move all deadlines, because this process did not run for so long.
+        Move all deadlines by the time for which this process did not run.
         """
         for name in self._names.values():
             name.detector.excuse(seconds)

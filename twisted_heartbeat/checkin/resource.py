@@ -4,11 +4,11 @@
 """
 L{CheckInResource}: a C{twisted.web} resource that receives check-ins.
 
-A request goes through these doors, in this order, because each is cheaper for this side than the
-next, and none tells a stranger what is behind it:
+A request passes these checks in this order.  Each is cheaper than the next, and no answer reveals
+what a later check would find:
 
   - its method (405), its address's rate (429), its form (400);
-  - its token (401), which is compared before the name is looked up: without the token nobody
+  - its token (401), which is compared before the name is looked up: without the token no client
     learns which names there are;
   - its name's rate (429), the name itself (404), and the check-in (200, or 201).
 """
@@ -90,7 +90,7 @@ class CheckInResource(Service, Resource):
         @param checks: the period and the grace time of each name that is watched from the start.
         @param tokens: the tokens of each name; or a function from a name to its tokens; or the path
             of a file with a name and a token in each line.  The tokens of the name C{*} hold for
-            all names that have none of their own.  L{None} lets everybody check in.
+            all names that have none of their own.  L{None} lets every client check in.
         @param hooks: called besides the log: one L{LinkHooks}, or a list of several.
         @param limits: what check-ins may take of this process.
         @param default: the period and grace time of a name that is created and asks for none.

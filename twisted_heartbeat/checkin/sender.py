@@ -147,7 +147,7 @@ class CheckInSender:
         connections, self._connections = self._connections, None
         if connections is None:
             return succeed(None)
-        # The clock has no calls left then, whatever a connection does.
+        # Otherwise a connection that does not close would leave calls in the clock.
         closed = connections.close().addTimeout(CLOSE_TIME, self.clock)
         return closed.addErrback(lambda _: None)
 

@@ -140,7 +140,7 @@ class CheckInSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         limit = self.limits.connections
         if limit is not None and len(self.channels) >= limit:
-            # Not the newcomer: those who only hold connections would shut all others out.
+            # Not the newcomer: idle connections could otherwise shut out all new ones.
             oldest = next(iter(self.channels))
             del self.channels[oldest]
             oldest.transport.abortConnection()

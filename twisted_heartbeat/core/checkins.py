@@ -145,7 +145,7 @@ class CheckInLimits:
 
     @ivar body: bytes that are kept of a check-in's body.  The rest is thrown away as it comes.
     @ivar created: names that check-ins may create with C{create=1}.  If there is no more room, a
-        new name takes the place of the created name that has been gone longest.
+        new name takes the place of the created name that is gone and was heard longest ago.
     @ivar perName: check-ins of one name in a minute.
     @ivar perAddress: requests from one IPv4 address, or from one IPv6 network of 64 bits, in a
         minute, whatever becomes of them.
@@ -340,7 +340,7 @@ class CheckInDetector:
         if now < self.due:
             return CheckInEvent.NOTHING
         if lateness > STALLED and self._excused < self.check.bound:
-            # Whatever notices the stall calls excuse in the same tick.
+            # The stall timer calls L{excuse} in the same tick.
             self.due = now
             return CheckInEvent.NOTHING
         if now < self.deadline:
