@@ -97,7 +97,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             interface if it matters: C{"239.255.84.71%eth0"}.
         @param challenge: L{False} for senders that cannot receive.  After a restart of this
             monitor, a recorded datagram is then taken for the sender.
-        @param unauthenticated: the names of peers without a key.  Anybody can send in their names.
+        @param unauthenticated: the names of peers without a key.  Any host can send in their names.
         @param name: what the log calls this monitor.
         @param reactor: listens and tells the time; the global reactor if L{None}.
         @raise ValueError: for a wrong key or name.

@@ -311,8 +311,8 @@ class UDPHeartbeatSender(Service):
     def _sayGoodbye(self, monitor: Monitor, code: int, after: int | None = None) -> None:
         if monitor.address is None or self._latest is None:
             return
-        # The number of the next heartbeat, which this monitor does not get, so that no other
-        # monitor takes the goodbye for a lost heartbeat.
+        # The number after the last heartbeat that this monitor was sent, or a later one.  A monitor
+        # that goes on receiving ignores the next heartbeat, and challenges the one after it.
         now, number = self.wheel.seconds(), (self._sequence if after is None else after) + 1
         packet = self._packet(Type.GOODBYE, now, number, flags=code)
         data = encode(packet, self._key)
@@ -471,7 +471,8 @@ class UDPHeartbeatSender(Service):
     def _sayMoved(self, monitor: Monitor, acknowledged: int) -> None:
         """
         Say goodbye to the monitor that was left, when the current one has a later heartbeat than
-        that.  Before, somebody who copies the goodbye could end the session at the current one.
+        that.  Before that, an attacker who copies the goodbye could end the session at the current
+        monitor.
         """
         if self._leaving and monitor is self.current and acknowledged > self._leaving[1]:
             (left, latest), self._leaving = self._leaving, None

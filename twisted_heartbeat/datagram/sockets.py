@@ -64,7 +64,7 @@ class Sockets:
 
     def close(self) -> Deferred[Any]:
         """
-        Close them.
+        Close the sockets.
 
         @return: fires when they are closed.
         """
@@ -97,7 +97,7 @@ class Sockets:
 
 class _Socket(DatagramProtocol):
     """
-    One socket.
+    The protocol of one socket.
     """
 
     noisy = False

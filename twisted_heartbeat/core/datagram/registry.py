@@ -284,7 +284,7 @@ class Registry(Generic[Peer]):
 
     def forget(self, now: float) -> None:
         """
-        Forget the peers that ended so long ago that no answer of theirs can still be valid.
+        Forget the peers whose end is so far back that no answer of theirs can still be valid.
         Without challenges the memory of a dead peer is all that reveals a replay, and is kept.
         """
         if self._challenge and now >= self._forgetAt:

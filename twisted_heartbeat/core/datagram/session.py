@@ -14,7 +14,7 @@ B{Only forward.}  A datagram whose MAC is good is news of the peer only if:
 A number that is not above the highest changes nothing but the statistics.  Anything else that is
 authentic is challenged: a new session, the session of a peer that is dead or has said goodbye, and
 a datagram that was under way for longer than the whole bound.  So a recorded datagram never makes a
-dead peer look alive, even if nobody but the recorder has received it yet.
+dead peer look alive, even if only the recorder has received it.
 
 B{The verdict} falls when the bound has passed since the last news, in running time, and after the
 socket was read once more.  B{The suspicion} comes earlier: when the next heartbeat is overdue by
@@ -198,7 +198,7 @@ class PeerSession:
 
     def isWithin(self, perSecond: int, now: float) -> bool:
         """
-        Count a heartbeat, and find out whether the peer may send so many in a second.
+        Count a heartbeat, and return whether it is within the peer's limit for this second.
         """
         if now >= self._second + 1:
             self._second, self._counted = int(now), 0
