@@ -22,7 +22,7 @@ _TYPES = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asset:
     """
-    One file.
+    One file of the page.
 
     @ivar tag: its ETag, which changes with its content.
     """

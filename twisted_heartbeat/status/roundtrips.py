@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from ..core.presence import PeerPresence
 
 _EVERY = 15.0
+"""Seconds from one sample to the next."""
+
 _KEPT = 60
+"""Samples of each peer."""
+
 _SLICE = 500
 """Peers in one turn of the reactor."""
 
@@ -45,7 +49,7 @@ class RoundTrips:
 
     def keepSampling(self) -> None:
         """
-        Sample from now on, until nobody has called this for an hour.
+        Sample from now on, until L{keepSampling} was not called for an hour.
         """
         self._until = self._clock.seconds() + _LOOKED_AT
         if self._call is None:
@@ -61,7 +65,7 @@ class RoundTrips:
 
     def of(self, name: str) -> dict[str, object]:
         """
-        Return the samples of one peer, the oldest first; L{None} where it had no time to tell.
+        Return the samples of one peer, the oldest first; C{None} where the time was not known.
         """
         samples = self._samples.get(name, ())
         values = [None if isnan(value) else round(value, 6) for value in samples]

@@ -53,8 +53,8 @@ class StatusSite(Site):
 
     def buildProtocol(self, addr: Any) -> Any:
         """
-        Accept a connection.  If there are too many, the oldest that is no stream makes room: those
-        who only hold connections would otherwise shut all others out.
+        Accept a connection.  If there are too many, the oldest one that is not a stream is aborted;
+        otherwise idle connections could shut out all new ones.
         """
         if len(self._open) >= _MAX_CONNECTIONS:
             self._makeRoom()

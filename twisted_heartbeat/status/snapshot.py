@@ -120,7 +120,7 @@ class Download:
 
     def start(self) -> None:
         """
-        Begin.
+        Write the head, and go on as the connection takes it.
         """
         self._request.write(self._head)
         self._request.registerProducer(self, True)

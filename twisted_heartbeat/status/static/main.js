@@ -23,7 +23,7 @@ const list = new List(fleet, now, (name) => {
 });
 const panel = new PeerPanel(now);
 
-// Arranging: at most once in ARRANGE, whatever comes.
+// Arranging: at most once in ARRANGE, however many changes come.
 
 let arranging = 0;
 let arrangedAt = -Infinity;
@@ -162,7 +162,7 @@ const stream = new Stream({
   },
 });
 
-// One peer. The address of the page says which, so that it can be sent to somebody.
+// One peer. The address of the page says which, so that it can be shared.
 
 function showFromAddress() {
   let name = null;
