@@ -224,6 +224,30 @@ async def test_retriesUntilTaken(server: PingServer, events: list[LogEvent]) -> 
     ]
 
 
+@pytest.mark.parametrize("limit", [{"maxAttempts": 2}, {"maxElapsed": 0.05}])
+@pytest_twisted.ensureDeferred
+async def test_limitsOfThePolicyEndNoCheckInOfTheInterval(
+    server: PingServer, limit: dict[str, Any]
+) -> None:
+    """
+    A check-in of the interval is sent again until it is taken or the next is due, however long that
+    is: the policy's limits are for the reports of jobs.
+    """
+
+    def refuse(request: Handler) -> bool:
+        if server.requests <= 8:
+            request.answer(503)
+        return server.requests <= 8
+
+    server.misbehave = refuse
+    policy = Backoff(initial=0.02, maximum=0.05, jitter=None, **limit)
+    service = checkInTo(server, interval=60.0, retryPolicy=policy)
+    service.startService()
+    await until(lambda: server.pings)
+    await service.stopService()
+    assert server.requests == 9
+
+
 @pytest.mark.parametrize("code", [301, 302, 307, 308, 400, 401, 404, 405, 409, 413])
 @pytest_twisted.ensureDeferred
 async def test_finalAnswerIsNotRepeated(server: PingServer, code: int) -> None:

@@ -215,7 +215,7 @@ class CheckIn(Service):
         following = (floor(elapsed / interval + _ROUNDING) + 1) * interval
         self._call = clock.callLater(max(0.0, following - elapsed), self._checkIn, interval)
         self._number += 1
-        self._sending = self._sender.send(body=self._bodyNow())
+        self._sending = self._sender.send(body=self._bodyNow(), untilCancelled=True)
         self._sending.addErrback(self._notSent)
 
     def _bodyNow(self) -> Body:
