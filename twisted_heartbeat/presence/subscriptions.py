@@ -152,6 +152,7 @@ class Subscription:
             self._waiting = None
             cancel(deferred)
             failed(Failure(TimeoutError(f"not finished after {self._of.hookTimeout} s")))
+            self._of.wake()
 
         self._waiting = deferred
         deferred.addBoth(finish)
@@ -209,6 +210,7 @@ class Subscription:
         def failed(failure: Failure) -> None:
             # What happens now must not wait until the store can be read again.
             self._gap = True
+            _log.warn("The presence store could not be read: {error}", error=failure.value)
 
         self._await(Deferred.fromCoroutine(read()), done, failed)
 
