@@ -178,6 +178,13 @@ class PresenceTable(LinkHooks, Service):
         """
         return self._tracker.latest
 
+    @property
+    def isLoaded(self) -> bool:
+        """
+        Whether the store has been read and the service runs, so that changes are recorded.
+        """
+        return self._subscriptions is not None
+
     def whenLoaded(self) -> Deferred[None]:
         """
         Wait until the store has been read, so that changes are recorded.
