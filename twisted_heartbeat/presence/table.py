@@ -523,7 +523,7 @@ class PresenceTable(LinkHooks, Service):
         """
         try:
             reserve = partial(self._store.reserve, NUMBERS)
-            first = await untilDone(self._clock, reserve, "reserve numbers")
+            first = await untilDone(self._clock, reserve, "reserve numbers", final=())
             self._tracker.numbersReserved(first, NUMBERS)
         finally:
             self._reserving = False
