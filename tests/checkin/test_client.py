@@ -224,6 +224,30 @@ async def test_retriesUntilTaken(server: PingServer, events: list[LogEvent]) -> 
     ]
 
 
+@pytest.mark.parametrize("limit", [{"maxAttempts": 2}, {"maxElapsed": 0.05}])
+@pytest_twisted.ensureDeferred
+async def test_limitsOfThePolicyEndNoCheckInOfTheInterval(
+    server: PingServer, limit: dict[str, Any]
+) -> None:
+    """
+    A check-in of the interval is sent again until it is taken or the next is due, however long that
+    is: the policy's limits are for the reports of jobs.
+    """
+
+    def refuse(request: Handler) -> bool:
+        if server.requests <= 8:
+            request.answer(503)
+        return server.requests <= 8
+
+    server.misbehave = refuse
+    policy = Backoff(initial=0.02, maximum=0.05, jitter=None, **limit)
+    service = checkInTo(server, interval=60.0, retryPolicy=policy)
+    service.startService()
+    await until(lambda: server.pings)
+    await service.stopService()
+    assert server.requests == 9
+
+
 @pytest.mark.parametrize("code", [301, 302, 307, 308, 400, 401, 404, 405, 409, 413])
 @pytest_twisted.ensureDeferred
 async def test_finalAnswerIsNotRepeated(server: PingServer, code: int) -> None:
@@ -667,6 +691,13 @@ async def test_runBesideTheInterval(server: PingServer) -> None:
 # While a link is up.
 
 
+def links(count: int) -> list[Any]:
+    """
+    What hooks are told of.
+    """
+    return [SimpleNamespace() for _ in range(count)]
+
+
 @pytest_twisted.ensureDeferred
 async def test_onlyWhileLinksAreUp(server: PingServer) -> None:
     """
@@ -676,22 +707,44 @@ async def test_onlyWhileLinksAreUp(server: PingServer) -> None:
     service = checkInTo(server)
     one, two = service.linkHooks(), service.linkHooks()
     service.startService()
-    link: Any = SimpleNamespace()
+    link, other = links(2)
     one.connected(link)
     await wait(0.15)
     assert server.pings == []
     two.connected(link)
-    two.connected(link)
+    two.connected(other)
     await until(lambda: len(server.pings) >= 2)
     two.disconnected(link, ClosedHere())
     await until(lambda: len(server.pings) >= 4)
-    two.disconnected(link, ClosedHere())
+    two.disconnected(other, ClosedHere())
     await wait(0.05)
     count = len(server.pings)
     await wait(0.3)
     assert len(server.pings) == count
     two.connected(link)
     await until(lambda: len(server.pings) == count + 1, 0.09)
+    await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_endOfALinkThatWasNeverConnected(server: PingServer) -> None:
+    """
+    A port scan or a newcomer that is not admitted ends without ever having been up, and stops no
+    check-ins of a server that has a link.
+    """
+    service = checkInTo(server)
+    hooks = service.linkHooks()
+    service.startService()
+    link, *scans = links(4)
+    hooks.connected(link)
+    for scan in scans:
+        hooks.disconnected(scan, ClosedHere())
+    await until(lambda: len(server.pings) >= 3)
+    hooks.disconnected(link, ClosedHere())
+    await wait(0.05)
+    count = len(server.pings)
+    await wait(0.25)
+    assert len(server.pings) == count
     await service.stopService()
 
 

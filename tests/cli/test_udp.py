@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent
 from twisted.python.usage import UsageError
@@ -178,6 +179,33 @@ def test_fileIsReadAgain(keys: str, tmp_path: Path, events: list[LogEvent]) -> N
     sending.stopService()
     internet.advance(0.1)
     watching.stopService()
+
+
+def test_senderIsRemovedWhileItIsReplaced(
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[LogEvent]
+) -> None:
+    """
+    A sender that is taken out of the file while an earlier change of it is under way does not come
+    back.
+    """
+    pump, file = Machine(Internet(), "192.0.2.2"), tmp_path / "pump.toml"
+    listen = f"monitor.address = '8471'\nmonitor.key-file = '{keys}'\n"
+    sender = f"[udp]\nmonitors = '192.0.2.1:8471'\nkey-file = '{keys}'\n"
+    file.write_text(f"name = 'pump'\n{listen}{sender}")
+    sending = makeService(parse(pump, f"--config={file}"), {})
+    sending.startService()
+    [old] = [each for each in sending if isinstance(each, UDPHeartbeatSender)]
+    closed: Deferred[None] = Deferred()
+    stop = old.stopService
+    monkeypatch.setattr(old, "stopService", lambda: gatherResults([stop(), closed]))
+    file.write_text(f"name = 'pump'\n{listen}{sender}every = 4\nheartbeat.within = 60")
+    reload(sending)
+    file.write_text(listen)
+    reload(sending)
+    closed.callback(None)
+    assert not [each for each in sending if isinstance(each, UDPHeartbeatSender)]
+    assert not [event for event in events if "failed to stop" in (event.get("log_format") or "")]
+    sending.stopService()
 
 
 WRONG_FILES = {

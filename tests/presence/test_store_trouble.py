@@ -354,6 +354,33 @@ def test_withoutNumbersSubscribersWait(
     assert all(c.state is not c.previous for c in watcher.hooks.told)
 
 
+def test_noNumbersFromAnUnusableStore(
+    store: FailingStore, events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A store that only a person can mend is asked for numbers seldom, however much happens; the log
+    says so once a minute, without a traceback; and when it is mended, there are numbers.
+    """
+    monkeypatch.setattr(table, "NUMBERS", 10)
+    watcher = Watcher(store)
+    watcher.advance(1)
+    store.error = StoreError("taken over")
+    store.calls.clear()
+    for _ in range(120):
+        flap(watcher)
+        watcher.advance(1)
+    said = saidOf(events, "The presence store could not")
+    assert len([event for event in said if event["what"] == "reserve numbers"]) == 2
+    assert 3 <= store.calls.count("reserve") <= 5
+    assert saidOf(events, "A task of the presence table failed") == []
+    assert watcher.hooks.numbers == list(range(1, 11))
+    store.error = None
+    watcher.advance(31)
+    flap(watcher)
+    watcher.advance(1)
+    assert watcher.hooks.numbers[-1] > 10
+
+
 def test_moreFallWithoutNumbersThanAreKept(store: FailingStore) -> None:
     """
     Of the peers that fall while there are no numbers, too, only so many are kept.

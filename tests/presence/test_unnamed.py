@@ -54,6 +54,24 @@ def test_hookJoinsAndLeaves() -> None:
         fleet.table.removeHook(told)
 
 
+def test_hookJoinsTwice() -> None:
+    """
+    A hook that has joined twice is told twice, until it has left twice.
+    """
+    clock, told = Clock(), Told()
+    fleet = Fleet(clock)
+    pass_(clock)
+    for change in (fleet.table.addHook, fleet.table.addHook, fleet.table.removeHook):
+        change(told)
+        fleet.up(f"peer {len(told.names)}")
+        pass_(clock)
+    assert told.names == ["peer 0", "peer 1", "peer 1", "peer 3"]
+    fleet.table.removeHook(told)
+    fleet.up("after")
+    pass_(clock)
+    assert told.names[4:] == []
+
+
 def test_hookJoinsBeforeTheStart() -> None:
     """
     A hook may join before the table has read its store, and stays across a restart of the service.

@@ -7,6 +7,7 @@ The status resource over HTTP: its routes, who may look, and what a client can n
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
@@ -20,6 +21,7 @@ from twisted.internet.task import Clock
 
 from twisted_heartbeat import PeerHung, StatusResource
 
+from ..support.presence import FailingStore
 from .fleet import Fleet
 from .web import Answer, Connection
 
@@ -390,6 +392,35 @@ def test_probes() -> None:
         assert scene.ask(path, Authorization=f"Bearer {TOKEN}").status == 503
     scene.fleet.table.startService()
     scene.end()
+
+
+def test_probesBeforeTheStoreIsRead() -> None:
+    """
+    While the table waits for its store, it is not ready, and no probe leaves anything behind.
+    """
+    clock, store = Clock(), FailingStore()
+    store.hold.add("load")
+    table = Fleet(clock, store=store).table
+    connection = Connection(StatusResource(table, clock=clock), clock)
+
+    def probe() -> int:
+        connection.ask("/readyz")
+        return connection.answer().status
+
+    def deferreds() -> int:
+        gc.collect()
+        return sum(isinstance(each, Deferred) for each in gc.get_objects())
+
+    assert probe() == 503 and not table.isLoaded
+    before = deferreds()
+    assert [probe() for _ in range(20)] == [503] * 20
+    assert deferreds() < before + 10
+    store.release()
+    assert probe() == 200 and table.isLoaded
+    connection.close()
+    table.stopService()
+    clock.advance(1)
+    assert not table.isLoaded
 
 
 @pytest.mark.parametrize(

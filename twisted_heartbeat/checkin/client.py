@@ -215,7 +215,7 @@ class CheckIn(Service):
         following = (floor(elapsed / interval + _ROUNDING) + 1) * interval
         self._call = clock.callLater(max(0.0, following - elapsed), self._checkIn, interval)
         self._number += 1
-        self._sending = self._sender.send(body=self._bodyNow())
+        self._sending = self._sender.send(body=self._bodyNow(), untilCancelled=True)
         self._sending.addErrback(self._notSent)
 
     def _bodyNow(self) -> Body:
@@ -233,22 +233,23 @@ class CheckIn(Service):
 
 class _LinkSource(LinkHooks):
     """
-    Counts the links of one client or server that are up.
+    Keeps the links of one client or server that are up.
 
-    @ivar links: how many.
+    @ivar links: the links, by identity.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self.links = 0
+        self.links: dict[int, Link] = {}
         self._changed = changed
 
     def connected(self, link: Link) -> None:
-        self.links += 1
+        self.links[id(link)] = link
         self._changed()
 
     def disconnected(self, link: Link, cause: Cause) -> None:
-        self.links = max(0, self.links - 1)
-        self._changed()
+        # A link may end that was never connected.
+        if self.links.pop(id(link), None) is not None:
+            self._changed()
 
 
 class Run:

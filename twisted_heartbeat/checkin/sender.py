@@ -119,7 +119,13 @@ class CheckInSender:
         return clockFor(self._reactor)
 
     def send(
-        self, action: str = "", *, run: str | None = None, body: Body = b"", retry: bool = True
+        self,
+        action: str = "",
+        *,
+        run: str | None = None,
+        body: Body = b"",
+        retry: bool = True,
+        untilCancelled: bool = False,
     ) -> Deferred[bool]:
         """
         Send a check-in.
@@ -128,9 +134,11 @@ class CheckInSender:
             C{"fail"}, C{"log"}, or an exit status.
         @param run: the run id.
         @param retry: whether to send it again if it is not taken.
+        @param untilCancelled: whether it is sent again although the policy is exhausted.
         @return: whether it was taken.  It fails only if it is cancelled.
         """
-        return Deferred.fromCoroutine(self._deliver(self._urlFor(action, run), body, retry))
+        url = self._urlFor(action, run)
+        return Deferred.fromCoroutine(self._deliver(url, body, retry, untilCancelled))
 
     def overtaken(self) -> None:
         """
@@ -151,7 +159,7 @@ class CheckInSender:
         closed = connections.close().addTimeout(CLOSE_TIME, self.clock)
         return closed.addErrback(lambda _: None)
 
-    async def _deliver(self, url: str, body: Body, retry: bool) -> bool:
+    async def _deliver(self, url: str, body: Body, retry: bool, untilCancelled: bool) -> bool:
         began, attempt = self.clock.seconds(), 0
         while True:
             attempt += 1
@@ -165,7 +173,8 @@ class CheckInSender:
                 wait = max(self._retryPolicy(attempt), getattr(error, "retryAfter", 0.0))
                 # The server may have asked for a longer wait than the policy has.
                 elapsed = self.clock.seconds() - began + wait
-                if final or not retry or self._retryPolicy.exhausted(attempt, elapsed):
+                exhausted = self._retryPolicy.exhausted(attempt, elapsed)
+                if final or not retry or (exhausted and not untilCancelled):
                     return False
             else:
                 self._taken()

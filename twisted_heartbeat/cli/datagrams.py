@@ -189,6 +189,8 @@ class RunningSender(Running):
         self._observers = observers
         self._keys = objects[Reference("udp keys", part.keyFile)]
         self.service = makeSender(part, objects, reactor, observers)
+        self._isStopped = False
+        self._replaced: Deferred[Any] = succeed(None)
 
     def change(self, part: UDPSender, fields: tuple[str, ...], objects: Objects) -> None:
         self.part = part
@@ -196,9 +198,21 @@ class RunningSender(Running):
         old, parent = self.service, self.service.parent
         self.service = makeSender(part, objects, self._reactor, self._observers)
         # The goodbye of the old session leaves before the first heartbeat of the new one.
-        stopped = succeed(None) if parent is None else maybeDeferred(old.disownServiceParent)
         if parent is not None:
-            stopped.addCallback(lambda _: self.service.setServiceParent(parent))
+            self._replaced = maybeDeferred(old.disownServiceParent)
+            self._replaced.addCallback(lambda _: self._begin(parent))
+
+    def _begin(self, parent: Any) -> None:
+        # Of several changes while the old sender stops, the last one holds.
+        if not self._isStopped:
+            self.service.setServiceParent(parent)
+
+    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
+        self._isStopped = True
+        if self.service.parent is None:
+            # The old sender is stopping, and the new one has not begun.
+            return succeed(None), self._replaced
+        return super().stop()
 
     def renew(self, part: UDPSender, objects: Objects) -> None:
         super().renew(part, objects)

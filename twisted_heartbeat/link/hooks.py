@@ -52,7 +52,7 @@ class LinkHooks:
 
     def disconnected(self, link: Link, cause: Cause) -> object:
         """
-        A link has ended.  Its cleanups run next.
+        A link has ended, perhaps before L{connected} was called for it.  Its cleanups run next.
         """
 
     def refused(self, link: Link, cause: Cause) -> object:

@@ -7,6 +7,8 @@ L{ChangeReader}: reads changes from the store, and those that are not stored yet
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
+
 from ..core.presence import Change, Gap, numberOf
 from ..logs import SafeLogger
 from .backlog import Backlog
@@ -36,6 +38,8 @@ class ChangeReader:
         waiting = list(self._writer.waiting)
         try:
             found = list(await self._store.changes(since, limit))
+        except (CancelledError, GeneratorExit):
+            raise
         except BaseException as error:
             found = [*self._gapAfter(since, error), *self._backlog.after(since, limit)]
             return found[:limit]
@@ -49,6 +53,8 @@ class ChangeReader:
         waiting: list[Change | Gap] = list(self._writer.waiting)
         try:
             found = list(await self._store.history(name, limit))
+        except (CancelledError, GeneratorExit):
+            raise
         except BaseException as error:
             found = self._gapAfter(0, error)
             waiting = [*self._backlog.after(0)]

@@ -53,13 +53,14 @@ class Subscription:
     """
     One subscriber.
 
+    @ivar hook: what is called.
     @ivar name: names the cursor in the store; L{None} if the cursor is not stored.
     @ivar cursor: the number of the last change that the subscriber has been told.
     """
 
     def __init__(self, of: Subscriptions, hook: PresenceHooks, name: str | None) -> None:
         self._of = of
-        self._hook = hook
+        self.hook = hook
         self.name = name
         self.cursor = 0
         self._page: deque[Change] = deque()
@@ -85,7 +86,7 @@ class Subscription:
         if self._gap:
             backlog = self._of.backlog
             gap = Gap(self.cursor + 1, backlog.latest)
-            self._tell(partial(self._hook.missed, gap, self._of.present()), gap.last, gap)
+            self._tell(partial(self.hook.missed, gap, self._of.present()), gap.last, gap)
             return
         if not self._page:
             backlog = self._of.backlog
@@ -94,7 +95,7 @@ class Subscription:
                 return
             self._page.extend(backlog.after(self.cursor, PAGE))
         change = self._page[0]
-        self._tell(partial(self._hook.changed, change), change.number, change)
+        self._tell(partial(self.hook.changed, change), change.number, change)
 
     def end(self) -> None:
         """
@@ -152,6 +153,7 @@ class Subscription:
             self._waiting = None
             cancel(deferred)
             failed(Failure(TimeoutError(f"not finished after {self._of.hookTimeout} s")))
+            self._of.wake()
 
         self._waiting = deferred
         deferred.addBoth(finish)
@@ -177,7 +179,7 @@ class Subscription:
         _log.failure(
             "The presence subscriber {name} failed at {what}. It is told again in {delay} s",
             failure,
-            name=self.name or self._hook,
+            name=self.name or self.hook,
             what=what,
             delay=self._delay,
         )
@@ -209,6 +211,7 @@ class Subscription:
         def failed(failure: Failure) -> None:
             # What happens now must not wait until the store can be read again.
             self._gap = True
+            _log.warn("The presence store could not be read: {error}", error=failure.value)
 
         self._await(Deferred.fromCoroutine(read()), done, failed)
 
@@ -267,6 +270,15 @@ class Subscriptions:
         """
         if self._call is None and self._all:
             self._call = self.clock.callLater(0, self._turn)
+
+    def removeHook(self, hook: PresenceHooks) -> None:
+        """
+        Tell a subscriber without a name nothing any more.  One that was added twice goes once.
+        """
+        for each in self._all:
+            if each.name is None and each.hook is hook:
+                self.remove(each)
+                return
 
     def stop(self) -> None:
         """

@@ -64,7 +64,7 @@ from .named import NamedSubscribers
 from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
-from .subscriptions import Subscription, Subscriptions
+from .subscriptions import Subscriptions
 from .tasks import Tasks, untilDone
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
@@ -125,7 +125,6 @@ class PresenceTable(LinkHooks, Service):
         require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
         self._store = MemoryStore() if store is None else store
         self._hooks = _asList(hooks)
-        self._unnamed: dict[int, Subscription] = {}
         self._limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
@@ -178,6 +177,13 @@ class PresenceTable(LinkHooks, Service):
         The number of the last change; 0 before the first.
         """
         return self._tracker.latest
+
+    @property
+    def isLoaded(self) -> bool:
+        """
+        Whether the store has been read and the service runs, so that changes are recorded.
+        """
+        return self._subscriptions is not None
 
     def whenLoaded(self) -> Deferred[None]:
         """
@@ -263,13 +269,11 @@ class PresenceTable(LinkHooks, Service):
         @raise ValueError: if the object is not a subscriber.
         """
         self._hooks.remove(hook)
-        subscription = self._unnamed.pop(id(hook), None)
-        if subscription is not None and self._subscriptions is not None:
-            self._subscriptions.remove(subscription)
+        if self._subscriptions is not None:
+            self._subscriptions.removeHook(hook)
 
     def _addUnnamed(self, hook: PresenceHooks, subscriptions: Subscriptions) -> None:
-        latest = subscriptions.backlog.latest
-        self._unnamed[id(hook)] = subscriptions.add(hook, None, latest)
+        subscriptions.add(hook, None, subscriptions.backlog.latest)
 
     def forget(self, name: str) -> bool:
         """
@@ -519,7 +523,7 @@ class PresenceTable(LinkHooks, Service):
         """
         try:
             reserve = partial(self._store.reserve, NUMBERS)
-            first = await untilDone(self._clock, reserve, "reserve numbers")
+            first = await untilDone(self._clock, reserve, "reserve numbers", final=())
             self._tracker.numbersReserved(first, NUMBERS)
         finally:
             self._reserving = False

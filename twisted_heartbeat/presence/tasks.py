@@ -104,18 +104,26 @@ class StoreTrouble:
             _log.warn("The presence store works again")
 
 
-async def untilDone(clock: IReactorTime, call: Callable[[], Deferred[_T]], what: str) -> _T:
+async def untilDone(
+    clock: IReactorTime,
+    call: Callable[[], Deferred[_T]],
+    what: str,
+    final: type[StoreError] | tuple[()] = StoreError,
+) -> _T:
     """
     Call a store until it succeeds.
 
     @param what: what the call does, for the log.
+    @param final: the errors after which it is not called again; they are raised.
     @raise StoreError: if the store cannot be used.
     """
     trouble = StoreTrouble(clock)
     while True:
         try:
             result = await call()
-        except (CancelledError, GeneratorExit, StoreError):
+        except (CancelledError, GeneratorExit):
+            raise
+        except final:
             raise
         except BaseException as error:
             await deferLater(clock, trouble.met(error, what))

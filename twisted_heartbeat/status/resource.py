@@ -165,25 +165,14 @@ class StatusResource(Resource):
         return _text(request, 404, "There is nothing here.")
 
     def _renderProbe(self, request: Request, which: bytes) -> bytes:
-        if which == b"readyz" and not self._isReady:
+        if which == b"readyz" and not self._presence.isLoaded:
             return _text(request, 503, "not ready: the presence table is not loaded")
         return _text(request, 200, "ok")
-
-    @property
-    def _isReady(self) -> bool:
-        """
-        Whether the table has read its store.
-        """
-        loaded: list[object] = []
-        waiting = self._presence.whenLoaded()
-        waiting.addCallbacks(loaded.append, lambda _: None)
-        waiting.cancel()
-        return bool(loaded)
 
     # The data.
 
     def _renderPresence(self, request: Request) -> Any:
-        if not self._isReady:
+        if not self._presence.isLoaded:
             return _unavailable(request, "the presence table is not loaded")
         request.setHeader(b"Content-Type", _JSON)
         self._roundTrips.keepSampling()
@@ -235,7 +224,7 @@ class StatusResource(Resource):
         request.finish()
 
     def _renderEvents(self, request: Request) -> Any:
-        if not self._isReady:
+        if not self._presence.isLoaded:
             return _unavailable(request, "the presence table is not loaded")
         if self._stream.isFull:
             return _unavailable(request, "as many streams are open as may be")
