@@ -348,6 +348,44 @@ def test_lastLookReadsTheSocket(scene: Scene) -> None:
     assert not peer.alive
 
 
+@pytest.mark.parametrize("isGoodbye", [True, False])
+def test_lastLookReadsTheEnd(isGoodbye: bool) -> None:
+    """
+    A peer whose last look reads its own goodbye or its new session ends with that cause, and the
+    others that are due in that tick are still watched.
+    """
+    names = ["pump", "lamp", "valve"]
+    scene = Scene(dict.fromkeys(names, SECRET), challenge=False)
+    sensors = [Sensor(name) for name in names]
+    for sensor in sensors:
+        scene.deliver(sensor.heartbeat(scene.now))
+        scene.internet.advance(1 / 64)
+    pump, again = sensors[0], Sensor("pump", session=2)
+    waiting = [pump.goodbye(6.0) if isGoodbye else again.heartbeat(6.0)]
+
+    class Handle:
+        def getsockopt(self, *names: int) -> int:
+            return 212992
+
+    def doRead() -> None:
+        while waiting:
+            scene.deliver(waiting.pop())
+
+    transport: Any = scene.monitor.transport
+    transport.getHandle, transport.doRead = Handle, doRead
+    scene.internet.advance(5.99 - scene.now)
+    # One tick, in which all of them are due.
+    scene.internet.clock.advance(0.045)
+    assert waiting == []
+    scene.internet.advance(14.0)
+    causes = [type(cause) for name, cause in scene.hooks.told if name == "disconnected"]
+    first = [PeerClosed] if isGoodbye else [PeerReset, PeerSilent]
+    assert causes[0] is first[0]
+    assert sorted(map(str, causes)) == sorted(map(str, [*first, PeerSilent, PeerSilent]))
+    assert scene.monitor.peers == {}
+    scene.monitor.stopService()
+
+
 def test_manyDieAtOnce() -> None:
     """
     Peers that die in one instant say so in their evidence.

@@ -13,6 +13,7 @@ import sys
 import threading
 from asyncio import CancelledError
 from collections.abc import Callable
+from decimal import Decimal
 from math import inf, nan
 from time import monotonic, sleep
 from typing import Any
@@ -820,6 +821,27 @@ def test_visitorThatFails(loggedErrors: Any) -> None:
     assert len(failing.beats) == 1
     assert [len(one.beats) for one in others] == [3, 3]
     assert len(loggedErrors.flush(ZeroDivisionError)) == 1
+
+
+@pytest.mark.parametrize("wrong", [inf, -inf, nan, "soon", Decimal(2), object()])
+def test_visitorThatReturnsNoTime(wrong: Any, loggedErrors: Any) -> None:
+    """
+    A visitor that returns what is no time is logged and visited no more, and takes nothing from the
+    others, whether they come before or after it in its slot, or in later slots of the tick.
+    """
+    clock = Clock()
+    wheel = TimerWheel(clock)
+    failing = Visitor(lambda now: wrong)
+    others = [Visitor(lambda now: now + 1.0) for _ in range(3)]
+    for one in (others[0], failing, others[1]):
+        wheel.schedule(one, 1.0)
+    wheel.schedule(others[2], 1.0 + 2 * SLOT)
+    clock.advance(1.5)
+    advanceTo(clock, 4.0)
+    assert len(failing.beats) == 1
+    assert [len(one.beats) for one in others] == [3, 3, 3]
+    assert wheel.timerCount == 3
+    assert len(loggedErrors.flush()) == 1
 
 
 def test_verdictsOfOneInstant() -> None:

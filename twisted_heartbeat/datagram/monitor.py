@@ -344,8 +344,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             self._events.emit("suspected", peer)
         elif look is Look.VERDICT:
             self._events.emit("disconnected", peer, self._silent(peer, clock))
-            return None
-        return peer.due + self.runningTime.lost
+        # The verdict has ended it, or what the last look has read: a goodbye, a new session.
+        return peer.due + self.runningTime.lost if peer.alive else None
 
     def _silent(self, peer: DatagramPeer, clock: float) -> Cause:
         words = (

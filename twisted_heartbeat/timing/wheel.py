@@ -296,22 +296,23 @@ class TimerWheel:
             self.timerCount -= 1
             try:
                 again = timer.onTimer(now, lateness)
+                if again is None:
+                    continue
+                # What is no time fails here or below: a Decimal, a string; infinity, NaN.
+                again += 0.0
+                if timer.slot is None and following and int(again * self.PER_SECOND) == number:
+                    # As schedule does, without a call.
+                    self.timerCount += 1
+                    timer.slot = following
+                    following.timers.append(timer)
+                    if again > following.latest:
+                        following.latest = again
+                else:
+                    self.schedule(timer, again)
+                    number, following = int(again * self.PER_SECOND), timer.slot
             except BaseException:
                 # A timer that fails must not stop all others.
                 _log.failure("{timer} failed, and is not visited again", timer=timer)
-                continue
-            if again is None:
-                continue
-            if timer.slot is None and following and int(again * self.PER_SECOND) == number:
-                # As schedule does, without a call.
-                self.timerCount += 1
-                timer.slot = following
-                following.timers.append(timer)
-                if again > following.latest:
-                    following.latest = again
-            else:
-                self.schedule(timer, again)
-                number, following = int(again * self.PER_SECOND), timer.slot
 
 
 class _InertTimerWheel(TimerWheel):
