@@ -28,9 +28,10 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, MOVED, Type, decode
+from twisted_heartbeat.datagram import monitor as monitorModule
 
 from ..support.datagrams import SECRET, Sensor
-from ..support.virtualudp import Host, Internet
+from ..support.virtualudp import Host, Internet, Port
 
 SENDER = ("198.51.100.7", 4000)
 
@@ -113,6 +114,21 @@ class Scene:
         for _ in range(round(seconds / sensor.interval)):
             self.internet.advance(sensor.interval)
             self.deliver(sensor.heartbeat(self.now))
+
+
+class Handle:
+    """
+    A socket that tells the size of its buffer.
+    """
+
+    def __init__(self, port: object = None) -> None:
+        pass
+
+    def getsockopt(self, *names: int) -> int:
+        return 212992
+
+    def setsockopt(self, *values: int) -> None:
+        pass
 
 
 @pytest.fixture
@@ -331,10 +347,6 @@ def test_lastLookReadsTheSocket(scene: Scene) -> None:
     peer = scene.meet(pump)
     waiting = [pump.heartbeat(6.0)]
 
-    class Handle:
-        def getsockopt(self, *names: int) -> int:
-            return 212992
-
     def doRead() -> None:
         while waiting:
             scene.deliver(waiting.pop())
@@ -362,10 +374,6 @@ def test_lastLookReadsTheEnd(isGoodbye: bool) -> None:
         scene.internet.advance(1 / 64)
     pump, again = sensors[0], Sensor("pump", session=2)
     waiting = [pump.goodbye(6.0) if isGoodbye else again.heartbeat(6.0)]
-
-    class Handle:
-        def getsockopt(self, *names: int) -> int:
-            return 212992
 
     def doRead() -> None:
         while waiting:
@@ -451,6 +459,68 @@ def test_lostPortOfAStoppedService(scene: Scene, loggedErrors: Any) -> None:
     scene.internet.advance(5.0)
     assert scene.internet.ports == {}
     assert scene.internet.clock.getDelayedCalls() == []
+
+
+def test_stopWhileThePortIsLost(scene: Scene, loggedErrors: Any) -> None:
+    """
+    A service that is stopped while its port is lost ends its peers, whose silence does not count
+    the time without the port, and leaves nothing behind.
+    """
+    peer = scene.meet(Sensor())
+    scene.internet.advance(1.0)
+    scene.internet.ports[(scene.host.address, 8471)].lost()
+    scene.internet.advance(0.5)
+    scene.monitor.stopService()
+    assert scene.hooks.names == ["connected", "disconnected"]
+    assert type(scene.hooks.told[-1][1]) is ClosedHere
+    assert peer.silence == pytest.approx(1.0)
+    assert scene.monitor.peers == {}
+    assert scene.internet.clock.getDelayedCalls() == []
+    scene.monitor.startService()
+    scene.meet(Sensor(session=2))
+    assert scene.hooks.names[2:] == ["connected"]
+
+
+def test_groupThatCannotBeJoined(monkeypatch: pytest.MonkeyPatch, loggedErrors: Any) -> None:
+    """
+    A monitor that cannot join its group at its start raises, and keeps no port.  If its port was
+    lost, it tries until the group can be joined; the time until then is no silence.
+    """
+    refusals: list[OSError] = []
+
+    def join(port: Any, groups: Any) -> None:
+        if refusals:
+            raise refusals[0]
+
+    def listen(self: Host, port: int, protocol: Any, listenMultiple: bool, **keywords: Any) -> Any:
+        return self.listenUDP(port, protocol, **keywords)
+
+    monkeypatch.setattr(monitorModule, "joinGroups", join)
+    monkeypatch.setattr(Host, "listenMulticast", listen, raising=False)
+    monkeypatch.setattr(Port, "getHandle", Handle, raising=False)
+    scene = Scene(groups=["239.255.84.71"])
+    peer = scene.meet(Sensor())
+    refusals.append(OSError(19, "No such device"))
+    scene.internet.ports[(scene.host.address, 8471)].lost()
+    scene.internet.advance(20.0)
+    assert scene.internet.ports == {}
+    assert len(scene.internet.clock.getDelayedCalls()) == 1
+    assert len(loggedErrors.flush(OSError)) in (19, 20)
+    refusals.clear()
+    scene.internet.advance(1.1)
+    assert peer.alive and scene.hooks.names == ["connected"]
+    scene.internet.advance(7.0)
+    assert scene.hooks.names == ["connected", "suspected", "disconnected"]
+    scene.monitor.stopService()
+    refusals.append(OSError(19, "No such device"))
+    with pytest.raises(OSError, match="No such device"):
+        scene.monitor.startService()
+    assert scene.internet.ports == {}
+    assert scene.internet.clock.getDelayedCalls() == []
+    refusals.clear()
+    scene.monitor.startService()
+    scene.meet(Sensor(session=2))
+    scene.monitor.stopService()
 
 
 def test_asAProtocol() -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 
 from ..core.causes import Cause, ClosedHere, GoodbyeCode, PeerClosed, PeerReset, PeerSilent
@@ -113,6 +113,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         self._unauthenticated = tuple(unauthenticated)
         self._listening: Any = None
         self._pausedAt: float | None = None
+        self._reopening: IDelayedCall | None = None
         self._generations = count(1)
         self._readOutAt: float | None = None
         self._events = LinkEvents(self.source, heartbeat, hooks)
@@ -197,6 +198,13 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         @return: fires when it is closed.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+        since, self._pausedAt = self._pausedAt, None
+        if since is not None:
+            self.runningTime.paused(since, self.wheel.seconds())
+            self._endPeers()
         listening, self._listening = self._listening, None
         if listening is None:
             return succeed(None)
@@ -218,18 +226,27 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         if self._groups:
             # So that several monitors on one machine hear the group.
             listen, keywords["listenMultiple"] = reactor.listenMulticast, True
-        self._listening = listen(self._port, self, **keywords)
-        if self._groups:
-            joinGroups(self._listening.getHandle(), self._groups)
+        port = listen(self._port, self, **keywords)
+        try:
+            if self._groups:
+                joinGroups(port.getHandle(), self._groups)
+        except Exception:
+            # While the service runs, stopProtocol then sees one more loss of the port.
+            port.stopListening()
+            raise
+        self._listening = port
+
+    def _reopenLater(self) -> None:
+        if self._reopening is None:
+            self._reopening = self._clock.callLater(_REOPEN_AFTER, self._reopen)
 
     def _reopen(self) -> None:
-        if not self.running or self._listening is not None:
-            return
+        self._reopening = None
         try:
             self._listen()
         except Exception:
             _log.failure("{link}: could not listen again", link=self.source)
-            self._clock.callLater(_REOPEN_AFTER, self._reopen)
+            self._reopenLater()
 
     # The protocol.
 
@@ -261,19 +278,23 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         self._meter.stop()
         self._ignoredLog.stop()
-        now = self.wheel.seconds()
-        wasLost = self.running and self._listening is not None
-        running = self.runningTime.read(now)
-        for peer in list(self._registry.peers.values()):
+        for peer in self._registry.peers.values():
             self.wheel.cancel(peer)
-            if peer.alive and not wasLost:
+        if not self.running or self._port is None:
+            self._endPeers()
+            return
+        if self._listening is not None:
+            _log.error("{link}: the port was lost, and is opened again", link=self.source)
+        self._pausedAt = self.wheel.seconds()
+        self._listening = None
+        self._reopenLater()
+
+    def _endPeers(self) -> None:
+        running = self.runningTime.read(self.wheel.seconds())
+        for peer in list(self._registry.peers.values()):
+            if peer.alive:
                 peer.end(running)
                 self._events.emit("disconnected", peer, ClosedHere("the monitor has stopped"))
-        if wasLost:
-            _log.error("{link}: the port was lost, and is opened again", link=self.source)
-            self._pausedAt = now
-            self._listening = None
-            self._clock.callLater(_REOPEN_AFTER, self._reopen)
 
     def datagramReceived(self, data: bytes, address: Any) -> None:
         """
