@@ -23,7 +23,7 @@ from twisted_heartbeat import (
     UDPHeartbeatSender,
 )
 from twisted_heartbeat.core.causes import GoodbyeCode
-from twisted_heartbeat.core.datagram.packet import Key, Type, decode, encode
+from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, Key, Type, decode, encode
 from twisted_heartbeat.datagram.sender import ANSWERS_PER_SECOND
 
 from ..support.datagrams import SECRET
@@ -157,6 +157,69 @@ def test_aLife(net: Net) -> None:
     assert net.told[0].names == ["connected", "disconnected"]
     cause = net.told[0].told[-1][1]
     assert (type(cause), cause.goodbyeCode) == (PeerClosed, GoodbyeCode.CLOSING)
+
+
+@pytest.mark.parametrize("isSilent", [False, True])
+def test_stopEndsTheMonitors(three: Net, isSilent: bool) -> None:
+    """
+    A sender that stops tells the end of each monitor that was alive, once; it can start again.
+    """
+    sender = three.send(all=True)
+    three.internet.advance(5.0)
+    if isSilent:
+        three.down.add(PLACES[1])
+        three.internet.advance(BOUND + 1.0)
+    before = len(three.hooks.told)
+    sender.stopService()
+    sender.stopService()
+    causes = [cause for name, cause in three.hooks.told[before:] if name == "disconnected"]
+    assert [(type(cause), str(cause)) for cause in causes] == [
+        (ClosedHere, "the sender has stopped")
+    ] * len(three.hooks.told[before:])
+    assert len(causes) == (2 if isSilent else 3)
+    assert {monitor.state for monitor in sender.monitors} == {"gone"}
+    three.down.clear()
+    sender.startService()
+    three.internet.advance(5.0)
+    assert three.hooks.names[-3:] == ["connected"] * 3
+
+
+def test_startedAgain(net: Net) -> None:
+    """
+    A sender that is started again takes the acknowledgements of its new session at once, although
+    the session before had higher numbers.
+    """
+    sender = net.send()
+    net.internet.advance(20.0)
+    sender.stopService()
+    sender.startService()
+    net.internet.advance(2.0)
+    assert net.hooks.names == ["connected", "disconnected", "connected"]
+    assert not sender.current.unanswered
+
+
+def test_hookThatStops(net: Net) -> None:
+    """
+    What is read after a hook has stopped the service brings nothing back.
+    """
+    sender = net.send()
+    net.internet.advance(5.0)
+    net.down.add(PLACES[0])
+    net.internet.advance(1.5)
+    sender.stopService()
+    assert sender._latest is not None
+    late = sender._latest.reply(Type.ACKNOWLEDGEMENT)
+    sender.datagramReceived(encode(late, Key(SECRET)), (PLACES[0], PORT))
+    assert net.hooks.names == ["connected", "disconnected"]
+    assert sender.current.state == "gone"
+
+
+def test_flagsAreKept(net: Net) -> None:
+    """
+    A sender that watches adds its request for an acknowledgement to the other flags of a packet.
+    """
+    sender = net.send()
+    assert sender._packet(Type.HEARTBEAT, 0.0, 1, flags=8).flags == 8 | ACKNOWLEDGE
 
 
 def test_sendsOnTheGrid(net: Net) -> None:
@@ -499,6 +562,24 @@ def test_shorterBoundOfTheMonitor(net: Net) -> None:
     net.internet.advance(400.0, step=0.05)
     assert sender.period == 5.0
     assert "disconnected" not in net.told[1].names
+
+
+def test_shorterPeriodHastensTheSuspicion(net: Net) -> None:
+    """
+    A sender that sends more often, because its monitor applies a shorter bound, suspects the
+    monitor by the new period: halfway between the next acknowledgement and the verdict.
+    """
+    net.watchers[0].stopService()
+    net.addMonitor(PLACES[0], limits=DatagramLimits(maxBound=30.0))
+    sender = net.send(every=None, heartbeat=Heartbeat.within(600.0))
+    net.internet.advance(27.0)
+    assert sender.period == 5.0
+    net.down.add(PLACES[0])
+    silence = sender.current.silence
+    net.internet.advance((600.0 + 5.0) / 2 - silence - 0.5, step=0.05)
+    assert net.hooks.names == ["connected"]
+    net.internet.advance(1.0)
+    assert net.hooks.names == ["connected", "suspected"]
 
 
 def test_shorterBoundThanItsPeriod(net: Net, events: list[Any]) -> None:

@@ -224,17 +224,23 @@ class UDPHeartbeatSender(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self.wheel.discard(self)
+        alive = [monitor for monitor in self.monitors if monitor.alive]
         for monitor in self.monitors:
             self.wheel.discard(monitor)
             if monitor in self._targets() or (self._leaving and monitor is self._leaving[0]):
                 self._sayGoodbye(monitor, CLOSING)
             monitor.endWatch()
-        return self._sockets.close()
+        closed = self._sockets.close()
+        for monitor in alive:
+            self._events.emit("disconnected", monitor, ClosedHere("the sender has stopped"))
+        return closed
 
     def _beginSession(self) -> None:
         self.session = int.from_bytes(urandom(8), "big")
         self._sequence = 0
         self._leaving = None
+        for monitor in self.monitors:
+            monitor.beginSession()
 
     # What is sent.
 
@@ -277,7 +283,7 @@ class UDPHeartbeatSender(Service):
         if kind != Type.GOODBYE:
             following = max(0.0, self._schedule.latest - now)
             if self.watches:
-                flags = ACKNOWLEDGE
+                flags |= ACKNOWLEDGE
         return Packet(
             type=kind,
             flags=flags,
@@ -333,6 +339,9 @@ class UDPHeartbeatSender(Service):
         """
         Take a datagram of a monitor.
         """
+        if not self.running:
+            # A hook has stopped the service, and the port still hands over what it reads.
+            return
         try:
             packet = decode(data)
         except Malformed:
@@ -425,6 +434,10 @@ class UDPHeartbeatSender(Service):
             now = self.wheel.seconds()
             self._schedule = Schedule(period, now, self._random)
             self.wheel.schedule(self, self._schedule.following(now))
+            for each in self.monitors:
+                each.setPeriod(period)
+                if each.watched:
+                    self._scheduleMonitor(each)
 
     # Time.
 

@@ -93,6 +93,21 @@ class Uplink:
             self.heardAt = now
             self.due = now + self.bound if not self.alive else self._suspectAt
 
+    def beginSession(self) -> None:
+        """
+        Forget the numbers of the session before: those of a new one begin again.
+        """
+        self._acked = -1
+        self._sentAt.clear()
+
+    def setPeriod(self, period: float) -> None:
+        """
+        Take the seconds between two heartbeats, which have become fewer: it is due sooner.
+        """
+        self._period = period
+        if self.alive and not self.suspected:
+            self.due = min(self.due, self._suspectAt)
+
     def endWatch(self) -> None:
         """
         Stop: the sender has left it.
