@@ -527,6 +527,21 @@ async def test_wallClockIsStepped(
     assert 0.03 - EARLY <= ran[0] < WAIT_LIMIT / 2
 
 
+@pytest.mark.parametrize("delay", [1e10, 1e300])
+@pytest_twisted.ensureDeferred
+async def test_longDelay(clock: MonotonicClock, theReactor: Any, delay: float) -> None:
+    """
+    A delay beyond what the kernel's timers can hold is kept, and hinders no other call.
+    """
+    bell = Bell(theReactor)
+    never = clock.callLater(delay, lambda: None)
+    clock.callLater(0.01, bell.ring)
+    await bell.rung
+    assert never.active()
+    never.cancel()
+    assert isIdle(clock)
+
+
 @pytest.mark.parametrize("delay", [-0.001, -inf, nan])
 def test_wrongDelay(clock: MonotonicClock, delay: float) -> None:
     """

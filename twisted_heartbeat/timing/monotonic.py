@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 _log = SafeLogger()
 
+_LONGEST_ALARM = 86400.0
+"""
+Seconds.  The kernel's timers and the waits of threads have limits.  An alarm for a call that is
+later than this rings, finds nothing due, and is set again.
+"""
+
 
 @implementer(IReactorTime)
 class MonotonicClock:
@@ -128,7 +134,7 @@ class MonotonicClock:
         when = self._entries[0][0]
         if when != self._alarmedFor:
             self._alarmedFor = when
-            self._alarm.set(max(0.0, when - monotonic()))
+            self._alarm.set(min(max(0.0, when - monotonic()), _LONGEST_ALARM))
         else:
             self._alarm.keep()
 
