@@ -7,8 +7,10 @@ The pages of the reference, and of the README, say what the code does.
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import MISSING, fields
+from inspect import Parameter, signature
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,20 @@ import twisted_heartbeat
 from twisted_heartbeat import (
     Backoff,
     Cause,
+    CheckIn,
+    CheckInLimits,
+    CheckInResource,
+    DatagramLimits,
     Heartbeat,
     KeepAlive,
     Limits,
     LinkHooks,
     PresenceLimits,
+    PresenceTable,
     ServerLimits,
+    StatusResource,
+    UDPHeartbeatMonitor,
+    UDPHeartbeatSender,
 )
 from twisted_heartbeat.core.evidence import Evidence
 from twisted_heartbeat.core.wire.frames import Ping, Pong, encode
@@ -54,9 +64,17 @@ def rowsOf(section: str) -> dict[str, list[str]]:
     return rows
 
 
-@pytest.mark.parametrize(
-    "settings", [Heartbeat, KeepAlive, Backoff, Limits, ServerLimits, PresenceLimits]
-)
+SETTINGS = [Heartbeat, KeepAlive, Backoff, Limits, ServerLimits]
+SETTINGS += [DatagramLimits, CheckInLimits, PresenceLimits]
+
+WITH_ARGUMENTS: list[type] = [UDPHeartbeatMonitor, UDPHeartbeatSender, CheckIn, CheckInResource]
+WITH_ARGUMENTS += [PresenceTable, StatusResource]
+
+REPLACED_IN_TESTS = {"clock", "random", "reactor", "wallClock"}
+"""Arguments that the page leaves out."""
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_pageHasTheDefaults(settings: type) -> None:
     """
     The page of the settings has each field of each of them, with its default.
@@ -70,6 +88,42 @@ def test_pageHasTheDefaults(settings: type) -> None:
         assert field.default is not MISSING
         expected[field.name] = f"`{field.default!r}`".replace("'", '"')
     assert {name: cells[0] for name, cells in rows.items()} == expected
+
+
+def test_pageHasAllPublicNames() -> None:
+    """
+    The page of the public names has each of them once, and no other.
+    """
+    page = (REFERENCE / "public-names.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| \{py:class\}`~twisted_heartbeat\.(\w+)` \| \w", page, re.MULTILINE)
+    assert sorted(named) == sorted(twisted_heartbeat.__all__)
+
+
+def test_eachPublicNameIsTyped() -> None:
+    """
+    The file that mypy checks as a user's program uses each public name, besides importing it.
+    """
+    program = ast.parse((CHECKOUT / "tests" / "typing" / "api.py").read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(program) if isinstance(node, ast.Name)}
+    assert set(twisted_heartbeat.__all__) - used == set()
+
+
+@pytest.mark.parametrize("documented", WITH_ARGUMENTS)
+def test_pageHasTheArguments(documented: type) -> None:
+    """
+    The page of the public names has the arguments of what has no settings class, with the defaults.
+    """
+    rows = rowsOf(sectionOf(REFERENCE / "public-names.md", documented.__name__))
+    names = {name: getattr(twisted_heartbeat, name) for name in twisted_heartbeat.__all__}
+    told = {}
+    for name, (default, *_) in rows.items():
+        told[name] = Parameter.empty if default == "needed" else eval(default.strip("`"), names)
+    parameters = signature(documented).parameters
+    assert told == {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if name not in REPLACED_IN_TESTS
+    }
 
 
 def test_pageHasAllHooksAndEvents() -> None:

@@ -25,35 +25,57 @@ from twisted_heartbeat import (
     Change,
     Check,
     CheckIn,
+    CheckInFailed,
     CheckInLimits,
+    CheckInMissed,
     CheckInResource,
     ClosedHere,
+    ConnectFailed,
+    DatagramHooks,
+    DatagramLimits,
+    DatagramPeer,
     Evidence,
     Gap,
     GoodbyeCode,
+    HandshakeFailed,
     Heartbeat,
     HeartbeatClientFactory,
     HeartbeatClientService,
     HeartbeatFactory,
+    HeartbeatMetrics,
     HeartbeatMixin,
     HeartbeatProtocol,
     HeartbeatServerFactory,
+    HostUnreachable,
     KeepAlive,
+    KeepAliveExpired,
     Limits,
     Link,
     LinkHooks,
+    LinkLost,
     MemoryStore,
+    NetworkUnreachable,
     PeerClosed,
+    PeerHung,
     PeerPresence,
+    PeerReset,
+    PeerSilent,
     PeerState,
     PermanentFailure,
     PresenceHooks,
     PresenceLimits,
     PresenceStore,
     PresenceTable,
+    ProtocolViolation,
     Retry,
+    SendFailed,
+    SendStalled,
     ServerLimits,
     SQLiteStore,
+    StatusResource,
+    StoreError,
+    UDPHeartbeatMonitor,
+    UDPHeartbeatSender,
 )
 from twisted_heartbeat.testing import BlackHole, FaultProxy
 
@@ -128,6 +150,71 @@ class Hooks(LinkHooks):
 
     def suspected(self, link: str) -> None:  # type: ignore[override]
         """A hook that takes something else than a link."""
+
+
+def words(cause: Cause) -> str:
+    """
+    Tell the causes apart.
+    """
+    match cause:
+        case CheckInFailed():
+            status: int | None = cause.status
+            return f"exit status {status}"
+        case CheckInMissed():
+            address: str | None = cause.address
+            return f"last heard from {address}"
+        case PeerHung() | PeerSilent() | KeepAliveExpired():
+            return "silent"
+        case HostUnreachable() | NetworkUnreachable() | ConnectFailed() | HandshakeFailed():
+            return f"not reached: {cause.osError}"
+        case PeerReset() | LinkLost() | SendFailed() | SendStalled() | ProtocolViolation():
+            return f"lost: {cause.limit}"
+    return str(cause)
+
+
+# Datagrams.
+class Sensors(DatagramHooks):
+    """
+    Is told of senders.
+    """
+
+    def connected(self, peer: DatagramPeer) -> None:
+        """Use what a peer shows."""
+        lost: int = peer.lost
+        jitter: float = peer.jitter
+        print(peer.name, peer.peer.host, lost, jitter, peer.isAuthenticated)
+
+    def readingReceived(self, peer: DatagramPeer, reading: bytes) -> None:
+        """Use a reading."""
+        print(peer.generation, float(reading))
+
+    def disconnected(self, peer: DatagramPeer, cause: Cause) -> None:
+        """Use a cause."""
+        print(words(cause), peer.silence)
+
+
+monitor = UDPHeartbeatMonitor(
+    {"pump": b"k" * 16, "lamp": {1: b"o" * 16, 2: b"n" * 16}},
+    heartbeat=heartbeat,
+    hooks=[Sensors(), LinkHooks()],
+    limits=DatagramLimits(peers=10, maxBound=60.0),
+    port=8471,
+    groups=["239.255.84.71"],
+    unauthenticated=["toy"],
+)
+monitor.setKeys({"pump": b"k" * 16})
+ignored: Mapping[str, int] = monitor.ignored
+sender = UDPHeartbeatSender(
+    [("hub.example", 8471), ("192.0.2.7", 8471)],
+    name="pump",
+    key=b"k" * 16,
+    allowLoss=0.2,
+    reading=lambda: b"21.5",
+)
+UDPHeartbeatSender(("hub.example", 8471), name="toy", key=None, unauthenticated=True, watch=False)
+UDPHeartbeatSender("hub.example:8471", name="pump", key=b"k" * 16)  # type: ignore[arg-type]
+UDPHeartbeatSender(("hub.example", 8471), name="pump")  # type: ignore[call-arg]
+DatagramLimits(10)  # type: ignore[call-arg]
 
 
 # Mix in.
@@ -261,8 +348,18 @@ async def presence() -> PresenceStore:
     PresenceTable(store=object())  # type: ignore[arg-type]
     HeartbeatServerFactory(hooks=[Hooks(), table])
     table.subscribe("pager", Pager(), since=0)
+    metrics = HeartbeatMetrics()
+    page = StatusResource(table, token="a token of 20 chars.", metrics=metrics, hosts=["hub"])
+    StatusResource(table, "a token of 20 chars.")  # type: ignore[misc]
+    HeartbeatFactory(Factory.forProtocol(Device), hooks=[table, metrics])
+    text: bytes = metrics.render()
+    print(text, len(page.streams))
     table.startService()
-    await table.whenLoaded()
+    try:
+        await table.whenLoaded()
+    except StoreError as error:
+        print(error)
+    page.close()
     peers: Mapping[str, PeerPresence] = table.peers
     changes: list[Change | Gap] = await table.changes(since=0)
     changes += await table.history("pump-3", limit=5)

@@ -1,0 +1,173 @@
+# Copyright (c) twisted_heartbeat contributors.
+# See LICENSE for details.
+
+"""
+The programs of the pages about a server, UDP sensors, the status page and check-ins, each run as a
+reader runs it; and that each program on a page is a file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+
+from ..support.loopback import wait, within
+from ..support.pingserver import pingServer
+from .recipes.program import Program
+from .recipes.recipe import freePort
+
+CHECKOUT = Path(__file__).parents[2]
+DOCS = CHECKOUT / "docs"
+EXAMPLES = DOCS / "examples"
+
+Start = Callable[..., Program]
+
+DEVICE = """
+import sys
+from twisted.internet import endpoints, protocol, reactor
+from twisted_heartbeat import HeartbeatClientService, HeartbeatProtocol
+
+class Device(HeartbeatProtocol):
+    name = sys.argv[2]
+
+    def helloReceived(self, hello):
+        self.sendMessage(b"21.5")
+
+hub = endpoints.clientFromString(reactor, f"tcp:127.0.0.1:{sys.argv[1]}")
+HeartbeatClientService(hub, protocol.Factory.forProtocol(Device)).startService()
+reactor.run()
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """
+    Start a Python program; it ends with the test.
+    """
+    programs: list[Program] = []
+
+    def started(*words: object) -> Program:
+        environment = {"PYTHONPATH": str(CHECKOUT)}
+        programs.append(Program(sys.executable, *words, environment=environment))
+        return programs[-1]
+
+    yield started
+    pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
+
+
+@pytest_twisted.ensureDeferred
+async def test_monitorHearsTheSensor(start: Start) -> None:
+    """
+    The monitor of the page about UDP hears the sensor of that page, its readings and its goodbye.
+    """
+    port = freePort()
+    monitor = start(EXAMPLES / "udp" / "monitor.py", port)
+    await monitor.says("^ready")
+    sensor = start(EXAMPLES / "udp" / "sender.py", "127.0.0.1", port)
+    await monitor.says(r"^pump lives, at IPv4Address\(type='UDP', host='127.0.0.1'")
+    await monitor.says("^pump b'21.5'")
+    await sensor.end()
+    await monitor.says("^pump is gone: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_serverAdmitsWhomItKnows(start: Start) -> None:
+    """
+    The server of its page admits a device that it knows, hears it, and refuses another.
+    """
+    port = freePort()
+    server = start(EXAMPLES / "server.py", port)
+    await server.says("^ready")
+    device = start("-c", DEVICE, port, "pump-3")
+    await server.says("^pump-3 is here")
+    await server.says("^pump-3 says b'21.5'")
+    start("-c", DEVICE, port, "kettle")
+    await server.says("was refused: .*unknown device")
+    await device.end()
+    await server.says("^pump-3 is gone")
+
+
+def answerOf(url: str) -> bytes | None:
+    """
+    What a server answers; L{None} as long as it does not listen.
+    """
+    try:
+        with urlopen(url, timeout=10) as answer:
+            body: bytes = answer.read()
+    except URLError:
+        return None
+    return body
+
+
+@pytest_twisted.ensureDeferred
+async def test_statusPageShowsThePeer(start: Start) -> None:
+    """
+    The hub of the page about the status page shows a device that has connected, and its metrics.
+    """
+    hub, page = freePort(), freePort()
+    start(EXAMPLES / "status_page.py", f"tcp:{hub}", f"tcp:{page}:interface=127.0.0.1")
+    start("-c", DEVICE, hub, "pump-3")
+    url = f"http://127.0.0.1:{page}"
+    for _ in range(200):
+        answer = await within(deferToThread(answerOf, f"{url}/presence.json"), 30.0)
+        if answer is not None and b"pump-3" in answer:
+            break
+        await wait(0.05)
+    [peer] = json.loads(answer or b"{}")["peers"]
+    assert (peer["name"], peer["state"]) == ("tcp/pump-3", "up")
+    assert b"North plant" in (await deferToThread(answerOf, f"{url}/") or b"")
+    assert b"twisted_heartbeat_" in (await deferToThread(answerOf, f"{url}/metrics") or b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_checkInWithAPrivateAuthority(start: Start, tmp_path: Path) -> None:
+    """
+    The program with an authority of its own checks in where that authority has signed, and nowhere
+    else.
+    """
+    trustme = pytest.importorskip("trustme")
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    source = EXAMPLES / "checkins" / "private.py"
+    taken = []
+    for name, issuer in (("right", authority), ("wrong", stranger)):
+        certificate = tmp_path / f"{name}.pem"
+        issuer.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+            str(certificate)
+        )
+        with pingServer(certificate=str(certificate)) as server:
+            program = start(source, f"{server.url}/job", tmp_path / "authority.pem")
+            for _ in range(60):
+                if server.pings:
+                    break
+                await wait(0.05)
+            taken.append(bool(server.pings))
+            await program.end()
+    assert taken == [True, False]
+
+
+def test_programsOnPagesAreFiles() -> None:
+    """
+    A block of Python on a page that imports this package and runs something, from the import to the
+    service or the reactor, is a file that is included.
+    """
+    found = []
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            isProgram = "import" in block and re.search(
+                r"react\(|reactor\.run|startService|setServiceParent", block
+            )
+            if isProgram:
+                found.append(f"{page.relative_to(DOCS)}: {block.splitlines()[0]}")
+    assert found == []
