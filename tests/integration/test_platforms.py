@@ -4,7 +4,8 @@
 """
 The promises on a system that lacks what Linux has: an interpreter that says it is macOS or Windows,
 without epoll, timerfd, C{TCP_INFO} and the options of Linux, keeps a link up over the select
-reactor.  (The fake options of keepalive are tested in C{tests/transport/test_keepalive.py}.)
+reactor.  (The fake options of keepalive are tested in C{tests/transport/test_keepalive.py}.)  And
+on a transport without a socket that can be observed, as that of Windows' IOCP reactor.
 """
 
 from __future__ import annotations
@@ -12,8 +13,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+
+from twisted_heartbeat import Heartbeat, HeartbeatFactory, LinkHooks, LinkLost, PeerSilent
 
 from ..support.interpreter import printedBy
+from ..support.virtualnetwork import PEER, FakeTransport
 
 BOUND = 0.6
 
@@ -100,3 +107,58 @@ def test_linkIsKeptUp(platform: str) -> None:
     assert 0.95 * BOUND <= silence < BOUND + 1.0
     expected = {"connected": 2, "watch": "ping", "cause": "PeerSilent", "evidence": False}
     assert found == {**expected, "alarm": "_ThreadAlarm"}
+
+
+class IOCPConnection(FakeTransport):
+    """
+    Has the public methods of a TCP transport, and is none of Twisted's own.
+    """
+
+    def getHandle(self) -> object:
+        """
+        The handle of a socket that cannot be asked anything.
+        """
+        return object()
+
+
+class Ends(LinkHooks):
+    """
+    Keeps the causes.
+    """
+
+    def __init__(self) -> None:
+        self.causes: list[type] = []
+
+    def disconnected(self, link: object, cause: object) -> None:
+        """
+        Keep one.
+        """
+        self.causes.append(type(cause))
+
+
+@pytest.mark.parametrize("fault, cause", [("silence", PeerSilent), ("loss", LinkLost)])
+def test_transportWithoutASocket(fault: str, cause: type) -> None:
+    """
+    A link over such a transport is pinged and given up on the bound.  A loss for which the
+    transport has no reason is C{LinkLost}.
+    """
+    clock, ends, pings = Clock(), Ends(), []
+    factory = HeartbeatFactory(
+        Factory.forProtocol(Protocol),
+        heartbeat=Heartbeat.within(7),
+        ping=pings.append,
+        hooks=ends,
+        clock=clock,
+    )
+    factory.doStart()
+    protocol = factory.buildProtocol(PEER)
+    assert protocol is not None
+    transport = IOCPConnection(clock, protocol)
+    protocol.makeConnection(transport)
+    clock.pump([0.1] * 65)
+    assert (len(pings) > 0, ends.causes) == (True, [])
+    if fault == "loss":
+        transport.lose(ConnectionLost())
+    clock.pump([0.1] * 20)
+    factory.doStop()
+    assert ends.causes == [cause]
