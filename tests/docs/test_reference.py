@@ -95,7 +95,7 @@ def test_pageHasAllPublicNames() -> None:
     The page of the public names has each of them once, and no other.
     """
     page = (REFERENCE / "public-names.md").read_text(encoding="utf-8")
-    named = re.findall(r"^\| \{py:class\}`~twisted_heartbeat\.(\w+)` \| \w", page, re.MULTILINE)
+    named = re.findall(r"^\| \{py:class\}`~twisted_heartbeat\.(\w+)` \| \S", page, re.MULTILINE)
     assert sorted(named) == sorted(twisted_heartbeat.__all__)
 
 

@@ -178,7 +178,7 @@ class Sensors(DatagramHooks):
     Is told of senders.
     """
 
-    def connected(self, peer: DatagramPeer) -> None:
+    def connected(self, peer: DatagramPeer) -> None:  # type: ignore[override]
         """Use what a peer shows."""
         lost: int = peer.lost
         jitter: float = peer.jitter
@@ -188,7 +188,9 @@ class Sensors(DatagramHooks):
         """Use a reading."""
         print(peer.generation, float(reading))
 
-    def disconnected(self, peer: DatagramPeer, cause: Cause) -> None:
+    def disconnected(  # type: ignore[override]
+        self, peer: DatagramPeer, cause: Cause
+    ) -> None:
         """Use a cause."""
         print(words(cause), peer.silence)
 
@@ -350,7 +352,7 @@ async def presence() -> PresenceStore:
     table.subscribe("pager", Pager(), since=0)
     metrics = HeartbeatMetrics()
     page = StatusResource(table, token="a token of 20 chars.", metrics=metrics, hosts=["hub"])
-    StatusResource(table, "a token of 20 chars.")  # type: ignore[misc]
+    StatusResource(table, "a token of 20 chars.")  # type: ignore[call-arg]
     HeartbeatFactory(Factory.forProtocol(Device), hooks=[table, metrics])
     text: bytes = metrics.render()
     print(text, len(page.streams))
