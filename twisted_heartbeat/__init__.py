@@ -2,9 +2,12 @@
 # See LICENSE for details.
 
 """
-Liveness detection and reconnection for Twisted: you state one bound in seconds; within it a
-connection is either proven alive, or gone, cleaned up and being replaced; and no live peer is
-declared dead.
+Liveness detection and reconnection for Twisted.  You state one bound in seconds.  Within it each
+peer is proven alive, or found dead.  A dead peer's connection is closed, its cause named and its
+data cleaned up, and then the next attempt begins.
+
+A pause of this process, or data that has arrived but was not read yet, never kills a peer.  A
+network that is silent for longer than the bound does.
 
 Start with L{HeartbeatClientService}, or see the three ways to use it: L{HeartbeatMixin},
 L{HeartbeatFactory}, and the endpoint prefixes.

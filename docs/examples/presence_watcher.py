@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Know who is alive, and remember it. Run with: python presence_watcher.py presence.db 7000
+Know who is alive, and remember it. Run with: python presence_watcher.py presence.db 8470
 """
 
 from __future__ import annotations

@@ -34,8 +34,10 @@ from twisted_heartbeat import (
     UDPHeartbeatMonitor,
     UDPHeartbeatSender,
 )
+from twisted_heartbeat.checkin.checkedname import CheckedName
 from twisted_heartbeat.core.evidence import Evidence
 from twisted_heartbeat.core.wire.frames import Ping, Pong, encode
+from twisted_heartbeat.datagram.peer import DatagramPeer
 
 CHECKOUT = Path(__file__).parents[2]
 REFERENCE = CHECKOUT / "docs" / "reference"
@@ -142,6 +144,18 @@ def test_pageHasAllEvidence() -> None:
     rows = rowsOf(sectionOf(REFERENCE / "events.md", "Evidence"))
     logged = {field.name for field in fields(Evidence)} - {"unanswered", "bytesReceived", "_batch"}
     assert set(rows) == logged | {"simultaneousVerdicts"}
+
+
+def test_pageHasAllCarriersAndWaysOfWatching() -> None:
+    """
+    The page of the events names each carrier, and each way in which a peer is watched.
+    """
+    rows = rowsOf(sectionOf(REFERENCE / "events.md", "Fields"))
+    others = (DatagramPeer, CheckedName)
+    carriers = {"tcp", "tls", "unix", "stream", *(other.carrier for other in others)}
+    watches = {"ping", "passive", "keepalive", "none", *(other.watch for other in others)}
+    assert set(re.findall("`([a-z-]+)`", rows["carrier"][-1])) == carriers
+    assert set(re.findall("`([a-z-]+)`", rows["watch"][-1])) == watches
 
 
 def test_pageHasAllCauses() -> None:

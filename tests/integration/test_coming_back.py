@@ -92,7 +92,7 @@ TABLE = [
     ),
     Row("this side closed the link", [causes.ClosedHere()], onTheWire=False),
     Row("a violation", [causes.ProtocolViolation()]),
-    Row("GOODBYE with 0, 3 or an unknown code", goodbyes(refused=False, hint=False)),
+    Row("GOODBYE with 0, 3, 4 or an unknown code", goodbyes(refused=False, hint=False)),
     Row("the same, with a hint", goodbyes(refused=False, hint=True)),
     Row("GOODBYE with 1 or 2", goodbyes(refused=True, hint=False)),
     Row("the same, with a hint", goodbyes(refused=True, hint=True)),

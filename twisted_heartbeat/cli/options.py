@@ -36,8 +36,9 @@ Examples:
 
 Exit status:
   {EX_USAGE}  an option is wrong (twistd: 1), or the file is
-  {EX_UNAVAILABLE}  every --connect has given up, and there is no --listen
-  {EX_OSERR}  a --listen failed (twistd as a daemon: 1)
+  {EX_UNAVAILABLE}  every --connect has given up, and nothing else works either
+  {EX_OSERR}  a --listen, --http, --status or --monitor-udp failed at the start
+      (twistd as a daemon: 1)
 """
 
 _HELP = {

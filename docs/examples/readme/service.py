@@ -1,7 +1,7 @@
 # Copyright (c) twisted_heartbeat contributors.
 # See LICENSE for details.
 
-"""The README's client with the service. Its server is: twist heartbeat --listen tcp:7000"""
+"""The README's client with the service. Its server is: twist heartbeat --listen tcp:8470"""
 
 import sys
 
@@ -13,7 +13,7 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService, HeartbeatProtoc
 
 def main(reactor):
     startLogging(sys.stdout)
-    hub = endpoints.clientFromString(reactor, "tcp:127.0.0.1:7000")
+    hub = endpoints.clientFromString(reactor, "tcp:127.0.0.1:8470")
     factory = protocol.Factory.forProtocol(HeartbeatProtocol)
     HeartbeatClientService(hub, factory, heartbeat=Heartbeat.within(8)).startService()
     return defer.Deferred()

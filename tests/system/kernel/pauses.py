@@ -351,5 +351,5 @@ def _judgeCrowd(found: Found, ended: list[Event], runDelay: float) -> None:
         )
         found.require(one["cause"] == "PeerSilent", f"{one['cause']}: {one['words']}")
     together = {one["together"] for one in ended}
-    found.figures["fell together"] = max(together, default=0)
-    found.require(together == {CROWD_SIZE}, f"fell together, as they say: {sorted(together)[:10]}")
+    found.figures["simultaneousVerdicts"] = max(together, default=0)
+    found.require(together == {CROWD_SIZE}, f"simultaneousVerdicts: {sorted(together)[:10]}")

@@ -104,7 +104,7 @@ def _wordsOfAttempts(each: Noticed) -> str:
     How new connections, none of which is any good, are taken.
     """
     if each.cell.side == "server":
-        return "each connection taken for good" + ("" if each.ended else ", for ever")
+        return "each connection taken for good" + ("" if each.ended else ", without end")
     if not each.taken:
         return f"{each.failed} failed attempts in {each.watched:.0f} s"
     if each.ended:
