@@ -193,16 +193,19 @@ async def test_secondHubServesWhileTheFirstHangs(start: Start, folder: Path) -> 
 @pytest_twisted.ensureDeferred
 async def test_readmesClassicClient(start: Start, folder: Path) -> None:
     """
-    The README's client in the classic shape finds the hub that it names hung, and comes back.
+    The README's client in the classic shape takes the hub's answers to its pings, finds the hub
+    hung, and comes back.
     """
     hub = start("line_hub", "serve", f"tcp:{(folder / 'ports').read_text().split()[0]}")
     await hub.says("Factory starting on")
     client = start("classic")
     await client.says("HeartbeatClientFactory: connected")
+    await client.says("the hub says")
     hub.freeze()
     await client.says(VERDICT)
     hub.thaw()
     await client.says("connected .*generation 2")
+    assert not [line for line in client.lines if "Error" in line]
 
 
 @pytest_twisted.ensureDeferred

@@ -16,6 +16,9 @@ class Sensor(HeartbeatMixin, LineReceiver):
     def sendPing(self):
         self.sendLine(b"ping")  # anything that makes the hub speak: even an error answer will do
 
+    def lineReceived(self, line):
+        print("the hub says", line)
+
 
 startLogging(sys.stdout)
 factory = HeartbeatClientFactory(heartbeat=Heartbeat.within(8))
