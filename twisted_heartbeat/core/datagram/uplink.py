@@ -19,7 +19,7 @@ from .packet import Packet
 from .session import Look
 
 REMEMBERED = 16
-"""The latest heartbeats whose acknowledgements and challenges are accepted."""
+"""The latest heartbeats whose acknowledgements are accepted."""
 
 RETURN_AFTER = 3
 """Heartbeats in a row that the first monitor has to acknowledge before the sender returns to it."""
@@ -124,12 +124,6 @@ class Uplink:
         self._sentAt[sequence] = now
         if len(self._sentAt) > REMEMBERED:
             del self._sentAt[next(iter(self._sentAt))]
-
-    def knows(self, sequence: int) -> bool:
-        """
-        Whether this is the number of one of the latest heartbeats that were sent to it.
-        """
-        return sequence in self._sentAt
 
     @property
     def unanswered(self) -> bool:
