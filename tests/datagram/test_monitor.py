@@ -27,7 +27,7 @@ from twisted_heartbeat import (
     UDPHeartbeatMonitor,
 )
 from twisted_heartbeat.core.causes import GoodbyeCode
-from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, MOVED, Type, decode
+from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, Type, decode
 from twisted_heartbeat.datagram import monitor as monitorModule
 
 from ..support.datagrams import SECRET, Sensor
@@ -200,7 +200,7 @@ def test_goodbye(scene: Scene) -> None:
     """
     A goodbye is a cause of its own, and says whether the peer has moved.
     """
-    for code, expected in ((0, GoodbyeCode.CLOSING), (MOVED, GoodbyeCode.MOVED)):
+    for code, expected in ((0, GoodbyeCode.CLOSING), (4, GoodbyeCode.MOVED)):
         pump = Sensor(session=10 + code)
         scene.meet(pump)
         scene.deliver(pump.goodbye(scene.now, code))

@@ -26,14 +26,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..core.causes import ClosedHere, PeerSilent
+from ..core.causes import ClosedHere, GoodbyeCode, PeerSilent
 from ..core.datagram.packet import (
     ACKNOWLEDGE,
-    CLOSING,
     MAX_MILLISECONDS,
     MAX_NAME,
     MAX_PAYLOAD,
-    MOVED,
     Key,
     Malformed,
     Packet,
@@ -228,7 +226,7 @@ class UDPHeartbeatSender(Service):
         for monitor in self.monitors:
             self.wheel.discard(monitor)
             if monitor in self._targets() or (self._leaving and monitor is self._leaving[0]):
-                self._sayGoodbye(monitor, CLOSING)
+                self._sayGoodbye(monitor, GoodbyeCode.CLOSING)
             monitor.endWatch()
         closed = self._sockets.close()
         for monitor in alive:
@@ -314,7 +312,7 @@ class UDPHeartbeatSender(Service):
     def _notSent(self, error: Exception) -> None:
         self._unsent.met(error)
 
-    def _sayGoodbye(self, monitor: Monitor, code: int, after: int | None = None) -> None:
+    def _sayGoodbye(self, monitor: Monitor, code: GoodbyeCode, after: int | None = None) -> None:
         if monitor.address is None or self._latest is None:
             return
         # The number after the last heartbeat that this monitor was sent, or a later one.  A monitor
@@ -477,7 +475,7 @@ class UDPHeartbeatSender(Service):
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
             if monitor.index == 0:
                 # It still gets the heartbeats, and would find a later goodbye out of date.
-                self._sayGoodbye(monitor, MOVED)
+                self._sayGoodbye(monitor, GoodbyeCode.MOVED)
             else:
                 self._leaving = monitor, self._sequence
 
@@ -490,7 +488,7 @@ class UDPHeartbeatSender(Service):
         if self._leaving and monitor is self.current and acknowledged > self._leaving[1]:
             (left, latest), self._leaving = self._leaving, None
             if left not in self._targets():
-                self._sayGoodbye(left, MOVED, latest)
+                self._sayGoodbye(left, GoodbyeCode.MOVED, latest)
 
     def _leave(self, monitor: Monitor) -> None:
         """

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.datagram.cookies import LIFE
 from twisted_heartbeat.core.datagram.packet import (
     ACKNOWLEDGE,
     MAX_SIZE,
-    MOVED,
     Type,
     decode,
     encode,
@@ -336,9 +336,9 @@ def test_goodbye(watch: Watch) -> None:
     """
     pump = Sensor()
     watch.meet(pump, 0.0)
-    heartbeat, goodbye = pump.heartbeat(1.0), pump.goodbye(1.0, MOVED)
+    heartbeat, goodbye = pump.heartbeat(1.0), pump.goodbye(1.0, GoodbyeCode.MOVED)
     outcome = watch.receive(goodbye, 1.0)
-    assert (outcome.change, outcome.code) == (Change.LEFT, MOVED)
+    assert (outcome.change, outcome.code) == (Change.LEFT, GoodbyeCode.MOVED)
     assert watch.pass_(100.0) == []
     for data in (goodbye, heartbeat, pump.heartbeat(2.0)):
         assert watch.receive(data, 2.0).change is Change.NOTHING
