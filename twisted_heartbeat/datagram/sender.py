@@ -398,8 +398,8 @@ class UDPHeartbeatSender(Service):
         targets = self._targets()
         if len(targets) == 1:
             return targets[0]
-        found = addressOf(address)
-        return next((each for each in targets if each.peer == found), None)
+        source = addressOf(address)
+        return next((each for each in targets if each.isAt(source)), None)
 
     def _heed(self, monitor: Monitor) -> None:
         """
