@@ -18,15 +18,12 @@ from zope.interface import implementer
 from ..core.datagram.uplink import Uplink
 from ..link.config import peerName
 from ..link.state import LinkState
-from ..logs import SafeLogger
 from .peer import addressOf
 
 if TYPE_CHECKING:
     from ..logs import LogRateLimit
     from ..timing.wheel import Slot, TimerWheel
     from .sender import UDPHeartbeatSender
-
-_log = SafeLogger()
 
 RESOLVE_EVERY = 60.0
 """Seconds after which a name is looked up again although the monitor answers, or is not watched."""
