@@ -575,12 +575,15 @@ def test_duplicatesAreNoWarning(scene: Scene, events: list[LogEvent]) -> None:
     assert [event for event in events if "words" in event] == []
 
 
-def test_oneWayIsSaidOnce(events: list[LogEvent]) -> None:
+def test_oneWayIsSaidOnce(events: list[LogEvent], loggedErrors: Any) -> None:
     """
-    A monitor that does not challenge says what that gives up.
+    A monitor that does not challenge says what that gives up, and not again when its port was lost.
     """
     scene = Scene(challenge=False)
     scene.deliver(Sensor().heartbeat(0.0))
+    scene.internet.ports[(scene.host.address, 8471)].lost()
+    scene.internet.advance(1.1)
+    assert len(scene.internet.ports) == 1
     assert scene.hooks.names == ["connected"]
     scene.monitor.stopService()
     assert sum("not challenged" in event.get("log_format", "") for event in events) == 1

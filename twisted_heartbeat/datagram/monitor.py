@@ -254,12 +254,6 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         Begin to watch, or go on after the port was lost.
         """
-        if not self._challenge:
-            _log.warn(
-                "{link}: senders are not challenged: after a restart, a recorded datagram is taken "
-                "for its sender",
-                link=self.source,
-            )
         getHandle = getattr(self.transport, "getHandle", None)
         if getHandle is not None:
             enlargeBuffer(getHandle())
@@ -268,6 +262,12 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         since, self._pausedAt = self._pausedAt, None
         if since is not None:
             self.runningTime.paused(since, now)
+        elif not self._challenge:
+            _log.warn(
+                "{link}: senders are not challenged: after a restart, a recorded datagram is taken "
+                "for its sender",
+                link=self.source,
+            )
         for peer in self._registry.peers.values():
             self._schedule(peer)
         self._meter.start(now)
