@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ..core.causes import ClosedHere, GoodbyeCode, PeerSilent
+from ..core.datagram.failover import Failover
 from ..core.datagram.packet import (
     ACKNOWLEDGE,
     MAX_MILLISECONDS,
@@ -43,7 +44,7 @@ from ..core.datagram.registry import NO_KEY, UNKEYED
 from ..core.datagram.runningtime import RunningTime
 from ..core.datagram.schedule import Schedule, periodFor
 from ..core.datagram.session import Look
-from ..core.datagram.uplink import Answer, Failover
+from ..core.datagram.uplink import Answer
 from ..core.evidence import Evidence
 from ..core.settings import Heartbeat
 from ..link.events import LinkEvents
@@ -148,12 +149,11 @@ class UDPHeartbeatSender(Service):
         self._name = name.encode()
         self._key = UNKEYED if key is None else Key(key)
         self._keyId = NO_KEY if key is None else keyId
-        self._all = all
         self._reading = reading
         self._reactor = reactor
         self._random = random
         self._events = LinkEvents(name, heartbeat, hooks)
-        self._failover = Failover(len(places))
+        self._failover = Failover(len(places), all)
         self.monitors = [
             Monitor(self, index, host, port, self.period)
             for index, (host, port) in enumerate(places)
@@ -243,8 +243,6 @@ class UDPHeartbeatSender(Service):
     # What is sent.
 
     def _targets(self) -> list[Monitor]:
-        if self._all:
-            return self.monitors
         return [self.monitors[index] for index in self._failover.targets]
 
     def onTimer(self, now: float, lateness: float) -> float | None:
@@ -407,7 +405,7 @@ class UDPHeartbeatSender(Service):
         because the monitor applies a shorter bound.
         """
         left = self.current
-        if not self._all and self._failover.answered(monitor.index, monitor.inRow):
+        if self._failover.answered(monitor.index, monitor.inRow):
             _log.info(
                 "{link}: back to the monitor {monitor}", link=self.source, monitor=monitor.name
             )
@@ -470,7 +468,7 @@ class UDPHeartbeatSender(Service):
             self._events.emit("disconnected", monitor, cause)
         else:
             self._unanswered.met(cause)
-        if not self._all and self._failover.silent(monitor.index):
+        if self._failover.silent(monitor.index):
             current = self.current.name
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
             if monitor.index == 0:
