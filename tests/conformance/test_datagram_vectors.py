@@ -180,7 +180,7 @@ def test_challenge(vector: dict[str, Any]) -> None:
         ("192.0.2.9", 8471), name="pump", key=bytes(range(32)), reactor=home
     )
     sender.startService()
-    sender.session = 0x0123456789ABCDEF
+    sender._session.number = 0x0123456789ABCDEF
     while len(internet.carried) < 3:
         internet.advance(0.1)
     [source] = {source for _, source, _, _ in internet.carried}

@@ -45,6 +45,7 @@ from .packet import (
     decode,
     encode,
 )
+from .persecond import PerSecond
 from .session import LEFT_LIFE, News, PeerSession
 from .settings import DatagramLimits
 
@@ -99,29 +100,6 @@ class Outcome(NamedTuple, Generic[Peer]):
     former: Peer | None = None
     code: int = 0
     isSooner: bool = False
-
-
-class _PerSecond:
-    """
-    A limit on how often something is done in a second.
-    """
-
-    __slots__ = ("_count", "_limit", "_second")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._second = 0
-        self._count = 0
-
-    def allows(self, now: float) -> bool:
-        """
-        Count it, and return whether it may be done.
-        """
-        second = int(now)
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= self._limit
 
 
 def keyring(keys: Keys, unauthenticated: Collection[str] = ()) -> dict[bytes, dict[int, Key]]:
@@ -183,8 +161,8 @@ class Registry(Generic[Peer]):
         self._limits = limits
         self._challenge = challenge
         self._cookies = Cookies(secret)
-        self._unknown = _PerSecond(limits.unknownPerSecond)
-        self._challenges = _PerSecond(limits.challengesPerSecond)
+        self._unknown = PerSecond(limits.unknownPerSecond)
+        self._challenges = PerSecond(limits.challengesPerSecond)
         self._forgetAt = 0.0
         self._heard: Outcome[Peer] = Outcome(Change.HEARD)
         self._surplus: Outcome[Peer] = Outcome(Change.SURPLUS)
