@@ -15,6 +15,7 @@ import pytest
 
 from twisted_heartbeat import (
     ClosedHere,
+    DatagramHooks,
     DatagramLimits,
     Heartbeat,
     PeerClosed,
@@ -212,6 +213,43 @@ def test_hookThatStops(net: Net) -> None:
     sender.datagramReceived(encode(late, Key(SECRET)), (PLACES[0], PORT))
     assert net.hooks.names == ["connected", "disconnected"]
     assert sender.current.state == "gone"
+
+
+@pytest.mark.parametrize("told", ["connected", "disconnected", "reading"])
+def test_stopFromWithin(three: Net, told: str) -> None:
+    """
+    A sender that is stopped by a hook or by the reading of its next heartbeat sends nothing more,
+    and leaves no socket and no timer, whatever it would have done next: send more often, go on to
+    the next monitor, send the heartbeat.
+    """
+    stopped: list[float] = []
+
+    def stop(*_: Any) -> None:
+        stopped.append(three.internet.clock.seconds())
+        sender.stopService()
+
+    class Stopping(DatagramHooks):
+        pass
+
+    hooks = Stopping()
+    settings: dict[str, Any] = {"hooks": hooks}
+    if told == "reading":
+        settings["reading"] = stop
+    else:
+        setattr(hooks, told, stop)
+    if told == "connected":
+        three.watchers[0].stopService()
+        three.addMonitor(PLACES[0], limits=DatagramLimits(maxBound=30.0))
+        settings |= {"every": None, "heartbeat": Heartbeat.within(600.0)}
+    sender = three.send(**settings)
+    if told == "disconnected":
+        three.internet.advance(5.0)
+        three.down.add(PLACES[0])
+    three.internet.advance(60.0, step=0.05)
+    assert len(stopped) == 1
+    assert [at for at, source, _, _ in three.internet.carried
+            if source[0] == three.home.address and at > stopped[0]] == []  # fmt: skip
+    assert [port for port in three.internet.ports.values() if port.host is three.home] == []
 
 
 @pytest.mark.parametrize("watch", [True, False])

@@ -190,11 +190,10 @@ class UDPHeartbeatSender(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
-        self._sockets.reactor = self._reactor
+        self._sockets.open(self._reactor)
         now = self.wheel.seconds()
         self._beginSession()
-        self._schedule = Schedule(self.period, now, self._random)
-        self.wheel.schedule(self, self._schedule.following(now))
+        self._beginGrid(now)
         for monitor in self._targets():
             monitor.resolve(self._reactor, now)
 
@@ -227,6 +226,11 @@ class UDPHeartbeatSender(Service):
         for monitor in self.monitors:
             monitor.beginSession()
 
+    def _beginGrid(self, now: float) -> None:
+        self._schedule = Schedule(self.period, now, self._random)
+        self.runningTime.due = self._schedule.following(now)
+        self.wheel.schedule(self, self.runningTime.due)
+
     # What is sent.
 
     def _targets(self) -> list[Monitor]:
@@ -237,7 +241,10 @@ class UDPHeartbeatSender(Service):
         following = self._schedule.following(now)
         if self._session.sequence >= MAX_SEQUENCE:
             self._beginSession()
-        data = self._session.heartbeat(now, self._schedule.latest, self._nextReading())
+        reading = self._nextReading()
+        if not self.running:
+            return None
+        data = self._session.heartbeat(now, self._schedule.latest, reading)
         for monitor in self._targets():
             monitor.resolve(self._reactor, now)
             if self.watches:
@@ -313,7 +320,8 @@ class UDPHeartbeatSender(Service):
             self._events.emit("connected", monitor)
         elif answer is Answer.RECOVERED:
             self._events.emit("recovered", monitor)
-        if answer is not Answer.NOTHING:
+        # A hook may have stopped this sender.
+        if answer is not Answer.NOTHING and self.running:
             self._heed(monitor)
             self._sayMoved(monitor, packet.sequence)
 
@@ -340,7 +348,7 @@ class UDPHeartbeatSender(Service):
             )
             self._leave(left)
         applied = monitor.applied
-        if applied is not None and applied < self._bound:
+        if applied is not None and applied < self._bound and self.running:
             self._bound = applied
             self._shorten(monitor, applied)
 
@@ -356,9 +364,7 @@ class UDPHeartbeatSender(Service):
             return
         if period < self.period:
             self.period = period
-            now = self.wheel.seconds()
-            self._schedule = Schedule(period, now, self._random)
-            self.wheel.schedule(self, self._schedule.following(now))
+            self._beginGrid(self.wheel.seconds())
             for each in self.monitors:
                 each.setPeriod(period)
                 if each.watched:
@@ -397,7 +403,7 @@ class UDPHeartbeatSender(Service):
             self._events.emit("disconnected", monitor, cause)
         else:
             self._unanswered.met(cause)
-        if self._failover.silent(monitor.index):
+        if self.running and self._failover.silent(monitor.index):
             current = self.current.name
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
             if monitor.index == 0:
