@@ -5,7 +5,7 @@
 Heartbeats in datagrams: the packet, the session rules and the detectors.
 
 The page about the datagram protocol specifies the bytes and the rules.  Here they are decisions
-without a socket, a clock or a reactor: bytes and C{now} go in, changes and bytes to send come out.
+without a socket, a clock or a reactor: bytes and C{now} go in, effects and bytes to send come out.
 
  - C{packet}: one datagram, its fields, its message authentication code.
  - C{cookies}: challenges that need no memory.
