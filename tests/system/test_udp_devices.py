@@ -266,6 +266,26 @@ async def test_restartedDevice(start: Start, monitor: Any) -> None:
     assert watching.peers
 
 
+def test_goodbye(start: Start) -> None:
+    """
+    The device's goodbye, which it sends twice, has the next number, the code 0 and no interval.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        one.settimeout(WAIT_LIMIT)
+        device = start(one.getsockname()[1])
+        last = decode(one.recv(1000))
+        device.process.send_signal(signal.SIGINT)
+        found = []
+        while len(found) < 2:
+            packet = decode(one.recv(1000))
+            if packet.type == Type.GOODBYE:
+                found.append((packet.sequence, packet.flags, packet.interval))
+            else:
+                last = packet
+    assert found == [(last.sequence + 1, 0, 0)] * 2
+
+
 @pytest.mark.parametrize("start", ["C", "Python"], indirect=True)
 def test_answersItsMonitorOnly(start: Start) -> None:
     """
