@@ -239,6 +239,6 @@ int main(int argc, char **argv)
         do d.next = origin + ++index * PERIOD; while (d.next <= at); /* those slept through are left out */
         heartbeat(&d, HEARTBEAT), due = d.next - rand() % (PERIOD / 4);
     }
-    heartbeat(&d, GOODBYE), transmit(&d, d.latest, d.size, &d.to, d.toSize);
+    d.next = 0, heartbeat(&d, GOODBYE), transmit(&d, d.latest, d.size, &d.to, d.toSize);
     return puts("goodbye"), 0;
 }

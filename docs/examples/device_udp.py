@@ -208,6 +208,7 @@ class Device:
         Say goodbye, twice.
         """
         self.sequence += 1
+        self.interval = 0
         for _ in range(2):
             self.send(GOODBYE, self.address)
         print("goodbye")

@@ -27,7 +27,7 @@ from twisted_heartbeat.core.datagram.packet import (
     decode,
     encode,
 )
-from twisted_heartbeat.core.datagram.registry import Change
+from twisted_heartbeat.core.datagram.registry import Effect
 from twisted_heartbeat.core.datagram.schedule import Schedule
 from twisted_heartbeat.core.datagram.session import Look
 
@@ -160,13 +160,13 @@ def _result(watch: Watch, step: dict[str, Any], challenges: dict[str, bytes]) ->
     else:
         kind = Type[event.upper()]
         data = encode(sensor.packet(at, kind, **fields), sensor.key)
-    outcome = watch.receive(data, at, ELSEWHERE if step.get("from") else HOME)
-    if outcome.reply:
-        challenges[session] = outcome.reply
+    meaning = watch.receive(data, at, ELSEWHERE if step.get("from") else HOME)
+    if meaning.reply:
+        challenges[session] = meaning.reply
         return "challenged"
-    if outcome.change is Change.NOTHING:
+    if meaning.effect is Effect.NOTHING:
         return "ignored"
-    return "heard" if outcome.change is Change.RECOVERED else outcome.change.value
+    return "heard" if meaning.effect is Effect.RECOVERED else meaning.effect.value
 
 
 @vectors("challenges")
@@ -180,7 +180,7 @@ def test_challenge(vector: dict[str, Any]) -> None:
         ("192.0.2.9", 8471), name="pump", key=bytes(range(32)), reactor=home
     )
     sender.startService()
-    sender.session = 0x0123456789ABCDEF
+    sender._session.number = 0x0123456789ABCDEF
     while len(internet.carried) < 3:
         internet.advance(0.1)
     [source] = {source for _, source, _, _ in internet.carried}

@@ -27,7 +27,7 @@ from twisted_heartbeat import (
     UDPHeartbeatMonitor,
 )
 from twisted_heartbeat.core.causes import GoodbyeCode
-from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, MOVED, Type, decode
+from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, Type, decode
 from twisted_heartbeat.datagram import monitor as monitorModule
 
 from ..support.datagrams import SECRET, Sensor
@@ -200,7 +200,7 @@ def test_goodbye(scene: Scene) -> None:
     """
     A goodbye is a cause of its own, and says whether the peer has moved.
     """
-    for code, expected in ((0, GoodbyeCode.CLOSING), (MOVED, GoodbyeCode.MOVED)):
+    for code, expected in ((0, GoodbyeCode.CLOSING), (4, GoodbyeCode.MOVED)):
         pump = Sensor(session=10 + code)
         scene.meet(pump)
         scene.deliver(pump.goodbye(scene.now, code))
@@ -575,12 +575,15 @@ def test_duplicatesAreNoWarning(scene: Scene, events: list[LogEvent]) -> None:
     assert [event for event in events if "words" in event] == []
 
 
-def test_oneWayIsSaidOnce(events: list[LogEvent]) -> None:
+def test_oneWayIsSaidOnce(events: list[LogEvent], loggedErrors: Any) -> None:
     """
-    A monitor that does not challenge says what that gives up.
+    A monitor that does not challenge says what that gives up, and not again when its port was lost.
     """
     scene = Scene(challenge=False)
     scene.deliver(Sensor().heartbeat(0.0))
+    scene.internet.ports[(scene.host.address, 8471)].lost()
+    scene.internet.advance(1.1)
+    assert len(scene.internet.ports) == 1
     assert scene.hooks.names == ["connected"]
     scene.monitor.stopService()
     assert sum("not challenged" in event.get("log_format", "") for event in events) == 1

@@ -15,6 +15,7 @@ import pytest
 
 from twisted_heartbeat import (
     ClosedHere,
+    DatagramHooks,
     DatagramLimits,
     Heartbeat,
     PeerClosed,
@@ -24,7 +25,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, Key, Type, decode, encode
-from twisted_heartbeat.datagram.sender import ANSWERS_PER_SECOND
+from twisted_heartbeat.core.datagram.sendersession import ANSWERS_PER_SECOND
 
 from ..support.datagrams import SECRET
 from ..support.virtualudp import Host, Internet
@@ -207,19 +208,63 @@ def test_hookThatStops(net: Net) -> None:
     net.down.add(PLACES[0])
     net.internet.advance(1.5)
     sender.stopService()
-    assert sender._latest is not None
-    late = sender._latest.reply(Type.ACKNOWLEDGEMENT)
+    assert sender._session.latest is not None
+    late = sender._session.latest.reply(Type.ACKNOWLEDGEMENT)
     sender.datagramReceived(encode(late, Key(SECRET)), (PLACES[0], PORT))
     assert net.hooks.names == ["connected", "disconnected"]
     assert sender.current.state == "gone"
 
 
-def test_flagsAreKept(net: Net) -> None:
+@pytest.mark.parametrize("told", ["connected", "disconnected", "reading"])
+def test_stopFromWithin(three: Net, told: str) -> None:
     """
-    A sender that watches adds its request for an acknowledgement to the other flags of a packet.
+    A sender that is stopped by a hook or by the reading of its next heartbeat sends nothing more,
+    and leaves no socket and no timer, whatever it would have done next: send more often, go on to
+    the next monitor, send the heartbeat.
     """
-    sender = net.send()
-    assert sender._packet(Type.HEARTBEAT, 0.0, 1, flags=8).flags == 8 | ACKNOWLEDGE
+    stopped: list[float] = []
+
+    def stop(*_: Any) -> None:
+        stopped.append(three.internet.clock.seconds())
+        sender.stopService()
+
+    class Stopping(DatagramHooks):
+        pass
+
+    hooks = Stopping()
+    settings: dict[str, Any] = {"hooks": hooks}
+    if told == "reading":
+        settings["reading"] = stop
+    else:
+        setattr(hooks, told, stop)
+    if told == "connected":
+        three.watchers[0].stopService()
+        three.addMonitor(PLACES[0], limits=DatagramLimits(maxBound=30.0))
+        settings |= {"every": None, "heartbeat": Heartbeat.within(600.0)}
+    sender = three.send(**settings)
+    if told == "disconnected":
+        three.internet.advance(5.0)
+        three.down.add(PLACES[0])
+    three.internet.advance(60.0, step=0.05)
+    assert len(stopped) == 1
+    assert [at for at, source, _, _ in three.internet.carried
+            if source[0] == three.home.address and at > stopped[0]] == []  # fmt: skip
+    assert [port for port in three.internet.ports.values() if port.host is three.home] == []
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_flags(net: Net, watch: bool) -> None:
+    """
+    The heartbeats and answers of a sender that watches ask for an acknowledgement; the flags of a
+    goodbye are its code alone.
+    """
+    sender = net.send(watch=watch)
+    net.internet.advance(5.0)
+    sender.stopService()
+    own = [decode(data) for _, source, _, data in net.internet.carried if source[0] not in PLACES]
+    asks = ACKNOWLEDGE if watch else 0
+    assert {(packet.type, packet.flags) for packet in own} == {
+        (Type.HEARTBEAT, asks), (Type.ANSWER, asks), (Type.GOODBYE, 0)}  # fmt: skip
 
 
 def test_sendsOnTheGrid(net: Net) -> None:
@@ -604,7 +649,7 @@ def test_answersItsOwnChallengesOnly(net: Net) -> None:
     """
     sender = net.send()
     net.internet.advance(10.0)
-    latest = sender._latest
+    latest = sender._session.latest
     assert latest is not None
     key, before = Key(SECRET), len(net.sent(kind=Type.ANSWER))
     port = next(port for port in net.internet.ports.values() if port.host is net.home)
@@ -681,7 +726,7 @@ def test_longSession(net: Net) -> None:
     """
     sender = net.send()
     net.internet.advance(3.0)
-    sender._sequence = 2**32 - 4
+    sender._session.sequence = 2**32 - 4
     first = sender.session
     net.internet.advance(8.0)
     assert sender.session != first

@@ -140,6 +140,20 @@ async def test_ipv6(place: Place) -> None:
 
 
 @needsIPv6
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of loopback is that of Linux")
+@pytest.mark.parametrize("host", ["0:0:0:0:0:0:0:1", "::1%lo"])
+@pytest_twisted.ensureDeferred
+async def test_spellingOfAnAddress(place: Place, host: str) -> None:
+    """
+    Acknowledgements of several monitors count however the user has spelled their IPv6 addresses.
+    """
+    ports = [place.monitor(interface="::1")[0].getHost().port for _ in range(2)]
+    sender, told = place.sender([(host, port) for port in ports], all=True)
+    await until(lambda: told.names == ["connected"] * 2)
+    assert {monitor.state for monitor in sender.monitors} == {"alive"}
+
+
+@needsIPv6
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not map IPv4 by default")
 @pytest_twisted.ensureDeferred
 async def test_bothFamilies(place: Place) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted_heartbeat.core.datagram.packet import Key, Packet, Type, decode, encode
-from twisted_heartbeat.core.datagram.registry import Change, Outcome, Registry, keyring
+from twisted_heartbeat.core.datagram.registry import Effect, Meaning, Registry, keyring
 from twisted_heartbeat.core.datagram.session import Look, PeerSession
 from twisted_heartbeat.core.datagram.settings import DatagramLimits
 
@@ -113,26 +113,26 @@ class Watch:
         self.registry: Registry[PeerSession] = Registry(ring, secret, PeerSession, **settings)
         self.told: list[tuple[str, str]] = []
 
-    def receive(self, data: bytes, now: float, address: Any = HOME) -> Outcome[PeerSession]:
+    def receive(self, data: bytes, now: float, address: Any = HOME) -> Meaning[PeerSession]:
         """
         Take a datagram.
         """
-        outcome = self.registry.receive(data, address, now)
-        if outcome.former is not None:
-            self.told.append((outcome.former.name, "restarted"))
-        if outcome.peer is not None and outcome.change is not Change.HEARD:
-            self.told.append((outcome.peer.name, outcome.change.value))
-        return outcome
+        meaning = self.registry.receive(data, address, now)
+        if meaning.former is not None:
+            self.told.append((meaning.former.name, "restarted"))
+        if meaning.peer is not None and meaning.effect is not Effect.HEARD:
+            self.told.append((meaning.peer.name, meaning.effect.value))
+        return meaning
 
     def meet(self, sensor: Sensor, now: float, address: Any = HOME) -> PeerSession:
         """
         Take a sender's first heartbeat, challenge it, and take its answer.
         """
         reply = self.receive(sensor.heartbeat(now), now, address).reply
-        outcome = self.receive(sensor.answer(reply, now), now, address)
-        assert outcome.change is Change.BEGAN
-        assert outcome.peer is not None
-        return outcome.peer
+        meaning = self.receive(sensor.answer(reply, now), now, address)
+        assert meaning.effect is Effect.BEGAN
+        assert meaning.peer is not None
+        return meaning.peer
 
     def pass_(self, until: float) -> list[tuple[float, str, Look]]:
         """

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +39,7 @@ from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.testing import BlackHole
 
+from ..support.devices import Device, compileDevice, interpreter
 from ..support.loopback import Loopback, Peers, opened, wait, within
 from ..support.virtualnetwork import Recorder
 
@@ -88,16 +87,9 @@ def built(folder: Path, second: int, limit: int) -> Path:
     """
     The device in C.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("this system has no C compiler")
     program = folder / f"device-{second}-{limit}"
     if not program.exists():
-        flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-O2"]
-        flags += [f"-DSECOND={second}", f"-DLIMIT={limit}", *os.environ.get("CFLAGS", "").split()]
-        command = [compiler, *flags, "-o", str(program), str(SOURCE)]
-        compiled = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_LIMIT)
-        assert (compiled.returncode, compiled.stderr) == (0, "")
+        compileDevice(SOURCE, program, SECOND=second, LIMIT=limit)
     return program
 
 
@@ -110,24 +102,10 @@ def script(folder: Path, second: int, limit: int) -> Path:
     return main
 
 
-class Device:
+class TCPDevice(Device):
     """
-    A device that runs.
+    A device that runs, and tells how long it waits for its next attempt.
     """
-
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def lines(self) -> list[str]:
-        """
-        What it has printed so far, in whole lines.
-        """
-        return self._log.read_text().split("\n")[:-1]
 
     def waits(self, words: str) -> list[float]:
         """
@@ -136,15 +114,8 @@ class Device:
         pattern = re.compile(rf"{words}, next attempt in ([0-9.]+) s")
         return [float(found[1]) for found in map(pattern.fullmatch, self.lines) if found]
 
-    def end(self) -> None:
-        """
-        Leave nothing of it.
-        """
-        self.process.kill()
-        self.process.wait()
 
-
-Start = Callable[..., Device]
+Start = Callable[..., TCPDevice]
 
 
 @pytest.fixture(params=["C", "Python", "MicroPython"])
@@ -152,19 +123,16 @@ def start(request: pytest.FixtureRequest, builds: Path, tmp_path: Path) -> Itera
     """
     Starts a device that connects to this port; whatever still runs after the test is killed.
     """
-    devices: list[Device] = []
-    # MicroPython writes what it prints at once, by itself.
-    python = {"Python": [sys.executable, "-uB"], "MicroPython": [shutil.which("micropython")]}
-    if python.get(request.param) == [None]:
-        pytest.skip("this system has no MicroPython")
+    devices: list[TCPDevice] = []
+    python = [] if request.param == "C" else interpreter(request.param)
 
-    def run(port: int, name: str = "pump", second: int = SETTLE, limit: int = 2**20) -> Device:
+    def run(port: int, name: str = "pump", second: int = SETTLE, limit: int = 2**20) -> TCPDevice:
         if request.param == "C":
             command = [str(built(builds, second, limit))]
         else:
-            command = [*map(str, python[request.param]), str(script(builds, second, limit))]
+            command = [*python, str(script(builds, second, limit))]
         log = tmp_path / f"{len(devices)}.log"
-        devices.append(Device([*command, "127.0.0.1", str(port), name], log))
+        devices.append(TCPDevice([*command, "127.0.0.1", str(port), name], log))
         return devices[-1]
 
     yield run

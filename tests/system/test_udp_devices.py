@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +32,8 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core.datagram.packet import Key, Type, decode, encode
 from twisted_heartbeat.testing import Drop, Duplicate, Reorder
 
+from ..support.devices import Device, compileDevice, interpreter
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the devices are POSIX programs")
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -54,34 +53,7 @@ device_udp.SECOND = {second}
 device_udp.run(sys.argv[1], int(sys.argv[2]), sys.argv[3], bytes.fromhex(sys.argv[4]))
 """
 
-Start = Callable[..., "Device"]
-
-
-class Device:
-    """
-    A device that runs.
-    """
-
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    @property
-    def lines(self) -> list[str]:
-        """
-        What it has printed so far.
-        """
-        return self._log.read_text().split("\n")[:-1]
-
-    def end(self) -> None:
-        """
-        Leave nothing of it.
-        """
-        self.process.kill()
-        self.process.wait()
+Start = Callable[..., Device]
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +61,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     The device in C, compiled.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("this system has no C compiler")
     made = tmp_path_factory.mktemp("devices") / "device_udp"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-O2", f"-DSECOND={SECOND}"]
-    flags += os.environ.get("CFLAGS", "").split()
-    command = [compiler, *flags, "-o", str(made), str(SOURCE)]
-    compiled = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_LIMIT)
-    assert (compiled.returncode, compiled.stderr) == (0, "")
+    compileDevice(SOURCE, made, SECOND=SECOND)
     return made
 
 
@@ -110,13 +75,9 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     if request.param == "C":
         command = [str(request.getfixturevalue("program"))]
     else:
-        micropython = shutil.which("micropython")
-        if request.param == "MicroPython" and micropython is None:
-            pytest.skip("this system has no MicroPython")
         main = tmp_path / "main.py"
         main.write_text(MAIN.format(folder=str(EXAMPLES), second=SECOND))
-        python = {"Python": [sys.executable, "-uB"], "MicroPython": [str(micropython)]}
-        command = [*python[request.param], str(main)]
+        command = [*interpreter(request.param), str(main)]
 
     def run(port: int, name: str = "pump", key: bytes = KEY) -> Device:
         arguments = ["127.0.0.1", str(port), name, key.hex()]
@@ -264,6 +225,26 @@ async def test_restartedDevice(start: Start, monitor: Any) -> None:
     device = start(watching.getHost().port)
     await until(lambda: PeerReset in hooks.told, lambda: device.lines)
     assert watching.peers
+
+
+def test_goodbye(start: Start) -> None:
+    """
+    The device's goodbye, which it sends twice, has the next number, the code 0 and no interval.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        one.settimeout(WAIT_LIMIT)
+        device = start(one.getsockname()[1])
+        last = decode(one.recv(1000))
+        device.process.send_signal(signal.SIGINT)
+        found = []
+        while len(found) < 2:
+            packet = decode(one.recv(1000))
+            if packet.type == Type.GOODBYE:
+                found.append((packet.sequence, packet.flags, packet.interval))
+            else:
+                last = packet
+    assert found == [(last.sequence + 1, 0, 0)] * 2
 
 
 @pytest.mark.parametrize("start", ["C", "Python"], indirect=True)

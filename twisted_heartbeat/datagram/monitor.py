@@ -29,7 +29,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from ..core.causes import Cause, ClosedHere, GoodbyeCode, PeerClosed, PeerReset, PeerSilent
 from ..core.datagram.packet import MAX_SIZE, Packet
-from ..core.datagram.registry import Change, Keys, Outcome, Registry, keyring
+from ..core.datagram.registry import Effect, Keys, Meaning, Registry, keyring
 from ..core.datagram.runningtime import METER_PERIOD, RunningTime
 from ..core.datagram.session import Look
 from ..core.datagram.settings import DatagramLimits
@@ -254,12 +254,6 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         Begin to watch, or go on after the port was lost.
         """
-        if not self._challenge:
-            _log.warn(
-                "{link}: senders are not challenged: after a restart, a recorded datagram is taken "
-                "for its sender",
-                link=self.source,
-            )
         getHandle = getattr(self.transport, "getHandle", None)
         if getHandle is not None:
             enlargeBuffer(getHandle())
@@ -268,6 +262,12 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         since, self._pausedAt = self._pausedAt, None
         if since is not None:
             self.runningTime.paused(since, now)
+        elif not self._challenge:
+            _log.warn(
+                "{link}: senders are not challenged: after a restart, a recorded datagram is taken "
+                "for its sender",
+                link=self.source,
+            )
         for peer in self._registry.peers.values():
             self._schedule(peer)
         self._meter.start(now)
@@ -301,16 +301,16 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         Take a datagram.
         """
         running = self.runningTime.read(self._seconds())
-        outcome = self._registry.receive(data, address, running)
-        change, peer, reply, payload, _, _, isSooner = outcome
+        meaning = self._registry.receive(data, address, running)
+        effect, peer, reply, payload, _, _, isSooner = meaning
         if reply:
             self._send(reply, address)
         if peer is None:
-            if change is not Change.HEARD:
+            if effect is not Effect.HEARD:
                 self._ignoredLog.changed()
             return
-        if change is not Change.HEARD:
-            self._changed(outcome, peer)
+        if effect is not Effect.HEARD:
+            self._changed(meaning, peer)
         if isSooner:
             self._schedule(peer)
         if payload:
@@ -328,14 +328,14 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
     def _make(self, packet: Packet, address: object, bound: float, now: float) -> DatagramPeer:
         return DatagramPeer(self, next(self._generations), packet, address, bound, now)
 
-    def _changed(self, outcome: Outcome[DatagramPeer], peer: DatagramPeer) -> None:
-        if outcome.change is Change.RECOVERED:
+    def _changed(self, meaning: Meaning[DatagramPeer], peer: DatagramPeer) -> None:
+        if meaning.effect is Effect.RECOVERED:
             self._events.emit("recovered", peer)
-        elif outcome.change is Change.LEFT:
+        elif meaning.effect is Effect.LEFT:
             self.wheel.cancel(peer)
-            self._events.emit("disconnected", peer, _goodbye(outcome.code, peer))
+            self._events.emit("disconnected", peer, _goodbye(meaning.code, peer))
         else:
-            former = outcome.former
+            former = meaning.former
             if former is not None:
                 self.wheel.cancel(former)
                 words = f"it has restarted: a new session began at {peerName(peer.peer)}"

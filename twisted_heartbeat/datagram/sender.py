@@ -4,10 +4,9 @@
 """
 L{UDPHeartbeatSender}: tells one or several monitors that this process is alive.
 
-Each heartbeat is one datagram.  All monitors that get it get the same bytes, so that the sequence
-numbers of one session grow at each of them.  The first monitor of the list that is well gets it;
-while that is not the first, the first gets it as well, and is returned to when it has acknowledged
-three in a row.
+Each heartbeat is one datagram, and all monitors that get it get the same bytes.  The first monitor
+of the list that is well gets it; while that is not the first, the first gets it as well, and is
+returned to when it has acknowledged three in a row.
 
 Nothing that the network does ends a sender: an unreachable network, a full buffer and a name that
 is not found cost the heartbeats of that time, and the log tells of it once a minute.
@@ -18,7 +17,6 @@ from __future__ import annotations
 import random as systemRandom
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from math import ceil
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
@@ -26,26 +24,15 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..core.causes import ClosedHere, PeerSilent
-from ..core.datagram.packet import (
-    ACKNOWLEDGE,
-    CLOSING,
-    MAX_MILLISECONDS,
-    MAX_NAME,
-    MAX_PAYLOAD,
-    MOVED,
-    Key,
-    Malformed,
-    Packet,
-    Type,
-    decode,
-    encode,
-)
+from ..core.causes import ClosedHere, GoodbyeCode, PeerSilent
+from ..core.datagram.failover import Failover
+from ..core.datagram.packet import MAX_NAME, MAX_PAYLOAD, Key, Packet, Type
 from ..core.datagram.registry import NO_KEY, UNKEYED
 from ..core.datagram.runningtime import RunningTime
 from ..core.datagram.schedule import Schedule, periodFor
+from ..core.datagram.sendersession import MAX_SEQUENCE, SenderSession
 from ..core.datagram.session import Look
-from ..core.datagram.uplink import Answer, Failover
+from ..core.datagram.uplink import Answer
 from ..core.evidence import Evidence
 from ..core.settings import Heartbeat
 from ..link.events import LinkEvents
@@ -62,14 +49,8 @@ if TYPE_CHECKING:
 
 _log = SafeLogger()
 
-MAX_SEQUENCE = 2**32 - 2
-"""The last heartbeat of a session.  Its goodbye has the next number."""
-
 GOODBYES = 2
 """How often a goodbye is sent, because a lost one would look like a death."""
-
-ANSWERS_PER_SECOND = 20
-"""Challenges that are answered in a second.  Each may come from another monitor of a group."""
 
 
 class UDPHeartbeatSender(Service):
@@ -80,7 +61,6 @@ class UDPHeartbeatSender(Service):
     @ivar heartbeat: its bound is what the monitors are asked to apply.
     @ivar monitors: the monitors, in the order of the list.
     @ivar period: seconds between two heartbeats.
-    @ivar session: the number of this session, drawn at each start.
     @ivar watches: whether the monitors are watched.
     @ivar runningTime: the time in which this process could read.
     """
@@ -143,29 +123,24 @@ class UDPHeartbeatSender(Service):
         self.heartbeat = heartbeat
         self.period = periodFor(heartbeat.bound, every, allowLoss)
         self.watches = watch
-        self.session = 0
         self.runningTime = RunningTime()
         self.slot: Slot | None = None
         self._asked = every, allowLoss
-        self._name = name.encode()
-        self._key = UNKEYED if key is None else Key(key)
-        self._keyId = NO_KEY if key is None else keyId
-        self._all = all
+        own = (UNKEYED, NO_KEY) if key is None else (Key(key), keyId)
+        self._identity = name.encode(), *own
         self._reading = reading
         self._reactor = reactor
         self._random = random
         self._events = LinkEvents(name, heartbeat, hooks)
-        self._failover = Failover(len(places))
+        self._failover = Failover(len(places), all)
         self.monitors = [
             Monitor(self, index, host, port, self.period)
             for index, (host, port) in enumerate(places)
         ]
         hosts = [host for host, _ in places]
         self._sockets = Sockets(interface, hosts, self.datagramReceived, self._notSent)
-        self._latest: Packet | None = None
-        self._sequence = 0
+        self._session = self._newSession()
         self._generation = 0
-        self._answers = (0, 0)
         self._bound = heartbeat.bound
         # The monitor to say goodbye to, and the number of the last heartbeat that it was sent.
         self._leaving: tuple[Monitor, int] | None = None
@@ -191,6 +166,13 @@ class UDPHeartbeatSender(Service):
         return Shortage(_log, "A monitor does not answer: {error}", self.wheel.seconds)
 
     @property
+    def session(self) -> int:
+        """
+        The number of this session, drawn at each start.
+        """
+        return self._session.number
+
+    @property
     def current(self) -> Monitor:
         """
         The monitor that this sender reports to; with C{all=True}, the first.
@@ -208,11 +190,10 @@ class UDPHeartbeatSender(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
-        self._sockets.reactor = self._reactor
+        self._sockets.open(self._reactor)
         now = self.wheel.seconds()
         self._beginSession()
-        self._schedule = Schedule(self.period, now, self._random)
-        self.wheel.schedule(self, self._schedule.following(now))
+        self._beginGrid(now)
         for monitor in self._targets():
             monitor.resolve(self._reactor, now)
 
@@ -228,75 +209,52 @@ class UDPHeartbeatSender(Service):
         for monitor in self.monitors:
             self.wheel.discard(monitor)
             if monitor in self._targets() or (self._leaving and monitor is self._leaving[0]):
-                self._sayGoodbye(monitor, CLOSING)
+                self._sayGoodbye(monitor, GoodbyeCode.CLOSING)
             monitor.endWatch()
         closed = self._sockets.close()
         for monitor in alive:
             self._events.emit("disconnected", monitor, ClosedHere("the sender has stopped"))
         return closed
 
+    def _newSession(self) -> SenderSession:
+        number = int.from_bytes(urandom(8), "big")
+        return SenderSession(number, *self._identity, self.heartbeat.bound, self.watches)
+
     def _beginSession(self) -> None:
-        self.session = int.from_bytes(urandom(8), "big")
-        self._sequence = 0
+        self._session = self._newSession()
         self._leaving = None
         for monitor in self.monitors:
             monitor.beginSession()
 
+    def _beginGrid(self, now: float) -> None:
+        self._schedule = Schedule(self.period, now, self._random)
+        self.runningTime.due = self._schedule.following(now)
+        self.wheel.schedule(self, self.runningTime.due)
+
     # What is sent.
 
     def _targets(self) -> list[Monitor]:
-        if self._all:
-            return self.monitors
         return [self.monitors[index] for index in self._failover.targets]
 
     def onTimer(self, now: float, lateness: float) -> float | None:
         running = self.runningTime.timerFired(now, lateness)
         following = self._schedule.following(now)
-        if self._sequence >= MAX_SEQUENCE:
+        if self._session.sequence >= MAX_SEQUENCE:
             self._beginSession()
-        self._sequence += 1
-        packet = self._packet(Type.HEARTBEAT, now, self._sequence, payload=self._nextReading())
-        self._latest = packet
-        data = encode(packet, self._key)
+        reading = self._nextReading()
+        if not self.running:
+            return None
+        data = self._session.heartbeat(now, self._schedule.latest, reading)
         for monitor in self._targets():
             monitor.resolve(self._reactor, now)
             if self.watches:
                 monitor.beginWatch(running)
-                monitor.sending(self._sequence, running)
+                monitor.sending(self._session.sequence, running)
                 self._scheduleMonitor(monitor)
             if monitor.address is not None:
                 self._sockets.send(data, monitor.address)
         self.runningTime.due = following
         return following
-
-    def _packet(
-        self,
-        kind: Type,
-        now: float,
-        sequence: int,
-        *,
-        flags: int = 0,
-        cookie: int = 0,
-        payload: bytes = b"",
-    ) -> Packet:
-        following = 0.0
-        if kind != Type.GOODBYE:
-            following = max(0.0, self._schedule.latest - now)
-            if self.watches:
-                flags |= ACKNOWLEDGE
-        return Packet(
-            type=kind,
-            flags=flags,
-            keyId=self._keyId,
-            session=self.session,
-            sequence=sequence,
-            sent=int(now * 1000) & MAX_MILLISECONDS,
-            interval=_milliseconds(following),
-            bound=_milliseconds(self.heartbeat.bound),
-            cookie=cookie,
-            name=self._name,
-            payload=payload,
-        )
 
     def _nextReading(self) -> bytes:
         if self._reading is None:
@@ -314,24 +272,20 @@ class UDPHeartbeatSender(Service):
     def _notSent(self, error: Exception) -> None:
         self._unsent.met(error)
 
-    def _sayGoodbye(self, monitor: Monitor, code: int, after: int | None = None) -> None:
-        if monitor.address is None or self._latest is None:
-            return
-        # The number after the last heartbeat that this monitor was sent, or a later one.  A monitor
-        # that goes on receiving ignores the next heartbeat, and challenges the one after it.
-        now, number = self.wheel.seconds(), (self._sequence if after is None else after) + 1
-        packet = self._packet(Type.GOODBYE, now, number, flags=code)
-        data = encode(packet, self._key)
-        for _ in range(GOODBYES):
-            self._sockets.send(data, monitor.address)
+    def _sayGoodbye(self, monitor: Monitor, code: GoodbyeCode, after: int | None = None) -> None:
+        data = self._session.goodbye(self.wheel.seconds(), code, after)
+        if data is not None and monitor.address is not None:
+            for _ in range(GOODBYES):
+                self._sockets.send(data, monitor.address)
 
     def nameFound(self, monitor: Monitor) -> None:
         """
         Send the latest heartbeat to a monitor whose name was found only now.
         """
-        if self.running and self._latest is not None and monitor in self._targets():
+        latest = self._session.repeated()
+        if self.running and latest is not None and monitor in self._targets():
             assert monitor.address is not None
-            self._sockets.send(encode(self._latest, self._key), monitor.address)
+            self._sockets.send(latest, monitor.address)
 
     # What is received.
 
@@ -342,39 +296,17 @@ class UDPHeartbeatSender(Service):
         if not self.running:
             # A hook has stopped the service, and the port still hands over what it reads.
             return
-        try:
-            packet = decode(data)
-        except Malformed:
-            return
-        isMine = packet.session == self.session and packet.name == self._name
-        if not isMine or packet.keyId != self._keyId or not self._key.accepts(data):
+        packet = self._session.received(data)
+        if packet is None:
             return
         now = self.wheel.seconds()
         if packet.type == Type.CHALLENGE:
-            self._challenged(packet, address, now)
+            answer = self._session.answer(packet, now, self._schedule.latest)
+            if answer is not None:
+                # To where the challenge came from: to one monitor of a group.
+                self._sockets.send(answer, address)
         elif packet.type == Type.ACKNOWLEDGEMENT:
             self._acknowledged(packet, address, self.runningTime.read(now))
-
-    def _challenged(self, challenge: Packet, address: Any, now: float) -> None:
-        """
-        Answer a challenge at once, if it was provoked by the latest heartbeat or the one before.
-        The answer goes where the challenge came from: to one monitor of a group.
-        """
-        latest = self._latest
-        if latest is None or not 0 <= latest.sequence - challenge.sequence <= 1:
-            return
-        second, answers = self._answers
-        answers = answers + 1 if second == int(now) else 1
-        self._answers = int(now), answers
-        if answers <= ANSWERS_PER_SECOND:
-            answer = self._packet(
-                Type.ANSWER,
-                now,
-                latest.sequence,
-                cookie=challenge.cookie,
-                payload=latest.payload,
-            )
-            self._sockets.send(encode(answer, self._key), address)
 
     def _acknowledged(self, packet: Packet, address: Any, running: float) -> None:
         monitor = self._monitorAt(address)
@@ -388,7 +320,8 @@ class UDPHeartbeatSender(Service):
             self._events.emit("connected", monitor)
         elif answer is Answer.RECOVERED:
             self._events.emit("recovered", monitor)
-        if answer is not Answer.NOTHING:
+        # A hook may have stopped this sender.
+        if answer is not Answer.NOTHING and self.running:
             self._heed(monitor)
             self._sayMoved(monitor, packet.sequence)
 
@@ -400,8 +333,8 @@ class UDPHeartbeatSender(Service):
         targets = self._targets()
         if len(targets) == 1:
             return targets[0]
-        found = addressOf(address)
-        return next((each for each in targets if each.peer == found), None)
+        source = addressOf(address)
+        return next((each for each in targets if each.isAt(source)), None)
 
     def _heed(self, monitor: Monitor) -> None:
         """
@@ -409,13 +342,13 @@ class UDPHeartbeatSender(Service):
         because the monitor applies a shorter bound.
         """
         left = self.current
-        if not self._all and self._failover.answered(monitor.index, monitor.inRow):
+        if self._failover.answered(monitor.index, monitor.inRow):
             _log.info(
                 "{link}: back to the monitor {monitor}", link=self.source, monitor=monitor.name
             )
             self._leave(left)
         applied = monitor.applied
-        if applied is not None and applied < self._bound:
+        if applied is not None and applied < self._bound and self.running:
             self._bound = applied
             self._shorten(monitor, applied)
 
@@ -431,9 +364,7 @@ class UDPHeartbeatSender(Service):
             return
         if period < self.period:
             self.period = period
-            now = self.wheel.seconds()
-            self._schedule = Schedule(period, now, self._random)
-            self.wheel.schedule(self, self._schedule.following(now))
+            self._beginGrid(self.wheel.seconds())
             for each in self.monitors:
                 each.setPeriod(period)
                 if each.watched:
@@ -472,14 +403,14 @@ class UDPHeartbeatSender(Service):
             self._events.emit("disconnected", monitor, cause)
         else:
             self._unanswered.met(cause)
-        if not self._all and self._failover.silent(monitor.index):
+        if self.running and self._failover.silent(monitor.index):
             current = self.current.name
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)
             if monitor.index == 0:
                 # It still gets the heartbeats, and would find a later goodbye out of date.
-                self._sayGoodbye(monitor, MOVED)
+                self._sayGoodbye(monitor, GoodbyeCode.MOVED)
             else:
-                self._leaving = monitor, self._sequence
+                self._leaving = monitor, self._session.sequence
 
     def _sayMoved(self, monitor: Monitor, acknowledged: int) -> None:
         """
@@ -490,13 +421,13 @@ class UDPHeartbeatSender(Service):
         if self._leaving and monitor is self.current and acknowledged > self._leaving[1]:
             (left, latest), self._leaving = self._leaving, None
             if left not in self._targets():
-                self._sayGoodbye(left, MOVED, latest)
+                self._sayGoodbye(left, GoodbyeCode.MOVED, latest)
 
     def _leave(self, monitor: Monitor) -> None:
         """
         Leave a monitor that is well.
         """
-        self._leaving = monitor, self._sequence
+        self._leaving = monitor, self._session.sequence
         self.wheel.cancel(monitor)
         if monitor.alive:
             monitor.endWatch()
@@ -508,7 +439,3 @@ def _placesOf(monitors: Any) -> list[Address]:
     Return the list of monitors that was given, which may be a single one.
     """
     return [monitors] if monitors and isinstance(monitors[0], str) else list(monitors)
-
-
-def _milliseconds(seconds: float) -> int:
-    return min(ceil(seconds * 1000), MAX_MILLISECONDS)

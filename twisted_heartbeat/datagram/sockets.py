@@ -22,7 +22,8 @@ Address = tuple[str, int]
 
 class Sockets:
     """
-    The sockets of one sender.  One that the system takes away is replaced at the next datagram.
+    The sockets of one sender, which sends nothing before L{open} and after L{close}.  A socket that
+    the system takes away is replaced at the next datagram.
     """
 
     def __init__(
@@ -39,17 +40,25 @@ class Sockets:
         @param failed: takes what sending has raised: no route, no interface, a full buffer, a
             firewall.
         """
-        self.reactor: Any = None
+        self._reactor: Any = None
         self._interface = interface
         self._zone = Zone(hosts)
         self._received = received
         self._failed = failed
         self._ports: dict[str, Any] = {}
 
+    def open(self, reactor: Any) -> None:
+        """
+        Begin to send, with sockets of this reactor.
+        """
+        self._reactor = reactor
+
     def send(self, data: bytes, address: Address) -> None:
         """
         Send a datagram.
         """
+        if self._reactor is None:
+            return
         try:
             self._portFor(address[0]).write(data, self._zone.complete(address))
         except Exception as error:
@@ -68,6 +77,7 @@ class Sockets:
 
         @return: fires when they are closed.
         """
+        self._reactor = None
         ports, self._ports = list(self._ports.values()), {}
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
@@ -82,7 +92,7 @@ class Sockets:
         port = self._ports.get(family)
         if port is None:
             own = self._interface if (":" in self._interface) == (family == "::") else ""
-            port = self.reactor.listenUDP(
+            port = self._reactor.listenUDP(
                 0,
                 _Socket(self, family, self._received),
                 interface=own or family,

@@ -18,14 +18,12 @@ from zope.interface import implementer
 from ..core.datagram.uplink import Uplink
 from ..link.config import peerName
 from ..link.state import LinkState
-from ..logs import SafeLogger
+from .peer import addressOf
 
 if TYPE_CHECKING:
     from ..logs import LogRateLimit
     from ..timing.wheel import Slot, TimerWheel
     from .sender import UDPHeartbeatSender
-
-_log = SafeLogger()
 
 RESOLVE_EVERY = 60.0
 """Seconds after which a name is looked up again although the monitor answers, or is not watched."""
@@ -100,10 +98,15 @@ class Monitor(Uplink):
         """
         The address in use; L{None} while the name has not been found.
         """
-        if self.address is None:
-            return None
-        kind = IPv6Address if ":" in self.address[0] else IPv4Address
-        return kind("UDP", *self.address)
+        return None if self.address is None else addressOf(self.address)
+
+    def isAt(self, source: IPv4Address | IPv6Address) -> bool:
+        """
+        Whether this monitor's datagrams come from that address.  The socket does not tell the
+        interface that a link-local address belongs to, so that is left out.
+        """
+        own = self.peer
+        return own is not None and _place(own) == _place(source)
 
     @property
     def state(self) -> LinkState:
@@ -193,6 +196,10 @@ class Monitor(Uplink):
         self.addresses = [*found[place:], *found[:place]]
         if first:
             self._sender.nameFound(self)
+
+
+def _place(address: IPv4Address | IPv6Address) -> tuple[str, int]:
+    return address.host.partition("%")[0], address.port
 
 
 @implementer(IResolutionReceiver)

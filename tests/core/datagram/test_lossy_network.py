@@ -17,7 +17,7 @@ from math import sqrt
 
 import pytest
 
-from twisted_heartbeat.core.datagram.registry import Change
+from twisted_heartbeat.core.datagram.registry import Effect
 from twisted_heartbeat.core.datagram.schedule import Schedule, falseVerdicts, sendsWithin
 from twisted_heartbeat.core.datagram.session import Look
 
@@ -108,13 +108,13 @@ def perform(channel: Channel, heartbeats: int, period: float = PERIOD) -> Run:
 def _deliver(watch, pump, channel, events, order, run, lastHeard, offset):  # type: ignore[no-untyped-def]
     at, _, data = heapq.heappop(events)
     _verdicts(watch, run, at, lastHeard, at)
-    outcome = watch.receive(data, at)
-    if outcome.change is not Change.NOTHING:
+    meaning = watch.receive(data, at)
+    if meaning.effect is not Effect.NOTHING:
         run.heard += 1
         return at
-    if outcome.reply:
+    if meaning.reply:
         for there in channel.arrivals(at):
-            answer = pump.answer(outcome.reply, there + offset)
+            answer = pump.answer(meaning.reply, there + offset)
             for back in channel.arrivals(there):
                 heapq.heappush(events, (back, next(order), answer))
     return lastHeard

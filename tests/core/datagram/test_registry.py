@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.datagram.cookies import LIFE
 from twisted_heartbeat.core.datagram.packet import (
     ACKNOWLEDGE,
     MAX_SIZE,
-    MOVED,
     Type,
     decode,
     encode,
 )
-from twisted_heartbeat.core.datagram.registry import Change, keyring
+from twisted_heartbeat.core.datagram.registry import Effect, keyring
 from twisted_heartbeat.core.datagram.session import LEFT_LIFE, MAX_LEFT, Look
 from twisted_heartbeat.core.datagram.settings import DatagramLimits
 
@@ -45,11 +45,11 @@ def test_newSessionIsChallenged(watch: Watch) -> None:
     Promise 21: the first heartbeat of a session proves nothing until its sender has answered.
     """
     pump = Sensor()
-    outcome = watch.receive(pump.heartbeat(0.0), 0.0)
-    assert outcome.change is Change.NOTHING
+    meaning = watch.receive(pump.heartbeat(0.0), 0.0)
+    assert meaning.effect is Effect.NOTHING
     assert watch.registry.peers == {}
-    answered = watch.receive(pump.answer(outcome.reply, 0.1), 0.1)
-    assert answered.change is Change.BEGAN
+    answered = watch.receive(pump.answer(meaning.reply, 0.1), 0.1)
+    assert answered.effect is Effect.BEGAN
     assert watch.peer().heardAt == 0.1
 
 
@@ -77,10 +77,10 @@ def test_replayedHeartbeatIsLate(watch: Watch) -> None:
     pump = Sensor()
     watch.meet(pump, 0.0)
     heartbeat = pump.heartbeat(1.0)
-    assert watch.receive(heartbeat, 1.0).change is Change.HEARD
+    assert watch.receive(heartbeat, 1.0).effect is Effect.HEARD
     for address in (HOME, ELSEWHERE):
-        outcome = watch.receive(heartbeat, 2.0, address)
-        assert (outcome.change, outcome.reply) == (Change.NOTHING, b"")
+        meaning = watch.receive(heartbeat, 2.0, address)
+        assert (meaning.effect, meaning.reply) == (Effect.NOTHING, b"")
     assert watch.peer().heardAt == 1.0
     assert watch.peer().address == HOME
     assert watch.peer().duplicates == 2
@@ -95,7 +95,7 @@ def test_reorderedHeartbeatIsNoNews(watch: Watch) -> None:
     first, second = pump.heartbeat(1.0), pump.heartbeat(2.0)
     watch.receive(second, 2.0)
     assert watch.peer().lost == 1
-    assert watch.receive(first, 3.0).change is Change.NOTHING
+    assert watch.receive(first, 3.0).effect is Effect.NOTHING
     assert watch.peer().heardAt == 2.0
     assert (watch.peer().lost, watch.peer().reordered) == (0, 1)
 
@@ -118,8 +118,8 @@ def test_replayAfterRestart(kept: bool) -> None:
         after.pass_(20.0)
         after.told.clear()
     for data in recorded:
-        outcome = after.receive(data, 20.0)
-        assert outcome.change is Change.NOTHING
+        meaning = after.receive(data, 20.0)
+        assert meaning.effect is Effect.NOTHING
     assert after.told == []
     assert all(not peer.alive for peer in after.registry.peers.values())
 
@@ -134,7 +134,7 @@ def test_recordedButNeverDelivered(watch: Watch) -> None:
     held = [pump.heartbeat(float(second)) for second in range(1, 60)]
     assert [look for _, _, look in watch.pass_(6.0)] == [Look.SUSPECT, Look.VERDICT]
     for second, data in enumerate(held):
-        assert watch.receive(data, 7.0 + second).change is Change.NOTHING
+        assert watch.receive(data, 7.0 + second).effect is Effect.NOTHING
     assert not watch.peer().alive
 
 
@@ -150,7 +150,7 @@ def test_heldBackOneByOne(watch: Watch, stretch: float) -> None:
     for second in range(1, 2000):
         at = second * stretch
         watch.pass_(at)
-        if watch.receive(pump.heartbeat(float(second)), at).change is not Change.NOTHING:
+        if watch.receive(pump.heartbeat(float(second)), at).effect is not Effect.NOTHING:
             lastAccepted = at
             assert at - second <= pump.bound + 0.001
     assert lastAccepted > 0.0
@@ -164,10 +164,10 @@ def test_lateHeartbeatIsChallenged(watch: Watch) -> None:
     """
     pump = Sensor()
     watch.meet(pump, 100.0)
-    outcome = watch.receive(pump.heartbeat(50.0), 101.0)
-    assert outcome.change is Change.NOTHING
-    assert watch.receive(pump.answer(outcome.reply, 50.0), 101.1).change is Change.HEARD
-    assert watch.receive(pump.heartbeat(51.0), 102.0).change is Change.HEARD
+    meaning = watch.receive(pump.heartbeat(50.0), 101.0)
+    assert meaning.effect is Effect.NOTHING
+    assert watch.receive(pump.answer(meaning.reply, 50.0), 101.1).effect is Effect.HEARD
+    assert watch.receive(pump.heartbeat(51.0), 102.0).effect is Effect.HEARD
 
 
 def test_answerCountsForItsSenderOnly(watch: Watch) -> None:
@@ -180,11 +180,11 @@ def test_answerCountsForItsSenderOnly(watch: Watch) -> None:
     answer = pump.answer(challenge, 0.0)
     other = Sensor(session=2)
     other.sequence = 1
-    assert watch.receive(answer, 0.0, ELSEWHERE).change is Change.NOTHING
-    assert watch.receive(other.answer(challenge, 0.0), 0.0).change is Change.NOTHING
-    assert watch.receive(answer, LIFE + 0.001).change is Change.NOTHING
-    assert watch.receive(answer, LIFE / 2 - 0.001).change is Change.BEGAN
-    assert watch.receive(answer, LIFE / 2 - 0.001).change is Change.NOTHING
+    assert watch.receive(answer, 0.0, ELSEWHERE).effect is Effect.NOTHING
+    assert watch.receive(other.answer(challenge, 0.0), 0.0).effect is Effect.NOTHING
+    assert watch.receive(answer, LIFE + 0.001).effect is Effect.NOTHING
+    assert watch.receive(answer, LIFE / 2 - 0.001).effect is Effect.BEGAN
+    assert watch.receive(answer, LIFE / 2 - 0.001).effect is Effect.NOTHING
 
 
 def test_guessedCookieIsNone(watch: Watch) -> None:
@@ -195,7 +195,7 @@ def test_guessedCookieIsNone(watch: Watch) -> None:
     pump.sequence = 1
     for cookie in (0, 1, 2**64 - 1):
         answer = encode(pump.packet(0.0, Type.ANSWER, cookie=cookie), pump.key)
-        assert watch.receive(answer, 0.0).change is Change.NOTHING
+        assert watch.receive(answer, 0.0).effect is Effect.NOTHING
 
 
 def test_restartedPeer(watch: Watch) -> None:
@@ -224,7 +224,7 @@ def test_leftSessionIsRemembered(watch: Watch) -> None:
     cookie = watch.registry._cookies.make(HOME, 1, b"pump", 1, 1.0)
     watch.receive(after.answer(challenge, 1.0), 1.0)
     replay = encode(before.packet(1.0, Type.ANSWER, cookie=cookie), before.key)
-    assert watch.receive(replay, 1.0).change is Change.NOTHING
+    assert watch.receive(replay, 1.0).effect is Effect.NOTHING
     assert LEFT_LIFE > LIFE
 
 
@@ -246,16 +246,16 @@ def test_forgedIsIgnored(watch: Watch) -> None:
     forger = Sensor(secret=b"another key of a forger")
     forger.sequence = 50
     for data in (forger.heartbeat(1.0), forger.goodbye(1.0)):
-        outcome = watch.receive(data, 1.0, ELSEWHERE)
-        assert (outcome.change, outcome.reply) == (Change.NOTHING, b"")
+        meaning = watch.receive(data, 1.0, ELSEWHERE)
+        assert (meaning.effect, meaning.reply) == (Effect.NOTHING, b"")
     good = pump.heartbeat(1.0, payload=b"21.5")
     for place in range(8 * len(good)):
         flipped = bytearray(good)
         flipped[place // 8] ^= 1 << place % 8
-        outcome = watch.receive(bytes(flipped), 1.0)
-        assert (outcome.change, outcome.reply) == (Change.NOTHING, b"")
+        meaning = watch.receive(bytes(flipped), 1.0)
+        assert (meaning.effect, meaning.reply) == (Effect.NOTHING, b"")
     assert watch.peer().heardAt == 0.0
-    assert watch.receive(good, 1.0).change is Change.HEARD
+    assert watch.receive(good, 1.0).effect is Effect.HEARD
 
 
 def test_truncatedAndOversizedAreIgnored(watch: Watch) -> None:
@@ -266,10 +266,10 @@ def test_truncatedAndOversizedAreIgnored(watch: Watch) -> None:
     watch.meet(pump, 0.0)
     good = pump.heartbeat(1.0, payload=b"21.5")
     for size in range(len(good)):
-        assert watch.receive(good[:size], 1.0).change is Change.NOTHING
-        assert watch.receive(good[size + 1 :], 1.0).change is Change.NOTHING
+        assert watch.receive(good[:size], 1.0).effect is Effect.NOTHING
+        assert watch.receive(good[size + 1 :], 1.0).effect is Effect.NOTHING
     for data in (good + b"\0", good + bytes(MAX_SIZE), good * 2):
-        assert watch.receive(data, 1.0).change is Change.NOTHING
+        assert watch.receive(data, 1.0).effect is Effect.NOTHING
     assert watch.peer().heardAt == 0.0
 
 
@@ -281,8 +281,8 @@ def test_reflectedIsIgnored(watch: Watch) -> None:
     challenge = watch.receive(pump.heartbeat(0.0), 0.0).reply
     acknowledgement = watch.receive(pump.answer(challenge, 0.0), 0.0).reply
     for data in (challenge, acknowledgement):
-        outcome = watch.receive(data, 0.0)
-        assert (outcome.change, outcome.reply) == (Change.NOTHING, b"")
+        meaning = watch.receive(data, 0.0)
+        assert (meaning.effect, meaning.reply) == (Effect.NOTHING, b"")
     assert watch.registry.ignored["malformed"] == 2
 
 
@@ -296,7 +296,7 @@ def test_reKeyedIsIgnored() -> None:
     for keyId, secret in ((2, SECRET), (1, b"the key of the lamp"), (3, SECRET), (0, b"")):
         other = Sensor(secret=secret, keyId=keyId)
         other.sequence = 9
-        assert watch.receive(other.heartbeat(1.0), 1.0).change is Change.NOTHING
+        assert watch.receive(other.heartbeat(1.0), 1.0).effect is Effect.NOTHING
 
 
 def test_keyRotation() -> None:
@@ -309,11 +309,11 @@ def test_keyRotation() -> None:
     pump = Sensor()
     watch.meet(pump, 0.0)
     pump.key, pump.keyId = type(pump.key)(newer), 2
-    assert watch.receive(pump.heartbeat(1.0), 1.0).change is Change.HEARD
+    assert watch.receive(pump.heartbeat(1.0), 1.0).effect is Effect.HEARD
     watch.registry.keys = keyring({"pump": {2: newer}})
-    assert watch.receive(pump.heartbeat(2.0), 2.0).change is Change.HEARD
+    assert watch.receive(pump.heartbeat(2.0), 2.0).effect is Effect.HEARD
     pump.key, pump.keyId = type(pump.key)(SECRET), 1
-    assert watch.receive(pump.heartbeat(3.0), 3.0).change is Change.NOTHING
+    assert watch.receive(pump.heartbeat(3.0), 3.0).effect is Effect.NOTHING
     assert watch.told == [("pump", "began")]
 
 
@@ -336,13 +336,13 @@ def test_goodbye(watch: Watch) -> None:
     """
     pump = Sensor()
     watch.meet(pump, 0.0)
-    heartbeat, goodbye = pump.heartbeat(1.0), pump.goodbye(1.0, MOVED)
-    outcome = watch.receive(goodbye, 1.0)
-    assert (outcome.change, outcome.code) == (Change.LEFT, MOVED)
+    heartbeat, goodbye = pump.heartbeat(1.0), pump.goodbye(1.0, GoodbyeCode.MOVED)
+    meaning = watch.receive(goodbye, 1.0)
+    assert (meaning.effect, meaning.code) == (Effect.LEFT, GoodbyeCode.MOVED)
     assert watch.pass_(100.0) == []
     for data in (goodbye, heartbeat, pump.heartbeat(2.0)):
-        assert watch.receive(data, 2.0).change is Change.NOTHING
-    assert watch.receive(Sensor("lamp").goodbye(0.0), 0.0).change is Change.NOTHING
+        assert watch.receive(data, 2.0).effect is Effect.NOTHING
+    assert watch.receive(Sensor("lamp").goodbye(0.0), 0.0).effect is Effect.NOTHING
 
 
 def test_goodbyeOfAnotherSessionIsIgnored(watch: Watch) -> None:
@@ -353,7 +353,7 @@ def test_goodbyeOfAnotherSessionIsIgnored(watch: Watch) -> None:
     watch.meet(before, 0.0)
     recorded = before.goodbye(0.5)
     watch.meet(after, 1.0)
-    assert watch.receive(recorded, 1.0).change is Change.NOTHING
+    assert watch.receive(recorded, 1.0).effect is Effect.NOTHING
     assert watch.peer().alive
 
 
@@ -365,8 +365,8 @@ def test_deadPeerComesBack(watch: Watch) -> None:
     pump = Sensor()
     watch.meet(pump, 0.0)
     watch.pass_(7.0)
-    outcome = watch.receive(pump.heartbeat(8.0), 8.0)
-    assert watch.receive(pump.answer(outcome.reply, 8.0), 8.0).change is Change.BEGAN
+    meaning = watch.receive(pump.heartbeat(8.0), 8.0)
+    assert watch.receive(pump.answer(meaning.reply, 8.0), 8.0).effect is Effect.BEGAN
     told = [what for _, what in watch.told]
     assert told == ["began", "suspect", "verdict", "began"]
 
@@ -397,11 +397,11 @@ def test_acknowledgementIsForTheAskingOnly(watch: Watch) -> None:
     assert watch.receive(pump.heartbeat(1.0), 1.0).reply == b""
     pump.flags = ACKNOWLEDGE
     heartbeat = pump.heartbeat(2.0, payload=b"21.5")
-    outcome = watch.receive(heartbeat, 2.0)
-    found, sent = decode(outcome.reply), decode(heartbeat)
+    meaning = watch.receive(heartbeat, 2.0)
+    found, sent = decode(meaning.reply), decode(heartbeat)
     assert (found.type, found.sequence, found.sent) == (
         Type.ACKNOWLEDGEMENT, sent.sequence, sent.sent)  # fmt: skip
-    assert outcome.payload == b"21.5"
+    assert meaning.payload == b"21.5"
 
 
 def test_withoutChallenge() -> None:
@@ -412,14 +412,14 @@ def test_withoutChallenge() -> None:
     watch = Watch(challenge=False)
     pump = Sensor()
     first = pump.heartbeat(0.0)
-    assert watch.receive(first, 0.0).change is Change.BEGAN
+    assert watch.receive(first, 0.0).effect is Effect.BEGAN
     watch.pass_(10.0)
-    assert watch.receive(first, 11.0).change is Change.NOTHING
+    assert watch.receive(first, 11.0).effect is Effect.NOTHING
     watch.registry.forget(1000.0)
-    assert watch.receive(first, 1000.0).change is Change.NOTHING
+    assert watch.receive(first, 1000.0).effect is Effect.NOTHING
     restarted = Sensor(session=2)
-    assert watch.receive(restarted.heartbeat(0.0), 1001.0).change is Change.BEGAN
-    assert watch.receive(pump.heartbeat(1.0), 2000.0).change is Change.NOTHING
+    assert watch.receive(restarted.heartbeat(0.0), 1001.0).effect is Effect.BEGAN
+    assert watch.receive(pump.heartbeat(1.0), 2000.0).effect is Effect.NOTHING
 
 
 def test_unauthenticatedByName() -> None:
@@ -474,7 +474,7 @@ def test_floodOfUnknownNames(watch: Watch) -> None:
     finally:
         tracemalloc.stop()
     assert len(watch.registry.peers) == 1
-    assert watch.receive(pump.heartbeat(1.0), 1.0).change is Change.HEARD
+    assert watch.receive(pump.heartbeat(1.0), 1.0).effect is Effect.HEARD
 
 
 def test_floodOfReplaysFromManyAddresses() -> None:
@@ -495,7 +495,7 @@ def test_floodOfReplaysFromManyAddresses() -> None:
     assert list(watch.registry.peers) == [b"pump"]
     ignored = watch.registry.ignored
     assert (ignored["unchallenged"], ignored["unknown"]) == (80, 4900)
-    assert watch.receive(pump.heartbeat(1.5), 1.5).change is Change.HEARD
+    assert watch.receive(pump.heartbeat(1.5), 1.5).effect is Effect.HEARD
     # In the next second there is room again.
     watch.meet(lamp, 2.1)
 
@@ -513,7 +513,7 @@ def test_floodDoesNotKeepAlivePeerFromItsChallenge() -> None:
         watch.receive(recorded, 101.0, ("10.0.0.1", number))
     assert watch.registry.ignored["unchallenged"] == 80
     challenge = watch.receive(pump.heartbeat(50.0), 101.5).reply
-    assert watch.receive(pump.answer(challenge, 50.0), 101.6).change is Change.HEARD
+    assert watch.receive(pump.answer(challenge, 50.0), 101.6).effect is Effect.HEARD
 
 
 def test_unknownNamesTakeNoRoom() -> None:
@@ -538,7 +538,7 @@ def test_peersAreLimited() -> None:
     for sensor in sensors[:3]:
         watch.meet(sensor, 0.0)
     reply = watch.receive(sensors[3].heartbeat(1.0), 1.0).reply
-    assert watch.receive(sensors[3].answer(reply, 1.0), 1.0).change is Change.NOTHING
+    assert watch.receive(sensors[3].answer(reply, 1.0), 1.0).effect is Effect.NOTHING
     assert watch.registry.ignored["noRoom"] == 1
     for second in range(1, 40):
         for sensor in sensors[:2]:
@@ -558,9 +558,9 @@ def test_peerMayNotFlood(payload: bytes) -> None:
     pump = Sensor(bound=0.5, flags=ACKNOWLEDGE if payload else 0)
     watch.meet(pump, 0.0)
     found = [watch.receive(pump.heartbeat(1.5, payload=payload), 1.5) for _ in range(50)]
-    assert [outcome.change for outcome in found] == [Change.HEARD] * 5 + [Change.SURPLUS] * 45
-    assert [outcome.payload for outcome in found] == [payload] * 5 + [b""] * 45
-    assert sum(bool(outcome.reply) for outcome in found) == (5 if payload else 0)
+    assert [meaning.effect for meaning in found] == [Effect.HEARD] * 5 + [Effect.SURPLUS] * 45
+    assert [meaning.payload for meaning in found] == [payload] * 5 + [b""] * 45
+    assert sum(bool(meaning.reply) for meaning in found) == (5 if payload else 0)
     assert watch.registry.ignored["tooMany"] == 45
     watch.receive(pump.heartbeat(1.9), 1.9)
     watch.pass_(2.3)
@@ -590,10 +590,10 @@ def test_floodOfReplaysDoesNotSilenceThePeer() -> None:
     pump = Sensor()
     watch.meet(pump, 0.0)
     recorded = pump.heartbeat(1.0)
-    assert watch.receive(recorded, 1.0).change is Change.HEARD
+    assert watch.receive(recorded, 1.0).effect is Effect.HEARD
     for _ in range(1000):
         watch.receive(recorded, 2.0, ELSEWHERE)
-    assert watch.receive(pump.heartbeat(2.0), 2.0).change is Change.HEARD
+    assert watch.receive(pump.heartbeat(2.0), 2.0).effect is Effect.HEARD
     assert watch.peer().address == HOME
 
 
@@ -617,6 +617,6 @@ def test_anyBytes(data: bytes, cut: int) -> None:
     good = Sensor("a", secret=b"", keyId=0).heartbeat(0.0)
     for tried in (data, good[:cut] + data, data + good[cut:]):
         if tried != good:
-            outcome = watch.receive(tried, 0.0)
-            assert (outcome.change, outcome.reply) == (Change.NOTHING, b"")
+            meaning = watch.receive(tried, 0.0)
+            assert (meaning.effect, meaning.reply) == (Effect.NOTHING, b"")
     assert watch.registry.peers == {}

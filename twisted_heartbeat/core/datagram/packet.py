@@ -21,6 +21,8 @@ All types share one layout, in network byte order::
     payload         0 to 512 bytes, of a heartbeat or an answer only
     MAC             16 bytes: HMAC-SHA-256 over all that precedes, truncated (RFC 4868)
 
+The codes of a goodbye are those of L{GoodbyeCode<twisted_heartbeat.core.causes.GoodbyeCode>}.
+
 A monitor's datagram repeats the header and the name of the datagram that provoked it, and has no
 payload.  So it is never larger.  The types of the two directions differ, and the type is under the
 MAC: a reflected datagram is of the wrong type.
@@ -55,12 +57,6 @@ MIN_KEY = 16
 
 ACKNOWLEDGE = 1
 """The flag of a heartbeat that asks for an acknowledgement."""
-
-CLOSING, MOVED = 0, 4
-"""
-The codes of a goodbye: the sender ends, or it reports to another monitor from now on.  The numbers
-are those of L{GoodbyeCode<twisted_heartbeat.core.causes.GoodbyeCode>}.
-"""
 
 
 class Type(IntEnum):

@@ -45,6 +45,7 @@ from .packet import (
     decode,
     encode,
 )
+from .persecond import PerSecond
 from .session import LEFT_LIFE, News, PeerSession
 from .settings import DatagramLimits
 
@@ -60,9 +61,9 @@ _unpack = HEADER.unpack_from
 _HEADER_SIZE = HEADER.size
 
 
-class Change(Enum):
+class Effect(Enum):
     """
-    What a datagram changes.
+    What a datagram does to a peer.
     """
 
     NOTHING = "nothing"
@@ -80,7 +81,7 @@ class Change(Enum):
 Peer = TypeVar("Peer", bound=PeerSession)
 
 
-class Outcome(NamedTuple, Generic[Peer]):
+class Meaning(NamedTuple, Generic[Peer]):
     """
     What a datagram means.
 
@@ -92,36 +93,13 @@ class Outcome(NamedTuple, Generic[Peer]):
     @ivar isSooner: whether the peer is due sooner than it was, because its bound is shorter.
     """
 
-    change: Change
+    effect: Effect
     peer: Peer | None = None
     reply: bytes = b""
     payload: bytes = b""
     former: Peer | None = None
     code: int = 0
     isSooner: bool = False
-
-
-class _PerSecond:
-    """
-    A limit on how often something is done in a second.
-    """
-
-    __slots__ = ("_count", "_limit", "_second")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._second = 0
-        self._count = 0
-
-    def allows(self, now: float) -> bool:
-        """
-        Count it, and return whether it may be done.
-        """
-        second = int(now)
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= self._limit
 
 
 def keyring(keys: Keys, unauthenticated: Collection[str] = ()) -> dict[bytes, dict[int, Key]]:
@@ -183,24 +161,26 @@ class Registry(Generic[Peer]):
         self._limits = limits
         self._challenge = challenge
         self._cookies = Cookies(secret)
-        self._unknown = _PerSecond(limits.unknownPerSecond)
-        self._challenges = _PerSecond(limits.challengesPerSecond)
+        self._unknown = PerSecond(limits.unknownPerSecond)
+        self._challenges = PerSecond(limits.challengesPerSecond)
         self._forgetAt = 0.0
-        self._heard: Outcome[Peer] = Outcome(Change.HEARD)
-        self._surplus: Outcome[Peer] = Outcome(Change.SURPLUS)
-        self._nothing: Outcome[Peer] = Outcome(Change.NOTHING)
+        self._heard: Meaning[Peer] = Meaning(Effect.HEARD)
+        self._surplus: Meaning[Peer] = Meaning(Effect.SURPLUS)
+        self._nothing: Meaning[Peer] = Meaning(Effect.NOTHING)
 
-    def receive(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
+    def receive(self, data: bytes, address: object, now: float) -> Meaning[Peer]:
         """
         Take a datagram.
         """
-        outcome = self._receiveNext(data, address, now)
-        return self._receiveAny(data, address, now) if outcome is None else outcome
+        meaning = self._receiveNextHeartbeat(data, address, now)
+        return self._receivePacket(data, address, now) if meaning is None else meaning
 
-    def _receiveNext(self, data: bytes, address: object, now: float) -> Outcome[Peer] | None:
+    def _receiveNextHeartbeat(
+        self, data: bytes, address: object, now: float
+    ) -> Meaning[Peer] | None:
         """
         Take the commonest datagram: the next heartbeat of a peer that is alive and not suspected,
-        without payload.  It repeats checks of L{_receiveAny} without building a packet, because
+        without payload.  It repeats checks of L{_receivePacket} without building a packet, because
         ten thousand come in a second (C{benchmarks/datagrams.py}).
 
         @return: L{None}, with nothing changed, if it is anything else.
@@ -235,51 +215,96 @@ class Registry(Generic[Peer]):
             return self._surplus
         return self._heard
 
-    def _receiveAny(self, data: bytes, address: object, now: float) -> Outcome[Peer]:
+    def _receivePacket(self, data: bytes, address: object, now: float) -> Meaning[Peer]:
+        """
+        Take any datagram: make the checks above, then do what its sender and type ask for.
+        """
         try:
             packet = decode(data)
         except Malformed:
             return self._ignore("malformed")
-        kind, flags, keyId, session, sequence, _, _, asked, _, name, payload = packet
+        kind, name, payload = packet.type, packet.name, packet.payload
         limits = self._limits
         if kind > Type.GOODBYE or len(name) > limits.maxName or len(payload) > limits.maxPayload:
             return self._ignore("malformed")
         peer = self.peers.get(name)
         keys = self.keys.get(name)
-        key = None if keys is None else keys.get(keyId)
+        key = None if keys is None else keys.get(packet.keyId)
         if key is None:
             return self._ignore("noKey")
-        if (peer is None or peer.session != session) and not self._unknown.allows(now):
+        isAccepted = peer is not None and peer.session == packet.session
+        if not isAccepted and not self._unknown.allows(now):
             return self._ignore("unknown")
         if not key.accepts(data):
             return self._ignore("forged")
         if peer is None:
-            return self._meet(packet, key, address, now)
+            return self._receiveFromUnknown(packet, key, address, now)
         if kind == Type.GOODBYE:
-            return self._farewell(peer, packet, now)
+            return self._receiveGoodbye(peer, packet, now)
+        return self._receiveFromKnown(peer, packet, key, address, now)
+
+    def _receiveFromUnknown(
+        self, packet: Packet, key: Key, address: object, now: float
+    ) -> Meaning[Peer]:
+        """
+        Take an authentic datagram of a peer that is not known.
+        """
+        if packet.type == Type.GOODBYE:
+            return self._ignore("old")
+        if self._challenge and not self._isAnswer(packet, address, now):
+            return self._challengeIt(packet, key, address, now)
+        if len(self.peers) >= self._limits.peers:
+            self.forget(now)
+            if len(self.peers) >= self._limits.peers:
+                return self._ignore("noRoom")
+        return self._begin(None, packet, key, address, now)
+
+    def _receiveGoodbye(self, peer: Peer, packet: Packet, now: float) -> Meaning[Peer]:
+        """
+        Take a goodbye of a known peer: only a session that is alive can end.
+        """
+        if packet.session != peer.session:
+            return self._ignore("old")
+        if not peer.alive or peer.judge(packet, True, now) is News.LATE:
+            return self._ignore("late")
+        peer.end(now)
+        return Meaning(Effect.LEFT, peer, code=packet.flags)
+
+    def _receiveFromKnown(
+        self, peer: Peer, packet: Packet, key: Key, address: object, now: float
+    ) -> Meaning[Peer]:
+        """
+        Take an authentic heartbeat or answer of a known peer.
+        """
+        flags, payload = packet.flags, packet.payload
+        isAccepted = packet.session == peer.session
         # Replays do not count; otherwise a flood of them would silence the peer.
-        isLater = session == peer.session and sequence > peer.window.highest
-        isTooMuch = isLater and not peer.isWithin(limits.peerPerSecond, now)
+        isLater = isAccepted and packet.sequence > peer.window.highest
+        isTooMuch = isLater and not peer.isWithin(self._limits.peerPerSecond, now)
         if isTooMuch:
             self._ignore("tooMany")
             flags, payload = 0, b""
         news = peer.judge(packet, not self._challenge, now)
         if news is News.CHALLENGE and self._isAnswer(packet, address, now):
             news = peer.judge(packet, True, now)
-        if news is not News.HEARD and news is not News.RECOVERED:
+        if news is News.LATE or news is News.OLD:
+            return self._ignore(news.value)
+        if news is News.BEGIN or news is News.CHALLENGE:
             if isTooMuch:
                 return self._nothing
-            return self._turn(peer, news, packet, key, address, now)
+            if news is News.BEGIN:
+                return self._begin(peer, packet, key, address, now)
+            return self._challengeIt(packet, key, address, now, isAccepted and peer.alive)
         peer.address = address
-        peer.keyId = keyId
-        peer.asked = asked
+        peer.keyId = packet.keyId
+        peer.asked = packet.bound
         bound = self._boundOf(packet)
         isSooner = peer.setBound(bound)
         reply = self._acknowledge(packet, key, bound) if flags & ACKNOWLEDGE else b""
         if news is News.RECOVERED:
-            return Outcome(Change.RECOVERED, peer, reply, payload, isSooner=isSooner)
+            return Meaning(Effect.RECOVERED, peer, reply, payload, isSooner=isSooner)
         if reply or payload or isSooner:
-            return Outcome(Change.HEARD, peer, reply, payload, isSooner=isSooner)
+            return Meaning(Effect.HEARD, peer, reply, payload, isSooner=isSooner)
         return self._surplus if isTooMuch else self._heard
 
     def forget(self, now: float) -> None:
@@ -294,7 +319,7 @@ class Registry(Generic[Peer]):
             for key in ended:
                 del self.peers[key]
 
-    def _ignore(self, reason: str) -> Outcome[Peer]:
+    def _ignore(self, reason: str) -> Meaning[Peer]:
         self.ignored[reason] = self.ignored.get(reason, 0) + 1
         return self._nothing
 
@@ -308,48 +333,9 @@ class Registry(Generic[Peer]):
             packet.cookie, address, packet.keyId, packet.name, packet.session, now
         )
 
-    def _meet(self, packet: Packet, key: Key, address: object, now: float) -> Outcome[Peer]:
-        """
-        Take an authentic datagram of a peer that is not known.
-        """
-        if packet.type == Type.GOODBYE:
-            return self._ignore("old")
-        if self._challenge and not self._isAnswer(packet, address, now):
-            return self._challengeIt(packet, key, address, now)
-        if len(self.peers) >= self._limits.peers:
-            self.forget(now)
-            if len(self.peers) >= self._limits.peers:
-                return self._ignore("noRoom")
-        return self._begin(None, packet, key, address, now)
-
-    def _farewell(self, peer: Peer, packet: Packet, now: float) -> Outcome[Peer]:
-        """
-        Take a goodbye: only a session that is alive can end.
-        """
-        if packet.session != peer.session or not peer.alive:
-            return self._ignore("late" if packet.session == peer.session else "old")
-        news = peer.judge(packet, True, now)
-        if news is News.LATE:
-            return self._ignore("late")
-        peer.end(now)
-        return Outcome(Change.LEFT, peer, code=packet.flags)
-
-    def _turn(
-        self, peer: Peer, news: News, packet: Packet, key: Key, address: object, now: float
-    ) -> Outcome[Peer]:
-        """
-        Take what is not simply the next heartbeat.
-        """
-        if news is News.BEGIN:
-            return self._begin(peer, packet, key, address, now)
-        if news is News.CHALLENGE:
-            isAlive = peer.alive and packet.session == peer.session
-            return self._challengeIt(packet, key, address, now, isAlive)
-        return self._ignore(news.value)
-
     def _begin(
         self, former: Peer | None, packet: Packet, key: Key, address: object, now: float
-    ) -> Outcome[Peer]:
+    ) -> Meaning[Peer]:
         bound = self._boundOf(packet)
         peer = self._make(packet, address, bound, now)
         replaced = None
@@ -361,17 +347,17 @@ class Registry(Generic[Peer]):
         self.peers[packet.name] = peer
         asked = packet.flags & ACKNOWLEDGE
         reply = self._acknowledge(packet, key, bound) if asked else b""
-        return Outcome(Change.BEGAN, peer, reply, packet.payload, replaced)
+        return Meaning(Effect.BEGAN, peer, reply, packet.payload, replaced)
 
     def _challengeIt(
         self, packet: Packet, key: Key, address: object, now: float, isAlive: bool = False
-    ) -> Outcome[Peer]:
+    ) -> Meaning[Peer]:
         if not isAlive and not self._challenges.allows(now):
             return self._ignore("unchallenged")
         self.ignored["challenged"] = self.ignored.get("challenged", 0) + 1
         cookie = self._cookies.make(address, packet.keyId, packet.name, packet.session, now)
         reply = packet.reply(Type.CHALLENGE, cookie=cookie)
-        return Outcome(Change.NOTHING, reply=encode(reply, key))
+        return Meaning(Effect.NOTHING, reply=encode(reply, key))
 
     def _acknowledge(self, packet: Packet, key: Key, bound: float) -> bytes:
         milliseconds = min(round(bound * 1000), MAX_MILLISECONDS)

@@ -2,8 +2,7 @@
 # See LICENSE for details.
 
 """
-The sender's side: L{Uplink}, one monitor as its sender sees it; and L{Failover}, which of several
-monitors the sender reports to.
+L{Uplink}: one monitor, as its sender sees it.
 
 An acknowledgement repeats the session and the sequence number of the heartbeat that it answers.  It
 is news of the monitor only if it is of this session and answers a later heartbeat than those before
@@ -19,10 +18,7 @@ from .packet import Packet
 from .session import Look
 
 REMEMBERED = 16
-"""The latest heartbeats whose acknowledgements and challenges are accepted."""
-
-RETURN_AFTER = 3
-"""Heartbeats in a row that the first monitor has to acknowledge before the sender returns to it."""
+"""The latest heartbeats whose acknowledgements are accepted."""
 
 
 class Answer(Enum):
@@ -125,12 +121,6 @@ class Uplink:
         if len(self._sentAt) > REMEMBERED:
             del self._sentAt[next(iter(self._sentAt))]
 
-    def knows(self, sequence: int) -> bool:
-        """
-        Whether this is the number of one of the latest heartbeats that were sent to it.
-        """
-        return sequence in self._sentAt
-
     @property
     def unanswered(self) -> bool:
         """
@@ -189,47 +179,3 @@ class Uplink:
                 return Look.SUSPECT
             self.due = self._suspectAt
         return Look.NOTHING
-
-
-class Failover:
-    """
-    Which monitor of a list a sender reports to: the first that is well.
-
-    @ivar current: the index of that monitor.
-    """
-
-    __slots__ = ("_count", "current")
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self.current = 0
-
-    @property
-    def targets(self) -> tuple[int, ...]:
-        """
-        The monitors that get the next heartbeat: the current one, and the first to find out whether
-        it is well again.
-        """
-        return (self.current,) if self.current == 0 else (self.current, 0)
-
-    def silent(self, index: int) -> bool:
-        """
-        Note that a monitor is silent.
-
-        @return: whether the sender now reports to another.
-        """
-        if index != self.current or self._count == 1:
-            return False
-        self.current = (index + 1) % self._count
-        return True
-
-    def answered(self, index: int, inRow: int) -> bool:
-        """
-        Note that a monitor has acknowledged.
-
-        @return: whether the sender now returns to the first.
-        """
-        if index == 0 != self.current and inRow >= RETURN_AFTER:
-            self.current = 0
-            return True
-        return False

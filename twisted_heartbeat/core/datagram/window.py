@@ -40,11 +40,9 @@ class SequenceWindow:
         """
         Take a number above the highest.
         """
-        self._seen = (
-            ((self._seen << (sequence - self.highest)) | 1) & _ALL
-            if (sequence - self.highest < SIZE)
-            else 1
-        )
+        step = sequence - self.highest
+        # To shift by a number that a peer has chosen could take 512 MiB.
+        self._seen = (self._seen << step | 1) & _ALL if step < SIZE else 1
         self.highest = sequence
         self.received += 1
 
