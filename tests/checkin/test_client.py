@@ -603,6 +603,65 @@ async def test_closedCoroutine(server: PingServer) -> None:
     await checkIn.stopService()
 
 
+def refusingEnds(times: int) -> Callable[[Handler], bool]:
+    """
+    Answer 503 to so many reports of an end.
+    """
+    refused = []
+
+    def refuse(request: Handler) -> bool:
+        refuses = "/start" not in request.path and len(refused) < times
+        if refuses:
+            refused.append(request.path)
+            request.answer(503)
+        return refuses
+
+    return refuse
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelledReportLeavesNothing(server: PingServer) -> None:
+    """
+    A job that is cancelled while its end waits to be sent again leaves no connection.
+    """
+    server.misbehave = refusingEnds(1)
+    checkIn = checkInTo(server, retryPolicy=Backoff(initial=30.0, jitter=None))
+
+    async def job() -> None:
+        async with checkIn.run():
+            pass
+
+    running = Deferred.fromCoroutine(job())
+    await until(lambda: checkIn.failures)
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await within(running)
+
+
+@pytest.mark.parametrize(("hangs", "kind"), [(True, "fail"), (False, "success")])
+@pytest_twisted.ensureDeferred
+async def test_closedCoroutineLeavesNothing(server: PingServer, hangs: bool, kind: str) -> None:
+    """
+    The end of a coroutine that is closed, in its job or during the report, is sent until it is
+    taken; then its connections are closed.
+    """
+    server.misbehave = refusingEnds(2)
+    checkIn = checkInTo(server)
+
+    async def job() -> None:
+        async with checkIn.run():
+            if hangs:
+                await Deferred()
+
+    coroutine = job()
+    coroutine.send(None)
+    await until(lambda: server.pings)
+    coroutine.close()
+    await until(lambda: server.kinds == ["start", kind])
+    await until(lambda: not checkIn.failures)
+    await wait(0.05)
+
+
 @pytest_twisted.ensureDeferred
 async def test_jobIsNotDisturbed() -> None:
     """
