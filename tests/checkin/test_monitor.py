@@ -569,7 +569,7 @@ def test_notReadyUntilTheStoreIsRead(loggedErrors: LoggedErrors) -> None:
 def test_stopWhileTheStoreHangs(events: list[LogEvent]) -> None:
     """
     A store that hangs delays the stop by ten seconds, whether a load, a save or the last save
-    hangs.
+    hangs.  Its answer may come after that.
     """
     store = Memory()
     store.hold = True
@@ -581,3 +581,4 @@ def test_stopWhileTheStoreHangs(events: list[LogEvent]) -> None:
     letPass(scene.clock, 5.0)
     scene.stop()
     assert [event for event in events if "could not be saved" in event["log_format"]]
+    store.held.pop().callback(None)
