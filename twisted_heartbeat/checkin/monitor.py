@@ -40,6 +40,7 @@ from ..core.checkins import (
     CheckState,
     Signal,
 )
+from ..core.evidence import Evidence, VerdictCounter
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
 from ..link.config import peerName
 from ..link.events import LinkEvents
@@ -332,7 +333,8 @@ class CheckInMonitor(Service):
         if event in (CheckInEvent.CONNECTED, CheckInEvent.RECOVERED, CheckInEvent.SUSPECTED):
             self._events.emit(event.value, name)
         elif event is CheckInEvent.MISSED:
-            self._events.emit("disconnected", name, _missed(name))
+            batch = self.wheel.shared(VerdictCounter).count(self.wheel.seconds())
+            self._events.emit("disconnected", name, _missed(name, Evidence(_batch=batch)))
         elif event is CheckInEvent.FAILED:
             self._events.emit("disconnected", name, _failed(name))
 
@@ -371,7 +373,7 @@ class _StallTimer:
         return now + STALLED
 
 
-def _missed(name: CheckedName) -> Cause:
+def _missed(name: CheckedName, evidence: Evidence) -> Cause:
     address = None if name.last is None else name.last.address
     check, began = name.check, name.detector.overdueRun
     if name.last is None:
@@ -382,7 +384,7 @@ def _missed(name: CheckedName) -> Cause:
         words = f"a run that began {ago:.1f} s ago has not ended within {check.grace:g} s"
     else:
         words = f"no success within {check.period:g} s and a grace time of {check.grace:g} s"
-    return CheckInMissed(words, address=address)
+    return CheckInMissed(words, evidence=evidence, address=address)
 
 
 def _failed(name: CheckedName) -> Cause:
