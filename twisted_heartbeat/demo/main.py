@@ -5,8 +5,8 @@
 The live demo: C{python -m twisted_heartbeat}.
 
 A client in this process and a peer in a second process keep one link up through a L{FaultProxy}.
-The demo does five faults to the link, lets a job miss its check-in, and shows the result of each in
-a table.
+The demo does five faults to the link, loses the datagrams of a sender over UDP, lets a job miss its
+check-in, and shows the result of each in a table.
 """
 
 from __future__ import annotations
