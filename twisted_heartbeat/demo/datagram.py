@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import UDPHeartbeatMonitor, UDPHeartbeatSender
 from ..testing import DatagramFaultProxy, Drop
 from .peerrecorder import PeerRecorder
+from .settings import BACKOFF
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -45,7 +46,8 @@ async def loseDatagrams(
             name=NAME,
             key=KEY,
             heartbeat=heartbeat,
-            every=heartbeat.bound / 8,
+            # The sender is back with its next heartbeat, a link after its next attempt.
+            every=min(heartbeat.bound / 8, BACKOFF.maximum),
             reactor=reactor,
         )
         left.push_async_callback(sender.stopService)
