@@ -412,6 +412,38 @@ async def test_misbehavingServer(
     await wait(0.7)
 
 
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
+@pytest_twisted.ensureDeferred
+async def test_endlessHeaderIsCutOff(tmp_path: Path, secured: bool) -> None:
+    """
+    A server that sends a header without an end is not read for longer than a header may be, so that
+    it can not fill the memory until the timeout.
+    """
+    written = [0]
+
+    def endlessHeader(request: Handler) -> bool:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        lines = (b"X: " + b"y" * 15_000 + b"\r\n") * 20
+        try:
+            for _ in range(1000):
+                request.wfile.write(lines)
+                written[0] += len(lines)
+        except OSError:
+            pass
+        request.close_connection = True
+        return True
+
+    path = tmp_path / "server.pem"
+    authority().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+    with pingServer(certificate=str(path) if secured else None) as server:
+        server.misbehave = endlessHeader
+        service = checkInTo(server, interval=60.0, timeout=4.0, policy=policy())
+        service.startService()
+        await until(lambda: service.failures)
+        await service.stopService()
+    assert written[0] < 30_000_000
+
+
 # The end.
 
 
