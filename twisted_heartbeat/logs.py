@@ -118,7 +118,7 @@ class Shortage:
         self._warnedAt: float | None = None
         self._unsaid = 0
 
-    def met(self, error: Exception) -> None:
+    def met(self, error: object) -> None:
         """
         Warn, or count a warning that is left out.
         """

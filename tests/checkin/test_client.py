@@ -412,6 +412,38 @@ async def test_misbehavingServer(
     await wait(0.7)
 
 
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
+@pytest_twisted.ensureDeferred
+async def test_endlessHeaderIsCutOff(tmp_path: Path, secured: bool) -> None:
+    """
+    A server that sends a header without an end is not read for longer than a header may be, so that
+    it can not fill the memory until the timeout.
+    """
+    written = [0]
+
+    def endlessHeader(request: Handler) -> bool:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        lines = (b"X: " + b"y" * 15_000 + b"\r\n") * 20
+        try:
+            for _ in range(1000):
+                request.wfile.write(lines)
+                written[0] += len(lines)
+        except OSError:
+            pass
+        request.close_connection = True
+        return True
+
+    path = tmp_path / "server.pem"
+    authority().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+    with pingServer(certificate=str(path) if secured else None) as server:
+        server.misbehave = endlessHeader
+        service = checkInTo(server, interval=60.0, timeout=4.0, policy=policy())
+        service.startService()
+        await until(lambda: service.failures)
+        await service.stopService()
+    assert written[0] < 30_000_000
+
+
 # The end.
 
 
@@ -601,6 +633,65 @@ async def test_closedCoroutine(server: PingServer) -> None:
     coroutine.close()
     await until(lambda: server.kinds == ["start", "fail"])
     await checkIn.stopService()
+
+
+def refusingEnds(times: int) -> Callable[[Handler], bool]:
+    """
+    Answer 503 to so many reports of an end.
+    """
+    refused = []
+
+    def refuse(request: Handler) -> bool:
+        refuses = "/start" not in request.path and len(refused) < times
+        if refuses:
+            refused.append(request.path)
+            request.answer(503)
+        return refuses
+
+    return refuse
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelledReportLeavesNothing(server: PingServer) -> None:
+    """
+    A job that is cancelled while its end waits to be sent again leaves no connection.
+    """
+    server.misbehave = refusingEnds(1)
+    checkIn = checkInTo(server, retryPolicy=Backoff(initial=30.0, jitter=None))
+
+    async def job() -> None:
+        async with checkIn.run():
+            pass
+
+    running = Deferred.fromCoroutine(job())
+    await until(lambda: checkIn.failures)
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await within(running)
+
+
+@pytest.mark.parametrize(("hangs", "kind"), [(True, "fail"), (False, "success")])
+@pytest_twisted.ensureDeferred
+async def test_closedCoroutineLeavesNothing(server: PingServer, hangs: bool, kind: str) -> None:
+    """
+    The end of a coroutine that is closed, in its job or during the report, is sent until it is
+    taken; then its connections are closed.
+    """
+    server.misbehave = refusingEnds(2)
+    checkIn = checkInTo(server)
+
+    async def job() -> None:
+        async with checkIn.run():
+            if hangs:
+                await Deferred()
+
+    coroutine = job()
+    coroutine.send(None)
+    await until(lambda: server.pings)
+    coroutine.close()
+    await until(lambda: server.kinds == ["start", kind])
+    await until(lambda: not checkIn.failures)
+    await wait(0.05)
 
 
 @pytest_twisted.ensureDeferred

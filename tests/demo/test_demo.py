@@ -13,21 +13,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import pytest_twisted
 
-from twisted_heartbeat import PeerClosed, PeerHung, PeerReset, PeerSilent
+from twisted_heartbeat import Heartbeat, PeerClosed, PeerHung, PeerReset, PeerSilent
+from twisted_heartbeat.demo import datagram
 from twisted_heartbeat.demo.main import main
 from twisted_heartbeat.demo.results import FaultResult
-from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG
+from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
 
 WAIT_LIMIT = 60
 """Seconds for a whole demo, on a busy machine."""
 
-FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s", "job dies"]
+FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
+FAULTS += ["UDP cut", "job dies"]
 
 KEPT = FaultResult(
     "silent cut",
@@ -188,6 +191,28 @@ def test_jobHasNoCleanup() -> None:
     job = replace(KEPT, hasLink=False, cleanups=0)
     assert job.broken() == []
     assert job.cells()[3] == "-"
+
+
+@pytest_twisted.ensureDeferred
+async def test_senderIsBackInTime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With the longest bound, too, the sender of the row about UDP speaks often enough to be back
+    within what the row allows; and a row that fails at its start leaves nothing running.
+    """
+    from twisted.internet import reactor
+
+    periods: list[float] = []
+
+    def sender(*arguments: object, every: float, **settings: object) -> NoReturn:
+        periods.append(every)
+        raise NotImplementedError
+
+    monkeypatch.setattr(datagram, "UDPHeartbeatSender", sender)
+    heartbeat = Heartbeat.within(LONGEST_BOUND)
+    with pytest.raises(NotImplementedError):
+        await datagram.loseDatagrams(reactor, heartbeat, lambda *said: None, replace(KEPT))
+    # Its jitter makes a period longer by a quarter.
+    assert 1.25 * periods[0] < BACK_WITHIN
 
 
 def test_tooEarlyIsNoFaultWithoutSilence() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,6 @@ EXAMPLES = CHECKOUT / "docs" / "examples" / "checkins"
 PAGE = CHECKOUT / "docs" / "howto" / "watch-cron-jobs.md"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Program]]:
-    """
-    Start a program, which ends with the test.
-    """
-    programs: list[Program] = []
-
-    def started(*command: object, **options: Any) -> Program:
-        programs.append(Program(*command, **options))
-        return programs[-1]
-
-    yield started
-    for program in programs:
-        pytest_twisted.blockon(program.end())
 
 
 @pytest.fixture

@@ -168,4 +168,4 @@ class CheckedName:
         }
 
     def onTimer(self, now: float, lateness: float) -> float | None:
-        return self._monitor.visit(self, now, lateness)
+        return self._monitor.nameDue(self, now, lateness)

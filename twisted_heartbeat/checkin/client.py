@@ -277,12 +277,18 @@ class Run:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
+        ending = Deferred.fromCoroutine(self._report(error))
+        # While a coroutine is closed it can wait for nothing.
+        if not isinstance(error, GeneratorExit):
+            await ending
+
+    async def _report(self, error: BaseException | None) -> None:
+        """
+        Report the end, and close the connections after it unless others use them.
+
+        It is a coroutine of its own, so that it goes on if the job's is closed.
+        """
         action, body = _result(error)
-        if isinstance(error, GeneratorExit):
-            # Nothing can be waited for while a coroutine is closed.
-            self._sender.runs -= 1
-            self._send(action, body)
-            return
         assert self._starting is not None
         try:
             # A start that arrived after its end would never end.
@@ -291,8 +297,8 @@ class Run:
             await self._send(action, body, retry=not isinstance(error, CancelledError))
         finally:
             self._sender.runs -= 1
-        if not self._checkIn.running and not self._sender.runs:
-            await self._sender.close()
+            if not self._checkIn.running and not self._sender.runs:
+                await self._sender.close()
 
     def log(self, body: Body) -> Deferred[bool]:
         """

@@ -4,9 +4,10 @@
 """
 L{Connections}: the connections over which check-ins are sent.
 
-They are Twisted's pool, with two additions.  All of them can be aborted: the pool itself closes a
-connection politely, which over TLS waits for the answer of a server that may be gone.  And the
-answer to a request is only drained, up to a limit, because nothing in it is of interest.
+They are Twisted's pool, with three additions.  All of them can be aborted: the pool itself closes a
+connection politely, which over TLS waits for the answer of a server that may be gone.  The answer
+to a request is only drained, up to a limit, because nothing in it is of interest.  And a connection
+that brings too much for one answer is aborted: Twisted keeps a header of any size.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from zope.interface import implementer
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer that are drained.  A longer answer ends its connection."""
 
+MAX_RECEIVED = 4 * MAX_ANSWER
+"""Bytes that a connection may bring for one request, header included."""
+
 
 @implementer(IStreamClientEndpoint)
 class _TrackedEndpoint:
@@ -51,10 +55,34 @@ class _TrackedEndpoint:
 
         def note(protocol: Any) -> Any:
             self._made.add(protocol)
+            _limitAnswers(protocol)
             return protocol
 
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
         return connecting.addCallback(note)
+
+
+def _limitAnswers(protocol: Any) -> None:
+    """
+    Abort a connection when it brings more than L{MAX_RECEIVED} for one request.
+    """
+    send, receive = protocol.request, protocol.dataReceived
+    size = 0
+
+    def request(*arguments: Any) -> Any:
+        nonlocal size
+        size = 0
+        return send(*arguments)
+
+    def dataReceived(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+        if size > MAX_RECEIVED:
+            protocol.transport.abortConnection()
+        else:
+            receive(data)
+
+    protocol.request, protocol.dataReceived = request, dataReceived
 
 
 @implementer(IAgentEndpointFactory)

@@ -136,12 +136,8 @@ class DeadlineKeeper:
         """
         assert self._saving is not None
         after: Deferred[None] = Deferred()
-
-        def fire(result: None) -> None:
-            if not after.called:
-                after.callback(None)
-
-        self._saving.addCallback(fire)
+        # A Deferred that was cancelled passes over its callback.
+        self._saving.addCallback(after.callback)
         return after
 
     def _save(self) -> Deferred[None]:
@@ -154,7 +150,7 @@ class DeadlineKeeper:
             return succeed(None)
 
         def failed(failure: Failure) -> None:
-            self._unsaved.met(_errorOf(failure))
+            self._unsaved.met(failure.value)
             # What has changed once more meanwhile is newer.
             self._changed |= changed - self._forgotten
             self._forgotten |= forgotten - self._changed
@@ -172,11 +168,7 @@ class DeadlineKeeper:
 
     def _failedToClose(self, failure: Failure) -> None:
         failure.trap(TimeoutError, CancelledError)
-        self._unsaved.met(_errorOf(failure))
-
-
-def _errorOf(failure: Failure) -> Exception:
-    return failure.value if isinstance(failure.value, Exception) else RuntimeError(failure.value)
+        self._unsaved.met(failure.value)
 
 
 def _byName(saved: Sequence[SavedDeadline]) -> Mapping[str, SavedDeadline]:

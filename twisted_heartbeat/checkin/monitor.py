@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -38,6 +40,7 @@ from ..core.checkins import (
     CheckState,
     Signal,
 )
+from ..core.evidence import Evidence, VerdictCounter
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
 from ..link.config import peerName
 from ..link.events import LinkEvents
@@ -110,10 +113,9 @@ class CheckInMonitor(Service):
         self._events = LinkEvents(source, None, hooks)
         self._names: dict[str, CheckedName] = {}
         self._created = 0
-        self._generations = 0
+        self._generations = count(1)
         self._stallTimer: _StallTimer | None = None
         self._keeper: DeadlineKeeper | None = None
-        self._wheel: TimerWheel | None = None
 
     @property
     def names(self) -> Mapping[str, CheckedName]:
@@ -122,21 +124,20 @@ class CheckInMonitor(Service):
         """
         return self._names
 
-    @property
-    def wheel(self) -> TimerWheel:
-        """
-        The timer wheel.  The global reactor is imported only here, because that installs it.
-        """
-        if self._wheel is None:
-            self._wheel = timerWheelFor(self.clock)
-        return self._wheel
-
-    @property
+    @cached_property
     def clock(self) -> IReactorTime:
         """
         What the time is measured with.
         """
+        # Not before it is used, because the import of the global reactor installs it.
         return clockFor(self._clock)
+
+    @cached_property
+    def wheel(self) -> TimerWheel:
+        """
+        The timer wheel of the clock.
+        """
+        return timerWheelFor(self.clock)
 
     def startService(self) -> None:
         """
@@ -288,8 +289,7 @@ class CheckInMonitor(Service):
         """
         if name not in self._names:
             self._created += created
-        self._generations += 1
-        watched = CheckedName(self, name, self._generations, detector, created)
+        watched = CheckedName(self, name, next(self._generations), detector, created)
         watched.isAuthenticated = self._isProven(name)
         self._names[name] = watched
         self._schedule(watched)
@@ -306,11 +306,11 @@ class CheckInMonitor(Service):
             if name.state is not CheckState.GONE:
                 self.wheel.schedule(name, due)
 
-    def visit(self, name: CheckedName, now: float, lateness: float) -> float | None:
+    def nameDue(self, name: CheckedName, now: float, lateness: float) -> float | None:
         """
-        Do what is due for a name.
+        Decide about a name whose timer has fired.
 
-        @return: when to visit it next.
+        @return: when to visit it next; L{None} after the verdict.
         """
         event = name.detector.decide(now, lateness)
         if event is CheckInEvent.MISSED:
@@ -333,7 +333,8 @@ class CheckInMonitor(Service):
         if event in (CheckInEvent.CONNECTED, CheckInEvent.RECOVERED, CheckInEvent.SUSPECTED):
             self._events.emit(event.value, name)
         elif event is CheckInEvent.MISSED:
-            self._events.emit("disconnected", name, _missed(name))
+            batch = self.wheel.shared(VerdictCounter).count(self.wheel.seconds())
+            self._events.emit("disconnected", name, _missed(name, Evidence(_batch=batch)))
         elif event is CheckInEvent.FAILED:
             self._events.emit("disconnected", name, _failed(name))
 
@@ -372,7 +373,7 @@ class _StallTimer:
         return now + STALLED
 
 
-def _missed(name: CheckedName) -> Cause:
+def _missed(name: CheckedName, evidence: Evidence) -> Cause:
     address = None if name.last is None else name.last.address
     check, began = name.check, name.detector.overdueRun
     if name.last is None:
@@ -383,7 +384,7 @@ def _missed(name: CheckedName) -> Cause:
         words = f"a run that began {ago:.1f} s ago has not ended within {check.grace:g} s"
     else:
         words = f"no success within {check.period:g} s and a grace time of {check.grace:g} s"
-    return CheckInMissed(words, address=address)
+    return CheckInMissed(words, evidence=evidence, address=address)
 
 
 def _failed(name: CheckedName) -> Cause:

@@ -138,8 +138,10 @@ class CheckInMissed(PeerSilent):
 
     summary = "No check-in came within the period and the grace time."
 
-    def __init__(self, words: str = "", *, address: str | None = None) -> None:
-        super().__init__(words)
+    def __init__(
+        self, words: str = "", *, evidence: Evidence | None = None, address: str | None = None
+    ) -> None:
+        super().__init__(words, evidence=evidence)
         self.address = address
 
 

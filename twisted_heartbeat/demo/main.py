@@ -5,8 +5,8 @@
 The live demo: C{python -m twisted_heartbeat}.
 
 A client in this process and a peer in a second process keep one link up through a L{FaultProxy}.
-The demo does five faults to the link, lets a job miss its check-in, and shows the result of each in
-a table.
+The demo does five faults to the link, loses the datagrams of a sender over UDP, lets a job miss its
+check-in, and shows the result of each in a table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DESCRIPTION = """\
 Keep one link up to a peer in a second process, do five faults to it (silent cut, frozen peer,
 reset, clean close, peer gone for some seconds), and show how soon each was found, which cause was
 named and when the link was back. Then the datagrams of a sender over UDP are lost, and a job that
-checks in over HTTP dies, if the extra "http" is installed. It takes about 25 seconds, stays on
+checks in over HTTP dies, if the extra "http" is installed. It takes about 20 seconds, stays on
 127.0.0.1, and exits with 0 only if every promise was kept."""
 
 

@@ -27,6 +27,7 @@ from twisted.internet.threads import deferToThread
 
 from .. import (
     Cause,
+    CheckInMissed,
     HeartbeatClientService,
     HeartbeatProtocol,
     Link,
@@ -37,7 +38,7 @@ from .. import (
 from ..testing import BlackHole, FaultProxy
 from .datagram import loseDatagrams
 from .results import FaultResult, Recorder
-from .settings import BACKOFF, HUNG, JOB, OUTAGE, SETTLE, WAIT_LIMIT
+from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
@@ -77,19 +78,23 @@ class Demo:
 
     def __init__(self, reactor: Any, heartbeat: Heartbeat, view: type[Plain]) -> None:
         bound = heartbeat.bound
-        self.results = [
+        self._onTheLink = [
             FaultResult("silent cut", bound, silent=True),
             FaultResult("frozen peer", bound, silent=True),
             FaultResult("reset", bound),
             FaultResult("clean close", bound),
             FaultResult(f"peer gone {OUTAGE:g} s", bound, refuses=True),
         ]
-        self._datagrams = FaultResult("UDP cut", bound, silent=True, hasLink=False)
-        self.results.append(self._datagrams)
+        self._datagrams = FaultResult(
+            "UDP cut", bound, silent=True, hasLink=False, expected=PeerSilent
+        )
+        self.results = [*self._onTheLink, self._datagrams]
         self._job: FaultResult | None = None
         if find_spec("treq") is not None:
             # What the extra "http" installs.
-            self._job = FaultResult(JOB, bound, silent=True, hasLink=False)
+            self._job = FaultResult(
+                "job dies", bound, silent=True, hasLink=False, expected=CheckInMissed
+            )
             self.results.append(self._job)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
@@ -130,7 +135,7 @@ class Demo:
 
     async def _runFaults(self) -> None:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
-        for result, fault in zip(self.results, faults, strict=False):
+        for result, fault in zip(self._onTheLink, faults, strict=True):
             await self._runFault(result, fault)
         await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
         if self._job is not None:

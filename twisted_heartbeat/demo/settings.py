@@ -18,9 +18,6 @@ BACK_WITHIN = BACKOFF.maximum + 0.5
 SETTLE, OUTAGE, WAIT_LIMIT, PEER_LIFETIME, LONGEST_BOUND = 0.8, 3.0, 20.0, 120, 15.0
 """Seconds: before each fault; without a peer; for each wait; the other names are plain."""
 
-JOB = "job dies"
-"""The fault of the row about check-ins."""
-
 USAGE, UNAVAILABLE, INTERRUPTED = 64, 69, 130
 """Exit statuses: two of sysexits.h, and a shell's status for a process ended by SIGINT."""
 
