@@ -51,6 +51,17 @@ def saidOf(events: list[Any], words: str) -> list[Any]:
     return [event for event in events if words in (event.get("log_format") or "")]
 
 
+def strangers(watcher: Watcher, count: int) -> None:
+    """
+    Peers without a name come and go, each from an address of its own.
+    """
+    for _ in range(count):
+        link = FakeWatched()
+        watcher.table.connected(link)
+        watcher.table.disconnected(link, PeerClosed())
+        watcher.advance(0.01)
+
+
 def test_changesAreWrittenTogether(store: FailingStore) -> None:
     """
     Changes gather for a short time, and what comes during a write is written by the next one.
@@ -183,6 +194,53 @@ def test_storeFailsForTooLong(store: FailingStore, events: list[Any]) -> None:
         "tcp/a": DOWN,
         **{f"tcp/peer-{count}": DOWN for count in range(5)},
     }
+
+
+def test_strangersDoNotGatherWhileTheStoreFails(
+    store: FailingStore, events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Strangers that come and go while the store cannot be written leave no more behind than its limit
+    (promise 17).  A peer that is there in the end is stored; the last that has gone is not.
+    """
+    watcher = Watcher(store, limits=PresenceLimits(backlog=100))
+    store.error = FULL
+    last = FakeWatched()
+    watcher.table.connected(last)
+    watcher.table.connected(FakeWatched("stays"))
+    strangers(watcher, 1000)
+    watcher.table.disconnected(last, PeerClosed())
+    forgotten: list[str] = []
+    append = store.append
+
+    def spy(changes: Any, peers: Any, names: Any) -> Any:
+        forgotten.extend(names)
+        return append(changes, peers, names)
+
+    monkeypatch.setattr(store, "append", spy)
+    store.error = None
+    watcher.advance(31)
+    assert len(set(forgotten)) == 100
+    assert f"tcp/192.0.2.1:{last.peer.port}" in forgotten  # type: ignore[union-attr]
+    assert [record.change.name for record in resultOf(store.load()).peers] == ["tcp/stays"]
+
+
+def test_strangersDoNotGatherWhileTheStoreCannotBeRead(
+    store: FailingStore, events: list[Any]
+) -> None:
+    """
+    Nor do they leave more than the limit of those that are gone while the store cannot be read; and
+    when it is read, all that are there are stored (promise 17).
+    """
+    store.error = FULL
+    watcher = Watcher(store, limits=PresenceLimits(gone=10))
+    watcher.table.connected(FakeWatched("stays"))
+    strangers(watcher, 1000)
+    assert len(watcher.table.peers) == 11
+    assert not watcher.table._tracker.unsaved
+    store.error = None
+    watcher.advance(31)
+    assert [record.change.name for record in resultOf(store.load()).peers] == ["tcp/stays"]
 
 
 def test_historyWithoutStore(store: FailingStore, events: list[Any]) -> None:

@@ -379,7 +379,8 @@ class PresenceTable(LinkHooks, Service):
         changes, tracker.changes = tracker.changes, []
         if tracker.unsaved:
             names, tracker.unsaved = tracker.unsaved, {}
-            writer.add(changes, dict(self._records(names)))
+            forgotten = [name for name in names if name not in tracker.peers]
+            writer.add(changes, list(self._records(names)), forgotten)
         if changes:
             subscriptions.backlog.extend(changes)
             subscriptions.wake()
@@ -387,14 +388,11 @@ class PresenceTable(LinkHooks, Service):
             self._reserving = True
             self._tasks.run(self._reserve())
 
-    def _records(self, names: Iterable[str]) -> Iterator[tuple[str, PeerRecord | None]]:
+    def _records(self, names: Iterable[str]) -> Iterator[PeerRecord]:
         for name in names:
             peer = self._tracker.peers.get(name)
-            if peer is None:
-                yield name, None
-            elif peer.change is not None:
-                record = PeerRecord(change=peer.change, bound=peer.bound, lastHeard=peer.lastHeard)
-                yield name, record
+            if peer is not None and peer.change is not None:
+                yield PeerRecord(change=peer.change, bound=peer.bound, lastHeard=peer.lastHeard)
 
     def _setTimer(self) -> None:
         due = self._visitAt(self._clock.seconds())
