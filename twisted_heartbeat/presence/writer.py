@@ -27,7 +27,7 @@ from itertools import islice
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..core.presence import Change, Gap, PeerRecord, numberOf
+from ..core.presence import Change, Gap, PeerRecord, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from .store import PresenceStore
 from .tasks import StoreTrouble
@@ -135,8 +135,7 @@ class StoreWriter:
         first, end = self._inFlight, len(self.waiting) - self._limit + 1
         dropped = self.waiting[first:end]
         if dropped:
-            lowest = dropped[0].first if isinstance(dropped[0], Gap) else dropped[0].number
-            self.waiting[first:end] = [Gap(lowest, numberOf(dropped[-1]))]
+            self.waiting[first:end] = [Gap(firstNumberOf(dropped[0]), numberOf(dropped[-1]))]
 
     def _schedule(self) -> None:
         """
