@@ -333,6 +333,29 @@ def test_hungStoreDelaysNobody(store: FailingStore, events: list[Any], loggedErr
     assert said["count"] == 6
 
 
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+def test_closeThatRaises(
+    store: FailingStore,
+    monkeypatch: pytest.MonkeyPatch,
+    loggedErrors: Any,
+    error: type[BaseException],
+) -> None:
+    """
+    A store that raises when it is closed, in place of a Deferred that fails, does not make the end
+    of the service fail.
+    """
+
+    def close() -> Any:
+        raise error("no disk")
+
+    monkeypatch.setattr(store, "close", close)
+    watcher = Watcher(store)
+    flap(watcher)
+    watcher.advance()
+    assert resultOf(watcher.table.stopService()) is None
+    assert len(loggedErrors.flush(error)) == 1
+
+
 def test_stopWhileItFails(store: FailingStore, events: list[Any]) -> None:
     """
     A service that is stopped while its store fails tries once more, says what is lost, and ends.

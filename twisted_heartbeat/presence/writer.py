@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..core.presence import Change, Gap, PeerRecord, firstNumberOf, numberOf
@@ -209,7 +209,7 @@ async def closeStore(store: PresenceStore, writer: StoreWriter | None, clock: IR
                 "The last {count} changes are not in the presence store",
                 count=len(writer.waiting),
             )
-    await _bounded(store.close(), clock)
+    await _bounded(maybeDeferred(store.close), clock)
 
 
 async def _bounded(deferred: Deferred[None], clock: IReactorTime) -> None:
