@@ -28,7 +28,6 @@ class Watched:
     isAuthenticated = True
     logLimit = None
     watch = "ping"
-    losses = None
     traffic = (None, None)
 
     def __init__(self, name: str, generation: int, clock: Any, carrier: str, rtt: float) -> None:

@@ -327,7 +327,7 @@ class PresenceTable(LinkHooks, Service):
         self._tracker.connected(id(watched), witness, moment)
 
     def _disconnected(self, watched: Any, cause: BaseException, moment: Moment) -> None:
-        silence = numberOrNone(getattr(watched, "silence", None))
+        silence = numberOrNone(watched.silence)
         lastHeard = None if silence is None else moment.at - silence
         reason = printable(textOf(cause))
         self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
