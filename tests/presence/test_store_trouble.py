@@ -25,7 +25,7 @@ from twisted_heartbeat import (
     SQLiteStore,
     StoreError,
 )
-from twisted_heartbeat.presence import sqlite, table, writer
+from twisted_heartbeat.presence import changelog, sqlite, writer
 
 from ..support.presence import FailingStore, FakeWatched, Subscriber, Watcher
 from .test_subscriptions import flap
@@ -412,7 +412,7 @@ def test_withoutNumbersSubscribersWait(
     When the store fails for so long that the reserved numbers run out, the states go on, and the
     subscribers are told the outcome when there are numbers again.
     """
-    monkeypatch.setattr(table, "NUMBERS", 10)
+    monkeypatch.setattr(changelog, "NUMBERS", 10)
     watcher = Watcher(store)
     flap(watcher)
     watcher.advance(1)
@@ -442,7 +442,7 @@ def test_noNumbersFromAnUnusableStore(
     A store that only a person can mend is asked for numbers seldom, however much happens; the log
     says so once a minute, without a traceback; and when it is mended, there are numbers.
     """
-    monkeypatch.setattr(table, "NUMBERS", 10)
+    monkeypatch.setattr(changelog, "NUMBERS", 10)
     watcher = Watcher(store)
     watcher.advance(1)
     store.error = StoreError("taken over")
