@@ -30,8 +30,9 @@ from .backlog import Backlog
 from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
+from .storetrouble import untilDone
 from .subscriptions import Subscriptions
-from .tasks import Tasks, untilDone
+from .tasks import Tasks
 from .writer import StoreWriter, closeStore
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Any
 from ..core.validation import isCount, require
 from .hooks import PresenceHooks
 from .store import PresenceStore
+from .storetrouble import untilDone
 from .subscriptions import Subscription, Subscriptions
-from .tasks import untilDone
 from .writer import StoreWriter
 
 

@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from ..core.presence import Change, Gap, PeerRecord, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from .store import PresenceStore
-from .tasks import StoreTrouble
+from .storetrouble import StoreTrouble
 
 _log = SafeLogger()
 
