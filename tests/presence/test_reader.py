@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted_heartbeat import Gap, PresenceLimits
 
 from ..support.presence import FailingStore, Subscriber, Watcher
+from .test_store_trouble import saidOf
 from .test_subscriptions import flap
 
 
@@ -32,13 +33,6 @@ def watcher() -> Watcher:
     return later
 
 
-def saidOf(events: list[Any]) -> list[Any]:
-    """
-    The logged events that tell of a failed read.
-    """
-    return [event for event in events if "could not be read" in (event.get("log_format") or "")]
-
-
 def test_subscriberOfAHungStoreIsToldOfTheGap(watcher: Watcher, events: list[Any]) -> None:
     """
     A subscriber that is behind waits for the store for so long, and is told of the gap then, even
@@ -50,7 +44,7 @@ def test_subscriberOfAHungStoreIsToldOfTheGap(watcher: Watcher, events: list[Any
     assert mail.gaps == []
     watcher.advance(0.2)
     assert [gap for gap, _ in mail.gaps] == [Gap(1, 4)]
-    assert len(saidOf(events)) == 1
+    assert len(saidOf(events, "could not be read")) == 1
 
 
 def test_cancelledReadIsNoFailure(watcher: Watcher, events: list[Any]) -> None:
@@ -68,4 +62,4 @@ def test_cancelledReadIsNoFailure(watcher: Watcher, events: list[Any]) -> None:
     watcher.advance()
     watcher.table.unsubscribe("mail")
     watcher.stop()
-    assert saidOf(events) == []
+    assert saidOf(events, "could not be read") == []

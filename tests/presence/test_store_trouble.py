@@ -25,7 +25,7 @@ from twisted_heartbeat import (
     SQLiteStore,
     StoreError,
 )
-from twisted_heartbeat.presence import sqlite, table, writer
+from twisted_heartbeat.presence import changelog, sqlite, writer
 
 from ..support.presence import FailingStore, FakeWatched, Subscriber, Watcher
 from .test_subscriptions import flap
@@ -49,6 +49,17 @@ def saidOf(events: list[Any], words: str) -> list[Any]:
     The logged events whose formats have these words.
     """
     return [event for event in events if words in (event.get("log_format") or "")]
+
+
+def strangers(watcher: Watcher, count: int) -> None:
+    """
+    Peers without a name come and go, each from an address of its own.
+    """
+    for _ in range(count):
+        link = FakeWatched()
+        watcher.table.connected(link)
+        watcher.table.disconnected(link, PeerClosed())
+        watcher.advance(0.01)
 
 
 def test_changesAreWrittenTogether(store: FailingStore) -> None:
@@ -185,6 +196,53 @@ def test_storeFailsForTooLong(store: FailingStore, events: list[Any]) -> None:
     }
 
 
+def test_strangersDoNotGatherWhileTheStoreFails(
+    store: FailingStore, events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Strangers that come and go while the store cannot be written leave no more behind than its limit
+    (promise 17).  A peer that is there in the end is stored; the last that has gone is not.
+    """
+    watcher = Watcher(store, limits=PresenceLimits(backlog=100))
+    store.error = FULL
+    last = FakeWatched()
+    watcher.table.connected(last)
+    watcher.table.connected(FakeWatched("stays"))
+    strangers(watcher, 1000)
+    watcher.table.disconnected(last, PeerClosed())
+    forgotten: list[str] = []
+    append = store.append
+
+    def spy(changes: Any, peers: Any, names: Any) -> Any:
+        forgotten.extend(names)
+        return append(changes, peers, names)
+
+    monkeypatch.setattr(store, "append", spy)
+    store.error = None
+    watcher.advance(31)
+    assert len(set(forgotten)) == 100
+    assert f"tcp/192.0.2.1:{last.peer.port}" in forgotten  # type: ignore[union-attr]
+    assert [record.change.name for record in resultOf(store.load()).peers] == ["tcp/stays"]
+
+
+def test_strangersDoNotGatherWhileTheStoreCannotBeRead(
+    store: FailingStore, events: list[Any]
+) -> None:
+    """
+    Nor do they leave more than the limit of those that are gone while the store cannot be read; and
+    when it is read, all that are there are stored (promise 17).
+    """
+    store.error = FULL
+    watcher = Watcher(store, limits=PresenceLimits(gone=10))
+    watcher.table.connected(FakeWatched("stays"))
+    strangers(watcher, 1000)
+    assert len(watcher.table.peers) == 11
+    assert not watcher.table._tracker.unsaved
+    store.error = None
+    watcher.advance(31)
+    assert [record.change.name for record in resultOf(store.load()).peers] == ["tcp/stays"]
+
+
 def test_historyWithoutStore(store: FailingStore, events: list[Any]) -> None:
     """
     While the store cannot be read, questions are answered from memory, behind a gap.
@@ -275,6 +333,29 @@ def test_hungStoreDelaysNobody(store: FailingStore, events: list[Any], loggedErr
     assert said["count"] == 6
 
 
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+def test_closeThatRaises(
+    store: FailingStore,
+    monkeypatch: pytest.MonkeyPatch,
+    loggedErrors: Any,
+    error: type[BaseException],
+) -> None:
+    """
+    A store that raises when it is closed, in place of a Deferred that fails, does not make the end
+    of the service fail.
+    """
+
+    def close() -> Any:
+        raise error("no disk")
+
+    monkeypatch.setattr(store, "close", close)
+    watcher = Watcher(store)
+    flap(watcher)
+    watcher.advance()
+    assert resultOf(watcher.table.stopService()) is None
+    assert len(loggedErrors.flush(error)) == 1
+
+
 def test_stopWhileItFails(store: FailingStore, events: list[Any]) -> None:
     """
     A service that is stopped while its store fails tries once more, says what is lost, and ends.
@@ -331,7 +412,7 @@ def test_withoutNumbersSubscribersWait(
     When the store fails for so long that the reserved numbers run out, the states go on, and the
     subscribers are told the outcome when there are numbers again.
     """
-    monkeypatch.setattr(table, "NUMBERS", 10)
+    monkeypatch.setattr(changelog, "NUMBERS", 10)
     watcher = Watcher(store)
     flap(watcher)
     watcher.advance(1)
@@ -361,7 +442,7 @@ def test_noNumbersFromAnUnusableStore(
     A store that only a person can mend is asked for numbers seldom, however much happens; the log
     says so once a minute, without a traceback; and when it is mended, there are numbers.
     """
-    monkeypatch.setattr(table, "NUMBERS", 10)
+    monkeypatch.setattr(changelog, "NUMBERS", 10)
     watcher = Watcher(store)
     watcher.advance(1)
     store.error = StoreError("taken over")

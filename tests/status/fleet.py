@@ -16,31 +16,28 @@ from twisted_heartbeat import Cause, PeerSilent, PresenceTable
 from twisted_heartbeat.timing.monotonic import clockFor
 from twisted_heartbeat.timing.wheel import timerWheelFor
 
+from ..support.presence import FakeWatched
+
 SILENT = "nothing received for 35.001 s, the bound is 35 s"
 
 
-class Watched:
+class Watched(FakeWatched):
     """
-    A peer on one carrier.
+    A peer on one carrier, whose name is proven.
     """
 
-    isServerSide = True
-    isAuthenticated = True
     logLimit = None
     watch = "ping"
-    losses = None
     traffic = (None, None)
 
     def __init__(self, name: str, generation: int, clock: Any, carrier: str, rtt: float) -> None:
-        self.name = name
-        self.generation = generation
-        self.carrier = carrier
-        self.source = "hub"
+        super().__init__(
+            name, carrier=carrier, generation=generation, bound=35.0, isAuthenticated=True
+        )
         self.peer = IPv4Address("TCP", f"10.0.{generation >> 8 & 255}.{generation & 255}", 4000)
         self.state = "alive"
-        self.bound: float | None = 35.0
         self.silence = 1.0
-        self.rtt: float | None = rtt
+        self.rtt = rtt
         self.wheel = timerWheelFor(clock)
         self.seconds = clock.seconds
 

@@ -40,8 +40,7 @@ from twisted_heartbeat import (
     PresenceTable,
     SQLiteStore,
 )
-from twisted_heartbeat.presence import table as tables
-from twisted_heartbeat.presence import writer
+from twisted_heartbeat.presence import changelog, writer
 
 NAMES = "abcdef"
 
@@ -191,7 +190,7 @@ class Scene:
         chance = random.Random(seed)
         writer.COMMIT_DELAY = chance.choice([0.0, 0.002, 0.05])
         writer.CURSOR_DELAY = chance.choice([0.0, 0.02, 1.0])
-        tables.NUMBERS = chance.choice([60, 1_000_000])
+        changelog.NUMBERS = chance.choice([60, 1_000_000])
         from twisted.internet import reactor
         from twisted.internet.task import LoopingCall
 

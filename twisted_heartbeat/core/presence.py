@@ -92,6 +92,13 @@ def numberOf(change: Change | Gap) -> int:
     return change.last if isinstance(change, Gap) else change.number
 
 
+def firstNumberOf(change: Change | Gap) -> int:
+    """
+    Return the lowest number that a change, or a gap, stands for.
+    """
+    return change.first if isinstance(change, Gap) else change.number
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeerPresence:
     """

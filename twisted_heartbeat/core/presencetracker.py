@@ -115,6 +115,7 @@ class PresenceTracker:
         self._behind: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self._deadlines: list[tuple[float, str]] = []
+        self._isRestored = False
 
     # Facts.
 
@@ -135,7 +136,7 @@ class PresenceTracker:
         self._gone.pop(witness.name, None)
         self._decide(peer, moment)
         if peer.bound != bound:
-            self.unsaved[witness.name] = None
+            self._saveLater(witness.name)
 
     def suspected(self, key: Hashable, moment: Moment) -> None:
         """
@@ -173,7 +174,7 @@ class PresenceTracker:
             peer.last = peer.witnesses.pop(key)
             self._decide(peer, moment, cause, reason)
             if peer.bound != bound:
-                self.unsaved[name] = None
+                self._saveLater(name)
             return
         peer.last = peer.witnesses.pop(key)
         peer.lastHeard, peer.cause, peer.reason = lastHeard, cause, reason
@@ -297,6 +298,7 @@ class PresenceTracker:
         Record nothing until L{restore} and L{numbersReserved}, because the store is closed.
         """
         self._numbers = Numbers()
+        self._isRestored = False
         for peer in self.peers.values():
             # The store will tell them again.
             peer.falls = []
@@ -307,8 +309,9 @@ class PresenceTracker:
         nothing is recorded.
         """
         self.latest = max(self.latest, stored.latest)
+        self._isRestored = True
         # A store that failed does not have all of them.
-        self.unsaved |= dict.fromkeys(self.peers)
+        self.unsaved = dict.fromkeys(self.peers)
         for record in stored.peers:
             self._restore(record, moment)
         for name, falls in stored.falls.items():
@@ -427,7 +430,15 @@ class PresenceTracker:
             isNamed=witness.isNamed,
         )
         self.changes.append(peer.change)
-        self.unsaved[witness.name] = None
+        self._saveLater(witness.name)
+
+    def _saveLater(self, name: str) -> None:
+        """
+        Have a peer's record written anew, or deleted.  While the store is not read, L{restore} will
+        see to that: otherwise the names of strangers would gather for as long as it fails.
+        """
+        if self._isRestored:
+            self.unsaved[name] = None
 
     def _setDeadline(self, peer: TrackedPeer, due: float) -> None:
         peer.due = due
@@ -445,7 +456,7 @@ class PresenceTracker:
         self._gone.pop(name, None)
         self._behind.pop(name, None)
         del self.peers[name]
-        self.unsaved[name] = None
+        self._saveLater(name)
 
 
 def _witnessOf(record: PeerRecord) -> Witness:

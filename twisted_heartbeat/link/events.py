@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import LogLevel
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .hooks import Hooks
     from .link import Link
 
+_Observer = TypeVar("_Observer")
+
 _hookLog = SafeLogger()
 _eventLog = SafeLogger("twisted_heartbeat")
 
@@ -50,7 +52,7 @@ _EVIDENCE_FIELDS = (
 )
 
 
-def observersOf(hooks: Hooks | None) -> tuple[LinkHooks, ...]:
+def observersOf(hooks: _Observer | Sequence[_Observer] | None) -> tuple[_Observer, ...]:
     """
     Return the observers that a setting C{hooks} stands for.
     """

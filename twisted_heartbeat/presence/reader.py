@@ -7,7 +7,10 @@ L{ChangeReader}: reads changes from the store, and those that are not stored yet
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred
 
 from ..core.presence import Change, Gap, numberOf
 from ..logs import SafeLogger
@@ -34,39 +37,32 @@ class ChangeReader:
         """
         Return the changes above a number, at most C{limit}.
         """
-        # Those that are stored meanwhile are in both lists.
-        waiting = list(self._writer.waiting)
-        try:
-            found = list(await self._store.changes(since, limit))
-        except (CancelledError, GeneratorExit):
-            raise
-        except BaseException as error:
-            found = [*self._gapAfter(since, error), *self._backlog.after(since, limit)]
-            return found[:limit]
-        last = numberOf(found[-1]) if found else since
-        return [*found, *(change for change in waiting if numberOf(change) > last)][:limit]
+        found = await self._read(partial(self._store.changes, since, limit), since)
+        return found[:limit]
 
     async def history(self, name: str, limit: int) -> list[Change | Gap]:
         """
         Return the last changes of one peer, at most C{limit}.
         """
-        waiting: list[Change | Gap] = list(self._writer.waiting)
+        found = await self._read(partial(self._store.history, name, limit), 0)
+        return [each for each in found if isinstance(each, Gap) or each.name == name][-limit:]
+
+    async def _read(
+        self, read: Callable[[], Deferred[list[Change | Gap]]], since: int
+    ) -> list[Change | Gap]:
+        """
+        Return what the store has, and what is not stored yet.
+        """
+        # Those that are stored meanwhile are in both lists.
+        waiting: Sequence[Change | Gap] = list(self._writer.waiting)
         try:
-            found = list(await self._store.history(name, limit))
+            found = list(await read())
         except (CancelledError, GeneratorExit):
             raise
         except BaseException as error:
-            found = self._gapAfter(0, error)
-            waiting = [*self._backlog.after(0)]
-        last = numberOf(found[-1]) if found else 0
-        found += [
-            change
-            for change in waiting
-            if numberOf(change) > last and (isinstance(change, Gap) or change.name == name)
-        ]
-        return found[-limit:]
-
-    def _gapAfter(self, since: int, error: BaseException) -> list[Change | Gap]:
-        _log.warn("The presence store could not be read: {error}", error=error)
-        base = self._backlog.base
-        return [Gap(since + 1, base)] if since < base else []
+            _log.warn("The presence store could not be read: {error}", error=error)
+            base = self._backlog.base
+            found = [Gap(since + 1, base)] if since < base else []
+            waiting = self._backlog.after(since)
+        last = numberOf(found[-1]) if found else since
+        return [*found, *(each for each in waiting if numberOf(each) > last)]

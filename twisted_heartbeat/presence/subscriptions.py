@@ -271,15 +271,6 @@ class Subscriptions:
         if self._call is None and self._all:
             self._call = self.clock.callLater(0, self._turn)
 
-    def removeHook(self, hook: PresenceHooks) -> None:
-        """
-        Tell a subscriber without a name nothing any more.  One that was added twice goes once.
-        """
-        for each in self._all:
-            if each.name is None and each.hook is hook:
-                self.remove(each)
-                return
-
     def stop(self) -> None:
         """
         Tell nothing any more.

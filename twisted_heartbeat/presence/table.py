@@ -8,13 +8,12 @@ The table is an observer: the setting C{hooks} of a service, factory or monitor 
 L{LinkHooks}.  It puts together
 
  - L{PresenceTracker}, which decides which state each peer has;
- - a L{PresenceStore}, with the L{StoreWriter} that writes in the background;
- - L{Subscriptions}, which tell the application;
+ - a L{ChangeLog}, which brings its changes to the L{PresenceStore} and to the application;
  - L{PeersView}, which shows the table as a mapping.
 
 A fact takes this way::
 
-    link.events -> table.connected -> tracker.connected -> changes
+    link.events -> table.connected -> tracker.connected -> change log
                                                             |-> writer -> store
                                                             '-> backlog -> subscriptions -> hooks
 
@@ -30,14 +29,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from ..core.causes import ClosedHere
@@ -45,30 +44,23 @@ from ..core.presence import (
     Change,
     Gap,
     PeerPresence,
-    PeerRecord,
     PeerState,
     PresenceLimits,
-    StoredPresence,
 )
 from ..core.presencetracker import PresenceTracker
 from ..core.text import printable, textOf
 from ..core.validation import isCount, isNumber, require
 from ..core.witnesses import Moment
+from ..link.events import observersOf
 from ..link.hooks import LinkHooks
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
-from .backlog import Backlog
+from .changelog import ChangeLog
 from .memory import MemoryStore
-from .named import NamedSubscribers
-from .outcome import Outcome
-from .reader import ChangeReader
-from .store import StoreError
-from .subscriptions import Subscriptions
-from .tasks import Tasks, untilDone
+from .subscribers import Subscribers
 from .view import PeersView
 from .watched import numberOrNone, witnessOf
-from .writer import StoreWriter, closeStore
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -77,12 +69,6 @@ if TYPE_CHECKING:
     from .store import PresenceStore
 
 _log = SafeLogger()
-
-NUMBERS = 1_000_000
-"""
-Numbers that are reserved at a time.  While the store fails, at least half as many changes can still
-be told; then the subscribers wait for the store.
-"""
 
 STALL = 0.5
 """Seconds of lateness from which the timer shows that this process could hear no peer."""
@@ -96,7 +82,6 @@ class PresenceTable(LinkHooks, Service):
     One table of all peers: up, suspect, down or unknown.
 
     @ivar peers: the peers by name, as a mapping to L{PeerPresence}.
-    @ivar latestRestored: the highest number that the store had when it was read; 0 before.
     """
 
     def __init__(
@@ -123,27 +108,27 @@ class PresenceTable(LinkHooks, Service):
         @raise ValueError: if C{grace} is not a number, 0 or more.
         """
         require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
-        self._store = MemoryStore() if store is None else store
-        self._hooks = _asList(hooks)
-        self._limits = limits or PresenceLimits()
+        limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
         self._wallClock = wallClock
-        self._tracker = PresenceTracker(grace, self._limits)
+        self._tracker = PresenceTracker(grace, limits)
         self._watched: dict[int, Any] = {}
         self._anonymous: Iterator[int] = count(1)
         self._view = PeersView(self._tracker, self._watched, self._moment)
         self.peers: Mapping[str, PeerPresence] = self._view
-        self.latestRestored = 0
-        self._subscribers = NamedSubscribers()
-        self._writer: StoreWriter | None = None
-        self._reader: ChangeReader | None = None
-        self._subscriptions: Subscriptions | None = None
-        self._reserving = False
+        self._subscribers = Subscribers(observersOf(hooks))
+        self._changeLog = ChangeLog(
+            self._tracker,
+            MemoryStore() if store is None else store,
+            limits,
+            self._subscribers,
+            clock=lambda: self._clock,
+            moment=self._moment,
+            present=self._view.all,
+            publish=self._publish,
+        )
         self._warned = False
-        self._lock = DeferredLock()
-        self._tasks = Tasks()
-        self._loading = Outcome()
         self._excused = False
         self._call: IDelayedCall | None = None
         self._closedHere: dict[int, tuple[Any, Cause]] = {}
@@ -183,7 +168,14 @@ class PresenceTable(LinkHooks, Service):
         """
         Whether the store has been read and the service runs, so that changes are recorded.
         """
-        return self._subscriptions is not None
+        return self._changeLog.isOpen
+
+    @property
+    def latestRestored(self) -> int:
+        """
+        The highest number that the store had when it was read; 0 before.
+        """
+        return self._changeLog.latestRestored
 
     def whenLoaded(self) -> Deferred[None]:
         """
@@ -192,9 +184,7 @@ class PresenceTable(LinkHooks, Service):
         @return: fails with L{StoreError} if the store cannot be used, and with C{RuntimeError} if
             the service is not running, or is stopped first.
         """
-        if not self.running:
-            return fail(RuntimeError("the presence table is not running"))
-        return self._loading.wait()
+        return self._changeLog.whenOpen()
 
     def changes(self, since: int, limit: int = 1000) -> Deferred[list[Change | Gap]]:
         """
@@ -207,7 +197,7 @@ class PresenceTable(LinkHooks, Service):
         """
         require(isCount(since) or since == 0, self, "changes(since)", since, "0 or more")
         require(isCount(limit), self, "changes(limit)", limit, "1 or more")
-        return self._read(lambda reader: reader.changes(since, limit))
+        return self._changeLog.read(lambda reader: reader.changes(since, limit))
 
     def history(self, name: str, limit: int = 100) -> Deferred[list[Change | Gap]]:
         """
@@ -219,18 +209,7 @@ class PresenceTable(LinkHooks, Service):
         @raise ValueError: if C{limit} is below 1.
         """
         require(isCount(limit), self, "history(limit)", limit, "1 or more")
-        return self._read(lambda reader: reader.history(name, limit))
-
-    def _read(
-        self, ask: Callable[[ChangeReader], Coroutine[Any, Any, list[Change | Gap]]]
-    ) -> Deferred[list[Change | Gap]]:
-        async def read() -> list[Change | Gap]:
-            await self.whenLoaded()
-            self._publish()
-            assert self._reader is not None
-            return await ask(self._reader)
-
-        return Deferred.fromCoroutine(read())
+        return self._changeLog.read(lambda reader: reader.history(name, limit))
 
     def subscribe(self, name: str, hook: PresenceHooks, since: int | None = None) -> None:
         """
@@ -243,7 +222,7 @@ class PresenceTable(LinkHooks, Service):
         @raise ValueError: if there is a subscriber of that name, or C{since} is below 0.
         """
         self._subscribers.subscribe(name, hook, since)
-        self._attachSubscribers()
+        self._changeLog.attachSubscribers()
 
     def unsubscribe(self, name: str) -> None:
         """
@@ -258,9 +237,8 @@ class PresenceTable(LinkHooks, Service):
         Tell a subscriber without a name of all changes from now on, as those of the setting
         C{hooks}.  Its cursor is not stored.
         """
-        self._hooks.append(hook)
-        if self._subscriptions is not None:
-            self._addUnnamed(hook, self._subscriptions)
+        self._subscribers.add(hook)
+        self._changeLog.attachSubscribers()
 
     def removeHook(self, hook: PresenceHooks) -> None:
         """
@@ -268,12 +246,7 @@ class PresenceTable(LinkHooks, Service):
 
         @raise ValueError: if the object is not a subscriber.
         """
-        self._hooks.remove(hook)
-        if self._subscriptions is not None:
-            self._subscriptions.removeHook(hook)
-
-    def _addUnnamed(self, hook: PresenceHooks, subscriptions: Subscriptions) -> None:
-        subscriptions.add(hook, None, subscriptions.backlog.latest)
+        self._subscribers.remove(hook)
 
     def forget(self, name: str) -> bool:
         """
@@ -327,7 +300,7 @@ class PresenceTable(LinkHooks, Service):
         self._tracker.connected(id(watched), witness, moment)
 
     def _disconnected(self, watched: Any, cause: BaseException, moment: Moment) -> None:
-        silence = numberOrNone(getattr(watched, "silence", None))
+        silence = numberOrNone(watched.silence)
         lastHeard = None if silence is None else moment.at - silence
         reason = printable(textOf(cause))
         self._tracker.disconnected(id(watched), type(cause).__name__, reason, lastHeard, moment)
@@ -373,28 +346,7 @@ class PresenceTable(LinkHooks, Service):
         Pass on what the tracker has recorded: to the store, to the subscribers, and to the timer.
         """
         self._setTimer()
-        writer, subscriptions, tracker = self._writer, self._subscriptions, self._tracker
-        if writer is None or subscriptions is None:
-            return
-        changes, tracker.changes = tracker.changes, []
-        if tracker.unsaved:
-            names, tracker.unsaved = tracker.unsaved, {}
-            writer.add(changes, dict(self._records(names)))
-        if changes:
-            subscriptions.backlog.extend(changes)
-            subscriptions.wake()
-        if not self._reserving and tracker.numbersLeft <= NUMBERS // 2:
-            self._reserving = True
-            self._tasks.run(self._reserve())
-
-    def _records(self, names: Iterable[str]) -> Iterator[tuple[str, PeerRecord | None]]:
-        for name in names:
-            peer = self._tracker.peers.get(name)
-            if peer is None:
-                yield name, None
-            elif peer.change is not None:
-                record = PeerRecord(change=peer.change, bound=peer.bound, lastHeard=peer.lastHeard)
-                yield name, record
+        self._changeLog.publish()
 
     def _setTimer(self) -> None:
         due = self._visitAt(self._clock.seconds())
@@ -431,9 +383,8 @@ class PresenceTable(LinkHooks, Service):
         """
         super().startService()  # type: ignore[no-untyped-call]
         self._warned = True
-        self._loading = Outcome()
         self._setTimer()
-        self._tasks.run(self._load())
+        self._changeLog.start()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -447,98 +398,7 @@ class PresenceTable(LinkHooks, Service):
         if call is not None:
             call.cancel()
         timerWheelFor(self._clock).cancel(self)
-        self._tasks.cancel()
         # What ends from now on ends because this process does.
         self._tracker.suspend()
         self._endClosed()
-        if self._subscriptions is not None:
-            self._subscriptions.stop()
-            self._subscriptions = None
-        self._loading.fail(RuntimeError("the presence table was stopped"))
-        return Deferred.fromCoroutine(self._close())
-
-    async def _load(self) -> None:
-        await self._lock.acquire()
-        try:
-            stored = await untilDone(self._clock, self._store.load, "be read")
-            reserve = partial(self._store.reserve, NUMBERS)
-            first = await untilDone(self._clock, reserve, "reserve numbers")
-        except StoreError as error:
-            _log.critical(
-                "The presence store cannot be used: {error}. The table knows who is alive, but no "
-                "change is recorded, stored or told",
-                error=error,
-            )
-            self._loading.fail(error)
-        else:
-            self._begin(stored, first)
-        finally:
-            self._lock.release()
-
-    def _begin(self, stored: StoredPresence, first: int) -> None:
-        """
-        Go on from what the store holds.
-        """
-        moment = self._moment()
-        last = max((record.change.at for record in stored.peers), default=moment.at)
-        if moment.at < last:
-            _log.warn(
-                "The clock is {behind} s behind the last change in the presence store: the times "
-                "of new changes may lie before those of old ones, the numbers do not",
-                behind=round(last - moment.at, 1),
-            )
-        self._tracker.restore(stored, moment)
-        self.latestRestored = stored.latest
-        limit = self._limits.backlog
-        backlog = Backlog(self._tracker.latest, limit)
-        self._writer = writer = StoreWriter(self._store, self._clock, limit)
-        self._reader = ChangeReader(self._store, writer, backlog)
-        self._subscriptions = Subscriptions(
-            self._clock,
-            backlog,
-            self._limits.hookTimeout,
-            self._view.all,
-            self._reader.changes,
-            writer.setCursor,
-        )
-        for hook in self._hooks:
-            self._addUnnamed(hook, self._subscriptions)
-        self._attachSubscribers()
-        self._tracker.numbersReserved(first, NUMBERS)
-        self._publish()
-        self._loading.succeed()
-
-    def _attachSubscribers(self) -> None:
-        """
-        Begin to tell the named subscribers that are not told yet.
-        """
-        if self._subscriptions is not None and self._writer is not None:
-            attach = self._subscribers.attach(self._subscriptions, self._store, self._writer)
-            for coroutine in attach:
-                self._tasks.run(coroutine)
-
-    async def _reserve(self) -> None:
-        """
-        Reserve more numbers, well before they are needed.
-        """
-        try:
-            reserve = partial(self._store.reserve, NUMBERS)
-            first = await untilDone(self._clock, reserve, "reserve numbers", final=())
-            self._tracker.numbersReserved(first, NUMBERS)
-        finally:
-            self._reserving = False
-        self._publish()
-
-    async def _close(self) -> None:
-        await self._lock.acquire()
-        try:
-            writer, self._writer, self._reader = self._writer, None, None
-            await closeStore(self._store, writer, self._clock)
-        finally:
-            self._lock.release()
-
-
-def _asList(hooks: SubscribedHooks | None) -> list[PresenceHooks]:
-    if hooks is None:
-        return []
-    return list(hooks) if isinstance(hooks, Sequence) else [hooks]
+        return self._changeLog.stop()

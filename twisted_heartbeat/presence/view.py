@@ -80,22 +80,21 @@ class PeersView(Mapping[str, PeerPresence]):
         newest = next(reversed(peer.witnesses.values()), peer.last)
         carriers: tuple[str, ...] = (newest.carrier,)
         silence = rtt = losses = None
-        bound = peer.bound
         if len(peer.witnesses) == 1:
             # Nearly all peers.  What follows for several takes twice as long.
             watched = self._watched[next(iter(peer.witnesses))]
-            silence = numberOrNone(getattr(watched, "silence", None))
-            rtt = numberOrNone(getattr(watched, "rtt", None))
-            losses = numberOrNone(getattr(watched, "lost", None))
-            bound = numberOrNone(watched.bound)
+            silence, rtt = numberOrNone(watched.silence), numberOrNone(watched.rtt)
+            losses, bound = numberOrNone(_lossesOf(watched)), numberOrNone(watched.bound)
         elif peer.witnesses:
             several = [self._watched[key] for key in peer.witnesses]
             carriers = tuple(sorted({witness.carrier for witness in peer.witnesses.values()}))
-            silence = min(_numbers(several, "silence"), default=None)
-            rtt = min(_numbers(several, "rtt"), default=None)
-            lost = _numbers(several, "lost")
+            silence = min(_numbers(one.silence for one in several), default=None)
+            rtt = min(_numbers(one.rtt for one in several), default=None)
+            lost = _numbers(map(_lossesOf, several))
             losses = sum(lost) if lost else None
-            bound = max(_numbers(several, "bound"), default=None)
+            bound = max(_numbers(one.bound for one in several), default=None)
+        else:
+            bound = peer.bound
         return PeerPresence(
             name=name,
             state=peer.state,
@@ -113,9 +112,16 @@ class PeersView(Mapping[str, PeerPresence]):
         )
 
 
-def _numbers(watched: Iterable[Any], field: str) -> list[float]:
+def _lossesOf(watched: Any) -> object:
     """
-    Return the numbers that these objects have in a field.
+    Return the messages of a peer's that were lost; L{None} where they are not counted, as on links.
     """
-    values = (numberOrNone(getattr(one, field, None)) for one in watched)
-    return [value for value in values if value is not None]
+    return getattr(watched, "lost", None)
+
+
+def _numbers(values: Iterable[object]) -> list[float]:
+    """
+    Return the numbers among these values.
+    """
+    numbers = map(numberOrNone, values)
+    return [number for number in numbers if number is not None]

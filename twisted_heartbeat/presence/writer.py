@@ -16,19 +16,21 @@ I{Invariants.}
   - What a failed call should have written is written by a later one, or stands in a gap.
   - Changes and the records of their peers are written together, so that a record is never ahead of
     the changes.  Of each peer only the latest record waits.
+  - What waits has a limit: of the changes, and of the peers whose records are to be deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ..core.presence import Change, Gap, PeerRecord, numberOf
+from ..core.presence import Change, Gap, PeerRecord, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from .store import PresenceStore
-from .tasks import StoreTrouble
+from .storetrouble import StoreTrouble
 
 _log = SafeLogger()
 
@@ -51,29 +53,37 @@ class StoreWriter:
 
     def __init__(self, store: PresenceStore, clock: IReactorTime, limit: int) -> None:
         """
-        @param limit: changes that may wait; of more, the oldest are replaced by a gap.
+        @param limit: changes that may wait; of more, the oldest are replaced by a gap.  And
+            records that may wait to be deleted; of more, the oldest stay in the store.  The next
+            start then takes their peers for down.
         """
         self._store = store
         self._clock = clock
         self._limit = limit
         self._trouble = StoreTrouble(clock)
         self.waiting: list[Change | Gap] = []
-        self._records: dict[str, PeerRecord | None] = {}
+        self._records: dict[str, PeerRecord] = {}
+        self._forgotten: dict[str, None] = {}
         self._cursors: dict[str, int] = {}
         self._call: IDelayedCall | None = None
         self._writing: Deferred[None] | None = None
         self._inFlight = 0
         self._stopped = False
 
-    def add(self, changes: Iterable[Change], records: dict[str, PeerRecord | None]) -> None:
+    def add(
+        self,
+        changes: Iterable[Change],
+        records: Collection[PeerRecord],
+        forgotten: Collection[str],
+    ) -> None:
         """
         Write these soon.
 
-        @param records: by name; L{None} to delete the peer's record.
+        @param forgotten: the names of peers whose records are to be deleted.
         """
         self.waiting += changes
-        self._records |= records
         self._dropOldest()
+        self._replace({record.change.name: record for record in records}, forgotten)
         self._schedule()
 
     def setCursor(self, name: str, number: int) -> None:
@@ -99,7 +109,21 @@ class StoreWriter:
 
     @property
     def _isEmpty(self) -> bool:
-        return not (self.waiting or self._records or self._cursors)
+        return not (self.waiting or self._records or self._forgotten or self._cursors)
+
+    def _replace(self, records: dict[str, PeerRecord], forgotten: Iterable[str]) -> None:
+        """
+        Let newer records, and newer deletions, wait in place of those of the same peers.
+        """
+        for name in records:
+            self._forgotten.pop(name, None)
+        for name in forgotten:
+            self._records.pop(name, None)
+            self._forgotten[name] = None
+        self._records |= records
+        excess = len(self._forgotten) - self._limit
+        for name in list(islice(self._forgotten, max(0, excess))):
+            del self._forgotten[name]
 
     def _dropOldest(self) -> None:
         """
@@ -111,8 +135,7 @@ class StoreWriter:
         first, end = self._inFlight, len(self.waiting) - self._limit + 1
         dropped = self.waiting[first:end]
         if dropped:
-            lowest = dropped[0].first if isinstance(dropped[0], Gap) else dropped[0].number
-            self.waiting[first:end] = [Gap(lowest, numberOf(dropped[-1]))]
+            self.waiting[first:end] = [Gap(firstNumberOf(dropped[0]), numberOf(dropped[-1]))]
 
     def _schedule(self) -> None:
         """
@@ -121,7 +144,7 @@ class StoreWriter:
         """
         if self._stopped or self._writing is not None or self._trouble.isOn or self._isEmpty:
             return
-        delay = COMMIT_DELAY if self.waiting or self._records else CURSOR_DELAY
+        delay = COMMIT_DELAY if self.waiting or self._records or self._forgotten else CURSOR_DELAY
         if self._call is None:
             self._call = self._clock.callLater(delay, self._begin)
         elif self._call.getTime() > self._clock.seconds() + delay:
@@ -145,21 +168,22 @@ class StoreWriter:
     async def _writeAll(self) -> None:
         changes = list(self.waiting)
         records, self._records = self._records, {}
+        forgotten, self._forgotten = self._forgotten, {}
         cursors, self._cursors = self._cursors, {}
         self._inFlight = len(changes)
         try:
-            if changes or records:
-                kept = [record for record in records.values() if record is not None]
-                forgotten = [name for name, record in records.items() if record is None]
-                await self._store.append(changes, kept, forgotten)
+            if changes or records or forgotten:
+                await self._store.append(changes, list(records.values()), list(forgotten))
                 del self.waiting[: len(changes)]
-                records = {}
+                records, forgotten = {}, {}
             for name in list(cursors):
                 await self._store.setCursor(name, cursors[name])
                 del cursors[name]
         except BaseException as error:
             # What has come since is newer.
-            self._records = records | self._records
+            newer = self._records, self._forgotten
+            self._records, self._forgotten = records, forgotten
+            self._replace(*newer)
             self._cursors = cursors | self._cursors
             delay = self._trouble.met(error, f"write {len(self.waiting)} changes")
             if not self._stopped:
@@ -185,7 +209,7 @@ async def closeStore(store: PresenceStore, writer: StoreWriter | None, clock: IR
                 "The last {count} changes are not in the presence store",
                 count=len(writer.waiting),
             )
-    await _bounded(store.close(), clock)
+    await _bounded(maybeDeferred(store.close), clock)
 
 
 async def _bounded(deferred: Deferred[None], clock: IReactorTime) -> None:

@@ -60,6 +60,9 @@ LATENESS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _VERDICTS = (PeerSilent, KeepAliveExpired, HostUnreachable, NetworkUnreachable, SendStalled)
 """The causes by which this side finds a peer dead.  By any other the end was said or seen."""
 
+_LINKS = {"tcp", "tls", "unix", "stream"}
+"""The carriers of links, which alone have a server's side and a client's side."""
+
 _STATES = {"alive": PeerState.UP, "suspected": PeerState.SUSPECT}
 """The state of a peer that is known by the state of its link alone."""
 
@@ -178,7 +181,7 @@ class HeartbeatMetrics(LinkHooks):
     def connected(self, link: Any) -> None:
         watched = self._watched[id(link)] = _Watched(link)
         self._connections[watched.carrier] += 1
-        if link.generation > 1 and not getattr(link, "isServerSide", True):
+        if watched.carrier in _LINKS and link.generation > 1 and not link.isServerSide:
             self._reconnects[watched.carrier] += 1
         self.watchWheel(link.wheel)
 

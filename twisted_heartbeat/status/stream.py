@@ -37,12 +37,12 @@ from secrets import token_hex
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..core.presence import Change, Gap, PeerPresence, numberOf
+from ..core.presence import Change, Gap, PeerPresence, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from ..presence.hooks import PresenceHooks
 from .encoding import changesFields, encode
@@ -329,7 +329,7 @@ class ChangeStream(PresenceHooks):
     def _readPage(self, client: _Client) -> Deferred[None]:
         if client not in self._clients:
             client.isReading = False
-            return maybeDeferred(lambda: None)
+            return succeed(None)
         reading: Deferred[Sequence[Change | Gap]]
         since = max(0, client.cursor - client.isForeign)
         reading = maybeDeferred(self._presence.changes, since, _PAGE)
@@ -348,7 +348,7 @@ class ChangeStream(PresenceHooks):
                 return
             page = page[1:] if client.cursor else page
         # What follows is among the kept events, and would be told once more.
-        missed = [each for each in page if _firstOf(each) <= self._keptAfter]
+        missed = [each for each in page if firstNumberOf(each) <= self._keptAfter]
         for event in self._eventsOf(missed):
             client.send(event)
         if not missed and client.cursor < self._keptAfter:
@@ -417,7 +417,3 @@ class ChangeStream(PresenceHooks):
         for call in calls:
             if call is not None and call.active():
                 call.cancel()
-
-
-def _firstOf(each: Change | Gap) -> int:
-    return each.first if isinstance(each, Gap) else each.number
