@@ -16,6 +16,7 @@ import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
+import twisted_heartbeat
 from twisted_heartbeat.checkin.resource import CheckInResource
 from twisted_heartbeat.checkin.site import CheckInSite
 from twisted_heartbeat.cli.checkins import RunningCheckIn, RunningHTTP
@@ -126,7 +127,8 @@ def test_missingExtra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("treq", "twisted_heartbeat.ch"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "treq", None)  # type: ignore[arg-type]
-    monkeypatch.delattr("twisted_heartbeat.CheckIn", raising=False)
+    # Not by its dotted name, which would load it, if no test has done so before.
+    monkeypatch.delitem(vars(twisted_heartbeat), "CheckIn", raising=False)
     with pytest.raises(UsageError, match=r"^--check-in: .*install twisted_heartbeat\[http\]"):
         parsed("--check-in", URL)
 
