@@ -141,22 +141,24 @@ class HeartbeatServices(MultiService):
         observer = PartObserver(self.changed, partial(self._gaveUp, part.key))
         observers = [*self._observers, observer]
         end = partial(self._couldNotListen, part.key)
+        # The shell waits for the start only.  What a reload starts must not raise.
+        daemon = self._daemon and not self.running
         if isinstance(part, Listen):
-            return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
+            return RunningListener(part, objects, reactor, observers, end, daemon=daemon)
         if isinstance(part, Connect):
             return RunningClient(part, objects, reactor, observers)
         if isinstance(part, UDPMonitor):
-            return RunningMonitor(part, objects, reactor, observers, end, daemon=self._daemon)
+            return RunningMonitor(part, objects, reactor, observers, end, daemon=daemon)
         if isinstance(part, UDPSender):
             return RunningSender(part, objects, reactor, observers)
         if isinstance(part, CheckIn):
             return RunningCheckIn(part, reactor, self._linksAreUp)
         if isinstance(part, HTTP):
             resource = self._checkInResource(loaded)
-            return RunningHTTP(part, objects, resource, end, daemon=self._daemon)
+            return RunningHTTP(part, objects, resource, end, daemon=daemon)
         assert isinstance(part, Status) and self._presence is not None
         return RunningStatus(
-            part, objects, reactor, self._presence, self._metrics, end, daemon=self._daemon
+            part, objects, reactor, self._presence, self._metrics, end, daemon=daemon
         )
 
     def _checkInResource(self, loaded: Loaded) -> CheckInResource:
