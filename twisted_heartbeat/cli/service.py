@@ -290,11 +290,14 @@ class HeartbeatServices(MultiService):
         """
         Note that a link is not tried any more, and end the process after the last one.
         """
-        if key in self.parts:
-            self.parts[key].hasGivenUp = True
-            if all(each.hasGivenUp for each in self.parts.values() if each.part.isWork):
-                _log.critical("Every link has given up and nothing listens: exiting")
-                self.end(EX_UNAVAILABLE)
+        if key not in self.parts:
+            return
+        self.parts[key].hasGivenUp = True
+        # Check-ins are sent only while all links are up.
+        others = [each for each in self.parts.values() if not isinstance(each, RunningCheckIn)]
+        if all(each.hasGivenUp for each in others if each.part.isWork):
+            _log.critical("Every link has given up and nothing listens: exiting")
+            self.end(EX_UNAVAILABLE)
 
     def _couldNotListen(self, key: tuple[str, ...], status: int) -> None:
         """
