@@ -229,15 +229,15 @@ def checkInURL(reactor: Any, url: str) -> str:
 
     @raise ValueError: if check-ins cannot be sent there; says what is allowed, and not the URL.
     """
-    # Not at the top: most runs send none, and need no HTTP client.
-    from ... import CheckIn
-
     try:
+        # Not at the top: most runs send none, and need no HTTP client.
+        from ... import CheckIn
+
         CheckIn(url, reactor=reactor)
     except ValueError as error:
         raise ValueError(str(error).partition(": it must be ")[2] or str(error)) from None
     except ImportError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"the URL of a check ({error})") from None
     return url
 
 
