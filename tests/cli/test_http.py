@@ -86,7 +86,7 @@ def test_listensOnThisMachineOnly(given: str, used: str) -> None:
     """
     Without a place to listen, only this machine may check in.
     """
-    [(described, _)] = parsed("--http", given)["http"]
+    [described] = parsed("--http", given)["http"]
     assert described == used
 
 
