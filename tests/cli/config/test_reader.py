@@ -448,6 +448,10 @@ WRONG = {
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
         ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
     ),
+    "monitor, zeros before the port": (
+        "monitor.key-file = 'x'\nmonitor.address = '000000099999'",
+        ":2: monitor.address is '000000099999': it must be a port such as ...",
+    ),
     "check-in, secret": (
         "check-in = ''",
         ":1: check-in is '***': it must be the URL of a check",

@@ -145,7 +145,7 @@ def placeOf(text: str) -> tuple[str, int]:
     may be missing.  The port is -1, and the host missing, if it is none.
     """
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         return "", -1
     return host.removeprefix("[").removesuffix("]"), int(port)
 
