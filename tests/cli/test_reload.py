@@ -351,9 +351,10 @@ def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
     assert told == ["presence.grace", "presence.grace"]
 
 
-def test_checkInsComeAndGo(scene: Scene) -> None:
+def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     """
-    Endpoints for check-ins can be added and removed; what checks in is the same at all of them.
+    Endpoints for check-ins can be added and removed; what checks in is the same at all of them, and
+    is decided when the first of them starts.
     """
     checks = "\n[[check]]\nname = 'job'"
     scene.begin("listen = 'tcp:1'")
@@ -361,6 +362,9 @@ def test_checkInsComeAndGo(scene: Scene) -> None:
     assert scene.reactor.ports == [1, 2, 3]
     scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:3', 'tcp:4']{checks}")
     assert scene.reactor.ports == [1, 3, 4]
+    assert [event["key"] for event in events if "key" in event] == []
+    scene.reload("listen = 'tcp:1'\nhttp.endpoint = 'tcp:4'")
+    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
 
 
 def test_otherChecksNeedARestart(scene: Scene, events: list[LogEvent]) -> None:

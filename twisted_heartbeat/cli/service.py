@@ -102,7 +102,8 @@ class HeartbeatServices(MultiService):
 
         @param withPresence: whether to keep a presence table, also if nothing shows it now.
         """
-        self._begunWith = config = loaded.config
+        config = loaded.config
+        self._begunWith = replace(config, checks=None)
         self.objects = dict(loaded.objects)
         if withPresence or any(isinstance(part, Status) for part in config.parts):
             self._keepPresence(loaded)
@@ -170,6 +171,7 @@ class HeartbeatServices(MultiService):
             from ..checkin.resource import CheckInResource
 
             settings, objects = loaded.config.checks, loaded.objects
+            assert settings is not None
             tokens = (
                 settings.tokenFile and objects[Reference("check-in tokens", settings.tokenFile)]
             )
