@@ -44,7 +44,7 @@ _HELP = {
     "help": "Display this help and exit.",
     "config": (
         "Read the settings from this TOML file, and again on SIGHUP. Other options replace what "
-        "it says; --listen and --connect are added."
+        "it says, and those that may be given several times are added."
     ),
     "check-config": "Check the settings and all that they name, start nothing, and exit.",
     "listen": (
