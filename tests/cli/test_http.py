@@ -16,6 +16,7 @@ import pytest_twisted
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 
+import twisted_heartbeat
 from twisted_heartbeat.checkin.resource import CheckInResource
 from twisted_heartbeat.checkin.site import CheckInSite
 from twisted_heartbeat.cli.checkins import RunningCheckIn, RunningHTTP
@@ -85,7 +86,7 @@ def test_listensOnThisMachineOnly(given: str, used: str) -> None:
     """
     Without a place to listen, only this machine may check in.
     """
-    [(described, _)] = parsed("--http", given)["http"]
+    [described] = parsed("--http", given)["http"]
     assert described == used
 
 
@@ -119,16 +120,40 @@ def test_wrongOption(arguments: list[str], words: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_missingExtra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def withoutTreq(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Without treq the one sentence says what to install.
+    An interpreter without treq.
     """
     for name in [name for name in sys.modules if name.startswith(("treq", "twisted_heartbeat.ch"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "treq", None)  # type: ignore[arg-type]
-    monkeypatch.delattr("twisted_heartbeat.CheckIn", raising=False)
+    # Not by its dotted name, which would load it, if no test has done so before.
+    monkeypatch.delitem(vars(twisted_heartbeat), "CheckIn", raising=False)
+
+
+def test_missingExtra(withoutTreq: None) -> None:
+    """
+    Without treq the one sentence says what to install.
+    """
     with pytest.raises(UsageError, match=r"^--check-in: .*install twisted_heartbeat\[http\]"):
         parsed("--check-in", URL)
+
+
+def test_missingExtraOfAFile(
+    withoutTreq: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    So does that of a file.
+    """
+    file = tmp_path / "hb.toml"
+    file.write_text(f"check-in = '{URL}'")
+    with pytest.raises(SystemExit):
+        parsed(f"--config={file}")
+    words = "check-in is ***: it must be the URL of a check (CheckIn needs treq"
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}:1: {words}")
+    assert said.endswith("install twisted_heartbeat[http])\n")
 
 
 @pytest_twisted.ensureDeferred

@@ -629,6 +629,16 @@ def test_givingUpBesideAListener(reactor: MemoryReactor, events: list[LogEvent])
     assert statuses(reactor) == []
 
 
+def test_givingUpBesideACheckIn(reactor: MemoryReactor) -> None:
+    """
+    A check-in is sent only while the links are up, and so keeps no process that has no link.
+    """
+    started(reactor, "--connect=unix:/a", "--check-in=http://127.0.0.1:9/ping/job", *GIVE_UP)
+    refuseFor(reactor, 7, "/a")
+    assert reactor.hasStopped
+    assert statuses(reactor) == [EX_UNAVAILABLE]
+
+
 def test_firstStatusWins(reactor: MemoryReactor) -> None:
     """
     One process ends once: two ports that are in use stop the reactor once, with one status.

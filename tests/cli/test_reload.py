@@ -87,12 +87,15 @@ class Scene:
         self.reactor = Reactor()
         self.services: HeartbeatServices
 
-    def begin(self, text: str, *options: str) -> None:
+    def begin(self, text: str, *options: str, daemon: bool = False) -> None:
         """
         Start it with this file.
         """
         self.path.write_text(text)
-        self.services = makeService(parse(self.reactor, f"--config={self.path}", *options), {})
+        parsed = parse(self.reactor, f"--config={self.path}", *options)
+        parsed.parent = {"nodaemon": not daemon}
+        self.services = makeService(parsed, {})
+        self.services.privilegedStartService()
         self.services.startService()
         self.reactor.run = lambda: None
         self.reactor.running = True
@@ -348,9 +351,10 @@ def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
     assert told == ["presence.grace", "presence.grace"]
 
 
-def test_checkInsComeAndGo(scene: Scene) -> None:
+def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     """
-    Endpoints for check-ins can be added and removed; what checks in is the same at all of them.
+    Endpoints for check-ins can be added and removed; what checks in is the same at all of them, and
+    is decided when the first of them starts.
     """
     checks = "\n[[check]]\nname = 'job'"
     scene.begin("listen = 'tcp:1'")
@@ -358,6 +362,9 @@ def test_checkInsComeAndGo(scene: Scene) -> None:
     assert scene.reactor.ports == [1, 2, 3]
     scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:3', 'tcp:4']{checks}")
     assert scene.reactor.ports == [1, 3, 4]
+    assert [event["key"] for event in events if "key" in event] == []
+    scene.reload("listen = 'tcp:1'\nhttp.endpoint = 'tcp:4'")
+    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
 
 
 def test_otherChecksNeedARestart(scene: Scene, events: list[LogEvent]) -> None:
@@ -439,19 +446,21 @@ def test_fileWithoutParts(scene: Scene, events: list[LogEvent]) -> None:
     assert any("nothing to run" in str(event.get("sentence")) for event in events)
 
 
-def test_newPortIsInUse(scene: Scene, events: list[LogEvent]) -> None:
+@pytest.mark.parametrize("daemon", [False, True])
+def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> None:
     """
-    A new port that is in use does not end a process that works; the next reload tries it again.
+    A new port that is in use does not end a process that works, be it a daemon or not, and holds up
+    no other part; the next reload tries it again.
     """
-    scene.begin("listen = 'tcp:1'")
+    scene.begin("listen = 'tcp:1'", daemon=daemon)
     scene.reactor.failing.add(2)
-    scene.reload("listen = ['tcp:1', 'tcp:2']")
-    assert scene.reactor.ports == [1]
+    scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
+    assert scene.reactor.ports == [1, 3]
     assert not scene.reactor.hasStopped and statuses(scene.reactor) == []
-    assert any(event["log_level"].name == "critical" for event in events)
+    assert [event["link"] for event in events if event["log_level"].name == "critical"] == ["tcp:2"]
     scene.reactor.failing.clear()
-    scene.reload("listen = ['tcp:1', 'tcp:2']")
-    assert scene.reactor.ports == [1, 2]
+    scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
+    assert scene.reactor.ports == [1, 3, 2]
 
 
 def test_linkThatHasGivenUp(scene: Scene) -> None:

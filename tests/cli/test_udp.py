@@ -268,3 +268,31 @@ def test_portInUse(keys: str, tmp_path: Path, events: list[LogEvent]) -> None:
     assert ended == [EX_OSERR]
     assert [event["reason"][:18] for event in events if "reason" in event] == ["CannotListenError:"]
     services.stopService()
+
+
+def test_newPortIsInUse(keys: str, tmp_path: Path, events: list[LogEvent]) -> None:
+    """
+    A daemon whose new port is taken runs on without it, and tries it again with the next reload.
+    """
+    host, file = Machine(Internet()), tmp_path / "hub.toml"
+    text = f"monitor.key-file = '{keys}'\nmonitor.address = "
+    file.write_text(f"{text}['8471']")
+    parsed = parse(host, f"--config={file}")
+    parsed.parent = {"nodaemon": 0}
+    services = makeService(parsed, {})
+    services.privilegedStartService()
+    services.startService()
+    listen = host.listenUDP
+
+    def refuse(port: int, *arguments: object, **keywords: object) -> None:
+        raise CannotListenError("any", port, OSError(98, "in use"))
+
+    host.listenUDP = refuse  # type: ignore[method-assign]
+    file.write_text(f"{text}['8471', '8472']")
+    reload(services)
+    assert [event["link"] for event in events if "reason" in event] == ["monitor 8472"]
+    assert list(services.parts) == [("monitor", "8471")]
+    host.listenUDP = listen  # type: ignore[method-assign]
+    reload(services)
+    assert list(services.parts) == [("monitor", "8471"), ("monitor", "8472")]
+    services.stopService()

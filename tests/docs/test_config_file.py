@@ -28,6 +28,8 @@ def defaultOf(section: Section, key: Key) -> str:
         return "`false`"
     if isinstance(default, str):
         return f'`"{default}"`' if default else ""
+    if isinstance(default, bool):
+        return f"`{shown(default)}`"
     if isinstance(default, float | int):
         return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
     return ""

@@ -177,14 +177,24 @@ def run(tmp_path: Path, site: Path) -> Iterator[Run]:
         program.end()
 
 
+def freePlaces(number: int) -> list[str]:
+    """
+    Endpoints on this host where nobody listens.
+    """
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    places = [f"tcp:{probe.getsockname()[1]}:interface=127.0.0.1" for probe in probes]
+    for probe in probes:
+        probe.close()
+    return places
+
+
 @pytest.fixture
 def place() -> str:
     """
     An endpoint on this host where nobody listens.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp:{probe.getsockname()[1]}:interface=127.0.0.1"
+    [free] = freePlaces(1)
+    return free
 
 
 def portOf(place: str) -> str:

@@ -28,6 +28,7 @@ from ..support.programs import (
     Program,
     Run,
     connectTo,
+    freePlaces,
     portOf,
 )
 
@@ -39,17 +40,6 @@ CA = trustme.CA()
 
 READ_AGAIN = "was read again"
 """The words of the log's line about a file that was read again."""
-
-
-def freePlaces(number: int) -> list[str]:
-    """
-    Endpoints on this host where nobody listens.
-    """
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    places = [f"tcp:{probe.getsockname()[1]}:interface=127.0.0.1" for probe in probes]
-    for probe in probes:
-        probe.close()
-    return places
 
 
 def reload(program: Program, times: int, words: str = READ_AGAIN) -> None:

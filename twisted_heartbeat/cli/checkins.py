@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 
-from .certificates import RenewableListener
-from .config.values import HTTP, CheckIn, Reference
-from .listener import Listener
-from .running import Running
+from .config.values import HTTP, CheckIn
+from .running import Running, RunningPort
 
 if TYPE_CHECKING:
     from ..checkin.resource import CheckInResource
@@ -92,7 +90,7 @@ class _GatedCheckIn(Service):
             self._stopping = [each for each in self._stopping if not each.called] + [stopping]
 
 
-class RunningHTTP(Running):
+class RunningHTTP(RunningPort):
     """
     Receives check-ins at one endpoint.
     """
@@ -108,21 +106,5 @@ class RunningHTTP(Running):
     ) -> None:
         """
         @param resource: what all endpoints serve.
-        @param end: called if it can not listen, see L{Listener}.
         """
-        self.part = part
-        self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
-        self.service = self._listener = Listener(
-            part.endpoint, self._endpoint.endpoint, resource.site(), end, daemon=daemon
-        )
-
-    def renew(self, part: HTTP, objects: Objects) -> None:
-        super().renew(part, objects)
-        self._endpoint.renew(objects[Reference("listen", part.endpoint)])
-
-    def whenReady(self) -> Deferred[Any]:
-        return self._listener.whenOpen()
-
-    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
-        _, stopped = super().stop()
-        return self._listener.whenClosed(), stopped
+        super().__init__(part, objects, resource.site(), end, daemon=daemon)

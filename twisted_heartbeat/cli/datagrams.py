@@ -115,8 +115,8 @@ class RunningMonitor(Running):
         self.service = _MonitorService(part.label, self.monitor, end, daemon)
 
     def change(self, part: UDPMonitor, fields: tuple[str, ...], objects: Objects) -> None:
-        # Only the file of its keys can change.
-        self.renew(part, objects)
+        # Only the file of its keys can change, which renew looks at.
+        self.part = part
 
     def renew(self, part: UDPMonitor, objects: Objects) -> None:
         super().renew(part, objects)

@@ -7,18 +7,15 @@ The options of C{twist heartbeat} for check-ins over HTTP.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
-from twisted.internet.endpoints import serverFromString
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import UsageError
 
 from ..core.checkins import Check
 from ..core.pingapi import isName
+from .config.resolver import checkInTokens, checkInURL, loopbackEndpoint
+from .settingoptions import SettingOptions, wrongOption
 from .status import onLoopback
-
-if TYPE_CHECKING:
-    from ..checkin.client import CheckIn
-    from ..checkin.resource import CheckInResource
 
 HTTP_HELP = {
     "check-in": (
@@ -42,15 +39,13 @@ HTTP_HELP = {
 """The help text of each option."""
 
 
-class HTTPOptions(Options):
+class HTTPOptions(SettingOptions):
     """
     The options, for the class of all options to inherit.
     """
 
-    reactor: Any
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self["check-in"] = []
         self["check-in-every"] = 60.0
         self["http"] = []
@@ -58,26 +53,19 @@ class HTTPOptions(Options):
         self["http-tokens"] = None
 
     def opt_check_in(self, url: str) -> None:
-        self._makeCheckIn(url, 60.0)
+        try:
+            checkInURL(self.reactor, url)
+        except ValueError as error:
+            # The URL may hold a token.
+            raise UsageError(f"--check-in: it must be {error}") from None
         self["check-in"].append(url)
 
     def opt_check_in_every(self, seconds: str) -> None:
-        try:
-            self._makeCheckIn("http://localhost/", float(seconds))
-        except ValueError:
-            allowed = "a number of seconds above 0"
-            raise UsageError(f"--check-in-every is {seconds!r}: it must be {allowed}") from None
-        self["check-in-every"] = float(seconds)
+        self["check-in-every"] = self.read("check-in-every", seconds, "check-in", "every")
 
     def opt_http(self, endpoint: str) -> None:
-        described = onLoopback(endpoint)
-        try:
-            parsed = serverFromString(self.reactor, described)
-        except Exception:
-            # Any plugin may provide the endpoint's parser, so it may raise any exception.
-            allowed = "an endpoint such as tcp:8080"
-            raise UsageError(f"--http is {endpoint!r}: it must be {allowed}") from None
-        self["http"].append((described, parsed))
+        self.check("http", endpoint, partial(loopbackEndpoint, self.reactor))
+        self["http"].append(onLoopback(endpoint))
 
     def opt_check(self, check: str) -> None:
         name, *times = check.split(":")
@@ -88,14 +76,10 @@ class HTTPOptions(Options):
             self["checks"][name] = Check(period=period, grace=grace)
         except ValueError:
             allowed = "NAME:PERIOD:GRACE, such as nightly-backup:86400:3600, in seconds"
-            raise UsageError(f"--check is {check!r}: it must be {allowed}") from None
+            raise wrongOption("check", check, allowed) from None
 
     def opt_http_tokens(self, path: str) -> None:
-        self["http-tokens"] = path
-        try:
-            self._makeResource()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--http-tokens is {path!r}: {error}") from None
+        self["http-tokens"] = self.check("http-tokens", path, checkInTokens)
 
     def postOptions(self) -> None:
         """
@@ -106,25 +90,3 @@ class HTTPOptions(Options):
         if not self["http"] and (self["checks"] or self["http-tokens"]):
             given = "--check" if self["checks"] else "--http-tokens"
             raise UsageError(f"{given} is given and --http is not: nothing receives check-ins")
-
-    def _makeResource(self) -> CheckInResource:
-        # Not at the top, because it loads twisted.web.
-        from ..checkin.resource import CheckInResource
-
-        tokens = self["http-tokens"]
-        return CheckInResource(checks=self["checks"], tokens=tokens, clock=self.reactor)
-
-    def _makeCheckIn(self, url: str, interval: float) -> CheckIn:
-        # The package's own import says which extra is missing.
-        try:
-            from .. import CheckIn
-        except ImportError as error:
-            raise UsageError(f"--check-in: {error}") from None
-        try:
-            return CheckIn(url, interval=interval, reactor=self.reactor)
-        except ValueError as error:
-            if "url" not in str(error):
-                raise
-            # The URL may hold a token.
-            reason = str(error).partition(": ")[2]
-            raise UsageError(f"--check-in: {reason.removesuffix(' (use token=)')}") from None

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from twisted.python.usage import UsageError
 
-from ..core.settings import Heartbeat
-from .config import model
 from .config.faults import ConfigError
-from .config.kinds import numberOf
 from .config.loader import Loaded, Loader
-from .config.resolver import connectEndpoint, listenEndpoint, tokenIn
+from .config.resolver import connectEndpoint, listenEndpoint, loopbackEndpoint, tokenIn
 from .config.values import Config, Path
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE
 from .http import HTTP_HELP, HTTPOptions
-from .status import onLoopback
+from .settingoptions import wrongOption
 from .udp import UDP_HELP, UDPOptions
 
 _MORE_HELP = f"""
@@ -46,7 +44,7 @@ _HELP = {
     "help": "Display this help and exit.",
     "config": (
         "Read the settings from this TOML file, and again on SIGHUP. Other options replace what "
-        "it says; --listen and --connect are added."
+        "it says, and those that may be given several times are added."
     ),
     "check-config": "Check the settings and all that they name, start nothing, and exit.",
     "listen": (
@@ -105,8 +103,6 @@ class Options(HTTPOptions, UDPOptions):
         # Twisted takes the help from docstrings, and python -OO removes those.
         self.docs |= _HELP | HTTP_HELP | UDP_HELP
         self._reactor = reactor
-        self._given: list[tuple[Path, object]] = []
-        self._keyFile = ""
         self.loader = Loader(reactor)
         self.loaded = Loaded(Config())
         self["config"] = ""
@@ -131,50 +127,42 @@ class Options(HTTPOptions, UDPOptions):
         self["config"] = os.path.abspath(file)
 
     def opt_listen(self, endpoint: str) -> None:
-        self._endpoint("listen", endpoint, listenEndpoint)
+        self.check("listen", endpoint, partial(listenEndpoint, self.reactor))
+        self.settings.append((("listen",), endpoint))
 
     def opt_connect(self, endpoint: str) -> None:
-        self._endpoint("connect", endpoint, connectEndpoint)
+        self.check("connect", endpoint, partial(connectEndpoint, self.reactor))
+        self.settings.append((("connect",), endpoint))
 
     def opt_name(self, name: str) -> None:
-        self._set("name", name, "name")
+        self.set("name", name, "name")
 
     def opt_within(self, seconds: str) -> None:
-        self._set("within", seconds, "heartbeat", "within")
+        self.set("within", seconds, "heartbeat", "within")
 
     def opt_keepalive(self, times: str) -> None:
         numbers = times.split(",")
         names = ("idle", "interval", "count")
         try:
             for name, number in zip(names, numbers, strict=True):
-                self._set("keepalive", number, "keepalive", name)
+                self.set("keepalive", number, "keepalive", name)
         except (UsageError, ValueError):
             allowed = "IDLE,INTERVAL,COUNT: three whole numbers, each 1 or more, such as 5,5,3"
-            raise _wrong("keepalive", times, allowed) from None
+            raise wrongOption("keepalive", times, allowed) from None
 
     def opt_max_delay(self, seconds: str) -> None:
-        self._set("max-delay", seconds, "backoff", "maximum")
+        self.set("max-delay", seconds, "backoff", "maximum")
 
     def opt_give_up_after(self, seconds: str) -> None:
-        self._set("give-up-after", seconds, "backoff", "max-elapsed")
+        self.set("give-up-after", seconds, "backoff", "max-elapsed")
 
     def opt_status(self, endpoint: str) -> None:
-        try:
-            listenEndpoint(self.reactor, onLoopback(endpoint), "tcp:8080")
-        except ValueError as error:
-            raise _wrong("status", endpoint, str(error)) from None
-        self._set("status", endpoint, "status", "endpoint")
+        self.check("status", endpoint, partial(loopbackEndpoint, self.reactor))
+        self.set("status", endpoint, "status", "endpoint")
 
     def opt_status_token_file(self, path: str) -> None:
-        try:
-            tokenIn(path)
-        except ValueError as error:
-            raise _wrong("status-token-file", path, str(error)) from None
-        self._set("status-token-file", path, "status", "token-file")
-
-    def opt_udp_keys(self, path: str) -> None:
-        super().opt_udp_keys(path)
-        self._keyFile = path
+        self.check("status-token-file", path, tokenIn)
+        self.set("status-token-file", path, "status", "token-file")
 
     def parseArgs(self, *arguments: str) -> None:
         """
@@ -197,10 +185,9 @@ class Options(HTTPOptions, UDPOptions):
         """
         if not self["config"]:
             # What they need may otherwise stand in the file.
-            self._settleForUDP()
             HTTPOptions.postOptions(self)
             UDPOptions.postOptions(self)
-        given = (*self._given, *self._checkInSettings(), *self._datagramSettings())
+        given = (*self.settings, *self._checkInSettings(), *self._datagramSettings())
         self.loader = Loader(self.reactor, self["config"], given)
         try:
             self.loaded = self.loader.load()
@@ -213,15 +200,6 @@ class Options(HTTPOptions, UDPOptions):
             print(f"{self['config'] or 'options'}: no fault found")
             raise SystemExit(0)
 
-    def _settleForUDP(self) -> None:
-        """
-        Set what L{UDPOptions} needs of the other options.
-        """
-        given = dict(self._given)
-        within: Any = given.get(("heartbeat", "within"))
-        self["heartbeat"] = Heartbeat() if within is None else Heartbeat.within(within)
-        self["name"] = given.get(("name",), "")
-
     def _datagramSettings(self) -> Iterator[tuple[Path, object]]:
         """
         Yield the options of L{UDPOptions} as settings.
@@ -231,8 +209,8 @@ class Options(HTTPOptions, UDPOptions):
             for host, port in self[option]:
                 address = f"[{host}]" if ":" in host else host
                 yield (section, key), f"{address}:{port}" if host else f"{port}"
-            if self[option] and self._keyFile:
-                yield (section, "key-file"), self._keyFile
+            if self[option] and self["udp-keys"]:
+                yield (section, "key-file"), self["udp-keys"]
         if self["udp-every"] is not None:
             yield ("udp", "every"), self["udp-every"]
 
@@ -242,39 +220,9 @@ class Options(HTTPOptions, UDPOptions):
         """
         for url in self["check-in"]:
             yield ("check-in",), {"url": url, "every": self["check-in-every"]}
-        for description, _ in self["http"]:
+        for description in self["http"]:
             yield ("http", "endpoint"), description
         for name, check in self["checks"].items():
             yield ("check",), {"name": name, "period": check.period, "grace": check.grace}
         if self["http-tokens"]:
             yield ("http", "token-file"), self["http-tokens"]
-
-    def _endpoint(self, option: str, text: str, make: Callable[[Any, str], Any]) -> None:
-        try:
-            make(self.reactor, text)
-        except ValueError as error:
-            raise _wrong(option, text, str(error)) from None
-        self._given.append(((option,), text))
-
-    def _set(self, option: str, text: str, *path: str) -> None:
-        """
-        Note a setting.
-
-        @param path: where the file would have it.
-        @raise UsageError: if its value is not allowed.
-        """
-        section = model.FILE
-        for name in path[:-1]:
-            section = section.section(name) or section
-        key = section.key(path[-1])
-        assert key is not None
-        value = numberOf(text) if key.kind.isNumber else text
-        try:
-            key.kind.read(value)
-        except ValueError as error:
-            raise _wrong(option, text, str(error)) from None
-        self._given.append((path, value))
-
-
-def _wrong(option: str, value: str, allowed: str) -> UsageError:
-    return UsageError(f"--{option} is {value!r}: it must be {allowed}")

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-The parts that run: L{RunningListener} and L{RunningClient}.
+The parts that run: listeners, links and the status page.
 
 A part that runs can be changed.  A link keeps the settings that it began with, because its peer was
 told of them in its hello; links that begin later have the new ones.  What the two sides have not
@@ -25,16 +25,18 @@ from ..logs import SafeLogger
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..server.factory import HeartbeatServerFactory
 from .certificates import RenewableClient, RenewableListener
-from .config.values import Connect, LinkPart, Listen, Reference, Status
+from .config.values import HTTP, Connect, LinkPart, Listen, Reference, Status
 from .listener import Listener
 from .status import makeStatusResource, makeStatusSite
 
 if TYPE_CHECKING:
+    from ..checkin.site import CheckInSite
     from ..core import wire
     from ..core.causes import Cause
     from ..link.link import Link
     from ..presence.table import PresenceTable
     from ..status.metrics import HeartbeatMetrics
+    from ..status.site import StatusSite
     from .config.resolver import Objects
 
 _log = SafeLogger()
@@ -99,7 +101,7 @@ class Running:
 
     def change(self, part: Any, fields: tuple[str, ...], objects: Objects) -> None:
         """
-        Use other settings from now on.
+        Use other settings from now on.  C{renew} is called next.
 
         @param fields: the names of those that differ.
         """
@@ -128,6 +130,43 @@ class Running:
         return succeed(None), maybeDeferred(self.service.disownServiceParent)
 
 
+class RunningPort(Running):
+    """
+    A part that listens at an endpoint.
+    """
+
+    service: Listener
+
+    def __init__(
+        self,
+        part: Listen | HTTP | Status,
+        objects: Objects,
+        factory: HeartbeatServerFactory | CheckInSite | StatusSite,
+        end: Callable[[int], None],
+        *,
+        daemon: bool,
+    ) -> None:
+        """
+        @param end: called if it can not listen, see L{Listener}.
+        """
+        self.part = part
+        self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
+        endpoint = self._endpoint.endpoint
+        self.service = Listener(part.endpoint, endpoint, factory, end, daemon=daemon)
+
+    def renew(self, part: Any, objects: Objects) -> None:
+        super().renew(part, objects)
+        if self._endpoint.renew(objects[Reference("listen", part.endpoint)]):
+            _log.info("{part}: the certificate was read again", part=part.label)
+
+    def whenReady(self) -> Deferred[Any]:
+        return self.service.whenOpen()
+
+    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
+        _, stopped = super().stop()
+        return self.service.whenClosed(), stopped
+
+
 class PartObserver(LinkHooks):
     """
     Tells the services that a link of a part has changed or given up.
@@ -147,7 +186,7 @@ class PartObserver(LinkHooks):
         self._gaveUp()
 
 
-class RunningListener(Running):
+class RunningListener(RunningPort):
     """
     Watches the peers that connect to an endpoint.
 
@@ -166,11 +205,8 @@ class RunningListener(Running):
     ) -> None:
         """
         @param observers: called besides the hooks of the part.
-        @param end: called if it can not listen, see L{Listener}.
         """
-        self.part = part
         self._observers = observers
-        self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
         self._named = NamedFactory(part.name, part.endpoint)
         self.factory = HeartbeatServerFactory(
             self._named,
@@ -180,9 +216,7 @@ class RunningListener(Running):
             admit=_admitOf(part, objects),
             **_linkSettings(part, objects, observers),
         )
-        self.service = self._listener = Listener(
-            part.endpoint, self._endpoint.endpoint, self.factory, end, daemon=daemon
-        )
+        super().__init__(part, objects, self.factory, end, daemon=daemon)
 
     def change(self, part: Listen, fields: tuple[str, ...], objects: Objects) -> None:
         self.part = part
@@ -192,18 +226,6 @@ class RunningListener(Running):
             admit=_admitOf(part, objects),
             **_linkSettings(part, objects, self._observers),
         )
-
-    def renew(self, part: Listen, objects: Objects) -> None:
-        super().renew(part, objects)
-        if self._endpoint.renew(objects[Reference("listen", part.endpoint)]):
-            _log.info("{part}: the certificate was read again", part=part.label)
-
-    def whenReady(self) -> Deferred[Any]:
-        return self._listener.whenOpen()
-
-    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
-        _, stopped = super().stop()
-        return self._listener.whenClosed(), stopped
 
 
 class RunningClient(Running):
@@ -254,7 +276,7 @@ class RunningClient(Running):
         return link is not None and link.isUp
 
 
-class RunningStatus(Running):
+class RunningStatus(RunningPort):
     """
     A status page that runs.
     """
@@ -270,19 +292,12 @@ class RunningStatus(Running):
         *,
         daemon: bool,
     ) -> None:
-        """
-        @param end: called if it can not listen, see L{Listener}.
-        """
-        self.part = part
         self._token = _tokenOf(part, objects)
         self._makeResource = partial(makeStatusResource, presence, reactor, metrics=metrics)
-        self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
         self._site = makeStatusSite(
             presence, reactor, metrics=metrics, token=self._token, title=part.title
         )
-        self.service = self._listener = Listener(
-            part.endpoint, self._endpoint.endpoint, self._site, end, daemon=daemon
-        )
+        super().__init__(part, objects, self._site, end, daemon=daemon)
 
     def change(self, part: Status, fields: tuple[str, ...], objects: Objects) -> None:
         self.part = part
@@ -291,16 +306,8 @@ class RunningStatus(Running):
 
     def renew(self, part: Status, objects: Objects) -> None:
         super().renew(part, objects)
-        self._endpoint.renew(objects[Reference("listen", part.endpoint)])
         if _tokenOf(part, objects) != self._token:
             self.change(part, ("tokenFile",), objects)
-
-    def whenReady(self) -> Deferred[Any]:
-        return self._listener.whenOpen()
-
-    def stop(self) -> tuple[Deferred[Any], Deferred[Any]]:
-        _, stopped = super().stop()
-        return self._listener.whenClosed(), stopped
 
 
 def _tokenOf(part: Status, objects: Objects) -> str | None:

@@ -102,7 +102,8 @@ class HeartbeatServices(MultiService):
 
         @param withPresence: whether to keep a presence table, also if nothing shows it now.
         """
-        self._begunWith = config = loaded.config
+        config = loaded.config
+        self._begunWith = replace(config, checks=None)
         self.objects = dict(loaded.objects)
         if withPresence or any(isinstance(part, Status) for part in config.parts):
             self._keepPresence(loaded)
@@ -141,22 +142,24 @@ class HeartbeatServices(MultiService):
         observer = PartObserver(self.changed, partial(self._gaveUp, part.key))
         observers = [*self._observers, observer]
         end = partial(self._couldNotListen, part.key)
+        # The shell waits for the start only.  What a reload starts must not raise.
+        daemon = self._daemon and not self.running
         if isinstance(part, Listen):
-            return RunningListener(part, objects, reactor, observers, end, daemon=self._daemon)
+            return RunningListener(part, objects, reactor, observers, end, daemon=daemon)
         if isinstance(part, Connect):
             return RunningClient(part, objects, reactor, observers)
         if isinstance(part, UDPMonitor):
-            return RunningMonitor(part, objects, reactor, observers, end, daemon=self._daemon)
+            return RunningMonitor(part, objects, reactor, observers, end, daemon=daemon)
         if isinstance(part, UDPSender):
             return RunningSender(part, objects, reactor, observers)
         if isinstance(part, CheckIn):
             return RunningCheckIn(part, reactor, self._linksAreUp)
         if isinstance(part, HTTP):
             resource = self._checkInResource(loaded)
-            return RunningHTTP(part, objects, resource, end, daemon=self._daemon)
+            return RunningHTTP(part, objects, resource, end, daemon=daemon)
         assert isinstance(part, Status) and self._presence is not None
         return RunningStatus(
-            part, objects, reactor, self._presence, self._metrics, end, daemon=self._daemon
+            part, objects, reactor, self._presence, self._metrics, end, daemon=daemon
         )
 
     def _checkInResource(self, loaded: Loaded) -> CheckInResource:
@@ -168,6 +171,7 @@ class HeartbeatServices(MultiService):
             from ..checkin.resource import CheckInResource
 
             settings, objects = loaded.config.checks, loaded.objects
+            assert settings is not None
             tokens = (
                 settings.tokenFile and objects[Reference("check-in tokens", settings.tokenFile)]
             )
@@ -288,11 +292,14 @@ class HeartbeatServices(MultiService):
         """
         Note that a link is not tried any more, and end the process after the last one.
         """
-        if key in self.parts:
-            self.parts[key].hasGivenUp = True
-            if all(each.hasGivenUp for each in self.parts.values() if each.part.isWork):
-                _log.critical("Every link has given up and nothing listens: exiting")
-                self.end(EX_UNAVAILABLE)
+        if key not in self.parts:
+            return
+        self.parts[key].hasGivenUp = True
+        # Check-ins are sent only while all links are up.
+        others = [each for each in self.parts.values() if not isinstance(each, RunningCheckIn)]
+        if all(each.hasGivenUp for each in others if each.part.isWork):
+            _log.critical("Every link has given up and nothing listens: exiting")
+            self.end(EX_UNAVAILABLE)
 
     def _couldNotListen(self, key: tuple[str, ...], status: int) -> None:
         """

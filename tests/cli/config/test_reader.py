@@ -11,13 +11,26 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from inspect import signature
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twisted_heartbeat import Backoff, Heartbeat, KeepAlive, Limits, ServerLimits
+import twisted_heartbeat
+from twisted_heartbeat import (
+    Backoff,
+    DatagramLimits,
+    Heartbeat,
+    KeepAlive,
+    Limits,
+    PresenceTable,
+    ServerLimits,
+    SQLiteStore,
+    StatusResource,
+    UDPHeartbeatSender,
+)
 from twisted_heartbeat.cli.config import kinds, model
 from twisted_heartbeat.cli.config.faults import ConfigError
 from twisted_heartbeat.cli.config.model import Key, Section
@@ -448,6 +461,10 @@ WRONG = {
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
         ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
     ),
+    "monitor, zeros before the port": (
+        "monitor.key-file = 'x'\nmonitor.address = '000000099999'",
+        ":2: monitor.address is '000000099999': it must be a port such as ...",
+    ),
     "check-in, secret": (
         "check-in = ''",
         ":1: check-in is '***': it must be the URL of a check",
@@ -562,6 +579,28 @@ def test_eachFieldHasAKey() -> None:
             names -= {"name"} if section is model.CHECK else set()
             found = {each.name for each in fields(section.make) if each.compare}
             assert names == found - {"place", "heartbeat"}
+
+
+def test_defaultsAreThoseOfTheClasses() -> None:
+    """
+    What a file leaves out is what the class behind it has by default.  The parts of a configuration
+    repeat these values, because most runs need none of those classes, whose import takes long.
+    """
+
+    def default(made: Any, name: str) -> object:
+        return signature(made).parameters[name].default
+
+    assert CheckIn().every == default(twisted_heartbeat.CheckIn, "interval")
+    assert Status().title == default(StatusResource, "title")
+    assert Store().keep == default(SQLiteStore, "keep")
+    assert Presence().grace == default(PresenceTable, "grace")
+    assert Presence().merge == default(PresenceTable, "merge")
+    assert UDPSender(places=(), name="", keyFile="").all == default(UDPHeartbeatSender, "all")
+    monitor = UDPMonitor(address="", place=("", 0), keyFile="")
+    limits = DatagramLimits(
+        peers=monitor.peers, minBound=monitor.minBound, maxBound=monitor.maxBound
+    )
+    assert limits == DatagramLimits()
 
 
 VALUES: dict[Any, st.SearchStrategy[Any]] = {

@@ -184,6 +184,11 @@ WRONG = {
         ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
         "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
     ),
+    "check-in": (
+        "check-in = 'http://user:s3cret@host/'",
+        ":1: check-in is ***: it must be a URL of printable ASCII characters, with http:// or "
+        "https:// and a host, and without a user",
+    ),
     "only a page": (
         "status.endpoint = '8080'",
         " has nothing to run, such as listen or connect",

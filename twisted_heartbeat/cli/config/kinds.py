@@ -98,11 +98,21 @@ def shown(value: object) -> str:
     return printable(repr(text) if isinstance(value, str) else text)
 
 
-def _from(least: float, *, above: bool = False) -> Callable[[object], bool]:
+def _from(
+    least: float, most: float = LONGEST, *, above: bool = False, below: bool = False
+) -> Callable[[object], bool]:
+    """
+    Return the check of a number's range.
+
+    @param above: whether C{least} itself is outside.
+    @param below: whether C{most} itself is.
+    """
+
     def accepts(value: object) -> bool:
         if not isNumber(value) or not isinstance(value, int | float):
             return False
-        return (value > least if above else value >= least) and value <= LONGEST
+        isAbove = value > least if above else value >= least
+        return isAbove and (value < most if below else value <= most)
 
     return accepts
 
@@ -110,10 +120,6 @@ def _from(least: float, *, above: bool = False) -> Callable[[object], bool]:
 def _float(value: object) -> float:
     assert isinstance(value, int | float)
     return float(value)
-
-
-def _isJitter(value: object) -> bool:
-    return value == "full" or (isNumber(value) and isinstance(value, int | float) and value <= 1)
 
 
 def _isName(value: object) -> bool:
@@ -145,14 +151,9 @@ def placeOf(text: str) -> tuple[str, int]:
     may be missing.  The port is -1, and the host missing, if it is none.
     """
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         return "", -1
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _hasHost(text: str) -> bool:
-    host, port = placeOf(text)
-    return host != "" and port > 0
 
 
 def _onLoopback(value: object) -> object:
@@ -171,7 +172,7 @@ COUNT = Kind(
 FACTOR = Kind("a number, 1 or more", _from(1), _float, True)
 JITTER = Kind(
     '"full" or a fraction from 0 to 1',
-    lambda value: _isJitter(value) and (value == "full" or _from(0)(value)),
+    lambda value: value == "full" or _from(0, 1)(value),
     lambda value: value if value == "full" else _float(value),
     True,
 )
@@ -210,7 +211,7 @@ UDP_ADDRESSES = Kind(
 )
 LOSS = Kind(
     "a fraction from 0 to below 1",
-    lambda value: _from(0)(value) and isinstance(value, int | float) and value < 1,
+    _from(0, 1, below=True),
     _float,
     True,
 )

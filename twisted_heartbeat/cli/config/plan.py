@@ -82,7 +82,7 @@ def diff(old: Config, new: Config) -> Plan:
             *fixed,
             *(f"presence.{name}" for name in _differing(old.presence, new.presence)),
             *(f"store.{name}" for name in _differing(old.store, new.store)),
-            *(f"http.{name}" for name in _differing(old.checks, new.checks)),
+            *(f"http.{name}" for name in _differing(old.checks or new.checks, new.checks)),
         ),
     )
 

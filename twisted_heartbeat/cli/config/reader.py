@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -236,27 +237,15 @@ class _Reader:
     def _wrong(self, path: Path, value: object, allowed: str) -> None:
         self._faults.append(Fault(path, f"is {shown(value)}: it must be {allowed}"))
 
-    def _reporting(self, path: Path, value: object, key: Key) -> _Reporting:
-        value = _HIDDEN if key.kind.isSecret else value
-        return _Reporting(lambda error: self._wrong(path, value, str(error)))
-
-
-class _Reporting:
-    """
-    A block whose C{ValueError} is reported.
-    """
-
-    def __init__(self, report: Callable[[ValueError], None]) -> None:
-        self._report = report
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        if isinstance(error, ValueError):
-            self._report(error)
-            return True
-        return False
+    @contextmanager
+    def _reporting(self, path: Path, value: object, key: Key) -> Iterator[None]:
+        """
+        Report a C{ValueError} of the block, and end that.
+        """
+        try:
+            yield
+        except ValueError as error:
+            self._wrong(path, _HIDDEN if key.kind.isSecret else value, str(error))
 
 
 class _Builder:
@@ -293,7 +282,7 @@ class _Builder:
     def _datagramParts(self, values: Document, common: Document) -> Iterator[Part]:
         for section in ("monitor", "udp"):
             own = {name: value for name, value in values.get(section, {}).items() if name}
-            if not {"keyFile"} <= own.keys():
+            if "keyFile" not in own:
                 # That is a fault, or there is no such section.
                 continue
             path = values[section][""]

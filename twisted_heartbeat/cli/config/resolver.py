@@ -27,8 +27,7 @@ from ...transport.compat import (
     portOfEndpoint,
     wrappedEndpoint,
 )
-from ..status import readToken
-from ..udp import readKeys
+from ..status import onLoopback, readToken
 from .faults import Fault
 from .kinds import shown
 from .values import Reference
@@ -70,8 +69,8 @@ class Resolver:
             "presence hooks": lambda name: _hooks(name, PresenceHooks),
             "token": tokenIn,
             "check-in": lambda url: checkInURL(reactor, url),
-            "check-in tokens": _checkInTokens,
-            "udp keys": _udpKeys,
+            "check-in tokens": checkInTokens,
+            "udp keys": udpKeys,
             "store": _store,
             "callable": _callable,
         }
@@ -118,6 +117,15 @@ def listenEndpoint(reactor: Any, description: str, example: str = "tcp:8470") ->
         allowed.
     """
     return _endpoint(reactor, description, serverFromString, example, 0)
+
+
+def loopbackEndpoint(reactor: Any, description: str) -> Any:
+    """
+    Return the endpoint to listen on, on loopback unless the text says otherwise.
+
+    @raise ValueError: as for L{listenEndpoint}.
+    """
+    return listenEndpoint(reactor, onLoopback(description), "tcp:8080")
 
 
 def connectEndpoint(reactor: Any, description: str) -> Any:
@@ -208,18 +216,39 @@ def tokenIn(path: str) -> str:
     return token
 
 
-def _udpKeys(path: str) -> dict[str, dict[int, bytes]]:
+def udpKeys(path: str) -> dict[str, dict[int, bytes]]:
+    """
+    Return the keys that a file holds, by name and key id.
+
+    @raise ValueError: if it holds none, or a line is wrong; says what is allowed, and repeats no
+        line, which may have a key.
+    """
     # Not at the top: most runs have no datagrams.
     from ...core.datagram.registry import keyring
 
     try:
         with open(path, encoding="utf-8") as file:
-            keys = readKeys(file.read(_MAX_KEYS))
+            keys = _keysIn(file.read(_MAX_KEYS))
         keyring(keys)
     except (OSError, ValueError) as error:
         words = describeError(error)
         text = f"the path of a file with a name, a key id and a key in each line ({words})"
         raise ValueError(text) from ValueError(words)
+    return keys
+
+
+def _keysIn(text: str) -> dict[str, dict[int, bytes]]:
+    keys: dict[str, dict[int, bytes]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, keyId, key = line.rsplit(maxsplit=2)
+            keys.setdefault(name, {})[int(keyId)] = bytes.fromhex(key)
+        except ValueError:
+            raise ValueError(f"line {number} must be NAME ID KEY") from None
+    if not keys:
+        raise ValueError("there is no key in it")
     return keys
 
 
@@ -229,19 +258,25 @@ def checkInURL(reactor: Any, url: str) -> str:
 
     @raise ValueError: if check-ins cannot be sent there; says what is allowed, and not the URL.
     """
-    # Not at the top: most runs send none, and need no HTTP client.
-    from ... import CheckIn
-
     try:
+        # Not at the top: most runs send none, and need no HTTP client.
+        from ... import CheckIn
+
         CheckIn(url, reactor=reactor)
     except ValueError as error:
-        raise ValueError(str(error).partition(": it must be ")[2] or str(error)) from None
+        allowed = str(error).partition(": it must be ")[2].removesuffix(" (use token=)")
+        raise ValueError(allowed) from None
     except ImportError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"the URL of a check ({error})") from None
     return url
 
 
-def _checkInTokens(path: str) -> str:
+def checkInTokens(path: str) -> str:
+    """
+    Return the absolute path of a file with tokens.
+
+    @raise ValueError: if they cannot be read; says what is allowed.
+    """
     from ...checkin.tokens import Tokens
 
     try:

@@ -312,12 +312,13 @@ class Config:
     @ivar parts: what is started, changed and stopped by itself.
     @ivar presence: cannot be changed while the process runs.
     @ivar store: cannot either.
-    @ivar checks: cannot either.
+    @ivar checks: cannot either; L{None} in a running configuration that has not received check-ins,
+        so that it can begin to.
     @ivar references: all that has to be looked up before anything can run.
     """
 
     parts: tuple[Part, ...] = ()
     presence: Presence = Presence()
     store: Store = Store()
-    checks: Checks = Checks()
+    checks: Checks | None = Checks()
     references: tuple[Reference, ...] = field(default=(), compare=False)
