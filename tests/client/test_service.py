@@ -548,6 +548,26 @@ def test_changedSettingsBeforeTheStart() -> None:
     scene.stop()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("wrong", ["heartbat", "clock", "generations"])
+def test_wrongSettingChangesNothing(begun: bool, wrong: str) -> None:
+    """
+    A name that is no setting, or one that can not be changed, is refused at once, with nothing
+    changed.
+    """
+    scene, later = Scene(), Recorder()
+    if begun:
+        scene.startConnected().lose()
+        scene.service.stopService()
+    with pytest.raises(TypeError, match=f"{wrong} cannot be changed"):
+        scene.service.changeSettings(Backoff(), hooks=later, **{wrong: None})
+    scene.service.startService()
+    scene.wait(2)
+    scene.connect()
+    scene.stop()
+    assert (scene.hooks.names[-2:], later.names) == (["connected", "disconnected"], [])
+
+
 def test_changedPolicyWhileItTries() -> None:
     """
     A new limit of attempts holds for a row of failures that has begun.

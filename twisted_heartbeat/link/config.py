@@ -67,6 +67,23 @@ def peerName(address: object) -> str:
     return printable(textOf(address) if host is None else f"{host}:{port}")
 
 
+_CHANGEABLE = ("heartbeat", "keepAlive", "limits", "hooks", "ping")
+
+
+def changedSettings(given: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return settings of the application's that are to change, as L{LinkConfig} takes them.
+
+    @raise TypeError: if one of them is no setting, or cannot be changed.
+    """
+    for name in given:
+        if name not in _CHANGEABLE:
+            raise TypeError(f"{name} cannot be changed: only {', '.join(_CHANGEABLE)} can")
+    if "limits" in given:
+        return {**given, "limits": given["limits"] or Limits.off()}
+    return given
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinkConfig:
     """

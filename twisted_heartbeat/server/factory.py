@@ -29,7 +29,7 @@ from ..core import wire
 from ..core.causes import ClosedHere
 from ..core.counters import Counters
 from ..core.settings import ServerLimits
-from ..link.config import peerName
+from ..link.config import changedSettings, peerName
 from ..link.networks import networkOf
 from ..link.state import LinkState
 from ..protocol.heartbeat import HeartbeatProtocol
@@ -94,13 +94,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
         the links that begin from now on, see L{HeartbeatFactory.changeSettings}.
 
         @param settings: as for the constructor; what is not given stays as it is.
+        @raise TypeError: for a name that cannot be changed; then nothing is changed.
         """
-        if "serverLimits" in settings:
-            self.serverLimits = settings.pop("serverLimits") or ServerLimits.off()
-            settings["pingLimit"] = self._pingLimit()
-        if "admit" in settings:
-            self.admit = settings.pop("admit")
-        super().changeSettings(**settings)
+        own = {name: settings.pop(name) for name in ("serverLimits", "admit") if name in settings}
+        changed = changedSettings(settings)
+        if "serverLimits" in own:
+            self.serverLimits = own["serverLimits"] or ServerLimits.off()
+            changed["pingLimit"] = self._pingLimit()
+        self.admit = own.get("admit", self.admit)
+        self._change(changed)
 
     def _pingLimit(self) -> PingRateLimit | None:
         perSecond = self.serverLimits.pingsPerSecond
