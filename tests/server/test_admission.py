@@ -1345,6 +1345,22 @@ def test_tooManyPings(events: list[LogEvent]) -> None:
     assert "more than 10 pings in a second" in str(cause)
 
 
+@pytest.mark.parametrize("later", [ServerLimits(pingsPerSecond=500), None])
+def test_tooManyPingsForTheLimitOfTheLink(later: ServerLimits | None) -> None:
+    """
+    A link ends by the limit that it began with, also after that of the server has changed, and its
+    cause names that limit.
+    """
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
+    client = harness.arrives("pump")
+    harness.server.changeSettings(serverLimits=later)
+    client.say(*[wire.Ping(1)] * 31)
+    assert client.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    harness.passes(0.125)
+    [cause] = harness.hooks.told("disconnected")
+    assert "more than 10 pings in a second" in str(cause)
+
+
 @pytest.mark.parametrize(("quiet", "most"), [(0, 30), (5, 80), (120, 1230), (3600, 1230)])
 def test_floodOfPings(quiet: float, most: int) -> None:
     """

@@ -17,6 +17,7 @@ while the server drains.
 from __future__ import annotations
 
 import random
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,9 @@ class HeartbeatServerFactory(HeartbeatFactory):
 
     def _pingLimit(self) -> PingRateLimit | None:
         perSecond = self.serverLimits.pingsPerSecond
-        return None if perSecond is None else PingRateLimit(perSecond, self._registry.endFlood)
+        if perSecond is None:
+            return None
+        return PingRateLimit(perSecond, partial(self._registry.endFlood, perSecond))
 
     def named(self, name: str) -> Link | None:
         """
