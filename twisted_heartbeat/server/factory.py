@@ -28,7 +28,6 @@ from twisted.logger import LogLevel
 
 from ..core import wire
 from ..core.causes import ClosedHere
-from ..core.counters import Counters
 from ..core.settings import ServerLimits
 from ..link.config import changedSettings, peerName
 from ..link.networks import networkOf
@@ -37,7 +36,6 @@ from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.rejected import RejectedConnection
 from ..protocol.wrapper import HeartbeatFactory, attachLink
 from ..timing.deadline import cancelCalls
-from ..timing.wheel import timerWheelFor
 from .admission import Admission
 from .names import NameQueue
 from .ratelimit import PingRateLimit
@@ -206,15 +204,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return [link for link in self._registry.links if link.state is not LinkState.NEW]
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
-        clock = self.linkConfig.clock
-        timerWheelFor(clock).shared(Counters).turnedAway += 1
+        config = self.linkConfig
+        config.batcher.counters.turnedAway += 1
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
-            log = self.linkConfig.events.log
+            log = config.events.log
             log.write("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
-        self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
+        self._registry.refusalLog.log(ClosedHere, config.seconds(), config.wheel, announce)
         return RejectedConnection()
 
     def _limitMessages(self, protocol: Any) -> None:
