@@ -114,6 +114,15 @@ class Scene:
         for _ in range(round(seconds / step)):
             self.clock.advance(step)
 
+    def failAttempts(self, times: int, wait: float) -> None:
+        """
+        So many times the attempt under way fails, if there is one, and time passes.
+        """
+        for _ in range(times):
+            if not self.attempts[-1].answered:
+                self.attempts[-1].fail(ConnectionRefusedError())
+            self.wait(wait)
+
     def assertNothingLeft(self) -> None:
         """
         It is stopped, without any remains, and stays so.
@@ -460,10 +469,7 @@ def test_maxAttempts() -> None:
     scene = Scene(retryPolicy=Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=3))
     waiting = scene.service.whenConnected()
     scene.service.startService()
-    for _ in range(5):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(2)
+    scene.failAttempts(5, wait=2)
     assert len(scene.attempts) == 3
     assert scene.service.state == "gaveUp"
     assert [type(cause) for cause in scene.hooks.told("gaveUp")] == [ConnectFailed]
@@ -540,10 +546,7 @@ def test_changedSettingsBeforeTheStart() -> None:
         Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=3), limits=None
     )
     scene.service.startService()
-    for _ in range(5):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(2)
+    scene.failAttempts(5, wait=2)
     assert len(scene.attempts) == 3
     scene.stop()
 
@@ -589,10 +592,7 @@ def test_startAfterGivingUp() -> None:
     """
     scene = Scene(retryPolicy=Backoff(initial=1, jitter=None, spread=0, maxAttempts=1))
     scene.service.startService()
-    for _ in range(2):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(4)
+    scene.failAttempts(2, wait=4)
     assert scene.service.state == "gaveUp"
     scene.stop()
     scene.service.startService()
