@@ -9,6 +9,7 @@ comes up again or stops.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1193,6 +1194,43 @@ HOOKS = [
     "retrying",
     "gaveUp",
 ]
+
+
+def test_hooksAreCalledAfterTheTransition() -> None:
+    """
+    Each hook finds the service and the link in the state that it tells of (promise 10).
+    """
+    found: list[tuple[str, str, str]] = []
+    scene = Scene(
+        retryPolicy=Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=1),
+        **_PING,
+    )
+
+    def note(name: str) -> None:
+        built = scene.hooks.told("connected")
+        link = built[0].state if built else ""
+        found.append((name, scene.service.state, link))
+
+    for name in HOOKS:
+        scene.hooks.then[name] = partial(note, name)
+    transport = scene.startConnected()
+    scene.wait(6.5)
+    transport.deliver(b"late")
+    scene.wait(9)
+    scene.attempts[-1].fail(ConnectionRefusedError())
+    scene.turn()
+    assert found == [
+        ("connecting", "connecting", ""),
+        ("connected", "connected", "alive"),
+        ("suspected", "connected", "suspected"),
+        ("recovered", "connected", "alive"),
+        ("suspected", "connected", "suspected"),
+        ("disconnected", "cleaning", "gone"),
+        ("retrying", "waiting", "gone"),
+        ("connecting", "connecting", "gone"),
+        ("gaveUp", "gaveUp", "gone"),
+    ]
+    scene.stop()
 
 
 def test_lifeIsWhole() -> None:
