@@ -99,7 +99,7 @@ class LinkConfig:
         L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar pingLimit: counts the peers' pings; L{None} if they may send any number.
-    @ivar strangers: limits the events about links that end before anybody knows who is there.
+    @ivar strangers: limits the events about links that end before their peer is known.
     @ivar events: tells the log and the hooks what happens to the links.
     @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
         environment.
