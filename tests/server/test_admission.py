@@ -42,7 +42,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
-from twisted_heartbeat.link.networks import networkOf
+from twisted_heartbeat.link.addresses import networkOf
 from twisted_heartbeat.server.admission import Admission
 from twisted_heartbeat.server.ratelimit import PingRateLimit
 

@@ -39,7 +39,7 @@ from ..core.checkins import (
     Signal,
 )
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
-from ..link.config import peerName
+from ..link.addresses import peerName
 from ..link.events import LinkEvents
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor

@@ -29,8 +29,8 @@ from twisted.logger import LogLevel
 from ..core import wire
 from ..core.causes import ClosedHere
 from ..core.settings import ServerLimits
-from ..link.config import changedSettings, peerName
-from ..link.networks import networkOf
+from ..link.addresses import networkOf, peerName
+from ..link.config import changedSettings
 from ..link.state import LinkState
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.rejected import RejectedConnection

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
-from ..link.networks import networkOf
+from ..link.addresses import networkOf
 from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
