@@ -9,6 +9,7 @@ comes up again or stops.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,6 +114,15 @@ class Scene:
         """
         for _ in range(round(seconds / step)):
             self.clock.advance(step)
+
+    def failAttempts(self, times: int, wait: float) -> None:
+        """
+        So many times the attempt under way fails, if there is one, and time passes.
+        """
+        for _ in range(times):
+            if not self.attempts[-1].answered:
+                self.attempts[-1].fail(ConnectionRefusedError())
+            self.wait(wait)
 
     def assertNothingLeft(self) -> None:
         """
@@ -460,10 +470,7 @@ def test_maxAttempts() -> None:
     scene = Scene(retryPolicy=Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=3))
     waiting = scene.service.whenConnected()
     scene.service.startService()
-    for _ in range(5):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(2)
+    scene.failAttempts(5, wait=2)
     assert len(scene.attempts) == 3
     assert scene.service.state == "gaveUp"
     assert [type(cause) for cause in scene.hooks.told("gaveUp")] == [ConnectFailed]
@@ -540,12 +547,29 @@ def test_changedSettingsBeforeTheStart() -> None:
         Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=3), limits=None
     )
     scene.service.startService()
-    for _ in range(5):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(2)
+    scene.failAttempts(5, wait=2)
     assert len(scene.attempts) == 3
     scene.stop()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("wrong", ["heartbat", "clock", "generations"])
+def test_wrongSettingChangesNothing(begun: bool, wrong: str) -> None:
+    """
+    A name that is no setting, or one that can not be changed, is refused at once, with nothing
+    changed.
+    """
+    scene, later = Scene(), Recorder()
+    if begun:
+        scene.startConnected().lose()
+        scene.service.stopService()
+    with pytest.raises(TypeError, match=f"{wrong} cannot be changed"):
+        scene.service.changeSettings(Backoff(), hooks=later, **{wrong: None})
+    scene.service.startService()
+    scene.wait(2)
+    scene.connect()
+    scene.stop()
+    assert (scene.hooks.names[-2:], later.names) == (["connected", "disconnected"], [])
 
 
 def test_changedPolicyWhileItTries() -> None:
@@ -569,10 +593,7 @@ def test_startAfterGivingUp() -> None:
     """
     scene = Scene(retryPolicy=Backoff(initial=1, jitter=None, spread=0, maxAttempts=1))
     scene.service.startService()
-    for _ in range(2):
-        if not scene.attempts[-1].answered:
-            scene.attempts[-1].fail(ConnectionRefusedError())
-        scene.wait(4)
+    scene.failAttempts(2, wait=4)
     assert scene.service.state == "gaveUp"
     scene.stop()
     scene.service.startService()
@@ -1173,6 +1194,43 @@ HOOKS = [
     "retrying",
     "gaveUp",
 ]
+
+
+def test_hooksAreCalledAfterTheTransition() -> None:
+    """
+    Each hook finds the service and the link in the state that it tells of (promise 10).
+    """
+    found: list[tuple[str, str, str]] = []
+    scene = Scene(
+        retryPolicy=Backoff(initial=1, factor=1, jitter=None, spread=0, maxAttempts=1),
+        **_PING,
+    )
+
+    def note(name: str) -> None:
+        built = scene.hooks.told("connected")
+        link = built[0].state if built else ""
+        found.append((name, scene.service.state, link))
+
+    for name in HOOKS:
+        scene.hooks.then[name] = partial(note, name)
+    transport = scene.startConnected()
+    scene.wait(6.5)
+    transport.deliver(b"late")
+    scene.wait(9)
+    scene.attempts[-1].fail(ConnectionRefusedError())
+    scene.turn()
+    assert found == [
+        ("connecting", "connecting", ""),
+        ("connected", "connected", "alive"),
+        ("suspected", "connected", "suspected"),
+        ("recovered", "connected", "alive"),
+        ("suspected", "connected", "suspected"),
+        ("disconnected", "cleaning", "gone"),
+        ("retrying", "waiting", "gone"),
+        ("connecting", "connecting", "gone"),
+        ("gaveUp", "gaveUp", "gone"),
+    ]
+    scene.stop()
 
 
 def test_lifeIsWhole() -> None:

@@ -36,7 +36,7 @@ from twisted_heartbeat.cli.running import NamedFactory
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.diagnosis import causeOfFailure, causeOfLoss, describeError
 from twisted_heartbeat.core.text import MAX_PRINTED, printable
-from twisted_heartbeat.link.config import peerName
+from twisted_heartbeat.link.addresses import peerName
 from twisted_heartbeat.logs import SafeLogger
 
 from ..conftest import LoggedErrors

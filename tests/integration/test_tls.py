@@ -414,6 +414,18 @@ def watching(place: Loopback, hooks: Recorder) -> int:
     return listen(place, factory, identity(authority()).options(certificateOf(authority())))
 
 
+def mutualOptions(folder: Path) -> Any:
+    """
+    The options of a client that has a certificate of its own, with two names.
+    """
+    issued = authority().issue_cert("sensor-17.example", common_name="sensor-17")
+    return example().mutual(
+        NAME,
+        kept(folder, "ca.pem", authority().cert_pem),
+        kept(folder, "client.pem", issued.private_key_and_cert_chain_pem),
+    )
+
+
 @pytest_twisted.ensureDeferred
 async def test_mutual(place: Loopback, hooks: Recorder, tmp_path: Path) -> None:
     """
@@ -422,12 +434,7 @@ async def test_mutual(place: Loopback, hooks: Recorder, tmp_path: Path) -> None:
     """
     server = Recorder()
     port = watching(place, server)
-    issued = authority().issue_cert("sensor-17.example", common_name="sensor-17")
-    options = example().mutual(
-        NAME,
-        kept(tmp_path, "ca.pem", authority().cert_pem),
-        kept(tmp_path, "client.pem", issued.private_key_and_cert_chain_pem),
-    )
+    options = mutualOptions(tmp_path)
     connected = hooks.next("connected")
     factory = Factory.forProtocol(HeartbeatProtocol)
     place.service(wayTo(port, options), factory, hooks=hooks)
@@ -458,13 +465,7 @@ async def test_certificateProvesName(
     """
     server = Recorder()
     port = watching(place, server)
-    issued = authority().issue_cert("sensor-17.example", common_name="sensor-17")
-    options = example().mutual(
-        NAME,
-        kept(tmp_path, "ca.pem", authority().cert_pem),
-        kept(tmp_path, "client.pem", issued.private_key_and_cert_chain_pem),
-    )
-
+    options = mutualOptions(tmp_path)
     factory = Factory.forProtocol(HeartbeatProtocol)
     factory.protocol = type("Named", (HeartbeatProtocol,), {"name": name})
     place.service(wayTo(port, options), factory)

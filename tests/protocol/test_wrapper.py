@@ -46,6 +46,7 @@ from twisted_heartbeat import (
     HeartbeatFactory,
     HeartbeatMixin,
     HeartbeatProtocol,
+    HeartbeatServerFactory,
     Limits,
     PeerClosed,
     PeerSilent,
@@ -586,6 +587,34 @@ def test_changedSettings() -> None:
     assert early.names == later.names == ["connected", "disconnected"]
     assert [link.generation for link in early.told("connected")] == [1]
     assert [link.generation for link in later.told("connected")] == [2]
+
+
+@pytest.mark.parametrize("kind", [HeartbeatFactory, HeartbeatServerFactory])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("wrong", ["heartbat", "clock", "generations"])
+def test_wrongSettingChangesNothing(kind: Any, begun: bool, wrong: str) -> None:
+    """
+    A name that is no setting, or one that can not be changed, is refused at once, with nothing
+    changed.
+    """
+    hooks, later = Recorder(), Recorder()
+    factory = kind(KeptFactory(), clock=Clock(), hooks=hooks)
+    if begun:
+        factory.buildProtocol(PEER)
+    with pytest.raises(TypeError, match=f"{wrong} cannot be changed"):
+        factory.changeSettings(hooks=later, **{wrong: None})
+    assert factory.linkConfig.hooks is hooks
+
+
+def test_wrongSettingLeavesTheServersOwn() -> None:
+    """
+    With a wrong name beside them, the limits and C{admit} of a server stay as they are, too.
+    """
+    factory = HeartbeatServerFactory(clock=Clock())
+    before = factory.serverLimits
+    with pytest.raises(TypeError):
+        factory.changeSettings(serverLimits=None, admit=print, pingLimit=None)
+    assert (factory.serverLimits, factory.admit) == (before, None)
 
 
 def test_switchedOff() -> None:

@@ -42,7 +42,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import GoodbyeCode
-from twisted_heartbeat.link.networks import networkOf
+from twisted_heartbeat.link.addresses import networkOf
 from twisted_heartbeat.server.admission import Admission
 from twisted_heartbeat.server.ratelimit import PingRateLimit
 
@@ -1342,6 +1342,22 @@ def test_tooManyPings(events: list[LogEvent]) -> None:
     assert client.transport.value().endswith(b"too many pings")
     [cause] = harness.hooks.told("disconnected")
     assert type(cause) is ProtocolViolation
+    assert "more than 10 pings in a second" in str(cause)
+
+
+@pytest.mark.parametrize("later", [ServerLimits(pingsPerSecond=500), None])
+def test_tooManyPingsForTheLimitOfTheLink(later: ServerLimits | None) -> None:
+    """
+    A link ends by the limit that it began with, also after that of the server has changed, and its
+    cause names that limit.
+    """
+    harness = ServerHarness(serverLimits=ServerLimits(pingsPerSecond=10))
+    client = harness.arrives("pump")
+    harness.server.changeSettings(serverLimits=later)
+    client.say(*[wire.Ping(1)] * 31)
+    assert client.goodbyeCode is GoodbyeCode.TOO_MANY_PINGS
+    harness.passes(0.125)
+    [cause] = harness.hooks.told("disconnected")
     assert "more than 10 pings in a second" in str(cause)
 
 

@@ -251,6 +251,7 @@ NEUTRAL: list[tuple[Callable[..., Any], Any]] = [
     (compat.hostOfEndpoint, None),
     (compat.portOfEndpoint, None),
     (compat.targetOfEndpoint, None),
+    (compat.contextFactoryOfEndpoint, None),
     (compat.isProxyLayer, False),
     (compat.proxyHeaderOf, None),
     (compat.markErrorHandled, None),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.checkins import Check, CheckInDetector, CheckState, Signal
-from ..link.config import peerName
+from ..link.addresses import peerName
 
 if TYPE_CHECKING:
     from ..logs import LogRateLimit

@@ -42,7 +42,7 @@ from ..core.checkins import (
 )
 from ..core.evidence import Evidence, VerdictCounter
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
-from ..link.config import peerName
+from ..link.addresses import peerName
 from ..link.events import LinkEvents
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor

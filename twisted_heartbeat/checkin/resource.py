@@ -33,8 +33,7 @@ from twisted.web.server import Request
 from ..core.checkins import Check, CheckInLimits
 from ..core.pingapi import BadCheckIn, CheckInRequest, isAction, parseRequest
 from ..core.requestrate import RequestRate
-from ..link.config import peerName
-from ..link.networks import networkOf
+from ..link.addresses import networkOf, peerName
 from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
 from .monitor import CheckInMonitor, UnknownName
 from .site import CheckInSite

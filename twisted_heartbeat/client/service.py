@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorTime, IStreamC
 from ..core.backoff import Backoff
 from ..core.reconnector import State
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import LinkConfig
+from ..link.config import LinkConfig, changedSettings
 from ..logs import SafeLogger
 from ..protocol.wrapper import defaultLinkName
 from ..timing.monotonic import clockFor
@@ -186,9 +186,9 @@ class HeartbeatClientService(Service):
         @param retryPolicy: L{None} to keep the present one.
         @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
             constructor; what is not given stays as it is.
+        @raise TypeError: for any other name; then nothing is changed.
         """
-        if "limits" in settings:
-            settings["limits"] = settings["limits"] or Limits.off()
+        settings = changedSettings(settings)
         self._settings |= settings
         self._policy = self._policy if retryPolicy is None else retryPolicy
         if self._lazyDriver is not None:

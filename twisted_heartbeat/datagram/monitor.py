@@ -35,7 +35,7 @@ from ..core.datagram.session import Look
 from ..core.datagram.settings import DatagramLimits
 from ..core.evidence import Evidence, VerdictCounter
 from ..core.settings import Heartbeat
-from ..link.config import peerName
+from ..link.addresses import peerName
 from ..link.events import LinkEvents, observersOf, runHook
 from ..logs import SafeLogger, Shortage
 from ..timing.monotonic import clockFor

@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from ..core.datagram.packet import Packet
 from ..core.datagram.registry import NO_KEY
 from ..core.datagram.session import PeerSession
-from ..link.config import peerName, plainAddress
+from ..link.addresses import peerName, plainAddress
 from ..link.state import LinkState
 
 if TYPE_CHECKING:

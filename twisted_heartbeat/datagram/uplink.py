@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
 from ..core.datagram.uplink import Uplink
-from ..link.config import peerName
+from ..link.addresses import peerName
 from ..link.state import LinkState
 from .peer import addressOf
 

@@ -7,19 +7,16 @@ L{LinkConfig}: what all links of one factory or service have in common.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
 from ..batching.batcher import batcherFor
 from ..core.evidence import VerdictCounter
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..core.text import printable, textOf
 from ..logs import STRANGER_INTERVAL, LogRateLimit
 from .events import LinkEvents
 from .hooks import Hooks
@@ -34,37 +31,21 @@ Ping = Callable[[Any], object]
 """Takes the protocol and makes the peer speak.  It may return a Deferred or a coroutine."""
 
 
-def plainAddress(address: Any) -> Any:
-    """
-    An address in its usual form, so that it can be compared as text.
-
-    IPv4 mapped into IPv6 (C{::ffff:192.0.2.1}, see RFC 4291, 2.5.5.2) becomes IPv4.  A socket that
-    listens on C{::} has such addresses for its IPv4 peers.  Other IPv6 addresses become as short as
-    RFC 5952 says.  Twisted's reader of load balancers' headers writes all eight groups.
-    """
-    if not isinstance(address, IPv6Address):
-        return address
-    host, percent, zone = address.host.partition("%")
-    try:
-        number = ipaddress.IPv6Address(host)
-    except ValueError:
-        # A load balancer's header may hold anything.
-        return address
-    if number.ipv4_mapped is not None:
-        return IPv4Address(address.type, str(number.ipv4_mapped), address.port)
-    usual = f"{number}{percent}{zone}"
-    if usual == address.host:
-        return address
-    return IPv6Address(address.type, usual, address.port, address.flowInfo, address.scopeID)
+_CHANGEABLE = ("heartbeat", "keepAlive", "limits", "hooks", "ping")
 
 
-def peerName(address: object) -> str:
+def changedSettings(given: dict[str, Any]) -> dict[str, Any]:
     """
-    What the log calls an address.
+    Return settings of the application's that are to change, as L{LinkConfig} takes them.
+
+    @raise TypeError: if one of them is no setting, or cannot be changed.
     """
-    address = plainAddress(address)
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    return printable(textOf(address) if host is None else f"{host}:{port}")
+    for name in given:
+        if name not in _CHANGEABLE:
+            raise TypeError(f"{name} cannot be changed: only {', '.join(_CHANGEABLE)} can")
+    if "limits" in given:
+        return {**given, "limits": given["limits"] or Limits.off()}
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +63,7 @@ class LinkConfig:
         L{None} where there are not many.
     @ivar proxied: takes a link that waits for the header of its load balancer.
     @ivar pingLimit: counts the peers' pings; L{None} if they may send any number.
-    @ivar strangers: limits the events about links that end before anybody knows who is there.
+    @ivar strangers: limits the events about links that end before their peer is known.
     @ivar events: tells the log and the hooks what happens to the links.
     @ivar batching: L{False} to watch each link individually; L{None} to leave that to the
         environment.

@@ -37,8 +37,8 @@ from ..transport.keepalive import applyKeepAlive
 from ..transport.layers import bytesBuffered, forwardInterfaces, isInMemory
 from ..transport.tcpinfo import bytesReceived
 from ..transport.tls import certificateOf
+from .addresses import peerName
 from .cleanups import Cleanup
-from .config import peerName
 from .handshake import Handshake
 from .probes import probe
 from .state import LinkState

@@ -30,7 +30,7 @@ def causeOfLostLink(link: Link, error: BaseException | None) -> Cause:
     @param error: the reason that the transport gives.
     """
     connection, transport = link.peerWatch.connection, link.transport
-    rejected = certificateRefused(transport) or getattr(connection, "certificateError", "")
+    rejected = "" if connection is None else connection.certificateError
     return causeOfLoss(
         error,
         number=None if connection is None else connection.lastErrno,
@@ -38,7 +38,7 @@ def causeOfLostLink(link: Link, error: BaseException | None) -> Cause:
         closedHere=isClosingLocally(transport),
         handshaking=link.state is LinkState.HANDSHAKING and usesTLS(transport),
         reactorStopped=reactorStopped(link.config.clock),
-        refused=rejected,
+        refused=certificateRefused(transport) or rejected,
     )
 
 

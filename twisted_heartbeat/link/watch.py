@@ -268,7 +268,7 @@ class PeerWatch:
 
     def reschedule(self) -> None:
         """
-        Have the timer wheel call sooner, if something has become due sooner.
+        Schedule the visit of the timer wheel sooner, if something has become due sooner.
         """
         when = self._next()
         if when is not None and (self.slot is None or when < self.slot.latest):

@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from ..transport.layers import findConnection, isServerSide
 from ..transport.tls import certifiedNames, usesTLS
-from .config import peerName, plainAddress
+from .addresses import peerName, plainAddress
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat

@@ -87,7 +87,7 @@ class WriteTracker:
 
     def dropIfIdle(self) -> None:
         """
-        Have the link drop this tracker, if all has arrived and no caller waits.
+        Remove this tracker from its link, if all has arrived and no caller waits.
         """
         connection = self._connection
         tracked = connection.writeTracked or self._waiting

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..core.text import textOf
 from ..core.witnesses import Witness
-from ..link.config import peerName
+from ..link.addresses import peerName
 
 CARRIERS = ("tcp", "tls", "unix", "stream", "udp", "http")
 

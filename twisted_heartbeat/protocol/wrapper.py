@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import Declaration, directlyProvides, implementer, providedBy
 
 from ..core.settings import Heartbeat, KeepAlive, Limits
-from ..link.config import LinkConfig
+from ..link.config import LinkConfig, changedSettings
 from ..link.link import Link
 from ..link.owner import UnmanagedOwner
 from ..link.state import LinkState
@@ -36,6 +36,8 @@ from .mixin import HeartbeatMixin, pingOf
 from .proxy import ProtocolProxy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..link.config import Ping
     from ..link.hooks import Hooks
     from ..link.owner import LinkOwner
@@ -262,9 +264,14 @@ class HeartbeatFactory:
 
         @param settings: C{heartbeat}, C{keepAlive}, C{limits}, C{hooks} and C{ping}, as for the
             constructor; what is not given stays as it is.
+        @raise TypeError: for any other name; then nothing is changed.
         """
-        if "limits" in settings:
-            settings["limits"] = settings["limits"] or Limits.off()
+        self._change(changedSettings(settings))
+
+    def _change(self, settings: Mapping[str, Any]) -> None:
+        """
+        @param settings: fields of L{LinkConfig}.
+        """
         self._settings |= settings
         if self._linkConfig is not None:
             self._linkConfig = replace(self._linkConfig, **settings)

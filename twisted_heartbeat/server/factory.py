@@ -17,6 +17,7 @@ while the server drains.
 from __future__ import annotations
 
 import random
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,14 @@ from twisted.logger import LogLevel
 
 from ..core import wire
 from ..core.causes import ClosedHere
-from ..core.counters import Counters
 from ..core.settings import ServerLimits
-from ..link.config import peerName
-from ..link.networks import networkOf
+from ..link.addresses import networkOf, peerName
+from ..link.config import changedSettings
 from ..link.state import LinkState
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..protocol.rejected import RejectedConnection
 from ..protocol.wrapper import HeartbeatFactory, attachLink
 from ..timing.deadline import cancelCalls
-from ..timing.wheel import timerWheelFor
 from .admission import Admission
 from .names import NameQueue
 from .ratelimit import PingRateLimit
@@ -94,17 +93,21 @@ class HeartbeatServerFactory(HeartbeatFactory):
         the links that begin from now on, see L{HeartbeatFactory.changeSettings}.
 
         @param settings: as for the constructor; what is not given stays as it is.
+        @raise TypeError: for a name that cannot be changed; then nothing is changed.
         """
-        if "serverLimits" in settings:
-            self.serverLimits = settings.pop("serverLimits") or ServerLimits.off()
-            settings["pingLimit"] = self._pingLimit()
-        if "admit" in settings:
-            self.admit = settings.pop("admit")
-        super().changeSettings(**settings)
+        own = {name: settings.pop(name) for name in ("serverLimits", "admit") if name in settings}
+        changed = changedSettings(settings)
+        if "serverLimits" in own:
+            self.serverLimits = own["serverLimits"] or ServerLimits.off()
+            changed["pingLimit"] = self._pingLimit()
+        self.admit = own.get("admit", self.admit)
+        self._change(changed)
 
     def _pingLimit(self) -> PingRateLimit | None:
         perSecond = self.serverLimits.pingsPerSecond
-        return None if perSecond is None else PingRateLimit(perSecond, self._registry.endFlood)
+        if perSecond is None:
+            return None
+        return PingRateLimit(perSecond, partial(self._registry.endFlood, perSecond))
 
     def named(self, name: str) -> Link | None:
         """
@@ -201,15 +204,15 @@ class HeartbeatServerFactory(HeartbeatFactory):
         return [link for link in self._registry.links if link.state is not LinkState.NEW]
 
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
-        clock = self.linkConfig.clock
-        timerWheelFor(clock).shared(Counters).turnedAway += 1
+        config = self.linkConfig
+        config.batcher.counters.turnedAway += 1
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)
-            log = self.linkConfig.events.log
+            log = config.events.log
             log.write("refused", LogLevel.warn, peer=peer, cause=cause, others=others)
 
-        self._registry.refusalLog.log(ClosedHere, clock.seconds(), timerWheelFor(clock), announce)
+        self._registry.refusalLog.log(ClosedHere, config.seconds(), config.wheel, announce)
         return RejectedConnection()
 
     def _limitMessages(self, protocol: Any) -> None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from ..core import wire
 from ..core.causes import GoodbyeCode, ProtocolViolation
-from ..link.networks import networkOf
+from ..link.addresses import networkOf
 from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
@@ -274,12 +274,13 @@ class PeerRegistry(LinkOwner):
                     self.closing[link.generation] = link
             self._names.linkClosing(link)
 
-    def endFlood(self, link: Link) -> None:
+    def endFlood(self, perSecond: int, link: Link) -> None:
         """
         Close the link of a peer that has passed its L{PingRateLimit}.
+
+        @param perSecond: the limit that the link began with.
         """
-        most = self._limits().pingsPerSecond
-        words = f"the peer sent more than {most} pings in a second, and has none saved"
+        words = f"the peer sent more than {perSecond} pings in a second, and has none saved"
         link.recordCause(ProtocolViolation(words).withLimit("pingsPerSecond"))
         self.refuse(link, wire.Goodbye("too many pings", code=GoodbyeCode.TOO_MANY_PINGS))
 

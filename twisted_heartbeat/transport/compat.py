@@ -271,7 +271,7 @@ def protocolBehindEndpoint(wrapper: object) -> Any:
 
 def replaceProtocol(connection: Any, protocol: object, other: object) -> bool:
     """
-    Have a connection call another object in place of its protocol.
+    Replace the protocol of a connection, which then calls the other object.
 
     @return: L{False}, with nothing changed, if anything but the wrapper of Twisted's client
         endpoints is between the connection and the protocol.
