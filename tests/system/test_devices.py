@@ -115,11 +115,16 @@ class Device:
     A device that runs.
     """
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, second: int) -> None:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                command,
+                # The device for Node.js takes its second from there.
+                env={**os.environ, "SECOND": str(second)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     @property
@@ -153,18 +158,24 @@ def start(request: pytest.FixtureRequest, builds: Path, tmp_path: Path) -> Itera
     Starts a device that connects to this port; whatever still runs after the test is killed.
     """
     devices: list[Device] = []
-    # MicroPython writes what it prints at once, by itself.
-    python = {"Python": [sys.executable, "-uB"], "MicroPython": [shutil.which("micropython")]}
-    if python.get(request.param) == [None]:
-        pytest.skip("this system has no MicroPython")
+    # MicroPython and Node.js write what they print at once, by themselves.
+    interpreters = {
+        "Python": [sys.executable, "-uB"],
+        "MicroPython": [shutil.which("micropython")],
+        "Node.js": [shutil.which("node")],
+    }
+    if interpreters.get(request.param) == [None]:
+        pytest.skip(f"this system has no {request.param}")
 
     def run(port: int, name: str = "pump", second: int = SETTLE, limit: int = 2**20) -> Device:
         if request.param == "C":
             command = [str(built(builds, second, limit))]
         else:
-            command = [*map(str, python[request.param]), str(script(builds, second, limit))]
+            node = SOURCE.with_suffix(".js")
+            program = node if request.param == "Node.js" else script(builds, second, limit)
+            command = [*map(str, interpreters[request.param]), str(program)]
         log = tmp_path / f"{len(devices)}.log"
-        devices.append(Device([*command, "127.0.0.1", str(port), name], log))
+        devices.append(Device([*command, "127.0.0.1", str(port), name], log, second))
         return devices[-1]
 
     yield run
@@ -471,6 +482,7 @@ async def test_silentFromTheBeginning(loopback: Loopback, start: Start) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full accept queue drops SYNs on Linux")
+@pytest.mark.parametrize("start", ["C", "Python", "MicroPython", "Node.js"], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_unanswered(loopback: Loopback, start: Start) -> None:
     """
