@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-Where the manual's examples are, and those that are imported and not run.
+Files outside of the package, as modules.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
-
-def imported(folder: str, name: str) -> Any:
+def imported(path: Path) -> Any:
     """
-    A module that a page shows.
+    Run a file, and return its module.
     """
-    spec = spec_from_file_location(name, EXAMPLES / folder / f"{name}.py")
+    spec = spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
