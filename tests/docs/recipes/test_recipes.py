@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from twisted_heartbeat.testing import BlackHole, FaultProxy
 
+from ..conftest import Start
 from .program import AMPLE, Program
 from .recipe import BOUND, RECIPES, Recipe, freePort
 
@@ -45,21 +45,6 @@ def wait(seconds: float) -> Deferred[None]:
     from twisted.internet import reactor
 
     return deferLater(reactor, seconds)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Program]]:
-    """
-    Start a program, which ends with the test.
-    """
-    programs: list[Program] = []
-
-    def started(*command: object, **options: Any) -> Program:
-        programs.append(Program(*command, **options))
-        return programs[-1]
-
-    yield started
-    pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
 
 
 async def whenListening(port: int) -> None:
@@ -111,7 +96,7 @@ async def whenIdleAndAlive(example: Program) -> None:
 async def test_isFoundAndRestored(
     recipe: Recipe,
     fault: str,
-    start: Callable[..., Program],
+    start: Start,
     faultProxy: Callable[..., Deferred[FaultProxy]],
     tmp_path: Path,
 ) -> None:
