@@ -142,8 +142,9 @@ class Link {
 
   fail(why, pace, revokes = false) {
     this.outcome = { why, pace, revokes };
+    // Before it is connected, a reset would wait until it is: for minutes, if nothing answers.
+    if (this.up) this.socket.resetAndDestroy(); else this.socket.destroy();
     this.up = false;
-    this.socket.resetAndDestroy();
   }
 
   lost(error) {

@@ -9,7 +9,6 @@ rounded.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -36,6 +35,7 @@ from twisted_heartbeat.core.detector import Decision, FailureDetector
 from twisted_heartbeat.core.diagnosis import causeOfFailure
 from twisted_heartbeat.core.proof import LinkFacts, isProven
 
+from ..support.modules import imported
 from ..support.virtualnetwork import FakeTransport, Recorder
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -218,11 +218,7 @@ def device() -> Any:
     """
     The device in Python, as a module.
     """
-    spec = importlib.util.spec_from_file_location("device", DOCS / "examples" / "device.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(DOCS / "examples" / "device.py")
 
 
 def deviceWait(device: Any, vector: dict[str, Any]) -> float:

@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-What the tests that run programs of the pages share.
+How the programs of the manual are run.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from twisted.internet.defer import gatherResults
 
 from .recipes.program import Program
 
+Start = Callable[..., Program]
+
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Program]]:
+def start() -> Iterator[Start]:
     """
     Start a program, which ends with the test.
     """

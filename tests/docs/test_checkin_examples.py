@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from ..support.loopback import wait, within
 from ..support.pingserver import UUID, pingServer
-from .recipes.program import Program
+from .conftest import Start
 from .recipes.recipe import freePort
 
 CHECKOUT = Path(__file__).parents[2]
@@ -61,9 +60,7 @@ def shellOf(page: Path) -> str:
 
 
 @pytest_twisted.ensureDeferred
-async def test_serverAndItsJobs(
-    start: Callable[..., Program], tokens: Path, tmp_path: Path
-) -> None:
+async def test_serverAndItsJobs(start: Start, tokens: Path, tmp_path: Path) -> None:
     """
     The server of the page hears the script of the page, and the job of the page, and prints which
     job is down, why, and which is up again.
@@ -103,7 +100,7 @@ async def test_serverAndItsJobs(
 
 
 @pytest_twisted.ensureDeferred
-async def test_commandLineOfTheServer(start: Callable[..., Program], tokens: Path) -> None:
+async def test_commandLineOfTheServer(start: Start, tokens: Path) -> None:
     """
     C{twist heartbeat --http} serves what its page says, stops at once when it is told to, and its
     log has no token.
@@ -127,7 +124,7 @@ async def test_commandLineOfTheServer(start: Callable[..., Program], tokens: Pat
 
 
 @pytest_twisted.ensureDeferred
-async def test_gatewayThatChecksInWhileItsLinkIsUp(start: Callable[..., Program]) -> None:
+async def test_gatewayThatChecksInWhileItsLinkIsUp(start: Start) -> None:
     """
     The gateway of the page checks in while its link is up, and no longer when its hub is gone; and
     so does the command line.

@@ -12,26 +12,22 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 from ..support.loopback import wait, within
 from ..support.pingserver import UUID, pingServer
-from .recipes.program import Program
+from .conftest import Start
 from .recipes.recipe import freePort
 
-CHECKOUT = Path(__file__).parents[2]
-DOCS = CHECKOUT / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "examples"
-
-Start = Callable[..., Program]
 
 DEVICE = """
 import sys
@@ -51,19 +47,11 @@ reactor.run()
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(start: Start) -> Start:
     """
     Start a Python program; it ends with the test.
     """
-    programs: list[Program] = []
-
-    def started(*words: object) -> Program:
-        environment = {"PYTHONPATH": str(CHECKOUT)}
-        programs.append(Program(sys.executable, *words, environment=environment))
-        return programs[-1]
-
-    yield started
-    pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
+    return partial(start, sys.executable)
 
 
 @pytest_twisted.ensureDeferred

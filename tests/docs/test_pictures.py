@@ -7,27 +7,24 @@ The pictures that scripts draw.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
 from twisted_heartbeat.core.reconnector import State
 
+from ..support.modules import imported
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def script(name: str) -> ModuleType:
+def script(name: str) -> Any:
     """
     A script of the documentation, as a module.
     """
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(DOCS / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", ["running", "stopping"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest_twisted
 
-from .recipes.program import Program
+from .conftest import Start
 
 CHECKOUT = Path(__file__).parents[2]
 WATCHER = CHECKOUT / "docs" / "examples" / "presence_watcher.py"
@@ -31,32 +31,24 @@ reactor.run()
 """
 
 
-def started(*arguments: object) -> Program:
-    """
-    Start a Python program of this checkout.
-    """
-    return Program(sys.executable, *arguments, environment={"PYTHONPATH": str(CHECKOUT)})
-
-
 @pytest_twisted.ensureDeferred
-async def test_watcherRemembers(tmp_path: Path) -> None:
+async def test_watcherRemembers(tmp_path: Path, start: Start) -> None:
     """
     The example tells of a sensor that comes, of one that the restart has made unknown and that is
     back, and of one that has gone, after the grace time.
     """
     assert os.access(WATCHER, os.R_OK)
-    watcher = started(WATCHER, tmp_path / "presence.db", 0)
+    watcher = start(sys.executable, WATCHER, tmp_path / "presence.db", 0)
     _, listening = await watcher.says(r"listening on port (\d+)")
     port = listening[1]
-    sensor = started("-c", CLIENT, port)
+    sensor = start(sys.executable, "-c", CLIENT, port)
     await watcher.says("^tcp/sensor-17 was unknown and is up")
     await watcher.end()
     assert "down" not in watcher.said
-    again = started(WATCHER, tmp_path / "presence.db", port)
+    again = start(sys.executable, WATCHER, tmp_path / "presence.db", port)
     await again.says("^tcp/sensor-17 is unknown")
     await again.says("^tcp/sensor-17 was up and is unknown. the watcher was restarted")
     await again.says("^tcp/sensor-17 was unknown and is up")
     await sensor.end()
     await again.says("^tcp/sensor-17 was up and is suspect. .*FIN")
     await again.says(r"^tcp/sensor-17 was suspect and is down. .*grace time\)")
-    await again.end()

@@ -7,7 +7,6 @@ The example of the page on renewing certificates.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.logger import globalLogPublisher
 
 from ..conftest import LoggedErrors
+from ..support.modules import imported
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "renewing.py"
 
@@ -75,10 +75,7 @@ async def test_newCertificateServesTheNextHandshake(
     """
     from twisted.internet import reactor
 
-    spec = importlib.util.spec_from_file_location("renewing", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = imported(EXAMPLE)
     ca = trustme.CA()
     path = tmp_path / "own.pem"
     write(path, ca)
@@ -117,9 +114,5 @@ def test_unreadableFileAtTheStart(tmp_path: Path) -> None:
     """
     A server does not begin without a certificate.
     """
-    spec = importlib.util.spec_from_file_location("renewing", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
     with pytest.raises(FileNotFoundError):
-        example.Renewing(tmp_path / "own.pem")
+        imported(EXAMPLE).Renewing(tmp_path / "own.pem")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import pytest_twisted
@@ -19,23 +18,22 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 
 from ..support.loopback import wait
-from .recipes.program import Program
+from .conftest import Start
 from .recipes.recipe import freePort
 
 TWIST = [sys.executable, "-m", "twisted"]
 
 
 @pytest.fixture
-def web() -> Iterator[int]:
+def web(start: Start) -> int:
     """
     C{twist web} with the prefix.
 
     @return: its port.
     """
     port = freePort()
-    program = Program(*TWIST, "web", f"--listen=keepalive:tcp:{port}:interface=127.0.0.1:idle=30")
-    yield port
-    pytest_twisted.blockon(program.end())
+    start(*TWIST, "web", f"--listen=keepalive:tcp:{port}:interface=127.0.0.1:idle=30")
+    return port
 
 
 @pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed (Debian: iproute2)")

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import gatherResults
 
 from ..support.loopback import wait
+from .conftest import Start
 from .recipes.program import Program
 from .recipes.recipe import freePort
 
@@ -29,8 +28,6 @@ STRETCHES = 3
 """How often a busy machine may fail to give a link one stretch of idleness that it survives."""
 
 VERDICT = r"disconnected, PeerHung: nothing received for"
-
-Start = Callable[..., Program]
 
 
 @pytest.fixture
@@ -53,18 +50,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
+def start(start: Start, folder: Path) -> Start:
     """
     Start a program of the folder; it ends with the test.
     """
-    programs: list[Program] = []
-
-    def started(name: str, *words: object) -> Program:
-        programs.append(Program(sys.executable, folder / f"{name}.py", *words))
-        return programs[-1]
-
-    yield started
-    pytest_twisted.blockon(gatherResults([program.end() for program in programs]))
+    return lambda name, *words: start(sys.executable, folder / f"{name}.py", *words)
 
 
 async def whenKept(*sensors: Program) -> None:

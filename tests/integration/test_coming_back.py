@@ -8,12 +8,10 @@ protocol, in the devices, and in the list of causes.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +23,8 @@ from twisted_heartbeat.core import causes
 from twisted_heartbeat.core.causes import RetryPace
 from twisted_heartbeat.core.diagnosis import causeOfFailure
 from twisted_heartbeat.core.proof import LinkFacts, isProven
+
+from ..support.modules import imported
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
@@ -245,16 +245,11 @@ def test_listOfCausesSaysHowEachIsRetried() -> None:
 
 
 @pytest.fixture(scope="module")
-def device() -> ModuleType:
+def device() -> Any:
     """
     The device for MicroPython, as a module.
     """
-    path = DOCS / "examples" / "device.py"
-    spec = importlib.util.spec_from_file_location("device_under_test", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(DOCS / "examples" / "device.py")
 
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 5, 9])

@@ -8,7 +8,6 @@ what becomes of those whose certificate is wrong.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import time
@@ -60,6 +59,7 @@ from ..support.loopback import (
     opened,
     within,
 )
+from ..support.modules import imported
 from ..support.virtualnetwork import Kept, KeptFactory, Recorder
 
 CHECKOUT = Path(__file__).parents[2]
@@ -102,11 +102,7 @@ def example() -> Any:
     """
     The module that the page shows.
     """
-    spec = importlib.util.spec_from_file_location("tls_client", TLS_CLIENT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(TLS_CLIENT)
 
 
 def certificateOf(issuer: trustme.CA) -> Certificate:

@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-The devices of C{docs/examples} as real processes: in C, which is compiled, in Python, and in
-MicroPython.
+The devices of C{docs/examples} as real processes: in C, which is compiled, and in Python,
+MicroPython and Node.js.
 """
 
 from __future__ import annotations
@@ -25,11 +25,17 @@ class Device:
     A device that runs.
     """
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: dict[str, str] | None = None
+    ) -> None:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     @property
@@ -68,12 +74,12 @@ def interpreter(kind: str) -> list[str]:
     """
     The command that runs a script of a device.  The test is skipped where there is none.
 
-    @param kind: C{"Python"} or C{"MicroPython"}.
+    @param kind: C{"Python"}, C{"MicroPython"} or C{"Node.js"}.
     """
     if kind == "Python":
         return [sys.executable, "-uB"]
-    # MicroPython writes what it prints at once, by itself.
-    found = shutil.which("micropython")
+    # MicroPython and Node.js write what they print at once, by themselves.
+    found = shutil.which({"MicroPython": "micropython", "Node.js": "node"}[kind])
     if found is None:
-        pytest.skip("this system has no MicroPython")
+        pytest.skip(f"this system has no {kind}")
     return [found]

@@ -25,6 +25,8 @@ from twisted_heartbeat.conformance.play import CLIENT, Findings, Settings
 from twisted_heartbeat.conformance.runner import ClientRun
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
+from ..support.findings import faultsOf
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the devices are POSIX programs")
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -141,7 +143,6 @@ def test_deviceConforms(results: dict[str, Findings | None], kind: str) -> None:
     if findings is None:
         pytest.skip(f"this system has no {NEEDED[kind]}")
     levels = ("must",) if kind == "MicroPython" else ("must", "should")
-    faults = [f"{c.rule.id}: {c.scenario}: {c.came}" for c in findings.checks if not c.holds]
-    assert findings.broken(*levels) == [], faults
+    assert findings.broken(*levels) == [], faultsOf(findings)
     assert findings.unplayed == []
     assert set(findings.skipped) == (OF_WORD if kind == "Node.js" else OF_NEEDS)

@@ -124,15 +124,19 @@ def start(request: pytest.FixtureRequest, builds: Path, tmp_path: Path) -> Itera
     Starts a device that connects to this port; whatever still runs after the test is killed.
     """
     devices: list[TCPDevice] = []
-    python = [] if request.param == "C" else interpreter(request.param)
+    runner = [] if request.param == "C" else interpreter(request.param)
 
     def run(port: int, name: str = "pump", second: int = SETTLE, limit: int = 2**20) -> TCPDevice:
         if request.param == "C":
             command = [str(built(builds, second, limit))]
         else:
-            command = [*python, str(script(builds, second, limit))]
+            node = SOURCE.with_suffix(".js")
+            program = node if request.param == "Node.js" else script(builds, second, limit)
+            command = [*runner, str(program)]
         log = tmp_path / f"{len(devices)}.log"
-        devices.append(TCPDevice([*command, "127.0.0.1", str(port), name], log))
+        # The device for Node.js takes its second from there.
+        environment = {**os.environ, "SECOND": str(second)}
+        devices.append(TCPDevice([*command, "127.0.0.1", str(port), name], log, environment))
         return devices[-1]
 
     yield run
@@ -439,6 +443,7 @@ async def test_silentFromTheBeginning(loopback: Loopback, start: Start) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full accept queue drops SYNs on Linux")
+@pytest.mark.parametrize("start", ["C", "Python", "MicroPython", "Node.js"], indirect=True)
 @pytest_twisted.ensureDeferred
 async def test_unanswered(loopback: Loopback, start: Start) -> None:
     """

@@ -15,16 +15,12 @@ from typing import Any, NoReturn
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from ..core import wire
 from .play import CLIENT, SERVER, Settings
 from .report import FORMATS
 from .scenarios import SCENARIOS, Scenario
 
 USAGE = 64
 """The exit status of a wrong option (sysexits.h)."""
-
-_CLOSING = 5.0
-"""Seconds, by the peer's own pace: how long it waits after its GOODBYE."""
 
 _DESCRIPTION = """\
 Test a peer that was written from docs/wire-protocol.md, in any language.
@@ -86,21 +82,21 @@ def _parser() -> ArgumentParser:
     add(
         "--bound",
         type=_positive,
-        default=2.0,
+        default=Settings.bound,
         metavar="SECONDS",
-        help="the bound that the tester states of itself (default: 2)",
+        help="the bound that the tester states of itself (default: %(default)g)",
     )
     add(
         "--tolerance",
         type=_positive,
-        default=0.5,
+        default=Settings.tolerance,
         metavar="SECONDS",
-        help="how late anything may come (default: 0.5)",
+        help="how late anything may come (default: %(default)g)",
     )
     add(
         "--scale",
         type=_positive,
-        default=1.0,
+        default=Settings.scale,
         metavar="SECONDS",
         help="what the peer takes for a second in its own waits, if it is built for tests",
     )
@@ -108,20 +104,21 @@ def _parser() -> ArgumentParser:
         "--closing",
         type=_positive,
         metavar="SECONDS",
-        help="the longest that the peer waits after a GOODBYE (default: 5 times the scale)",
+        help="the longest that the peer waits after a GOODBYE "
+        f"(default: {Settings.closing:g} times the scale)",
     )
     add(
         "--message",
-        default="21.5",
+        default=Settings.message.decode(),
         metavar="TEXT",
-        help="the DATA that the tester sends (default: 21.5)",
+        help="the DATA that the tester sends (default: %(default)s)",
     )
     add(
         "--max-message",
         type=_count,
-        default=wire.MAX_MESSAGE,
+        default=Settings.maxMessage,
         metavar="BYTES",
-        help=f"the longest DATA that the peer takes (default: {wire.MAX_MESSAGE})",
+        help="the longest DATA that the peer takes (default: %(default)d)",
     )
     add(
         "--only",
@@ -135,16 +132,16 @@ def _parser() -> ArgumentParser:
     add(
         "--limit",
         type=_positive,
-        default=1800.0,
+        default=Settings.limit,
         metavar="SECONDS",
-        help="for the whole run (default: 1800)",
+        help="for the whole run (default: %(default)g)",
     )
     add(
         "--parallel",
         type=_count,
-        default=8,
+        default=Settings.parallel,
         metavar="COUNT",
-        help="connections to a server at a time, about (default: 8)",
+        help="connections to a server at a time, about (default: %(default)d)",
     )
     return parser
 
@@ -175,7 +172,7 @@ class Options:
             bound=parsed.bound,
             tolerance=parsed.tolerance,
             scale=parsed.scale,
-            closing=parsed.closing or _CLOSING * parsed.scale,
+            closing=parsed.closing or Settings.closing * parsed.scale,
             message=parsed.message.encode(),
             maxMessage=parsed.max_message,
             limit=parsed.limit,

@@ -107,11 +107,13 @@ def asText(findings: Findings) -> str:
 
 def asTap(findings: Findings) -> str:
     """
-    Return the same for programs that read TAP.  Only a broken I{must} is C{not ok}.
+    Return the same for programs that read TAP.  A I{should} that is not kept is C{not ok} with the
+    directive C{TODO}, which no harness takes for a failure.
     """
-    verdicts = [each for each in verdictsOf(findings) if each.verdict != UNCHECKED]
-    lines = ["TAP version 13", f"1..{len(verdicts)}"]
-    for number, each in enumerate(verdicts, 1):
+    verdicts = verdictsOf(findings)
+    checked = [each for each in verdicts if each.verdict != UNCHECKED]
+    lines = ["TAP version 13", f"1..{len(checked)}"]
+    for number, each in enumerate(checked, 1):
         result = "not ok" if each.verdict in (FAILED, ADVISED) else "ok"
         directive = {SKIPPED: f" # SKIP {each.reason}", ADVISED: " # TODO a should"}
         words = f"{each.rule.id}: {each.rule.sentence}"
@@ -119,7 +121,7 @@ def asTap(findings: Findings) -> str:
         for fault in each.faults[:_MOST_FAULTS]:
             lines += ["# " + line for line in (_place(each.rule), *_faultLines(fault))]
     lines += [f"# not played: {each}" for each in findings.unplayed]
-    return "\n".join([*lines, f"# {_summary(findings, verdictsOf(findings))}"]) + "\n"
+    return "\n".join([*lines, f"# {_summary(findings, verdicts)}"]) + "\n"
 
 
 def asJson(findings: Findings) -> str:

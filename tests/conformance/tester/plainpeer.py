@@ -23,9 +23,14 @@ HELLO, PING, PONG, DATA, GOODBYE, END = range(1, 7)
 
 LIMIT = 1024 * 1024
 
-LENGTHS = {HELLO: (8, 263), PING: (0, 0), PONG: (0, 0), DATA: (0, LIMIT), GOODBYE: (8, 1032)}
-LENGTHS[END] = (0, 0)
-
+LENGTHS = {
+    HELLO: (8, 263),
+    PING: (0, 0),
+    PONG: (0, 0),
+    DATA: (0, LIMIT),
+    GOODBYE: (8, 1032),
+    END: (0, 0),
+}
 
 STAYS_OPEN = {"no fin after a goodbye", "never closes", "reads on after a goodbye"}
 """Faults of a peer that sends no FIN when it has read a GOODBYE."""
@@ -54,7 +59,7 @@ class PlainPeer(Protocol):
         self.bound = role.bound
         self.interval = role.interval
         self.buffer = b""
-        self.greeted = self.ended = self.parted = self.finished = self.isLost = False
+        self.greeted = self.ended = self.parted = self.isLost = False
         self.name, self.offers, self.word, self.needed = b"", role.patience, 0.0, 0.0
         self.token = 0
         self.pingedAt = 0.0

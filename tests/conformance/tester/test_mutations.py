@@ -22,6 +22,7 @@ from twisted_heartbeat.conformance.rules import RULES
 from twisted_heartbeat.conformance.runner import ClientRun, examineServer
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
+from ...support.findings import faultsOf
 from .plainpeer import PlainClient, PlainServer
 
 BOUND, TOLERANCE, LIMIT = 0.8, 0.5, 30.0
@@ -214,10 +215,6 @@ def results() -> Iterator[dict[Broken, Findings]]:
 
 def brokenOf(findings: Findings) -> set[str]:
     return set(findings.broken("must", "should"))
-
-
-def faultsOf(findings: Findings) -> list[str]:
-    return [f"{c.rule.id}: {c.scenario}: {c.came}" for c in findings.checks if not c.holds]
 
 
 @pytest.mark.parametrize("peer", SOUND, ids=str)

@@ -36,8 +36,8 @@ from twisted_heartbeat.conformance.play import CLIENT, SERVER, Findings, Setting
 from twisted_heartbeat.conformance.runner import ClientRun, examineServer
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
+from ...support.findings import faultsOf
 from ...support.loopback import clientOptions, serverOptions
-from .test_mutations import faultsOf
 
 BOUND, TOLERANCE, CLOSING, SCALE = 1.0, 0.6, 0.6, 0.05
 """Seconds."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from .examples import EXAMPLES
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
 BOUND = 1.2
 """Seconds that each example is given."""

@@ -25,7 +25,8 @@ from twisted_heartbeat import Heartbeat, HeartbeatClientService
 from twisted_heartbeat.testing import BlackHole, FaultProxy, StopReading
 
 from ...support.loopback import wait, within
-from .examples import imported
+from ...support.modules import imported
+from .recipe import EXAMPLES
 
 BOUND = 0.6
 """Seconds that the clients are given."""
@@ -143,7 +144,7 @@ def case(faultProxy: Proxies) -> Iterator[Callable[[str], Deferred[Case]]]:
         hubs = webSocketHubs() if name.startswith("auto_ping") else Hubs()
         port = reactor.listenTCP(0, hubs, interface="127.0.0.1")
         proxy = await faultProxy(("127.0.0.1", port.getHost().port))
-        made.append((port, Case(imported("migrating", name), hubs, proxy)))
+        made.append((port, Case(imported(EXAMPLES / "migrating" / f"{name}.py"), hubs, proxy)))
         return made[-1][1]
 
     yield lambda name: Deferred.fromCoroutine(make(name))

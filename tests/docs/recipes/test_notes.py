@@ -24,7 +24,10 @@ from twisted_heartbeat.testing import BlackHole, FaultProxy
 
 from ...conftest import LoggedErrors
 from ...support.loopback import wait, within
-from .examples import imported
+from ...support.modules import imported
+from .recipe import EXAMPLES
+
+PB_AND_IRC = EXAMPLES / "recipes" / "pb_and_irc.py"
 
 BOUND = 0.6
 
@@ -93,7 +96,7 @@ async def test_perspectiveBroker(serve: Serve) -> None:
     A PB server whose root object has the method answers.
     """
     proxy = await serve(PBServerFactory(Answering()))
-    await keptAndFound(imported("recipes", "pb_and_irc").pbService(proxy.endpoint(), BOUND), proxy)
+    await keptAndFound(imported(PB_AND_IRC).pbService(proxy.endpoint(), BOUND), proxy)
 
 
 @pytest_twisted.ensureDeferred
@@ -106,7 +109,7 @@ async def test_perspectiveBrokerWithoutMethod(serve: Serve, loggedErrors: Logged
     With the newest Twisted one that has it not answers all the same, and logs that.
     """
     proxy = await serve(PBServerFactory(Root()))
-    await keptAndFound(imported("recipes", "pb_and_irc").pbService(proxy.endpoint(), BOUND), proxy)
+    await keptAndFound(imported(PB_AND_IRC).pbService(proxy.endpoint(), BOUND), proxy)
     assert loggedErrors.flush(NoSuchMethod)
 
 
@@ -117,6 +120,6 @@ async def test_irc(serve: Serve) -> None:
     """
     realm = InMemoryWordsRealm("irc.example")
     proxy = await serve(IRCFactory(realm, Portal(realm)))
-    module = imported("recipes", "pb_and_irc")
+    module = imported(PB_AND_IRC)
     factory = Factory.forProtocol(module.Bot)
     await keptAndFound(module.ircService(proxy.endpoint(), factory, BOUND), proxy)

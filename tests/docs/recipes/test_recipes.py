@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 
 from twisted_heartbeat.testing import BlackHole, FaultProxy
 
+from ..conftest import Start
 from .program import AMPLE, Program
 from .recipe import BOUND, RECIPES, Recipe, freePort
 
@@ -95,7 +96,7 @@ async def whenIdleAndAlive(example: Program) -> None:
 async def test_isFoundAndRestored(
     recipe: Recipe,
     fault: str,
-    start: Callable[..., Program],
+    start: Start,
     faultProxy: Callable[..., Deferred[FaultProxy]],
     tmp_path: Path,
 ) -> None:

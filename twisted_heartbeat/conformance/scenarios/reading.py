@@ -155,9 +155,7 @@ async def _helloRange(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)
     name = "ü" * 127 + "x"
-    connection.write(wire.encode(wire.Hello(name, 4294967.295, 4294967.295)))
-    connection.greeted = True
-    connection.attend()
+    connection.greet(name=name, needs=4294967.295, offers=4294967.295)
     await play.stillAnswers(HELLO_RANGE, connection, "a HELLO with a name of 255 bytes")
 
 
