@@ -25,6 +25,7 @@ from twisted_heartbeat import (
     UDPHeartbeatMonitor,
     UDPHeartbeatSender,
 )
+from twisted_heartbeat.datagram.sockets import Sockets
 from twisted_heartbeat.testing import Delay, Drop, Duplicate, Reorder
 
 from ..support.datagrams import SECRET
@@ -303,3 +304,37 @@ def test_hooksNeedNotTakeReadings() -> None:
     The hooks for datagrams do nothing unless they are overridden.
     """
     assert DatagramHooks().readingReceived(None, b"") is None  # type: ignore[arg-type]
+
+
+def test_socketThatCannotSendToGroupsIsClosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A socket that the system does not let send from the interface is closed, so that the datagrams
+    that follow do not pile up sockets.
+    """
+    errors: list[Exception] = []
+    ports: list[FakePort] = []
+
+    class FakePort:
+        isOpen = True
+
+        def getHandle(self) -> None:
+            return None
+
+        def stopListening(self) -> None:
+            self.isOpen = False
+
+    class FakeReactor:
+        def listenUDP(self, *args: Any, **options: Any) -> FakePort:
+            ports.append(FakePort())
+            return ports[-1]
+
+    def refuse(handle: Any, interface: str) -> None:
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr("twisted_heartbeat.datagram.sockets.sendFrom", refuse)
+    sockets = Sockets("192.0.2.1", [], lambda data, source: None, errors.append)
+    sockets.open(FakeReactor())
+    for _ in range(3):
+        sockets.send(b"heartbeat", ("239.255.84.71", 8471))
+    assert [port.isOpen for port in ports] == [False] * 3
+    assert len(errors) == 3

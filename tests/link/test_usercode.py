@@ -382,12 +382,7 @@ def test_objectsThatRaiseWhenTheyAreTold() -> None:
 
 MAY_CATCH_LESS = {
     # At the start of a command line, an exit is an exit.
-    "twisted_heartbeat.cli.options",
     "twisted_heartbeat.conformance.options",
-    "twisted_heartbeat.cli.http",
-    # Only the reactor and its sockets are called there.
-    "twisted_heartbeat.datagram.monitor",
-    "twisted_heartbeat.datagram.sockets",
     # The tester runs no code of users.
     "twisted_heartbeat.conformance.runner",
 }

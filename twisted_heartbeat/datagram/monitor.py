@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 
@@ -45,6 +46,7 @@ from .hooks import readingHooks
 from .ignored import IgnoredLog
 from .peer import DatagramPeer
 from .reading import enlargeBuffer, readOut
+from .sockets import SEND_ERRORS
 
 if TYPE_CHECKING:
     from ..link.hooks import Hooks
@@ -230,7 +232,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         try:
             if self._groups:
                 joinGroups(port.getHandle(), self._groups)
-        except Exception:
+        except BaseException:
             # While the service runs, stopProtocol then sees one more loss of the port.
             port.stopListening()
             raise
@@ -244,7 +246,7 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         self._reopening = None
         try:
             self._listen()
-        except Exception:
+        except (OSError, CannotListenError):
             _log.failure("{link}: could not listen again", link=self.source)
             self._reopenLater()
 
@@ -321,8 +323,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         assert self.transport is not None
         try:
             self.transport.write(reply, self._zone.complete(address))
-        except Exception as error:
-            # No route, a full buffer, a firewall: the sender will ask again.
+        except SEND_ERRORS as error:
+            # The sender will ask again.
             self._unsent.met(error)
 
     def _make(self, packet: Packet, address: object, bound: float, now: float) -> DatagramPeer:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
 from ..core.datagram.packet import MAX_SIZE
@@ -18,6 +19,12 @@ from .groups import Zone, sendFrom
 from .reading import readOut
 
 Address = tuple[str, int]
+
+SEND_ERRORS = (OSError, CannotListenError, InvalidAddressError, MessageLengthError)
+"""
+What opening a UDP socket and writing to it raise: no route, no interface, no descriptor, a full
+buffer, a firewall, a socket that is closed.
+"""
 
 
 class Sockets:
@@ -37,8 +44,7 @@ class Sockets:
         @param interface: the IP address to send from; C{""} leaves that to the system.
         @param hosts: the hosts that the user has given.
         @param received: takes each datagram and its source.
-        @param failed: takes what sending has raised: no route, no interface, a full buffer, a
-            firewall.
+        @param failed: takes what sending has raised, one of L{SEND_ERRORS}.
         """
         self._reactor: Any = None
         self._interface = interface
@@ -61,7 +67,7 @@ class Sockets:
             return
         try:
             self._portFor(address[0]).write(data, self._zone.complete(address))
-        except Exception as error:
+        except SEND_ERRORS as error:
             self._failed(error)
 
     def readOut(self) -> None:
@@ -100,7 +106,12 @@ class Sockets:
             )
             getHandle = getattr(port, "getHandle", None)
             if getHandle is not None:
-                sendFrom(getHandle(), own)
+                try:
+                    sendFrom(getHandle(), own)
+                except OSError:
+                    # The next datagram would open another one.
+                    port.stopListening()
+                    raise
             self._ports[family] = port
         return port
 

@@ -5,18 +5,13 @@
 
 import sys
 
-from twisted.internet import defer, endpoints, protocol, task
+from twisted.internet import endpoints, protocol, reactor
 from twisted.python.log import startLogging
 
 from twisted_heartbeat import Heartbeat, HeartbeatClientService, HeartbeatProtocol
 
-
-def main(reactor):
-    startLogging(sys.stdout)
-    hub = endpoints.clientFromString(reactor, "tcp:127.0.0.1:8470")
-    factory = protocol.Factory.forProtocol(HeartbeatProtocol)
-    HeartbeatClientService(hub, factory, heartbeat=Heartbeat.within(8)).startService()
-    return defer.Deferred()
-
-
-task.react(main)
+startLogging(sys.stdout)
+hub = endpoints.clientFromString(reactor, "tcp:127.0.0.1:8470")
+factory = protocol.Factory.forProtocol(HeartbeatProtocol)
+HeartbeatClientService(hub, factory, heartbeat=Heartbeat.within(8)).startService()
+reactor.run()
