@@ -127,6 +127,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             challenge=challenge,
         )
         self._meter = _Meter(self)
+        self._counters = self._events.counters.datagrams
+        self._counters.ignored = self._registry.ignored
 
     @cached_property
     def _clock(self) -> IReactorTime:
@@ -300,6 +302,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         Take a datagram.
         """
+        self._counters.received += 1
+        self._counters.receivedBytes += len(data)
         running = self.runningTime.read(self._seconds())
         meaning = self._registry.receive(data, address, running)
         effect, peer, reply, payload, _, _, isSooner = meaning
@@ -324,6 +328,9 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         except Exception as error:
             # No route, a full buffer, a firewall: the sender will ask again.
             self._unsent.met(error)
+            return
+        self._counters.sent += 1
+        self._counters.sentBytes += len(reply)
 
     def _make(self, packet: Packet, address: object, bound: float, now: float) -> DatagramPeer:
         return DatagramPeer(self, next(self._generations), packet, address, bound, now)
