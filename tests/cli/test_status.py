@@ -17,9 +17,13 @@ from twisted.python.usage import UsageError
 
 from twisted_heartbeat.cli import status
 from twisted_heartbeat.cli.config.values import Reference
+from twisted_heartbeat.cli.datagrams import RunningMonitor, RunningSender
 from twisted_heartbeat.cli.options import Options
 from twisted_heartbeat.cli.service import makeService
 from twisted_heartbeat.cli.status import onLoopback, readToken
+
+from ..status.web import Connection
+from ..support.virtualudp import Host, Internet
 
 TOKEN = "correct-horse-battery"
 
@@ -88,6 +92,39 @@ def test_listensOnLoopback() -> None:
     [peers, page] = sorted(reactor.tcpServers)
     assert (peers[0], peers[3]) == (7000, "")
     assert (page[0], page[3]) == (8080, "127.0.0.1")
+    services.stopService()
+
+
+def test_metricsOfAllParts(tmp_path: Path) -> None:
+    """
+    What any part refuses is in the metrics of the page.
+    """
+    keys = tmp_path / "keys"
+    keys.write_text(f"pump 1 {'ab' * 16}\n")
+    reactor: Any = MemoryReactorClock()
+    reactor.listenUDP = Host(Internet()).listenUDP
+    services = servicesFor(
+        reactor,
+        *("--status=8080", "--http=tcp:8081", "--check=job:60:60", f"--udp-keys={keys}"),
+        *("--monitor-udp=8471", "--udp=192.0.2.1:8471", "--name=pump"),
+    )
+    services.startService()
+    for part in services.parts.values():
+        if isinstance(part, RunningMonitor | RunningSender):
+            watcher = part.monitor if isinstance(part, RunningMonitor) else part.service
+            watcher.datagramReceived(b"neither here nor there", ("192.0.2.7", 4000))
+    connection = Connection(services._checkIns.site().resource, reactor)
+    assert connection.ask("/ping/job/start").status == 200
+    assert connection.ask("/ping/unknown").status == 404
+    text = services._metrics.render().decode()
+    for expected in (
+        'datagrams_ignored_total{reason="malformed"} 1.0',
+        'datagrams_ignored_total{reason="foreign"} 1.0',
+        'check_ins_received_total{signal="start"} 1.0',
+        'check_ins_refused_total{reason="unknownName"} 1.0',
+    ):
+        assert expected in text
+    connection.close()
     services.stopService()
 
 

@@ -25,6 +25,7 @@ from twisted_heartbeat import (
     UDPHeartbeatMonitor,
     UDPHeartbeatSender,
 )
+from twisted_heartbeat.core.counters import DatagramCounters
 from twisted_heartbeat.datagram.sockets import Sockets
 from twisted_heartbeat.testing import Delay, Drop, Duplicate, Reorder
 
@@ -332,7 +333,7 @@ def test_socketThatCannotSendToGroupsIsClosed(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(99, "Cannot assign requested address")
 
     monkeypatch.setattr("twisted_heartbeat.datagram.sockets.sendFrom", refuse)
-    sockets = Sockets("192.0.2.1", [], lambda data, source: None, errors.append)
+    sockets = Sockets("192.0.2.1", [], lambda data, source: None, errors.append, DatagramCounters())
     sockets.open(FakeReactor())
     for _ in range(3):
         sockets.send(b"heartbeat", ("239.255.84.71", 8471))

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from twisted_heartbeat import Limits, ServerLimits
+from twisted_heartbeat import CheckInLimits, DatagramLimits, Limits, ServerLimits
+from twisted_heartbeat.checkin.resource import REFUSALS
+from twisted_heartbeat.datagram.ignored import _WORDS
 
 from ..status.test_metrics import fullOfAll
 
@@ -52,10 +54,25 @@ def test_limitsAreSettings() -> None:
     """
     What the page gives as examples of a limit are fields of the settings.
     """
+    settings = (Limits, ServerLimits, DatagramLimits, CheckInLimits)
     [row] = re.findall(r"^\| `limit` .*", PAGE.read_text(), re.M)
-    named = set(re.findall(r"`(\w+)`", row)) - {"limit", "Limits", "ServerLimits"}
+    named = set(re.findall(r"`(\w+)`", row)) - {"limit", *(each.__name__ for each in settings)}
     assert named
-    assert named <= {*Limits.__dataclass_fields__, *ServerLimits.__dataclass_fields__}
+    assert named <= {field for each in settings for field in each.__dataclass_fields__}
+
+
+def test_eachReasonIsTold() -> None:
+    """
+    The page tells each reason for which a datagram or a request is ignored or refused, and no
+    other.
+    """
+    page = PAGE.read_text()
+    for heading, reasons in (
+        ("### Datagrams", {*_WORDS, "late", "challenged", "foreign"}),
+        ("### Check-ins", set(REFUSALS)),
+    ):
+        section = page.split(f"{heading}\n")[1].split("\n#")[0]
+        assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) - {"reason"} == reasons
 
 
 def test_rulesNameWhatThereIs() -> None:

@@ -196,6 +196,7 @@ async def test_hangingHandshakeOfClient(secured: Loopback) -> None:
     await within(ended)
     assert hooks.names == ["disconnected"]
     assert type(hooks.told("disconnected")[0]).__name__ == "HandshakeFailed"
+    assert hooks.told("disconnected")[0].limit == "connectTimeout"
     assert server.peers == {}
 
 

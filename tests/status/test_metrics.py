@@ -34,7 +34,11 @@ from twisted_heartbeat import (
     ServerLimits,
     StatusResource,
 )
+from twisted_heartbeat.checkin.resource import REFUSALS
+from twisted_heartbeat.core.checkins import Signal
+from twisted_heartbeat.core.counters import Counters, SourceCounters
 from twisted_heartbeat.core.presence import PeerState
+from twisted_heartbeat.datagram.ignored import _WORDS
 from twisted_heartbeat.timing.wheel import timerWheelFor
 
 from ..support.countingsockets import Accepted, Scene
@@ -241,6 +245,32 @@ async def test_limitsOfAServer(plain: Loopback) -> None:
     assert samples["refusals_total", "tcp"] == 1
 
 
+@pytest_twisted.ensureDeferred
+async def test_limitOfThoseTurnedAway(plain: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A connection that a full server closes at once has hit the limit, too.
+    """
+    monkeypatch.setattr("twisted_heartbeat.server.factory.MAX_POLITE_REFUSALS", 0)
+    metrics = HeartbeatMetrics()
+    factory = HeartbeatServerFactory(
+        heartbeat=QUICK, hooks=metrics, serverLimits=ServerLimits(peers=1)
+    )
+    endpoint = plain.endpoint(plain.listen(factory))
+    service = plain.service(endpoint, Factory.forProtocol(HeartbeatProtocol), heartbeat=QUICK)
+    await within(service.whenConnected())
+    for _ in range(100):
+        if factory.peers:
+            break
+        await wait(0.02)
+    before = samplesOf(metrics)["turned_away_total",]
+    await within(endpoint.connect(Factory.forProtocol(Protocol)))
+    await wait(0.1)
+    samples = samplesOf(metrics)
+    assert samples["turned_away_total",] == before + 1
+    assert samples["limits_hit_total", "peers"] == 1
+    assert not [key for key in samples if key[0] == "refusals_total"]
+
+
 # How it reads.
 
 
@@ -249,8 +279,15 @@ def fullOfAll() -> HeartbeatMetrics:
     Metrics with at least one sample of each.
     """
     metrics = HeartbeatMetrics()
-    fleet = Fleet(Clock(), hooks=[metrics])
+    clock = Clock()
+    fleet = Fleet(clock, hooks=[metrics])
     metrics.watchPresence(fleet.table)
+    timerWheelFor(clock).shared(Counters).sentCheckIns["taken"] = 1
+    counters = SourceCounters()
+    metrics.watchCounters(counters)
+    counters.datagrams.ignored = dict.fromkeys((*_WORDS, "late", "challenged", "foreign"), 1)
+    counters.checkIns.refused.update(dict.fromkeys(REFUSALS, 1))
+    counters.checkIns.received.update(map(str, Signal))
     fleet.up("a", "b", 'evil"\n{}="1')
     fleet.suspect("a")
     metrics.recovered(fleet.watched["a"])
@@ -309,7 +346,8 @@ def test_noLabelOfAPeers() -> None:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             for label, value in sample.labels.items():
-                assert label in ("state", "carrier", "cause", "limit", "le")
+                known = ("state", "carrier", "cause", "limit", "reason", "signal", "result", "le")
+                assert label in known
                 assert label != "carrier" or value in carriers
                 assert label != "state" or value in list(PeerState)
 

@@ -70,6 +70,7 @@ class CheckedName:
 
     carrier = "http"
     watch = "check-in"
+    isServerSide = True
     isExpected = True
     """
     A verdict may come before any C{connected}.  An observer that keeps a table has to take it.

@@ -68,12 +68,19 @@ class UnknownName(Exception):
     """
 
 
+class NoRoom(UnknownName):
+    """
+    As many names were created as may be.
+    """
+
+
 class CheckInMonitor(Service):
     """
     Watches names that check in.
 
     @ivar source: what the log calls it, and what its names have as C{source}.
     @ivar isReady: whether it runs, and the saved deadlines are there.
+    @ivar counters: what it counts.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class CheckInMonitor(Service):
         self._store = store
         self._isProven = isProven
         self._events = LinkEvents(source, None, hooks)
+        self.counters = self._events.counters
         self._names: dict[str, CheckedName] = {}
         self._created = 0
         self._generations = count(1)
@@ -241,6 +249,7 @@ class CheckInMonitor(Service):
             body=body[: self._limits.body],
             address=None if address is None else peerName(address),
         )
+        self.counters.checkIns.received[signal.value] += 1
         event = name.detector.checkIn(signal, now, request.run)
         self._schedule(name)
         self._changed(name)
@@ -252,6 +261,7 @@ class CheckInMonitor(Service):
             raise UnknownName
         check = self._checkFor(request)
         if self._created >= self._limits.created:
+            self.counters.limits["created"] += 1
             self._makeRoom()
         return self._watch(request.name, CheckInDetector(check, now), created=True)
 
@@ -271,13 +281,13 @@ class CheckInMonitor(Service):
         """
         Forget the created name that is gone and was heard longest ago.
 
-        @raise UnknownName: if there is none.
+        @raise NoRoom: if there is none.
         """
         gone = [
             name for name in self._names.values() if name.created and name.state is CheckState.GONE
         ]
         if not gone:
-            raise UnknownName
+            raise NoRoom
         oldest = min(gone, key=lambda name: name.detector.heardAt)
         del self._names[oldest.name]
         self._created -= 1

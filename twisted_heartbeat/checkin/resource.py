@@ -35,7 +35,7 @@ from ..core.pingapi import BadCheckIn, CheckInRequest, isAction, parseRequest
 from ..core.requestrate import RequestRate
 from ..link.addresses import networkOf, peerName
 from ..logs import STRANGER_INTERVAL, LogRateLimit, SafeLogger
-from .monitor import CheckInMonitor, UnknownName
+from .monitor import CheckInMonitor, NoRoom, UnknownName
 from .site import CheckInSite
 from .tokens import Tokens
 
@@ -53,6 +53,18 @@ _NOT_READY_FOR = 5
 """Seconds after which a client may try again while the service has not started."""
 
 _HIDDEN = b"***"
+
+REFUSALS = {
+    "method": "",
+    "notReady": "",
+    "perAddress": "too many requests from one address",
+    "form": "",
+    "token": "a wrong token, or none",
+    "perName": "too many check-ins of one name",
+    "unknownName": "",
+    "noRoom": "",
+}
+"""Why requests are refused; and how the log tells of it, where it does."""
 
 
 class CheckInResource(Service, Resource):
@@ -114,6 +126,7 @@ class CheckInResource(Service, Resource):
             wallClock=wallClock,
         )
         self._limits = limits
+        self._counters = self._monitor.counters
         self._addresses = _rate(limits.perAddress, limits.addresses)
         self._perName = _rate(limits.perName, len(checks) + limits.created)
         self._refusals = LogRateLimit(STRANGER_INTERVAL)
@@ -132,7 +145,7 @@ class CheckInResource(Service, Resource):
         """
         root = Resource()
         root.putChild(b"ping", self)
-        return CheckInSite(root, self._limits, self._monitor.clock)
+        return CheckInSite(root, self._limits, self._monitor.clock, self._counters)
 
     def startService(self) -> None:
         """
@@ -171,22 +184,26 @@ class CheckInResource(Service, Resource):
     def _answer(self, request: Request, path: list[bytes], query: bytes) -> tuple[int, str]:
         if request.method not in _METHODS:
             request.setHeader(b"allow", b", ".join(_METHODS))
+            self._refuse(request, "method")
             return HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed"
         if not self._monitor.isReady:
+            self._refuse(request, "notReady")
             return self._tryLater(request, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_READY_FOR)
         network = networkOf(request.getClientAddress())
         wait = self._spend(self._addresses, network)
         if wait:
-            self._refuse(request, "too many requests from one address")
+            self._refuse(request, "perAddress")
             return self._tryLater(request, HTTPStatus.TOO_MANY_REQUESTS, wait)
         try:
             if not path or path == [b""]:
-                return HTTPStatus.NOT_FOUND, "not found"
+                raise UnknownName
             asked = parseRequest(path, query)
             return self._admit(request, asked)
         except BadCheckIn as error:
+            self._refuse(request, "form")
             return HTTPStatus.BAD_REQUEST, str(error)
-        except UnknownName:
+        except UnknownName as error:
+            self._refuse(request, "noRoom" if isinstance(error, NoRoom) else "unknownName")
             return HTTPStatus.NOT_FOUND, "not found"
 
     def _admit(self, request: Request, asked: CheckInRequest) -> tuple[int, str]:
@@ -195,9 +212,10 @@ class CheckInResource(Service, Resource):
             isAdmitted = self._tokens.admit(asked.name, token)
         except BaseException:
             _log.failure("The function that returns the tokens of a name failed")
+            self._refuse(request, "notReady")
             return self._tryLater(request, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_READY_FOR)
         if not isAdmitted:
-            self._refuse(request, "a wrong token, or none")
+            self._refuse(request, "token")
             request.responseHeaders.setRawHeaders(
                 b"www-authenticate", [b'Bearer realm="check-ins"', b'Basic realm="check-ins"']
             )
@@ -205,14 +223,23 @@ class CheckInResource(Service, Resource):
         if asked.name in self.names or asked.create:
             wait = self._spend(self._perName, asked.name)
             if wait:
-                self._refuse(request, "too many check-ins of one name")
+                self._refuse(request, "perName")
                 return self._tryLater(request, HTTPStatus.TOO_MANY_REQUESTS, wait)
         created = self._monitor.checkIn(
             asked,
             address=request.getClientAddress(),
-            body=b"" if request.content is None else request.content.read(self._limits.body),
+            body=self._bodyOf(request),
         )
         return (HTTPStatus.CREATED, "Created") if created else (HTTPStatus.OK, "OK")
+
+    def _bodyOf(self, request: Request) -> bytes:
+        if request.content is None:
+            return b""
+        # In another site than that of L{site} the body may be longer.
+        body: bytes = request.content.read(self._limits.body + 1)
+        if len(body) > self._limits.body:
+            self._counters.limits["body"] += 1
+        return body[: self._limits.body]
 
     def _spend(self, rate: RequestRate | None, key: str | None) -> float:
         if rate is None or key is None:
@@ -225,16 +252,24 @@ class CheckInResource(Service, Resource):
 
     def _refuse(self, request: Request, reason: str) -> None:
         """
-        Log that a request was refused: the first for each reason, then once a minute with the
-        number of the others.
+        Count that a request was refused.  Some reasons are logged: the first time, then once a
+        minute with the number of the others.
+
+        @param reason: one of L{REFUSALS}.
         """
+        self._counters.checkIns.refused[reason] += 1
+        if reason in ("perAddress", "perName"):
+            self._counters.limits[reason] += 1
+        words = REFUSALS[reason]
+        if not words:
+            return
         peer = peerName(request.getClientAddress())
 
         def write(others: int) -> None:
             _log.warn(
                 "{link}: a check-in was refused: {reason} [{peer}], and {others} others",
                 link=self._monitor.source,
-                reason=reason,
+                reason=words,
                 peer=peer,
                 others=others,
             )

@@ -21,10 +21,12 @@ from twisted.web.client import RequestTransmissionFailed, ResponseFailed, Respon
 from twisted.web.iweb import IPolicyForHTTPS
 
 from ..core.backoff import Backoff
+from ..core.counters import Counters
 from ..core.diagnosis import describeError
 from ..core.text import printable
 from ..logs import SafeLogger
 from ..timing.monotonic import clockFor
+from ..timing.wheel import timerWheelFor
 from .connections import Connections, drain
 
 if TYPE_CHECKING:
@@ -233,7 +235,11 @@ class CheckInSender:
         if limit is not None:
             self._maxBody = min(int(limit), MAX_BODY)
 
+    def _count(self, result: str) -> None:
+        timerWheelFor(self.clock).shared(Counters).sentCheckIns[result] += 1
+
     def _taken(self) -> None:
+        self._count("taken")
         if self.failures or self.lastTaken is None:
             words = "{place}: check-ins are taken"
             words += ", after {failures} that were not" if self.failures else ""
@@ -242,6 +248,7 @@ class CheckInSender:
         self.lastTaken = self.clock.seconds()
 
     def _failed(self, error: BaseException) -> None:
+        self._count("refused" if isinstance(error, NotTaken) else "failed")
         self.failures += 1
         reason, last = _describe(error), self._lastReason
         isFinal = isinstance(error, NotTaken) and error.isFinal

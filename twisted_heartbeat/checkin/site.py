@@ -27,7 +27,10 @@ from zope.interface import implementer_only
 from ..timing.deadline import cancelCalls
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from ..core.checkins import CheckInLimits
+    from ..core.counters import SourceCounters
 
 _IDLE_TIME = 300.0
 """Seconds that a connection may wait for its next request."""
@@ -44,10 +47,15 @@ class CheckInRequestBody(Request):
     def gotLength(self, length: int | None) -> None:
         channel: Any = self.channel
         self._room: int = channel.site.limits.body
+        self._isCut = False
+        self._passed: Counter[str] = channel.site.counters.limits
         self._kept = self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
         self._kept.write(data[: self._room])
+        if len(data) > self._room and not self._isCut:
+            self._isCut = True
+            self._passed["body"] += 1
         self._room = max(0, self._room - len(data))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -72,6 +80,7 @@ class CheckInChannel(HTTPChannel):
         self._expectRequest()
 
     def dataReceived(self, data: bytes) -> None:
+        self.site.counters.checkIns.receivedBytes += len(data)
         if not self._isReceiving:
             self._expectRequest()
         super().dataReceived(data)  # type: ignore[no-untyped-call]
@@ -102,6 +111,8 @@ class CheckInChannel(HTTPChannel):
             self.setTimeout(_IDLE_TIME)  # type: ignore[no-untyped-call]
 
     def timeoutConnection(self) -> None:
+        if self._isReceiving:
+            self.site.counters.limits["requestTime"] += 1
         # Twisted's own logs one line for each, which a flood would repeat without end.
         self.transport.abortConnection()
 
@@ -119,12 +130,19 @@ class CheckInSite(Site):
 
     @ivar limits: see C{CheckInLimits}.
     @ivar channels: the connections that are open, in the order in which they came.
+    @ivar counters: what comes, and the limits that it passes, are counted there.
     """
 
     noisy = False
     protocol = CheckInChannel  # type: ignore[assignment]
 
-    def __init__(self, resource: IResource, limits: CheckInLimits, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        limits: CheckInLimits,
+        clock: IReactorTime,
+        counters: SourceCounters,
+    ) -> None:
         """
         @param clock: what the timeouts are measured with.
         """
@@ -132,6 +150,7 @@ class CheckInSite(Site):
             resource, CheckInRequestBody, timeout=_IDLE_TIME, reactor=clock
         )
         self.limits = limits
+        self.counters = counters
         self.channels: dict[CheckInChannel, None] = {}
         self._clock = clock
         self._drained: list[Deferred[None]] = []
@@ -141,6 +160,7 @@ class CheckInSite(Site):
         limit = self.limits.connections
         if limit is not None and len(self.channels) >= limit:
             # Not the newcomer: idle connections could otherwise shut out all new ones.
+            self.counters.limits["connections"] += 1
             oldest = next(iter(self.channels))
             del self.channels[oldest]
             oldest.transport.abortConnection()

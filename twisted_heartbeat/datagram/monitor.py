@@ -129,6 +129,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             challenge=challenge,
         )
         self._meter = _Meter(self)
+        self._counters = self._events.counters.datagrams
+        self._counters.ignored = self._registry.ignored
 
     @cached_property
     def _clock(self) -> IReactorTime:
@@ -302,6 +304,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         Take a datagram.
         """
+        self._counters.received += 1
+        self._counters.receivedBytes += len(data)
         running = self.runningTime.read(self._seconds())
         meaning = self._registry.receive(data, address, running)
         effect, peer, reply, payload, _, _, isSooner = meaning
@@ -326,6 +330,9 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         except SEND_ERRORS as error:
             # The sender will ask again.
             self._unsent.met(error)
+            return
+        self._counters.sent += 1
+        self._counters.sentBytes += len(reply)
 
     def _make(self, packet: Packet, address: object, bound: float, now: float) -> DatagramPeer:
         return DatagramPeer(self, next(self._generations), packet, address, bound, now)

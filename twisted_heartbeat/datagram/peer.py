@@ -46,6 +46,7 @@ class DatagramPeer(PeerSession):
 
     carrier = "udp"
     watch = "datagrams"
+    isServerSide = True
     rtt: float | None = None
     logLimit: LogRateLimit | None = None
 

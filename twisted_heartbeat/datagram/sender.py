@@ -138,7 +138,10 @@ class UDPHeartbeatSender(Service):
             for index, (host, port) in enumerate(places)
         ]
         hosts = [host for host, _ in places]
-        self._sockets = Sockets(interface, hosts, self.datagramReceived, self._notSent)
+        self._counters = self._events.counters.datagrams
+        self._sockets = Sockets(
+            interface, hosts, self.datagramReceived, self._notSent, self._counters
+        )
         self._session = self._newSession()
         self._generation = 0
         self._bound = heartbeat.bound
@@ -296,8 +299,12 @@ class UDPHeartbeatSender(Service):
         if not self.running:
             # A hook has stopped the service, and the port still hands over what it reads.
             return
+        counters = self._counters
+        counters.received += 1
+        counters.receivedBytes += len(data)
         packet = self._session.received(data)
         if packet is None:
+            counters.ignored["foreign"] = counters.ignored.get("foreign", 0) + 1
             return
         now = self.wheel.seconds()
         if packet.type == Type.CHALLENGE:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 
+from ..core.counters import DatagramCounters
 from ..core.datagram.packet import MAX_SIZE
 from .groups import Zone, sendFrom
 from .reading import readOut
@@ -39,14 +40,17 @@ class Sockets:
         hosts: Collection[str],
         received: Callable[[bytes, Any], None],
         failed: Callable[[Exception], None],
+        counters: DatagramCounters,
     ) -> None:
         """
         @param interface: the IP address to send from; C{""} leaves that to the system.
         @param hosts: the hosts that the user has given.
         @param received: takes each datagram and its source.
         @param failed: takes what sending has raised, one of L{SEND_ERRORS}.
+        @param counters: what is sent is counted there.
         """
         self._reactor: Any = None
+        self._counters = counters
         self._interface = interface
         self._zone = Zone(hosts)
         self._received = received
@@ -69,6 +73,9 @@ class Sockets:
             self._portFor(address[0]).write(data, self._zone.complete(address))
         except SEND_ERRORS as error:
             self._failed(error)
+            return
+        self._counters.sent += 1
+        self._counters.sentBytes += len(data)
 
     def readOut(self) -> None:
         """

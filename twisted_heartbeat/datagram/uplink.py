@@ -45,6 +45,7 @@ class Monitor(Uplink):
     carrier = "udp"
     # A key proves that it is one of the sender's monitors, and not which: its name is an address.
     isAuthenticated = False
+    isServerSide = False
     logLimit: LogRateLimit | None = None
 
     def __init__(

@@ -23,6 +23,7 @@ from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from ..core.causes import Cause, ClosedHere, PeerClosed, PeerReset
+from ..core.counters import SourceCounters
 from ..core.text import printable, textOf
 from ..logs import SafeLogger
 from .hooks import LinkHooks
@@ -86,6 +87,12 @@ def runHook(
     return maybeDeferred(hook, *arguments).addErrback(logged)
 
 
+def _show(observer: object, counters: SourceCounters) -> None:
+    watchCounters = getattr(observer, "watchCounters", None)
+    if watchCounters is not None:
+        watchCounters(counters)
+
+
 class LinkEvents:
     """
     The observers of all links of one factory or service.
@@ -93,7 +100,7 @@ class LinkEvents:
     @ivar log: the observer that writes the log.
     """
 
-    __slots__ = ("_observers", "log")
+    __slots__ = ("_counters", "_observers", "log")
 
     def __init__(self, name: str | None, heartbeat: Heartbeat | None, hooks: Hooks | None) -> None:
         """
@@ -102,6 +109,19 @@ class LinkEvents:
         """
         self.log = LogObserver(name, heartbeat)
         self._observers = (self.log, *observersOf(hooks))
+        self._counters: SourceCounters | None = None
+
+    @property
+    def counters(self) -> SourceCounters:
+        """
+        What the factory or service counts without an event for each.  An observer that has a method
+        C{watchCounters} is given it, once.
+        """
+        if self._counters is None:
+            self._counters = SourceCounters()
+            for observer in self._observers:
+                runHook("watchCounters", _show, observer, self._counters)
+        return self._counters
 
     def emit(
         self, event: str, *details: object, failed: Callable[[Failure], None] | None = None

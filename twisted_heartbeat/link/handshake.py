@@ -101,5 +101,6 @@ class Handshake:
             return now + min(lateness, limit)
         handshaking = isHandshakingTLS(link.transport)
         what = "TLS handshake" if handshaking else "header of a load balancer"
-        link.abort(HandshakeFailed(f"no {what} within {limit:g} s"))
+        cause = HandshakeFailed(f"no {what} within {limit:g} s")
+        link.abort(cause.withLimit("connectTimeout"))
         return None

@@ -39,7 +39,7 @@ from ..timing.deadline import cancelCalls
 from .admission import Admission
 from .names import NameQueue
 from .ratelimit import PingRateLimit
-from .registry import MAX_POLITE_REFUSALS, PeerRegistry, sayGoodbye
+from .registry import MAX_POLITE_REFUSALS, LimitReached, PeerRegistry, sayGoodbye
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -206,6 +206,8 @@ class HeartbeatServerFactory(HeartbeatFactory):
     def _reject(self, addr: Any, reason: str) -> RejectedConnection:
         config = self.linkConfig
         config.batcher.counters.turnedAway += 1
+        if isinstance(reason, LimitReached):
+            config.events.counters.limits[reason.limit] += 1
 
         def announce(others: int) -> None:
             cause, peer = ClosedHere(f"refused: {reason}"), peerName(addr)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -74,9 +75,9 @@ def changeFields(change: Change) -> Fields:
     }
 
 
-def changesFields(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) -> Fields:
+def encodeChanges(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) -> bytes:
     """
-    Return changes together with the peers that they are about, as these are now.  A reader need not
+    Encode changes together with the peers that they are about, as these are now.  A reader need not
     find out what a change means for the peer, and a repeated change does no harm.
 
     The peers of more than L{_WITH_PEERS} changes are left out: in a storm they would take most of
@@ -85,14 +86,59 @@ def changesFields(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) 
     changes = list(changes)
     last = {change.name: change for change in changes}
     if len(changes) > _WITH_PEERS:
+        found: list[PeerPresence] = []
         gone = [name for name, change in last.items() if _isForgotten(change)]
-        return {"changes": [changeFields(each) for each in changes], "peers": [], "gone": gone}
-    found = {name: peers.get(name) for name in last}
-    return {
-        "changes": [changeFields(change) for change in changes],
-        "peers": [peerFields(peer) for peer in found.values() if peer is not None],
-        "gone": [name for name, peer in found.items() if peer is None],
+    else:
+        present = {name: peers.get(name) for name in last}
+        found = [peer for peer in present.values() if peer is not None]
+        gone = [name for name, peer in present.items() if peer is None]
+    rest = encode({"peers": [peerFields(peer) for peer in found], "gone": gone})
+    told = ",".join(map(_encodeChange, changes))
+    return b'{"changes":[' + told.encode("ascii") + b"]," + rest[1:]
+
+
+def _encodeChange(change: Change) -> str:
+    """
+    Encode what L{changeFields} returns.  A template takes half of the time that the encoder takes
+    for the mapping, and a storm is ten thousand changes (C{benchmarks/status.py}).
+    """
+    at = _rounded(change.at, 3)
+    common = _encodeCommon(
+        change.state,
+        change.previous,
+        change.carrier,
+        change.source,
+        change.cause,
+        change.bound,
+    )
+    return (
+        f'{{"number":{change.number},"at":{"null" if at is None else at},'
+        f'"name":{_encode(change.name)},"generation":{change.generation},'
+        f'"address":{_encode(change.address)},"reason":{_encode(change.reason)},{common}'
+    )
+
+
+@lru_cache(256)
+def _encodeCommon(
+    state: PeerState,
+    previous: PeerState,
+    carrier: str,
+    source: str,
+    cause: str | None,
+    bound: float | None,
+) -> str:
+    """
+    Encode what many changes have in common, with the closing brace.
+    """
+    fields = {
+        "state": state.value,
+        "previous": previous.value,
+        "carrier": carrier,
+        "source": source,
+        "cause": cause,
+        "bound": _rounded(bound, 3),
     }
+    return _encode(fields)[1:]
 
 
 def _isForgotten(change: Change) -> bool:

@@ -9,7 +9,8 @@ of each would double their cost.
 
 I{Idea.}  What is rare is counted when it happens: the metrics are an observer beside the log.  What
 is frequent is read when Prometheus asks: each link knows its last round-trip time, the kernel
-counts the bytes of each connection, and the package counts its pings in one place for each clock.
+counts the bytes of each connection, the package counts its pings in one place for each clock, and
+each factory and monitor counts what it refuses.
 
 I{Round-trip times} are so a sample: of each peer the last one, if it is another than at the scrape
 before.  Each is observed once, however many servers scrape.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ from ..core.causes import (
     PeerSilent,
     SendStalled,
 )
-from ..core.counters import Counters
+from ..core.counters import Counters, SourceCounters
 from ..core.presence import PeerState
 from ..link.hooks import LinkHooks
 
@@ -60,8 +61,13 @@ LATENESS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _VERDICTS = (PeerSilent, KeepAliveExpired, HostUnreachable, NetworkUnreachable, SendStalled)
 """The causes by which this side finds a peer dead.  By any other the end was said or seen."""
 
-_LINKS = {"tcp", "tls", "unix", "stream"}
-"""The carriers of links, which alone have a server's side and a client's side."""
+_DATAGRAM_LIMITS = {
+    "unknown": "unknownPerSecond",
+    "unchallenged": "challengesPerSecond",
+    "tooMany": "peerPerSecond",
+    "noRoom": "peers",
+}
+"""The limit by which a datagram was ignored, by the reason."""
 
 _STATES = {"alive": PeerState.UP, "suspected": PeerState.SUSPECT}
 """The state of a peer that is known by the state of its link alone."""
@@ -135,6 +141,7 @@ class HeartbeatMetrics(LinkHooks):
         self._presence: Any = None
         self._watched: dict[int, _Watched] = {}
         self._wheels: dict[int, TimerWheel] = {}
+        self._counters: list[SourceCounters] = []
         self._lateness = _Histogram(LATENESS_BUCKETS)
         self._roundTrips: dict[str, _Histogram] = {}
         self._received: Counter[str] = Counter()
@@ -161,11 +168,18 @@ class HeartbeatMetrics(LinkHooks):
 
     def watchWheel(self, wheel: TimerWheel) -> None:
         """
-        Measure how late a timer wheel is.
+        Measure how late a timer wheel is, and read what is counted there.
         """
         if id(wheel) not in self._wheels:
             self._wheels[id(wheel)] = wheel
             wheel.tickObservers += (self._lateness.observe,)
+
+    def watchCounters(self, counters: SourceCounters) -> None:
+        """
+        Read what a factory, service or monitor counts.  Each that has these metrics as a hook calls
+        it once.
+        """
+        self._counters.append(counters)
 
     def render(self) -> bytes:
         """
@@ -181,7 +195,7 @@ class HeartbeatMetrics(LinkHooks):
     def connected(self, link: Any) -> None:
         watched = self._watched[id(link)] = _Watched(link)
         self._connections[watched.carrier] += 1
-        if watched.carrier in _LINKS and link.generation > 1 and not link.isServerSide:
+        if link.generation > 1 and not link.isServerSide:
             self._reconnects[watched.carrier] += 1
         self.watchWheel(link.wheel)
 
@@ -228,17 +242,21 @@ class HeartbeatMetrics(LinkHooks):
         """
         Read what is frequent, and yield all metrics.
         """
-        received, sent = self._received.copy(), self._sent.copy()
-        for watched in self._watched.values():
-            self._observeRoundTrip(watched)
-            watched.readTraffic()
-            received[watched.carrier] += watched.received
-            sent[watched.carrier] += watched.sent
-        counters = [wheel.shared(Counters) for wheel in self._wheels.values()]
+        shared = [wheel.shared(Counters) for wheel in self._wheels.values()]
         yield self._peers()
+        yield from self._whatHappened()
+        yield from self._refused(shared)
+        yield from self._traffic(shared)
+        yield self._roundTripFamily()
+        words = "Seconds by which the timers of all links were late."
+        family = HistogramMetricFamily(f"{PREFIX}timer_lateness_seconds", words)
+        family.add_metric([], self._lateness.buckets, self._lateness.sum)
+        yield family
+
+    def _whatHappened(self) -> Iterator[Metric]:
         yield _counter("attempts", "Attempts to connect.", self._attempts)
         yield _counted("connections", "Peers that were connected.", ["carrier"], self._connections)
-        words = "Links of a client after its first one."
+        words = "Times that a client was connected again, after the first."
         yield _counted("reconnects", words, ["carrier"], self._reconnects)
         words = "Retries that were announced after this cause."
         yield _counted("retries", words, ["cause"], self._retries)
@@ -253,23 +271,56 @@ class HeartbeatMetrics(LinkHooks):
         yield _counted("verdicts", words, labels, self._verdicts)
         words = "Peers that were disconnected, found dead or not."
         yield _counted("disconnections", words, labels, self._disconnections)
+
+    def _refused(self, shared: Sequence[Counters]) -> Iterator[Metric]:
         words = "Peers that a server did not admit."
         yield _counted("refusals", words, ["carrier"], self._refusals)
         words = "Connections that a full or closing server closed at once."
-        yield _counter("turned_away", words, sum(each.turnedAway for each in counters))
-        words = "Peers that ended because they had passed this limit."
-        yield _counted("limits_hit", words, ["limit"], self._limits)
+        yield _counter("turned_away", words, sum(each.turnedAway for each in shared))
+        words = "Datagrams that changed nothing, or were challenged, by the reason."
+        ignored = _total(each.datagrams.ignored for each in self._counters)
+        yield _counted("datagrams_ignored", words, ["reason"], ignored)
+        words = "Requests to check in that were refused, by the reason."
+        refused = _total(each.checkIns.refused for each in self._counters)
+        yield _counted("check_ins_refused", words, ["reason"], refused)
+        words = "How often this limit was passed."
+        limits = self._limits + _total(each.limits for each in self._counters)
+        limits += Counter({_DATAGRAM_LIMITS[key]: ignored[key] for key in _DATAGRAM_LIMITS})
+        yield _counted("limits_hit", words, ["limit"], limits)
+
+    def _traffic(self, shared: Sequence[Counters]) -> Iterator[Metric]:
         words = "Pings that were sent."
-        yield _counter("pings", words, sum(each.pings for each in counters))
-        words = "Bytes received on connections, with those of TLS."
+        yield _counter("pings", words, sum(each.pings for each in shared))
+        datagrams = [each.datagrams for each in self._counters]
+        words = "Datagrams that were received, ignored or not."
+        yield _counter("datagrams_received", words, sum(each.received for each in datagrams))
+        words = "Datagrams that were sent."
+        yield _counter("datagrams_sent", words, sum(each.sent for each in datagrams))
+        checkIns = [each.checkIns for each in self._counters]
+        words = "Check-ins that were taken, by what they say."
+        taken = _total(each.received for each in checkIns)
+        yield _counted("check_ins_received", words, ["signal"], taken)
+        words = "Requests to check in that this process has sent, by what became of them."
+        results = _total(each.sentCheckIns for each in shared)
+        yield _counted("check_ins_sent", words, ["result"], results)
+        received, sent = self._received.copy(), self._sent.copy()
+        for watched in self._watched.values():
+            self._observeRoundTrip(watched)
+            watched.readTraffic()
+            received[watched.carrier] += watched.received
+            sent[watched.carrier] += watched.sent
+        for counts, carrier, number in (
+            (received, "udp", sum(each.receivedBytes for each in datagrams)),
+            (received, "http", sum(each.receivedBytes for each in checkIns)),
+            (sent, "udp", sum(each.sentBytes for each in datagrams)),
+        ):
+            # A process without that carrier shows nothing of it.
+            if number:
+                counts[carrier] += number
+        words = "Bytes received, on connections with those of TLS."
         yield _counted("received_bytes", words, ["carrier"], received)
-        words = "Bytes sent on connections, with those of TLS."
+        words = "Bytes sent, on connections with those of TLS."
         yield _counted("sent_bytes", words, ["carrier"], sent)
-        yield self._roundTripFamily()
-        words = "Seconds by which the timers of all links were late."
-        family = HistogramMetricFamily(f"{PREFIX}timer_lateness_seconds", words)
-        family.add_metric([], self._lateness.buckets, self._lateness.sum)
-        yield family
 
     def _peers(self) -> Metric:
         counts: Counter[tuple[str, str]] = Counter()
@@ -309,6 +360,13 @@ class HeartbeatMetrics(LinkHooks):
 
 def _className(cause: BaseException) -> str:
     return type(cause).__name__
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
 
 
 def _counter(name: str, words: str, number: int) -> Metric:

@@ -45,7 +45,7 @@ from zope.interface import implementer
 from ..core.presence import Change, Gap, PeerPresence, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from ..presence.hooks import PresenceHooks
-from .encoding import changesFields, encode
+from .encoding import encode, encodeChanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -378,7 +378,7 @@ class ChangeStream(PresenceHooks):
     # Events.
 
     def _event(self, changes: Sequence[Change]) -> _Event:
-        data = encode(changesFields(changes, self._presence.peers))
+        data = encodeChanges(changes, self._presence.peers)
         return self._encoded("changes", changes[-1].number, data)
 
     def _gap(self, first: int, last: int) -> _Event:
