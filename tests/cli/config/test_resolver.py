@@ -8,6 +8,7 @@ not be made is a fault.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -250,6 +251,33 @@ def test_missingFile(tmp_path: Path) -> None:
             Loader(MemoryReactorClock(), str(path)).load()
         [sentence] = caught.value.sentences
         assert sentence.startswith(f"{path} cannot be read ({word}")
+
+
+NAMING = {
+    "udp keys": "monitor = {{address = '1', key-file = '{}'}}",
+    "tokens": "http = {{endpoint = 'tcp:1', token-file = '{}'}}",
+    "token": "listen = 'tcp:1'\nstatus = {{endpoint = '8080', token-file = '{}'}}",
+}
+"""Files that name another file."""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+@pytest.mark.parametrize("other", ["pipe", "/dev/zero"])
+@pytest.mark.parametrize("text", [*NAMING.values(), None], ids=[*NAMING, "the file itself"])
+def test_pipesAndDevices(tmp_path: Path, file: Path, text: str | None, other: str) -> None:
+    """
+    A pipe, which would block the reactor, and a device that never ends are faults.
+    """
+    path = tmp_path / other
+    if not path.exists():
+        os.mkfifo(path)
+    if text is None:
+        with pytest.raises(ConfigError) as caught:
+            Loader(MemoryReactorClock(), str(path)).load()
+        assert caught.value.sentences == (f"{path} is no regular file",)
+    else:
+        [sentence] = faults(file, text.format(path))
+        assert sentence.endswith(f"(ValueError: {path} is no regular file)")
 
 
 def test_byteOrderMark(file: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.diagnosis import describeError
+from ...files import readFile
 from ..datagrams import makeMonitor, makeSender
 from .faults import ConfigError, Fault
 from .reader import Source, parse
@@ -99,13 +100,12 @@ class Loader:
 
     def _read(self) -> str:
         try:
-            with open(self.file, "rb") as file:
-                data = file.read(_MAX_SIZE + 1)
+            data = readFile(self.file, _MAX_SIZE)
         except OSError as error:
             words = f"cannot be read ({describeError(error)})"
             raise ConfigError([f"{self.file} {words}"]) from None
-        if len(data) > _MAX_SIZE:
-            raise ConfigError([f"{self.file} is larger than {_MAX_SIZE} bytes"])
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

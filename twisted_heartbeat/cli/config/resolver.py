@@ -19,6 +19,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.python.reflect import namedAny
 
 from ...core.diagnosis import describeError
+from ...files import readFile
 from ...link.hooks import LinkHooks
 from ...presence.hooks import PresenceHooks
 from ...transport.compat import (
@@ -37,7 +38,7 @@ Objects = Mapping[Reference, Any]
 
 
 _MAX_KEYS = 64 * 1024 * 1024
-"""Characters of a file of keys."""
+"""Bytes of a file of keys."""
 
 _RENEWED = ("listen", "connect", "token", "udp keys")
 """The kinds of references whose objects are made from files that may be renewed."""
@@ -227,8 +228,7 @@ def udpKeys(path: str) -> dict[str, dict[int, bytes]]:
     from ...core.datagram.registry import keyring
 
     try:
-        with open(path, encoding="utf-8") as file:
-            keys = _keysIn(file.read(_MAX_KEYS))
+        keys = _keysIn(readFile(path, _MAX_KEYS).decode("utf-8-sig"))
         keyring(keys)
     except (OSError, ValueError) as error:
         words = describeError(error)
