@@ -346,6 +346,10 @@ WRONG = {
         "[heartbeat.timeout]\nx = 1",
         ":1: heartbeat.timeout is a table: it must be ...",
     ),
+    "thousands of digits": (
+        f"[heartbeat]\ntimeout = 0x{'f' * 5000}",
+        ":2: heartbeat.timeout is a number of thousands of digits: it must be a number ...",
+    ),
     "not finite": ("[heartbeat]\ntimeout = inf", ":2: heartbeat.timeout is inf: ..."),
     "no number": (
         "[heartbeat]\ninterval = nan",
@@ -468,6 +472,10 @@ WRONG = {
     "check-in, secret": (
         "check-in = ''",
         ":1: check-in is '***': it must be the URL of a check",
+    ),
+    "check-in, no URL, twice": (
+        "check-in = ['http://[a', 'http://[a']",
+        ":1: check-in#2 is the same as check-in#1: check-in at no host",
     ),
     "check-in, number": (
         "check-in = ['https://a/b', 7]",

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import trustme
@@ -218,6 +219,41 @@ def test_moduleThatFails(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     [sentence] = faults(file, "hooks = 'failing_hooks.Hooks'\nlisten = 'tcp:1'")
     assert sentence.endswith("(RuntimeError: no database)")
+
+
+class Raising(LinkHooks):
+    """
+    Hooks with an attribute that raises.
+    """
+
+    @property
+    def connecting(self) -> Any:  # type: ignore[override]
+        """
+        Raise what no C{except Exception} catches.
+        """
+        raise SystemExit("no database")
+
+
+class Disguised:
+    """
+    An object whose every attribute raises.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+@pytest.mark.parametrize("isMade", [False, True], ids=["class", "object"])
+@pytest.mark.parametrize("hooks", [Raising, Disguised])
+def test_hooksThatRaise(file: Path, application: ModuleType, hooks: type, isMade: bool) -> None:
+    """
+    Hooks whose attributes raise are a fault, and not the end of the process, which has to go on
+    with its old file.
+    """
+    application.hooks = hooks() if isMade else hooks  # type: ignore[attr-defined]
+    [sentence] = faults(file, "hooks = 'application.hooks'\nlisten = 'tcp:1'")
+    assert sentence.startswith(":1: hooks is 'application.hooks': it must be an object with the")
+    assert sentence.endswith((" (SystemExit: no database)", " (RuntimeError: no connecting)"))
 
 
 def test_severalFaultsAreTold(file: Path) -> None:

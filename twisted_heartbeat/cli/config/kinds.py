@@ -92,7 +92,11 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:
+        # Python writes no integer of more than 4,300 digits.
+        return "a number of thousands of digits"
     if len(text) > _MAX_SHOWN:
         text = f"{text[:_MAX_SHOWN]}..."
     return printable(repr(text) if isinstance(value, str) else text)

@@ -184,17 +184,21 @@ def _errorText(error: BaseException) -> str:
 
 def _hooks(name: str, kind: type) -> Any:
     found = _named(name, f"the dotted name of a {kind.__name__}, or of a class of them")
-    if isinstance(found, type):
+    allowed = f"an object with the methods of {kind.__name__}"
+    if issubclass(type(found), type):
         try:
             found = found()
         except BaseException as error:
             text = f"a class that takes no arguments ({describeError(error)})"
             raise ValueError(text) from None
     methods = [method for method in vars(kind) if not method.startswith("_")]
-    missing = [method for method in methods if not callable(getattr(found, method, None))]
+    try:
+        missing = [method for method in methods if not callable(getattr(found, method, None))]
+    except BaseException as error:
+        # An attribute may be a property of the application's, which may raise anything.
+        raise ValueError(f"{allowed} ({describeError(error)})") from None
     if missing:
-        text = f"an object with the methods of {kind.__name__}: it has no {missing[0]}"
-        raise ValueError(text)
+        raise ValueError(f"{allowed}: it has no {missing[0]}")
     return found
 
 

@@ -227,7 +227,12 @@ class CheckIn(Part):
 
     @property
     def label(self) -> str:
-        return f"check-in at {urlsplit(self.url).hostname}"
+        try:
+            host = urlsplit(self.url).hostname
+        except ValueError:
+            # The resolver will say what is wrong with it.
+            host = None
+        return f"check-in at {host or 'no host'}"
 
 
 @dataclass(frozen=True, kw_only=True)
