@@ -291,6 +291,10 @@ WRONG = {
     "not TOML": ("listen =", ":1: this is not valid TOML: invalid value, in 'listen ='"),
     "not TOML, later": ("\n\n[a", ":3: this is not valid TOML: expected ']' ..., in '[a'"),
     "not closed": ('a = """\nb', ":2: this is not valid TOML: ..., in 'b'"),
+    "not closed, with a secret": (
+        "check-in = 'https://a/secret",
+        ':1: this is not valid TOML: expected "\'"',
+    ),
     "key twice": ("a = 1\na = 2", ":2: ...: cannot overwrite a value, in 'a = 2'"),
     "table twice": ("[a]\n[a]", ":2: this is not valid TOML: cannot declare ..."),
     "endless number": (f"a = {'1' * 5000}", ": this is not valid TOML: Exceeds ..."),

@@ -127,7 +127,8 @@ def _syntaxFault(message: str, text: str) -> Fault:
     lines = text.split("\n")
     line = int(number) if number else len(lines)
     quoted = lines[line - 1].strip()
-    behind = f", in {shown(quoted)}" if quoted else ""
+    # A URL may hold a token, and what is said here is logged.
+    behind = f", in {shown(quoted)}" if quoted and "://" not in quoted else ""
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 
