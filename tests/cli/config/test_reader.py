@@ -465,6 +465,10 @@ WRONG = {
         "monitor.key-file = 'x'\nmonitor.address = 8471",
         ":2: monitor.address is 8471: it must be a port such as 8471 in quotes, ...",
     ),
+    "udp, wrong name": (
+        "udp.name = 7\nudp.key-file = 'x'\nudp.monitors = 'hub:1'",
+        ":1: udp.name is 7: it must be at most 255 bytes of UTF-8 text",
+    ),
     "monitor, port": (
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
         ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
@@ -564,6 +568,26 @@ def test_allFaultsAtOnce() -> None:
         ["hb.toml:6:", "listen#1"],
         ["hb.toml:7:", "listen#1.name"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (
+            "http.endpoint = 'tcp:1'\ncheck = [{name = 'a/b'}, {}, {}]",
+            ["check#1.name", "check#2", "check#3"],
+        ),
+        ("connect = [{name = 'x'}, {name = 'x'}]", ["connect#1", "connect#2"]),
+        ("listen = ['tcp:1', {endpoint = 7}, {endpoint = 7}]", ["listen#2", "listen#3"]),
+    ],
+    ids=["checks", "links", "listeners"],
+)
+def test_nothingFollowsFromAFault(text: str, keys: list[str]) -> None:
+    """
+    Entries that lack what identifies them are not the same: each is one fault.
+    """
+    found = [re.sub(r"\.endpoint$", "", sentence.split(" ")[1]) for sentence in faults(text)]
+    assert found == keys
 
 
 def test_optionThatContradictsTheFile() -> None:

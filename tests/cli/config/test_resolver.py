@@ -57,10 +57,12 @@ def application(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
-    A file to write.
+    A file to write, in the working folder, beside a file C{keys}.
     """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text(f"x 1 {'5a' * 16}\n")
     return tmp_path / "hb.toml"
 
 
@@ -185,6 +187,10 @@ WRONG = {
         "listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '/no/such'",
         ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
         "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
+    ),
+    "bounds of senders": (
+        "[monitor]\naddress = ['1', '2']\nkey-file = 'keys'\nmin-bound = 9\nmax-bound = 3",
+        ":5: monitor.max-bound is 3.0: it must be a number of seconds, at least 9.0",
     ),
     "check-in": (
         "check-in = 'http://user:s3cret@host/'",

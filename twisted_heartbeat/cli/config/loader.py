@@ -14,7 +14,7 @@ from typing import Any
 from ...core.diagnosis import describeError
 from ...files import readFile
 from ..datagrams import makeMonitor, makeSender
-from .faults import ConfigError, Fault
+from .faults import ConfigError, Fault, relationFault
 from .reader import Source, parse
 from .resolver import Objects, Resolver
 from .values import Config, Path, UDPMonitor, UDPSender
@@ -82,13 +82,18 @@ class Loader:
         Make what sends and receives datagrams, to see whether its keys and times fit together.
         """
         for part in config.parts:
-            try:
-                if isinstance(part, UDPMonitor):
+            if isinstance(part, UDPMonitor):
+                try:
                     makeMonitor(part, objects, self._reactor)
-                elif isinstance(part, UDPSender):
+                except ValueError as error:
+                    fault = relationFault(str(error), part.path, ("minBound", "maxBound"))
+                    # All addresses have the same settings.
+                    faults += [fault] if fault not in faults else []
+            elif isinstance(part, UDPSender):
+                try:
                     makeSender(part, objects, self._reactor)
-            except ValueError as error:
-                faults.append(Fault(part.path, f": {error}"))
+                except ValueError as error:
+                    faults.append(Fault(part.path, f": {error}"))
 
     def _nothingToRun(self) -> str:
         if self.file:
