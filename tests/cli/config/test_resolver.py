@@ -8,6 +8,7 @@ not be made is a fault.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_objectsAreMade(file: Path, application: ModuleType) -> None:
     assert loaded.stale == ()
 
 
+def test_portsThatDiffer(file: Path) -> None:
+    """
+    One port on two addresses, or of two protocols, and ports that the system chooses, can all be
+    listened on.
+    """
+    listen = ["tcp:0", "tcp:00", "tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"]
+    listen += [r"tcp6:1:interface=\:\:1", "tcp:2", "tcp6:2", "unix:/1", "unix:/2"]
+    monitor = "[monitor]\nkey-file = 'keys'\naddress = ['2', '0', '00']"
+    text = f"listen = {json.dumps(listen)}\n{monitor}"
+    assert len(load(file, text).config.parts) == len(listen) + 3
+
+
 def test_hooksStayTheSame(file: Path) -> None:
     """
     Hooks keep what they have gathered when the file is read again.
@@ -187,6 +200,37 @@ WRONG = {
         "listen = 'tcp:1'\n[status]\nendpoint = '8080'\ntoken-file = '/no/such'",
         ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
         "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
+    ),
+    "port, another text": (
+        "listen = ['tcp:8470', 'keepalive:tcp:08470']",
+        ":1: listen#2 listens where listen#1 does: listen keepalive:tcp:08470",
+    ),
+    "port, one address of all": (
+        "listen = 'tcp:8080'\nhttp.endpoint = 'tcp:8080'",
+        ":2: http.endpoint listens where listen does: http tcp:8080:interface=127.0.0.1",
+    ),
+    "port, all after one address": (
+        "listen = 'tcp:8080:interface=127.0.0.1'\nconnect = 'tcp:a:1'\n"
+        "status.endpoint = 'tcp:8080:interface=0.0.0.0'",
+        ":3: status listens where listen does: status tcp:8080:interface=0.0.0.0",
+    ),
+    "port of UDP": (
+        "monitor = {key-file = 'keys', address = ['8471', '[::1]:8471', '127.0.0.1:8471']}",
+        ":1: monitor.address listens where monitor.address does: monitor 127.0.0.1:8471",
+    ),
+    "path": (
+        "listen = ['unix:/a', 'unix:/b', 'unix:/a:mode=600']",
+        ":1: listen#3 listens where listen#1 does: listen unix:/a:mode=600",
+    ),
+    "path, none": (
+        "listen = 'unix:'",
+        ":1: listen is 'unix:': it must be an endpoint with a path, such as "
+        "unix:/run/heartbeat.sock",
+    ),
+    "path of a peer, none": (
+        "connect = 'unix:'",
+        ":1: connect is 'unix:': it must be an endpoint with a path, such as "
+        "unix:/run/heartbeat.sock",
     ),
     "bounds of senders": (
         "[monitor]\naddress = ['1', '2']\nkey-file = 'keys'\nmin-bound = 9\nmax-bound = 3",

@@ -15,6 +15,7 @@ from ...core.diagnosis import describeError
 from ...files import readFile
 from ..datagrams import makeMonitor, makeSender
 from .faults import ConfigError, Fault, relationFault
+from .places import sharedPlaces
 from .reader import Source, parse
 from .resolver import Objects, Resolver
 from .values import Config, Path, UDPMonitor, UDPSender
@@ -72,6 +73,7 @@ class Loader:
         faults: list[Fault] = []
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
         if not faults:
+            faults += sharedPlaces(config, objects)
             self._tryDatagrams(config, objects, faults)
         if faults:
             raise source.error(faults)
@@ -86,7 +88,7 @@ class Loader:
                 try:
                     makeMonitor(part, objects, self._reactor)
                 except ValueError as error:
-                    fault = relationFault(str(error), part.path, ("minBound", "maxBound"))
+                    fault = relationFault(str(error), part.path[:-1], ("minBound", "maxBound"))
                     # All addresses have the same settings.
                     faults += [fault] if fault not in faults else []
             elif isinstance(part, UDPSender):

@@ -291,7 +291,8 @@ class _Builder:
             own.setdefault("hooks", common["hooks"])
             if section == "monitor":
                 for address in own.pop("address", ()):
-                    yield UDPMonitor(path=path, address=address, place=placeOf(address), **own)
+                    where = (*path, "address")
+                    yield UDPMonitor(path=where, address=address, place=placeOf(address), **own)
             else:
                 own["places"] = tuple(map(placeOf, own.pop("monitors", ())))
                 own.setdefault("name", common["name"])

@@ -25,6 +25,7 @@ from ...presence.hooks import PresenceHooks
 from ...transport.compat import (
     contextFactoryOfEndpoint,
     hostOfEndpoint,
+    pathOfEndpoint,
     portOfEndpoint,
     wrappedEndpoint,
 )
@@ -160,6 +161,9 @@ def _endpoint(
     if isinstance(port, int) and not lowestPort <= port <= 65535:
         allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
         raise ValueError(allowed)
+    if pathOfEndpoint(inner) == "":
+        # The system would choose one, which nobody knows.
+        raise ValueError("an endpoint with a path, such as unix:/run/heartbeat.sock")
     if hostOfEndpoint(inner) == "":
         raise ValueError(f"an endpoint with a host, such as {example}")
     return endpoint
