@@ -101,6 +101,7 @@ def test_addresses(keys: str) -> None:
         (["--monitor-udp", "8471"], "--udp-keys is missing"),
         (["--monitor-udp", "port"], r"\[ADDRESS:\]PORT"),
         (["--monitor-udp", "70000"], r"\[ADDRESS:\]PORT"),
+        (["--monitor-udp", "hub.example:8471"], r"\[ADDRESS:\]PORT"),
         (["--udp", "8471"], "HOST:PORT"),
         (["--udp", "hub:0"], "HOST:PORT"),
         (["--udp", "hub:8471", "KEYS"], "needs a --name"),

@@ -473,6 +473,10 @@ WRONG = {
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
         ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
     ),
+    "monitor, host": (
+        "monitor.key-file = 'x'\nmonitor.address = ['8471', 'hub.example:8471']",
+        ":2: monitor.address is a list: it must be a port such as 8471 in quotes, an IP ...",
+    ),
     "monitor, zeros before the port": (
         "monitor.key-file = 'x'\nmonitor.address = '000000099999'",
         ":2: monitor.address is '000000099999': it must be a port such as ...",

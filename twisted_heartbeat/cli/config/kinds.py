@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from ...core import wire
 from ...core.pingapi import isName
@@ -160,6 +161,16 @@ def placeOf(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def isAddress(text: str) -> bool:
+    """
+    Whether a text is a place to listen at: a port, with or without an IP address.
+    """
+    host, port = placeOf(text)
+    with suppress(ValueError):
+        return port >= 0 and (not host or bool(ip_address(host)))
+    return False
+
+
 def _onLoopback(value: object) -> object:
     assert isinstance(value, str)
     return onLoopback(value)
@@ -207,10 +218,9 @@ UDP_PLACES = Kind(
     _texts,
 )
 UDP_ADDRESSES = Kind(
-    "a port such as 8471 in quotes, an ADDRESS:PORT, or a list of them",
-    lambda value: (
-        _isTexts(value) and all(place != ("", -1) for place in map(placeOf, _texts(value)))
-    ),
+    "a port such as 8471 in quotes, an IP address and a port such as 127.0.0.1:8471, or a list of "
+    "them",
+    lambda value: _isTexts(value) and all(map(isAddress, _texts(value))),
     _texts,
 )
 LOSS = Kind(
