@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -312,6 +314,33 @@ def test_severalFaultsAreTold(file: Path) -> None:
     """
     found = faults(file, "hooks = ['a.b', 'application.no']\nlisten = ['x', 'tcp:1', 'y']")
     assert [sentence[:3] for sentence in found] == [":1:", ":1:", ":2:", ":2:"]
+
+
+def test_filesThatAreNoStore(file: Path, tmp_path: Path) -> None:
+    """
+    What is there and no database is found before anything starts; so is a name that no file can
+    have.  An empty file and a database are right.
+    """
+    text = "listen = 'tcp:1'\nstore.file = \"{}\""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "text").write_text("a = 1")
+    for name, words in {
+        "loop": "that is there and can be written to (OSError: ",
+        "x" * 300: "that is there and can be written to (OSError: ",
+        "/dev/null": "it must be the path of a regular file",
+        "text": "it must be the path of an SQLite database, or of no file, so that it is made",
+        "a\\u0000b": "it must be the path of a file, in a folder that is there",
+        ".": "it must be the path of a regular file",
+    }.items():
+        [sentence] = faults(file, text.format(name))
+        assert sentence.startswith(":2: store.file is '")
+        assert words in sentence
+    with closing(sqlite3.connect(tmp_path / "database")) as database:
+        database.execute("CREATE TABLE a (b)")
+    (tmp_path / "empty").touch()
+    for name in ("database", "empty", "new"):
+        load(file, text.format(name))
+    assert not (tmp_path / "new").exists()
 
 
 UNREADABLE = {

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from stat import S_ISREG
 from time import monotonic
 from typing import Any
 
@@ -40,6 +42,9 @@ Objects = Mapping[Reference, Any]
 
 _MAX_KEYS = 64 * 1024 * 1024
 """Bytes of a file of keys."""
+
+_SQLITE = b"SQLite format 3\0"
+"""What a database of SQLite begins with; see "Database File Format" of its documentation."""
 
 _RENEWED = ("listen", "connect", "token", "udp keys")
 """The kinds of references whose objects are made from files that may be renewed."""
@@ -297,10 +302,27 @@ def checkInTokens(path: str) -> str:
 
 def _store(path: str) -> str:
     whole = os.path.abspath(path)
-    folder = os.path.dirname(whole)
-    if not os.access(folder, os.W_OK | os.X_OK) or os.path.isdir(whole):
-        raise ValueError("the path of a file, in a folder that is there and can be written to")
+    allowed = "the path of a file, in a folder that is there and can be written to"
+    try:
+        if "\0" in whole or not os.access(os.path.dirname(whole), os.W_OK | os.X_OK):
+            raise ValueError(allowed)
+        with suppress(FileNotFoundError):
+            _requireDatabase(whole)
+    except OSError as error:
+        raise ValueError(f"{allowed} ({describeError(error)})") from None
     return whole
+
+
+def _requireDatabase(path: str) -> None:
+    """
+    @raise OSError: if the file is there, and cannot be opened to be read and written.
+    @raise ValueError: if SQLite could not open it, or would wait for a pipe; says what is allowed.
+    """
+    if not S_ISREG(os.stat(path).st_mode):
+        raise ValueError("the path of a regular file")
+    with open(path, "r+b") as file:
+        if file.read(len(_SQLITE)) not in (b"", _SQLITE):
+            raise ValueError("the path of an SQLite database, or of no file, so that it is made")
 
 
 def _callable(name: str) -> Any:
