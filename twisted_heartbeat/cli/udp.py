@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twisted.python.usage import UsageError
 
-from .config.kinds import isAddress, placeOf
+from .config.kinds import isAddress, isMonitor, placeOf
 from .config.resolver import udpKeys
 from .settingoptions import SettingOptions, wrongOption
 
@@ -50,10 +50,9 @@ class UDPOptions(SettingOptions):
         self["monitor-udp"].append(placeOf(text))
 
     def opt_udp(self, text: str) -> None:
-        host, port = placeOf(text)
-        if not host or not port:
+        if not isMonitor(text):
             raise wrongOption("udp", text, "HOST:PORT, such as hub.example:8471")
-        self["udp"].append((host, port))
+        self["udp"].append(placeOf(text))
 
     def opt_udp_keys(self, path: str) -> None:
         self._keys = self.check("udp-keys", path, udpKeys)

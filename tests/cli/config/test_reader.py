@@ -457,6 +457,14 @@ WRONG = {
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = ['hub']",
         ":3: udp.monitors is a list: it must be a HOST:PORT such as hub.example:8471, ...",
     ),
+    "udp, no name of a host": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = \"hu\\u0000b:1\"",
+        ":3: udp.monitors is 'hu\\x00b:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, long name of a host": (
+        f"udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '{'h' * 64}:1'",
+        ":3: udp.monitors is 'h...:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
     "udp, loss": (
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'\nudp.allow-loss = 1",
         ":4: udp.allow-loss is 1: it must be a fraction from 0 to below 1",

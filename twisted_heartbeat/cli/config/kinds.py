@@ -171,6 +171,19 @@ def isAddress(text: str) -> bool:
     return False
 
 
+def isMonitor(text: str) -> bool:
+    """
+    Whether a text is a place to send to: a host and a port.
+    """
+    host, port = placeOf(text)
+    try:
+        # No such name could be looked up.
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(host and port) and host.isprintable() and " " not in host
+
+
 def _onLoopback(value: object) -> object:
     assert isinstance(value, str)
     return onLoopback(value)
@@ -212,9 +225,7 @@ UDP_KEYS = Kind(
 )
 UDP_PLACES = Kind(
     "a HOST:PORT such as hub.example:8471, or a list of them",
-    lambda value: (
-        _isTexts(value) and all(host and port for host, port in map(placeOf, _texts(value)))
-    ),
+    lambda value: _isTexts(value) and all(map(isMonitor, _texts(value))),
     _texts,
 )
 UDP_ADDRESSES = Kind(
