@@ -21,7 +21,8 @@ from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent
 
-from twisted_heartbeat import LinkHooks
+from twisted_heartbeat import CheckInResource, LinkHooks, PresenceHooks
+from twisted_heartbeat.checkin.checkedname import CheckedName
 from twisted_heartbeat.cli.checkins import RunningCheckIn
 from twisted_heartbeat.cli.reload import Reloader
 from twisted_heartbeat.cli.running import RunningClient, RunningListener
@@ -39,6 +40,9 @@ from .test_options import (
     spoken,
     statuses,
 )
+
+HOOKS = "twisted_heartbeat.LinkHooks"
+"""The dotted name of hooks that do nothing."""
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 
@@ -120,6 +124,13 @@ class Scene:
         found = self.services.parts["connect", f"unix:{path}", name]
         assert isinstance(found, RunningClient)
         return found
+
+    def watched(self) -> dict[str, CheckedName]:
+        """
+        The names that have to check in.
+        """
+        found = [each for each in self.services if isinstance(each, CheckInResource)]
+        return {name: each for one in found for name, each in one.names.items()}
 
     def join(self, port: int, name: str = "") -> tuple[Any, Transport]:
         """
@@ -343,18 +354,55 @@ def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
     """
     What can not be changed is named by the log, each time, and the rest of the file holds.
     """
-    scene.begin("listen = 'tcp:1'\npresence.grace = 5")
+    scene.begin("listen = 'tcp:1'\nhttp.endpoint = 'tcp:9'")
+    (scene.path.parent / "tokens").write_text("* " + "a" * 16)
+    tokens = f"http.token-file = '{scene.path.parent}/tokens'"
     for _ in range(2):
-        scene.reload("listen = 'tcp:2'\npresence.grace = 6")
-        assert scene.reactor.ports == [2]
+        scene.reload(f"listen = 'tcp:2'\nhttp.endpoint = 'tcp:9'\nstore.keep = 6\n{tokens}")
+        assert scene.reactor.ports == [9, 2]
     told = [event["key"] for event in events if "key" in event]
-    assert told == ["presence.grace", "presence.grace"]
+    assert told == ["store.keep", "http.token-file"] * 2
+
+
+def test_presenceChanges(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The settings of presence hold at once.  Hooks that are added are told of what changes from then
+    on, those that are removed of nothing more, and those that stay keep what they have gathered.
+    """
+    module = ModuleType("application")
+    monkeypatch.setitem(sys.modules, "application", module)
+
+    class Hooks(PresenceHooks):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+            module.made.append(self)
+
+        def changed(self, change: Any) -> None:
+            self.told.append(f"{change.name} {change.state}")
+
+    module.made = []  # type: ignore[attr-defined]
+    for name in ("A", "B", "C"):
+        setattr(module, name, type(name, (Hooks,), {}))
+    scene.begin("listen = 'tcp:1'\npresence.hooks = ['application.A', 'application.B']")
+    first, _ = scene.join(1, "pump")
+    scene.reactor.advance(0)
+    settings = "presence.grace = 5\npresence.merge = true"
+    hooks = "presence.hooks = ['application.B', 'application.C']"
+    scene.reload(f"listen = 'tcp:1'\n{settings}\n{hooks}")
+    lose(first, ConnectionDone())
+    scene.reactor.advance(0)
+    scene.join(1, "fan")
+    scene.reactor.pump([0.25] * 22)
+    one, two, three = (made.told for made in module.made)
+    after = ["tcp/pump suspect", "fan up", "tcp/pump down"]
+    assert (one, two, three) == (["tcp/pump up"], ["tcp/pump up", *after], after)
+    assert scene.services.config.presence.grace == 5
 
 
 def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     """
-    Endpoints for check-ins can be added and removed; what checks in is the same at all of them, and
-    is decided when the first of them starts.
+    Endpoints for check-ins can be added and removed; what checks in is the same at all of them.
+    After the last of them nothing is watched that could not check in, and a later one begins anew.
     """
     checks = "\n[[check]]\nname = 'job'"
     scene.begin("listen = 'tcp:1'")
@@ -363,17 +411,30 @@ def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:3', 'tcp:4']{checks}")
     assert scene.reactor.ports == [1, 3, 4]
     assert [event["key"] for event in events if "key" in event] == []
-    scene.reload("listen = 'tcp:1'\nhttp.endpoint = 'tcp:4'")
-    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
+    assert set(scene.watched()) == {"job"}
+    scene.reload("listen = 'tcp:1'")
+    assert (scene.reactor.ports, scene.watched()) == ([1], {})
+    scene.reload(f"listen = 'tcp:1'\nhttp = {{endpoint = 'tcp:4', hooks = '{HOOKS}'}}{checks}")
+    assert set(scene.watched()) == {"job"}
+    assert [event["key"] for event in events if "key" in event] == []
 
 
-def test_otherChecksNeedARestart(scene: Scene, events: list[LogEvent]) -> None:
+def test_checksChange(scene: Scene, events: list[LogEvent]) -> None:
     """
-    What checks in is decided at the start.
+    Names that have to check in can be added, removed and changed.
     """
     scene.begin("http.endpoint = 'tcp:2'\n[[check]]\nname = 'job'")
-    scene.reload("http.endpoint = 'tcp:2'\n[[check]]\nname = 'task'")
-    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
+    job = scene.watched()["job"]
+    hour = "[[check]]\nname = 'job'\nperiod = 3600\n[[check]]\nname = 'task'"
+    scene.reload(f"http.endpoint = 'tcp:2'\n{hour}")
+    assert {name: found.check.period for name, found in scene.watched().items()} == {
+        "job": 3600,
+        "task": 86400,
+    }
+    assert scene.watched()["job"] is job
+    scene.reload("http.endpoint = 'tcp:2'")
+    assert scene.watched() == {}
+    assert [event["key"] for event in events if "key" in event] == []
 
 
 def test_checksInWhileLinksAreUp(scene: Scene) -> None:

@@ -21,6 +21,7 @@ from .exitstatus import EX_OSERR
 from .running import Running
 
 if TYPE_CHECKING:
+    from ..core.datagram.settings import DatagramLimits
     from ..datagram.monitor import UDPHeartbeatMonitor
     from ..datagram.sender import UDPHeartbeatSender
     from ..link.hooks import LinkHooks
@@ -38,16 +39,14 @@ def makeMonitor(
     @raise ValueError: if the file of its keys has a wrong key.
     """
     # Not at the top, because most runs do without it.
-    from ..core.datagram.settings import DatagramLimits
     from ..datagram.monitor import UDPHeartbeatMonitor
 
     host, port = part.place
-    limits = DatagramLimits(peers=part.peers, minBound=part.minBound, maxBound=part.maxBound)
     return UDPHeartbeatMonitor(
         objects[Reference("udp keys", part.keyFile)],
         heartbeat=part.heartbeat,
         hooks=[*_hooksOf(part, objects), *observers],
-        limits=limits,
+        limits=_limitsOf(part),
         port=port,
         interface=host,
         name=f"udp:{part.address}",
@@ -84,6 +83,12 @@ def makeSender(
     )
 
 
+def _limitsOf(part: UDPMonitor) -> DatagramLimits:
+    from ..core.datagram.settings import DatagramLimits
+
+    return DatagramLimits(peers=part.peers, minBound=part.minBound, maxBound=part.maxBound)
+
+
 def _hooksOf(part: UDPMonitor | UDPSender, objects: Objects) -> list[Any]:
     return [objects[Reference("hooks", name)] for name in part.hooks]
 
@@ -115,8 +120,9 @@ class RunningMonitor(Running):
         self.service = _MonitorService(part.label, self.monitor, end, daemon)
 
     def change(self, part: UDPMonitor, fields: tuple[str, ...], objects: Objects) -> None:
-        # Only the file of its keys can change, which renew looks at.
+        # The file of its keys is what renew looks at.
         self.part = part
+        self.monitor.changeSettings(heartbeat=part.heartbeat, limits=_limitsOf(part))
 
     def renew(self, part: UDPMonitor, objects: Objects) -> None:
         super().renew(part, objects)

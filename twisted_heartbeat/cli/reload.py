@@ -20,7 +20,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
 from ..logs import SafeLogger
-from .config.faults import ConfigError
+from .config.faults import ConfigError, keyName
 from .config.plan import diff
 
 if TYPE_CHECKING:
@@ -127,8 +127,12 @@ class Reloader(Service):
 
     def _tellPlan(self, plan: Plan) -> None:
         for change in plan.change:
-            names = ", ".join(change.fields)
+            names = ", ".join(map(keyName, change.fields))
             _log.info("{part}: changed {names}", part=change.new.label, names=names)
+        if plan.presence is not None:
+            _log.info("presence: changed")
+        if plan.checks is not None:
+            _log.info("check: {count} names are watched now", count=len(plan.checks))
         for key in plan.restart:
             _log.warn("{key} needs a restart: the old value stays", key=key)
         for part in plan.start:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 
 from ..logs import SafeLogger
@@ -29,6 +29,7 @@ from .config.values import (
     Connect,
     Listen,
     Part,
+    Presence,
     Reference,
     Status,
     UDPMonitor,
@@ -43,6 +44,7 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     from ..checkin.resource import CheckInResource
+    from ..core.checkins import Check
     from ..link.hooks import LinkHooks
     from ..presence.store import PresenceStore
     from ..presence.table import PresenceTable
@@ -79,6 +81,7 @@ class HeartbeatServices(MultiService):
         self._leaving: set[Deferred[Any]] = set()
         self._observers: list[LinkHooks] = []
         self._presence: PresenceTable | None = None
+        self._presenceHooks: dict[str, Any] = {}
         self._metrics: HeartbeatMetrics | None = None
         self._checkIns: CheckInResource | None = None
         self._begunWith = Config()
@@ -114,12 +117,10 @@ class HeartbeatServices(MultiService):
         from ..presence.table import PresenceTable
 
         config = loaded.config
-        hooks = [
-            loaded.objects[Reference("presence hooks", each)] for each in config.presence.hooks
-        ]
+        self._presenceHooks = _presenceHooksOf(config.presence, loaded)
         self._presence = PresenceTable(
             store=_storeOf(loaded, self._reactor),
-            hooks=hooks,
+            hooks=list(self._presenceHooks.values()),
             grace=config.presence.grace,
             merge=config.presence.merge,
             clock=self._reactor,
@@ -197,6 +198,10 @@ class HeartbeatServices(MultiService):
         @return: fires when all that is to start has started, or has failed.
         """
         self.objects = dict(loaded.objects)
+        if plan.presence is not None:
+            self._changePresence(plan.presence, loaded)
+        if plan.checks is not None:
+            self._changeChecks(plan.checks)
         closed = [self._stop(part) for part in plan.stop]
         for part in plan.keep:
             self.parts[part.key].renew(part, loaded.objects)
@@ -213,22 +218,54 @@ class HeartbeatServices(MultiService):
         applied: Deferred[Any] = DeferredList(closed).addCallback(startRest)
         return applied.addCallback(lambda _: self._removeFailed())
 
+    def _changePresence(self, presence: Presence, loaded: Loaded) -> None:
+        if self._presence is not None:
+            former, self._presenceHooks = self._presenceHooks, _presenceHooksOf(presence, loaded)
+            for name in former.keys() - self._presenceHooks.keys():
+                self._presence.removeHook(former[name])
+            for name in self._presenceHooks.keys() - former.keys():
+                self._presence.addHook(self._presenceHooks[name])
+            self._presence.changeSettings(grace=presence.grace, merge=presence.merge)
+        self._begunWith = replace(self._begunWith, presence=presence)
+
+    def _changeChecks(self, checks: tuple[tuple[str, Check], ...]) -> None:
+        begun = self._begunWith.checks
+        assert self._checkIns is not None and begun is not None
+        self._checkIns.setChecks(dict(checks))
+        self._begunWith = replace(self._begunWith, checks=replace(begun, checks=checks))
+
+    def _forgetChecks(self) -> None:
+        """
+        Stop to watch names after the last endpoint that could receive their check-ins.
+        """
+        if self._checkIns is None or any(
+            isinstance(each, RunningHTTP) for each in self.parts.values()
+        ):
+            return
+        self._leave(maybeDeferred(self._checkIns.disownServiceParent), "check-ins")
+        self._checkIns = None
+        self._begunWith = replace(self._begunWith, checks=None)
+
     def _stop(self, part: Part) -> Deferred[Any]:
         """
         @return: fires when the part's port is closed.  Its links may be closing for longer.
         """
         closed, stopped = self.parts.pop(part.key).stop()
+        self._leave(stopped, part.label)
+        return closed
+
+    def _leave(self, stopped: Deferred[Any], label: str) -> None:
         self._leaving.add(stopped)
         stopped.addErrback(
-            lambda failure: _log.failure("{part} failed to stop", failure, part=part)
+            lambda failure: _log.failure("{part} failed to stop", failure, part=label)
         )
         stopped.addCallback(lambda _: self._leaving.discard(stopped))
-        return closed
 
     def _removeFailed(self) -> None:
         failed, self._failed = self._failed, set()
         for key in failed & self.parts.keys():
             self._stop(self.parts[key].part)
+        self._forgetChecks()
         self.changed()
 
     # The process.
@@ -324,6 +361,10 @@ class HeartbeatServices(MultiService):
         # A signal may have stopped the reactor already.
         with suppress(ReactorNotRunning):
             self._reactor.stop()
+
+
+def _presenceHooksOf(presence: Presence, loaded: Loaded) -> dict[str, Any]:
+    return {name: loaded.objects[Reference("presence hooks", name)] for name in presence.hooks}
 
 
 def _storeOf(loaded: Loaded, reactor: Any) -> PresenceStore | None:

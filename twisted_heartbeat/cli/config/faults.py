@@ -74,8 +74,14 @@ def relationFault(message: str, path: Path, fields: Container[str]) -> Fault:
     """
     subject, _, words = message.partition(" ")
     field = subject.rpartition(".")[2]
-    key = re.sub("[A-Z]", lambda found: f"-{found[0].lower()}", field)
-    return Fault((*path, key) if field in fields else path, words)
+    return Fault((*path, keyName(field)) if field in fields else path, words)
+
+
+def keyName(field: str) -> str:
+    """
+    Return the key that sets a field, such as C{close-timeout} of C{closeTimeout}.
+    """
+    return re.sub("[A-Z]", lambda found: f"-{found[0].lower()}", field)
 
 
 def _plain(name: str) -> str:
