@@ -90,6 +90,7 @@ class Scene:
         self.path = path
         self.reactor = Reactor()
         self.services: HeartbeatServices
+        self.links: list[Any] = []
 
     def begin(self, text: str, *options: str, daemon: bool = False) -> None:
         """
@@ -138,8 +139,25 @@ class Scene:
         """
         [server] = [each for each in self.reactor.tcpServers if each[0] == port]
         protocol, transport = accept(server[1])
+        self.links.append(protocol)
         protocol.dataReceived(wire.encode(wire.Hello(name)))
         return protocol, transport
+
+    def connect(self, path: str) -> tuple[Any, Transport]:
+        """
+        A peer that takes the attempt to connect to a UNIX socket.
+        """
+        protocol, transport = connect(self.reactor, path)
+        self.links.append(protocol)
+        return protocol, transport
+
+    def end(self) -> None:
+        """
+        Stop the process.  Its peers close their connections.
+        """
+        stopping = self.services.stopService()
+        while not stopping.called:
+            lose(self.links.pop(), ConnectionDone())
 
 
 @pytest.fixture
@@ -150,7 +168,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     previous = signal.getsignal(signal.SIGHUP)
     made = Scene(tmp_path / "hb.toml")
     yield made
-    made.services.stopService()
+    made.end()
     assert signal.getsignal(signal.SIGHUP) is previous
 
 
@@ -257,7 +275,7 @@ def test_settingsOfALink(scene: Scene) -> None:
     A link that is up is not touched by new settings; the next one has them.
     """
     scene.begin("connect = 'unix:/a'\n[heartbeat]\nwithin = 8")
-    protocol, old = connect(scene.reactor, "/a")
+    protocol, old = scene.connect("/a")
     service = scene.client("/a").service
     text = "connect = 'unix:/a'\n[heartbeat]\nwithin = 4\n[backoff]\nmaximum = 0.1\njitter = false"
     scene.reload(text)
@@ -266,7 +284,7 @@ def test_settingsOfALink(scene: Scene) -> None:
     assert service.link is not None and service.link.isUp
     lose(protocol, ConnectionDone())
     scene.reactor.advance(0.1)
-    _, new = connect(scene.reactor, "/a")
+    _, new = scene.connect("/a")
     assert [hello(each).needs for each in (old, new)] == [8.0, 4.0]
 
 
@@ -275,10 +293,10 @@ def test_linkUnderAnotherName(scene: Scene) -> None:
     A link that gets another name is another link: the other side knows it by its name.
     """
     scene.begin("[connect]\nendpoint = 'unix:/a'\nname = 'x'")
-    protocol, old = connect(scene.reactor, "/a")
+    protocol, old = scene.connect("/a")
     scene.reload("[connect]\nendpoint = 'unix:/a'\nname = 'y'")
     assert old.disconnecting
-    _, new = connect(scene.reactor, "/a")
+    _, new = scene.connect("/a")
     assert hello(new).name == "y"
     lose(protocol, ConnectionDone())
 
@@ -450,9 +468,9 @@ def test_checksInWhileLinksAreUp(scene: Scene) -> None:
         return bool(running.service._checkIn.running)
 
     assert not isSending()
-    one, _ = connect(scene.reactor, "/a")
+    one, _ = scene.connect("/a")
     assert not isSending()
-    connect(scene.reactor, "/b")
+    scene.connect("/b")
     assert isSending()
     lose(one, ConnectionDone())
     assert not isSending()
@@ -535,7 +553,7 @@ def test_linkThatHasGivenUp(scene: Scene) -> None:
     assert scene.reactor.unixClients == []
     scene.reload(f"connect = 'unix:/a'\nlisten = 'tcp:1'\n{backoff}")
     assert not scene.client("/a").hasGivenUp
-    connect(scene.reactor, "/a")
+    scene.connect("/a")
 
 
 def test_stopWhilePartsAreLeaving(scene: Scene) -> None:
@@ -610,6 +628,23 @@ def ignored() -> Iterator[None]:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGHUP, previous)
+
+
+def test_signalWhileStopping(scene: Scene) -> None:
+    """
+    While links are closing, SIGHUP does nothing; otherwise it would end the process.
+    """
+    scene.begin("listen = 'tcp:1'")
+    protocol, _ = scene.join(1)
+    stopping = scene.services.stopService()
+    scene.path.write_text("listen = 'tcp:2'")
+    os.kill(os.getpid(), signal.SIGHUP)
+    for call in scene.reactor.soon:
+        call()
+    assert not stopping.called
+    assert scene.reactor.ports == []
+    lose(protocol, ConnectionDone())
+    assert stopping.called
 
 
 def test_ignoredSignalStaysIgnored(ignored: None, tmp_path: Path) -> None:

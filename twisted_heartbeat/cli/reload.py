@@ -53,8 +53,11 @@ class Reloader(Service):
         # Not before the reactor runs, because it installs its own handlers when it begins to.
         self._reactor.callWhenRunning(self._install)
 
-    def stopService(self) -> None:
-        super().stopService()  # type: ignore[no-untyped-call]
+    def restore(self) -> None:
+        """
+        Put the previous handler back.  Not before all services have stopped: usually it would end
+        the process, and its links would not be closed.
+        """
         if self._installed:
             self._installed = False
             signal.signal(signal.SIGHUP, self._previous)

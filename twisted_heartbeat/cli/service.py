@@ -322,6 +322,9 @@ class HeartbeatServices(MultiService):
                 self.notifier.ready()
 
     def _stopped(self) -> None:
+        for each in self:
+            if isinstance(each, Reloader):
+                each.restore()
         if self.notifier is not None:
             self.notifier.stopped()
 
