@@ -24,11 +24,13 @@ from twisted.logger import LogEvent
 from twisted_heartbeat import CheckInResource, LinkHooks, PresenceHooks
 from twisted_heartbeat.checkin.checkedname import CheckedName
 from twisted_heartbeat.cli.checkins import RunningCheckIn
+from twisted_heartbeat.cli.config.loader import Loader
 from twisted_heartbeat.cli.reload import Reloader
 from twisted_heartbeat.cli.running import RunningClient, RunningListener
 from twisted_heartbeat.cli.service import HeartbeatServices, makeService
 from twisted_heartbeat.core import wire
 
+from ..conftest import LoggedErrors
 from .test_options import (
     MemoryReactor,
     Transport,
@@ -605,6 +607,40 @@ def test_reloadDuringAReload(scene: Scene) -> None:
     closing.callback(None)
     assert first.called
     assert scene.reactor.ports == [4]
+
+
+@pytest.mark.parametrize("step", ["load", "apply"])
+def test_reloadThatFails(
+    scene: Scene, step: str, monkeypatch: pytest.MonkeyPatch, loggedErrors: LoggedErrors
+) -> None:
+    """
+    Whatever goes wrong, systemd is told that the reload is over and why, and the next one works.
+    """
+    told: list[str] = []
+
+    class Notifier:
+        def reloading(self) -> None:
+            told.append("reloading")
+
+        def reloaded(self, fault: str) -> None:
+            told.append(fault)
+
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            return lambda: None
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    scene.begin("listen = 'tcp:1'")
+    scene.services.notifier = Notifier()  # type: ignore[assignment]
+    with monkeypatch.context() as patched:
+        patched.setattr({"load": Loader, "apply": HeartbeatServices}[step], step, fail)
+        scene.reload("listen = 'tcp:2'")
+    assert len(loggedErrors.flush(RuntimeError)) == 1
+    assert scene.reactor.ports == [1]
+    scene.reload("listen = 'tcp:2'")
+    assert scene.reactor.ports == [2]
+    assert told == ["reloading", "the log says why", "reloading", ""]
 
 
 class _Slow:
