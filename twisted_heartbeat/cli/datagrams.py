@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.python.failure import Failure
 
 from ..core.diagnosis import describeError
 from ..logs import SafeLogger
@@ -147,6 +148,8 @@ class RunningMonitor(Running):
 class _MonitorService(Service):
     """
     Runs a monitor.  If it can not listen, it logs one sentence and ends the process.
+
+    @ivar failure: as of a C{Listener}.
     """
 
     def __init__(self, label: str, monitor: Any, end: Callable[[int], None], daemon: bool) -> None:
@@ -154,7 +157,7 @@ class _MonitorService(Service):
         self._monitor = monitor
         self._end = end
         self._daemon = daemon
-        self._failed = False
+        self.failure: Failure | None = None
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
@@ -162,7 +165,7 @@ class _MonitorService(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        if not self._failed:
+        if self.failure is None:
             self._start(self._monitor.startService)
 
     def stopService(self) -> Deferred[Any]:
@@ -173,7 +176,7 @@ class _MonitorService(Service):
         try:
             start()
         except CannotListenError as error:
-            self._failed = True
+            self.failure = Failure()
             # Critical, because such events also go to stderr while no log has been started.
             words = "Could not listen at {link}: {reason}"
             _log.critical(words, link=self._label, reason=describeError(error))

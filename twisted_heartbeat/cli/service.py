@@ -18,6 +18,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 
+from ..core.diagnosis import describeError
 from ..logs import SafeLogger
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
@@ -300,10 +301,19 @@ class HeartbeatServices(MultiService):
             if isinstance(each, RunningCheckIn):
                 each.linksChanged()
 
+    def privilegedStartService(self) -> None:
+        self._beginToNotify()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+
+    def _beginToNotify(self) -> None:
+        # Not before the start, because the process that twistd starts as a daemon is another one.
+        # twist has no privileged start.
+        if self.notifier is None:
+            wheel = timerWheelFor(clockFor(self._reactor))
+            self.notifier = Notifier.fromEnvironment(wheel, lambda: self.status, self._environment)
+
     def startService(self) -> None:
-        # Here and not before, because the process that twistd starts as a daemon is another one.
-        wheel = timerWheelFor(clockFor(self._reactor))
-        self.notifier = Notifier.fromEnvironment(wheel, lambda: self.status, self._environment)
+        self._beginToNotify()
         super().startService()  # type: ignore[no-untyped-call]
         opened = DeferredList([each.whenReady() for each in self.parts.values()])
         opened.addCallback(lambda _: self._reactor.callWhenRunning(self._ready))
@@ -327,6 +337,7 @@ class HeartbeatServices(MultiService):
                 each.restore()
         if self.notifier is not None:
             self.notifier.stopped()
+            self.notifier = None
 
     def _gaveUp(self, key: tuple[str, ...]) -> None:
         """
@@ -339,6 +350,7 @@ class HeartbeatServices(MultiService):
         others = [each for each in self.parts.values() if not isinstance(each, RunningCheckIn)]
         if all(each.hasGivenUp for each in others if each.part.isWork):
             _log.critical("Every link has given up and nothing listens: exiting")
+            self._tellEnd("every link has given up")
             self.end(EX_UNAVAILABLE)
 
     def _couldNotListen(self, key: tuple[str, ...], status: int) -> None:
@@ -347,9 +359,16 @@ class HeartbeatServices(MultiService):
         next reload tries again.
         """
         if not self._isReady:
+            failure = self.parts[key].service.failure
+            words = f"could not listen at {self.parts[key].part.label}"
+            self._tellEnd(f"{words}: {describeError(failure.value)}", failure.value)
             self.end(status)
         else:
             self._failed.add(key)
+
+    def _tellEnd(self, words: str, error: BaseException | None = None) -> None:
+        if self.notifier is not None and not self._ended:
+            self.notifier.failed(words, error)
 
     def end(self, status: int) -> None:
         """
