@@ -28,6 +28,9 @@ from ..support.loopback import wait, within
 from ..support.pingserver import UUID, pingServer
 from ..support.web import ask
 
+EMPTY = str(Path(twisted_heartbeat.__file__).with_name("py.typed"))
+"""A file with nothing in it."""
+
 URL = "http://127.0.0.1:1/ping/s3cret/job"
 
 
@@ -106,7 +109,7 @@ def test_listensOnThisMachineOnly(given: str, used: str) -> None:
         (["--http-tokens", "/missing"], "--http-tokens is '/missing'"),
         ([], "neither --listen nor --connect is given"),
         (["--check", "job:60:60"], "--check is given and --http is not"),
-        (["--check-in", URL, "--http-tokens", "/dev/null"], "--http-tokens is given and --http"),
+        (["--check-in", URL, "--http-tokens", EMPTY], "--http-tokens is given and --http"),
     ],
 )
 def test_wrongOption(arguments: list[str], words: str) -> None:
