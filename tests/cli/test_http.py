@@ -160,6 +160,33 @@ def test_missingExtraOfAFile(
 
 
 @pytest_twisted.ensureDeferred
+async def test_deadlinesOutliveTheProcess(tmp_path: Path) -> None:
+    """
+    The store of a file also keeps the deadlines of check-ins: after a restart a name does not have
+    its whole period again.
+    """
+    from twisted.internet import reactor
+
+    file, remaining = tmp_path / "hb.toml", []
+    for period in (10, 1000):
+        file.write_text(
+            f"http.endpoint = 'tcp:0'\nstore.file = '{tmp_path}/presence'\n"
+            f"[[check]]\nname = 'job'\nperiod = {period}\ngrace = 5\n"
+        )
+        services = makeService(parsed(f"--config={file}", reactor=reactor), {})
+        services.startService()
+        [resource] = [one for one in services if isinstance(one, CheckInResource)]
+        while "job" not in resource.names:
+            await wait(0.01)
+        remaining.append(
+            resource.names["job"].detector.deadline - resource._monitor.wheel.seconds()
+        )
+        await within(services.stopService())
+    assert 14 < remaining[0] <= 15
+    assert 5 <= remaining[1] <= 15
+
+
+@pytest_twisted.ensureDeferred
 async def test_servesAndStops() -> None:
     """
     What the options make serves check-ins and checks in, and stops without leaving anything.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ..checkin.resource import CheckInResource
     from ..core.checkins import Check
     from ..link.hooks import LinkHooks
-    from ..presence.store import PresenceStore
+    from ..presence.sqlite import SQLiteStore
     from ..presence.table import PresenceTable
     from ..status.metrics import HeartbeatMetrics
     from .config.loader import Loaded
@@ -82,6 +82,7 @@ class HeartbeatServices(MultiService):
         self._leaving: set[Deferred[Any]] = set()
         self._observers: list[LinkHooks] = []
         self._presence: PresenceTable | None = None
+        self._store: SQLiteStore | None = None
         self._presenceHooks: dict[str, Any] = {}
         self._metrics: HeartbeatMetrics | None = None
         self._checkIns: CheckInResource | None = None
@@ -119,8 +120,9 @@ class HeartbeatServices(MultiService):
 
         config = loaded.config
         self._presenceHooks = _presenceHooksOf(config.presence, loaded)
+        self._store = _storeOf(loaded, self._reactor)
         self._presence = PresenceTable(
-            store=_storeOf(loaded, self._reactor),
+            store=self._store,
             hooks=list(self._presenceHooks.values()),
             grace=config.presence.grace,
             merge=config.presence.merge,
@@ -182,6 +184,8 @@ class HeartbeatServices(MultiService):
                 checks=dict(settings.checks),
                 tokens=tokens or None,
                 hooks=[*hooks, *self._observers],
+                # The presence table closes it: it is the first service, and so stops last.
+                store=self._store,
                 clock=self._reactor,
             )
             self._checkIns.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -389,7 +393,7 @@ def _presenceHooksOf(presence: Presence, loaded: Loaded) -> dict[str, Any]:
     return {name: loaded.objects[Reference("presence hooks", name)] for name in presence.hooks}
 
 
-def _storeOf(loaded: Loaded, reactor: Any) -> PresenceStore | None:
+def _storeOf(loaded: Loaded, reactor: Any) -> SQLiteStore | None:
     store = loaded.config.store
     if not store.file:
         return None
