@@ -358,6 +358,51 @@ def test_stopTellsThatNamesAreNoLongerWatched() -> None:
     assert isinstance(scene.told.causes[-1], ClosedHere)
 
 
+def test_otherNames() -> None:
+    """
+    Names can be added, removed and changed while others are watched: those that stay keep their
+    generation, one that goes says so, and one that a check-in has created becomes the operator's.
+    """
+    scene = Scene({"job": CHECK, "task": CHECK, "never": CHECK}, limits=CheckInLimits(created=1))
+    for name in ("job", "task", "made"):
+        scene.checkIn(name, create=True)
+    stays = scene.monitor.names["job"]
+    letPass(scene.clock, 50.0)
+    shorter = Check(period=60.0, grace=20.0)
+    scene.monitor.setChecks({"job": shorter, "made": CHECK, "new": CHECK})
+    assert set(scene.monitor.names) == {"job", "made", "new"}
+    assert scene.monitor.names["job"] is stays
+    assert [event[1:] for event in scene.told.events[3:]] == [
+        ("disconnected", "task", "ClosedHere")
+    ]
+    # The one created name is the operator's now, and leaves its room to another.
+    assert scene.checkIn("other", create=True)
+    with pytest.raises(UnknownName):
+        scene.checkIn("task")
+    del scene.told.events[:]
+    letPass(scene.clock, 35.0)
+    assert scene.told.names() == [("suspected", "job"), ("disconnected", "job")]
+    with pytest.raises(ValueError, match="checks has the name 'a/b'"):
+        scene.monitor.setChecks({"a/b": CHECK})
+    assert "job" in scene.monitor.names
+    scene.stop()
+
+
+def test_otherNamesBeforeTheStoreIsRead() -> None:
+    """
+    What is changed before the saved deadlines are there holds when they are.
+    """
+    scene = Scene(store=(store := Memory()), checks={"job": CHECK})
+    scene.stop()
+    scene.monitor.setChecks({"task": CHECK})
+    assert scene.monitor.names == {}
+    scene.monitor.startService()
+    letPass(scene.clock, 1.0)
+    assert set(scene.monitor.names) == {"task"}
+    scene.stop()
+    assert set(store.saved) == {"task"}
+
+
 # Names that check-ins create.
 
 

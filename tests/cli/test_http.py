@@ -28,6 +28,9 @@ from ..support.loopback import wait, within
 from ..support.pingserver import UUID, pingServer
 from ..support.web import ask
 
+EMPTY = str(Path(twisted_heartbeat.__file__).with_name("py.typed"))
+"""A file with nothing in it."""
+
 URL = "http://127.0.0.1:1/ping/s3cret/job"
 
 
@@ -106,7 +109,7 @@ def test_listensOnThisMachineOnly(given: str, used: str) -> None:
         (["--http-tokens", "/missing"], "--http-tokens is '/missing'"),
         ([], "neither --listen nor --connect is given"),
         (["--check", "job:60:60"], "--check is given and --http is not"),
-        (["--check-in", URL, "--http-tokens", "/dev/null"], "--http-tokens is given and --http"),
+        (["--check-in", URL, "--http-tokens", EMPTY], "--http-tokens is given and --http"),
     ],
 )
 def test_wrongOption(arguments: list[str], words: str) -> None:
@@ -154,6 +157,33 @@ def test_missingExtraOfAFile(
     said = capsys.readouterr().err
     assert said.startswith(f"{file}:1: {words}")
     assert said.endswith("install twisted_heartbeat[http])\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_deadlinesOutliveTheProcess(tmp_path: Path) -> None:
+    """
+    The store of a file also keeps the deadlines of check-ins: after a restart a name does not have
+    its whole period again.
+    """
+    from twisted.internet import reactor
+
+    file, remaining = tmp_path / "hb.toml", []
+    for period in (10, 1000):
+        file.write_text(
+            f"http.endpoint = 'tcp:0'\nstore.file = '{tmp_path}/presence'\n"
+            f"[[check]]\nname = 'job'\nperiod = {period}\ngrace = 5\n"
+        )
+        services = makeService(parsed(f"--config={file}", reactor=reactor), {})
+        services.startService()
+        [resource] = [one for one in services if isinstance(one, CheckInResource)]
+        while "job" not in resource.names:
+            await wait(0.01)
+        remaining.append(
+            resource.names["job"].detector.deadline - resource._monitor.wheel.seconds()
+        )
+        await within(services.stopService())
+    assert 14 < remaining[0] <= 15
+    assert 5 <= remaining[1] <= 15
 
 
 @pytest_twisted.ensureDeferred

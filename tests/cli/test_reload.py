@@ -21,13 +21,16 @@ from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent
 
-from twisted_heartbeat import LinkHooks
+from twisted_heartbeat import CheckInResource, LinkHooks, PresenceHooks
+from twisted_heartbeat.checkin.checkedname import CheckedName
 from twisted_heartbeat.cli.checkins import RunningCheckIn
+from twisted_heartbeat.cli.config.loader import Loader
 from twisted_heartbeat.cli.reload import Reloader
 from twisted_heartbeat.cli.running import RunningClient, RunningListener
 from twisted_heartbeat.cli.service import HeartbeatServices, makeService
 from twisted_heartbeat.core import wire
 
+from ..conftest import LoggedErrors
 from .test_options import (
     MemoryReactor,
     Transport,
@@ -39,6 +42,9 @@ from .test_options import (
     spoken,
     statuses,
 )
+
+HOOKS = "twisted_heartbeat.LinkHooks"
+"""The dotted name of hooks that do nothing."""
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 
@@ -86,6 +92,7 @@ class Scene:
         self.path = path
         self.reactor = Reactor()
         self.services: HeartbeatServices
+        self.links: list[Any] = []
 
     def begin(self, text: str, *options: str, daemon: bool = False) -> None:
         """
@@ -121,14 +128,38 @@ class Scene:
         assert isinstance(found, RunningClient)
         return found
 
+    def watched(self) -> dict[str, CheckedName]:
+        """
+        The names that have to check in.
+        """
+        found = [each for each in self.services if isinstance(each, CheckInResource)]
+        return {name: each for one in found for name, each in one.names.items()}
+
     def join(self, port: int, name: str = "") -> tuple[Any, Transport]:
         """
         A peer that connects to a port, and says hello.
         """
         [server] = [each for each in self.reactor.tcpServers if each[0] == port]
         protocol, transport = accept(server[1])
+        self.links.append(protocol)
         protocol.dataReceived(wire.encode(wire.Hello(name)))
         return protocol, transport
+
+    def connect(self, path: str) -> tuple[Any, Transport]:
+        """
+        A peer that takes the attempt to connect to a UNIX socket.
+        """
+        protocol, transport = connect(self.reactor, path)
+        self.links.append(protocol)
+        return protocol, transport
+
+    def end(self) -> None:
+        """
+        Stop the process.  Its peers close their connections.
+        """
+        stopping = self.services.stopService()
+        while not stopping.called:
+            lose(self.links.pop(), ConnectionDone())
 
 
 @pytest.fixture
@@ -139,7 +170,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     previous = signal.getsignal(signal.SIGHUP)
     made = Scene(tmp_path / "hb.toml")
     yield made
-    made.services.stopService()
+    made.end()
     assert signal.getsignal(signal.SIGHUP) is previous
 
 
@@ -246,7 +277,7 @@ def test_settingsOfALink(scene: Scene) -> None:
     A link that is up is not touched by new settings; the next one has them.
     """
     scene.begin("connect = 'unix:/a'\n[heartbeat]\nwithin = 8")
-    protocol, old = connect(scene.reactor, "/a")
+    protocol, old = scene.connect("/a")
     service = scene.client("/a").service
     text = "connect = 'unix:/a'\n[heartbeat]\nwithin = 4\n[backoff]\nmaximum = 0.1\njitter = false"
     scene.reload(text)
@@ -255,7 +286,7 @@ def test_settingsOfALink(scene: Scene) -> None:
     assert service.link is not None and service.link.isUp
     lose(protocol, ConnectionDone())
     scene.reactor.advance(0.1)
-    _, new = connect(scene.reactor, "/a")
+    _, new = scene.connect("/a")
     assert [hello(each).needs for each in (old, new)] == [8.0, 4.0]
 
 
@@ -264,10 +295,10 @@ def test_linkUnderAnotherName(scene: Scene) -> None:
     A link that gets another name is another link: the other side knows it by its name.
     """
     scene.begin("[connect]\nendpoint = 'unix:/a'\nname = 'x'")
-    protocol, old = connect(scene.reactor, "/a")
+    protocol, old = scene.connect("/a")
     scene.reload("[connect]\nendpoint = 'unix:/a'\nname = 'y'")
     assert old.disconnecting
-    _, new = connect(scene.reactor, "/a")
+    _, new = scene.connect("/a")
     assert hello(new).name == "y"
     lose(protocol, ConnectionDone())
 
@@ -343,18 +374,55 @@ def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
     """
     What can not be changed is named by the log, each time, and the rest of the file holds.
     """
-    scene.begin("listen = 'tcp:1'\npresence.grace = 5")
+    scene.begin("listen = 'tcp:1'\nhttp.endpoint = 'tcp:9'")
+    (scene.path.parent / "tokens").write_text("* " + "a" * 16)
+    tokens = f"http.token-file = '{scene.path.parent}/tokens'"
     for _ in range(2):
-        scene.reload("listen = 'tcp:2'\npresence.grace = 6")
-        assert scene.reactor.ports == [2]
+        scene.reload(f"listen = 'tcp:2'\nhttp.endpoint = 'tcp:9'\nstore.keep = 6\n{tokens}")
+        assert scene.reactor.ports == [9, 2]
     told = [event["key"] for event in events if "key" in event]
-    assert told == ["presence.grace", "presence.grace"]
+    assert told == ["store.keep", "http.token-file"] * 2
+
+
+def test_presenceChanges(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The settings of presence hold at once.  Hooks that are added are told of what changes from then
+    on, those that are removed of nothing more, and those that stay keep what they have gathered.
+    """
+    module = ModuleType("application")
+    monkeypatch.setitem(sys.modules, "application", module)
+
+    class Hooks(PresenceHooks):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+            module.made.append(self)
+
+        def changed(self, change: Any) -> None:
+            self.told.append(f"{change.name} {change.state}")
+
+    module.made = []  # type: ignore[attr-defined]
+    for name in ("A", "B", "C"):
+        setattr(module, name, type(name, (Hooks,), {}))
+    scene.begin("listen = 'tcp:1'\npresence.hooks = ['application.A', 'application.B']")
+    first, _ = scene.join(1, "pump")
+    scene.reactor.advance(0)
+    settings = "presence.grace = 5\npresence.merge = true"
+    hooks = "presence.hooks = ['application.B', 'application.C']"
+    scene.reload(f"listen = 'tcp:1'\n{settings}\n{hooks}")
+    lose(first, ConnectionDone())
+    scene.reactor.advance(0)
+    scene.join(1, "fan")
+    scene.reactor.pump([0.25] * 22)
+    one, two, three = (made.told for made in module.made)
+    after = ["tcp/pump suspect", "fan up", "tcp/pump down"]
+    assert (one, two, three) == (["tcp/pump up"], ["tcp/pump up", *after], after)
+    assert scene.services.config.presence.grace == 5
 
 
 def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     """
-    Endpoints for check-ins can be added and removed; what checks in is the same at all of them, and
-    is decided when the first of them starts.
+    Endpoints for check-ins can be added and removed; what checks in is the same at all of them.
+    After the last of them nothing is watched that could not check in, and a later one begins anew.
     """
     checks = "\n[[check]]\nname = 'job'"
     scene.begin("listen = 'tcp:1'")
@@ -363,17 +431,30 @@ def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:
     scene.reload(f"listen = 'tcp:1'\nhttp.endpoint = ['tcp:3', 'tcp:4']{checks}")
     assert scene.reactor.ports == [1, 3, 4]
     assert [event["key"] for event in events if "key" in event] == []
-    scene.reload("listen = 'tcp:1'\nhttp.endpoint = 'tcp:4'")
-    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
+    assert set(scene.watched()) == {"job"}
+    scene.reload("listen = 'tcp:1'")
+    assert (scene.reactor.ports, scene.watched()) == ([1], {})
+    scene.reload(f"listen = 'tcp:1'\nhttp = {{endpoint = 'tcp:4', hooks = '{HOOKS}'}}{checks}")
+    assert set(scene.watched()) == {"job"}
+    assert [event["key"] for event in events if "key" in event] == []
 
 
-def test_otherChecksNeedARestart(scene: Scene, events: list[LogEvent]) -> None:
+def test_checksChange(scene: Scene, events: list[LogEvent]) -> None:
     """
-    What checks in is decided at the start.
+    Names that have to check in can be added, removed and changed.
     """
     scene.begin("http.endpoint = 'tcp:2'\n[[check]]\nname = 'job'")
-    scene.reload("http.endpoint = 'tcp:2'\n[[check]]\nname = 'task'")
-    assert [event["key"] for event in events if "key" in event] == ["http.checks"]
+    job = scene.watched()["job"]
+    hour = "[[check]]\nname = 'job'\nperiod = 3600\n[[check]]\nname = 'task'"
+    scene.reload(f"http.endpoint = 'tcp:2'\n{hour}")
+    assert {name: found.check.period for name, found in scene.watched().items()} == {
+        "job": 3600,
+        "task": 86400,
+    }
+    assert scene.watched()["job"] is job
+    scene.reload("http.endpoint = 'tcp:2'")
+    assert scene.watched() == {}
+    assert [event["key"] for event in events if "key" in event] == []
 
 
 def test_checksInWhileLinksAreUp(scene: Scene) -> None:
@@ -389,9 +470,9 @@ def test_checksInWhileLinksAreUp(scene: Scene) -> None:
         return bool(running.service._checkIn.running)
 
     assert not isSending()
-    one, _ = connect(scene.reactor, "/a")
+    one, _ = scene.connect("/a")
     assert not isSending()
-    connect(scene.reactor, "/b")
+    scene.connect("/b")
     assert isSending()
     lose(one, ConnectionDone())
     assert not isSending()
@@ -474,7 +555,7 @@ def test_linkThatHasGivenUp(scene: Scene) -> None:
     assert scene.reactor.unixClients == []
     scene.reload(f"connect = 'unix:/a'\nlisten = 'tcp:1'\n{backoff}")
     assert not scene.client("/a").hasGivenUp
-    connect(scene.reactor, "/a")
+    scene.connect("/a")
 
 
 def test_stopWhilePartsAreLeaving(scene: Scene) -> None:
@@ -528,6 +609,40 @@ def test_reloadDuringAReload(scene: Scene) -> None:
     assert scene.reactor.ports == [4]
 
 
+@pytest.mark.parametrize("step", ["load", "apply"])
+def test_reloadThatFails(
+    scene: Scene, step: str, monkeypatch: pytest.MonkeyPatch, loggedErrors: LoggedErrors
+) -> None:
+    """
+    Whatever goes wrong, systemd is told that the reload is over and why, and the next one works.
+    """
+    told: list[str] = []
+
+    class Notifier:
+        def reloading(self) -> None:
+            told.append("reloading")
+
+        def reloaded(self, fault: str) -> None:
+            told.append(fault)
+
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            return lambda: None
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    scene.begin("listen = 'tcp:1'")
+    scene.services.notifier = Notifier()  # type: ignore[assignment]
+    with monkeypatch.context() as patched:
+        patched.setattr({"load": Loader, "apply": HeartbeatServices}[step], step, fail)
+        scene.reload("listen = 'tcp:2'")
+    assert len(loggedErrors.flush(RuntimeError)) == 1
+    assert scene.reactor.ports == [1]
+    scene.reload("listen = 'tcp:2'")
+    assert scene.reactor.ports == [2]
+    assert told == ["reloading", "the log says why", "reloading", ""]
+
+
 class _Slow:
     """
     A port that closes later.
@@ -549,6 +664,23 @@ def ignored() -> Iterator[None]:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGHUP, previous)
+
+
+def test_signalWhileStopping(scene: Scene) -> None:
+    """
+    While links are closing, SIGHUP does nothing; otherwise it would end the process.
+    """
+    scene.begin("listen = 'tcp:1'")
+    protocol, _ = scene.join(1)
+    stopping = scene.services.stopService()
+    scene.path.write_text("listen = 'tcp:2'")
+    os.kill(os.getpid(), signal.SIGHUP)
+    for call in scene.reactor.soon:
+        call()
+    assert not stopping.called
+    assert scene.reactor.ports == []
+    lose(protocol, ConnectionDone())
+    assert stopping.called
 
 
 def test_ignoredSignalStaysIgnored(ignored: None, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
@@ -220,6 +221,29 @@ def test_noWatchdog(supervisor: Supervisor, address: str, variables: dict[str, s
     watched(clock, address, **variables).ready()
     assert supervisor.told == ["READY=1\nSTATUS=fine"]
     assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (None, ""),
+        (CannotListenError("any", 1, OSError(98, "in use")), "\nERRNO=98"),
+        (OSError(13, "denied"), "\nERRNO=13"),
+        (CannotListenError("any", 1, "Cannot acquire lock"), ""),
+    ],
+)
+def test_whyItEnds(
+    supervisor: Supervisor, address: str, error: BaseException | None, number: str
+) -> None:
+    """
+    A process that ends because of an error says which: in the status, which stays, and by its
+    number if the system gave one.
+    """
+    systemd = notifier(Clock(), NOTIFY_SOCKET=address)
+    systemd.failed("could not listen\nREADY=1", error)
+    systemd.stopping()
+    status = "STATUS=could not listen\\nREADY=1"
+    assert supervisor.told == [f"{status}{number}", f"STOPPING=1\n{status}"]
 
 
 @pytest.mark.parametrize("value", [None, "", "/", "@", "vsock:2:1234", "relative", "./relative"])

@@ -101,6 +101,7 @@ def test_addresses(keys: str) -> None:
         (["--monitor-udp", "8471"], "--udp-keys is missing"),
         (["--monitor-udp", "port"], r"\[ADDRESS:\]PORT"),
         (["--monitor-udp", "70000"], r"\[ADDRESS:\]PORT"),
+        (["--monitor-udp", "hub.example:8471"], r"\[ADDRESS:\]PORT"),
         (["--udp", "8471"], "HOST:PORT"),
         (["--udp", "hub:0"], "HOST:PORT"),
         (["--udp", "hub:8471", "KEYS"], "needs a --name"),
@@ -172,7 +173,12 @@ def test_fileIsReadAgain(keys: str, tmp_path: Path, events: list[LogEvent]) -> N
     assert watcher.monitor.peers["pump"].bound == 60
     there.write_text(there.read_text() + "\nmonitor.max-bound = 30")
     reload(watching)
-    assert [event["key"] for event in events if "key" in event] == ["monitor.maxBound"]
+    internet.advance(10.0)
+    assert watcher.monitor.peers["pump"].bound == 30
+    hooks = "\nmonitor.hooks = 'twisted_heartbeat.LinkHooks'"
+    there.write_text(there.read_text() + hooks)
+    reload(watching)
+    assert [event["key"] for event in events if "key" in event] == ["monitor.hooks"]
     Path(keys).write_text("pump 3 44")
     reload(watching)
     assert any("stays as it is" in str(event.get("sentence")) for event in events)

@@ -70,6 +70,37 @@ def test_silentNameIsSuspectedThenMissed() -> None:
     assert detector.state is CheckState.GONE
 
 
+@pytest.mark.parametrize(
+    ("check", "instants"),
+    [
+        (Check(period=200.0, grace=30.0), (200.0, 230.0)),
+        (Check(period=60.0, grace=5.0), (60.0, 65.0)),
+        (Check(period=10.0, grace=5.0), (50.0, 55.0)),
+    ],
+    ids=["longer", "shorter", "over already"],
+)
+def test_otherPeriod(check: Check, instants: tuple[float, float]) -> None:
+    """
+    Another period counts from the last success, but the name has its grace time from the change on.
+    """
+    detector = alive()
+    detector.change(check, 50.0)
+    assert events(detector) == list(zip(instants, (SUSPECTED, MISSED), strict=True))
+    detector.change(CHECK, 300.0)
+    assert (detector.state, detector.due) == (CheckState.GONE, inf)
+    assert detector.successor(300.0).deadline == 420.0
+
+
+def test_otherGraceDuringARun() -> None:
+    """
+    A run that began under a longer grace time is not overdue because of a shorter one.
+    """
+    detector = alive()
+    detector.checkIn(START, 10.0)
+    detector.change(Check(period=100.0, grace=5.0), 20.0)
+    assert events(detector) == [(100.0, SUSPECTED), (105.0, MISSED)]
+
+
 def test_reactorIsPolledBeforeTheVerdict() -> None:
     """
     After the deadline the reactor polls its sockets several times, and a check-in that comes with

@@ -601,6 +601,29 @@ def test_keysCanBeReplaced(scene: Scene) -> None:
     assert scene.monitor.ignored["forged"] == 1
 
 
+def test_otherLimits() -> None:
+    """
+    Other bounds hold from a peer's next heartbeat on, also if that asks for no acknowledgement.
+    Fewer peers than there are drop none, and keep new ones out.
+    """
+    scene = Scene({"pump": SECRET, "drum": SECRET, "fan": SECRET})
+    stating, silent = Sensor(bound=60.0, interval=10.0, flags=0), Sensor("drum", bound=0, flags=0)
+    [pump, drum] = [scene.meet(sensor) for sensor in (stating, silent)]
+    assert (pump.bound, drum.bound) == (60.0, 35.0)
+    limits = DatagramLimits(peers=1, maxBound=20.0)
+    scene.monitor.changeSettings(heartbeat=Heartbeat.within(8), limits=limits)
+    for sensor in (stating, silent):
+        scene.deliver(sensor.heartbeat(scene.now))
+    assert (pump.bound, drum.bound) == (20.0, 8.0)
+    [challenge] = scene.deliver((fan := Sensor("fan")).heartbeat(scene.now))
+    scene.deliver(fan.answer(challenge, scene.now))
+    assert set(scene.monitor.peers) == {"pump", "drum"}
+    assert scene.monitor.ignored["noRoom"] == 1
+    scene.internet.advance(8.05)
+    assert set(scene.monitor.peers) == {"pump"}
+    scene.monitor.stopService()
+
+
 @pytest.mark.parametrize("flags", [0, ACKNOWLEDGE])
 @pytest.mark.parametrize("wasSuspected", [False, True])
 def test_boundMayBecomeShorter(scene: Scene, flags: int, wasSuspected: bool) -> None:

@@ -249,6 +249,27 @@ def test_graceDelaysDown() -> None:
     assert watcher.table.peers["tcp/a"].falls == 1
 
 
+@pytest.mark.parametrize(("grace", "downAt"), [(8.0, 8.0), (3.0, 3.0), (0.0, 2.0)])
+def test_otherGrace(grace: float, downAt: float) -> None:
+    """
+    Another grace time holds at once, also for a peer whose grace time has begun.
+    """
+    watcher = Watcher(grace=5.0)
+    link = FakeWatched("a")
+    watcher.table.connected(link)
+    watcher.table.disconnected(link, PeerReset("gone"))
+    watcher.advance(2)
+    watcher.table.changeSettings(grace=grace, merge=False)
+    with pytest.raises(ValueError, match="PresenceTable.grace is -1: it must be a number, 0 or"):
+        watcher.table.changeSettings(grace=-1, merge=False)
+    watcher.advance(downAt - 2 - 0.1 if downAt > 2 else 0)
+    if downAt > 2:
+        assert watcher.stateOf("tcp/a") is SUSPECT
+    watcher.advance(0.2)
+    assert watcher.stateOf("tcp/a") is DOWN
+    assert watcher.hooks.told[-1].reason == f"gone ({grace:g} s ago: the grace time)"
+
+
 def test_returnWithinGraceIsNoFall() -> None:
     """
     A peer that is back within the grace time was never down, and its history shows what happened.
@@ -362,6 +383,19 @@ def test_provenNameIsNoName(name: str, shown: str) -> None:
     watcher.table.connected(FakeWatched(name, isAuthenticated=True))
     assert list(watcher.table.peers) == [shown]
     assert len(set(LIKE_A_CARRIER.values())) == len(LIKE_A_CARRIER)
+
+
+def test_mergeChangesForLaterLinks(watcher: Watcher) -> None:
+    """
+    A link keeps the peer that it stands for; one that begins later has the new setting.
+    """
+    before, after = FakeWatched("a"), FakeWatched("a")
+    watcher.table.connected(before)
+    watcher.table.changeSettings(grace=0, merge=True)
+    watcher.table.connected(after)
+    assert set(watcher.table.peers) == {"tcp/a", "a"}
+    watcher.table.disconnected(before, PeerSilent())
+    assert (watcher.stateOf("tcp/a"), watcher.stateOf("a")) == (DOWN, UP)
 
 
 def test_unnamedPeerGoesByAddress(watcher: Watcher) -> None:

@@ -30,6 +30,7 @@ PACKAGE = "twisted_heartbeat"
 # packages, such as the one that twist loads, are the room "".
 ROOMS = {
     "core": [],
+    "files": [],
     "logs": ["core"],
     "timing": ["core", "logs"],
     "transport": ["core", "logs", "timing"],
@@ -40,7 +41,7 @@ ROOMS = {
     "server": ["core", "logs", "timing", "transport", "link", "protocol"],
     "endpoints": ["core", "logs", "timing", "transport", "link", "protocol"],
     "datagram": ["core", "logs", "timing", "transport", "link"],
-    "checkin": ["core", "logs", "timing", "transport", "link"],
+    "checkin": ["core", "files", "logs", "timing", "transport", "link"],
     "presence": ["core", "logs", "timing", "link"],
     "status": ["core", "logs", "timing", "link", "presence"],
     "testing": ["core"],
@@ -48,6 +49,7 @@ ROOMS = {
     "cli": [
         "",
         "core",
+        "files",
         "logs",
         "timing",
         "transport",

@@ -173,18 +173,41 @@ def test_reload(run: Run, place: str, address: str, supervisor: Supervisor, tmp_
     assert supervisor.times("WATCHDOG=1") == []
 
 
+@pytest.mark.parametrize("runner", [JSON, TWISTD], ids=["twist", "twistd"])
 @pytest.mark.parametrize("address", ["path"], indirect=True)
-def test_startThatFails(run: Run, place: str, address: str, supervisor: Supervisor) -> None:
+def test_startThatFails(
+    run: Run, place: str, address: str, supervisor: Supervisor, runner: list[str]
+) -> None:
     """
-    A process that cannot listen never says that it is ready.
+    A process that cannot listen never says that it is ready, and says what the matter is.
     """
     with socket.socket() as other:
         other.bind(("127.0.0.1", int(portOf(place))))
         other.listen()
-        service = run(*JSON, "heartbeat", "--listen", place, NOTIFY_SOCKET=address)
+        service = run(*runner, "heartbeat", "--listen", place, NOTIFY_SOCKET=address)
         assert service.awaitExit() == 71
     supervisor.listen(0.1)
     assert supervisor.times("READY=1") == []
+    why = f"STATUS=could not listen at listen {place}: CannotListenError: "
+    first, *_ = [text for _, text in supervisor.told]
+    assert first.startswith(why)
+    assert first.endswith("\nERRNO=98")
+    assert all(why in text for _, text in supervisor.told)
+
+
+@pytest.mark.parametrize("address", ["path"], indirect=True)
+def test_wrongFile(
+    run: Run, place: str, address: str, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """
+    The fault of a wrong file is the status.
+    """
+    (tmp_path / "hb.toml").write_text(f'listen = "{place}"\nx = 1')
+    service = run(*JSON, "heartbeat", "--config=hb.toml", NOTIFY_SOCKET=address)
+    assert service.awaitExit() == 64
+    supervisor.listen(0.1)
+    [(_, told)] = supervisor.told
+    assert told.startswith(f"STATUS=not started: {tmp_path}/hb.toml:2: x: there is no such key")
 
 
 @pytest.mark.parametrize("address", ["path"], indirect=True)

@@ -102,15 +102,9 @@ class CheckInMonitor(Service):
         @param isProven: whether each client that may check in under a name is proven to have it.
         @raise ValueError: if a check has a name that no request can have.
         """
-        for name, check in checks.items():
-            if not isName(name):
-                allowed = "letters, digits, '-', '_' and '.'; no number, and not start, fail or log"
-                raise ValueError(f"checks has the name {name!r}: it must consist of {allowed}")
-            if not isinstance(check, Check):
-                raise ValueError(f"checks[{name!r}] is {check!r}: it must be a Check")
         self.source = source
         self.isReady = False
-        self._checks = dict(checks)
+        self._checks = _checked(checks)
         self._default = default
         self._limits = limits
         self._clock = clock
@@ -146,6 +140,35 @@ class CheckInMonitor(Service):
         The timer wheel of the clock.
         """
         return timerWheelFor(self.clock)
+
+    def setChecks(self, checks: Mapping[str, Check]) -> None:
+        """
+        Watch these names in place of the former ones.  A name that stays keeps its state, and one
+        that check-ins have created is the operator's from now on.  A name that is no longer to be
+        watched ends with C{ClosedHere} if it is up.
+
+        @raise ValueError: as for a new monitor; then nothing is changed.
+        """
+        former, self._checks = self._checks, _checked(checks)
+        if not self.isReady:
+            # They are watched as soon as the store has been read.
+            return
+        for name in former.keys() - self._checks.keys():
+            watched = self._names.pop(name)
+            self._forget(name)
+            self._end(watched, "it is no longer to check in")
+        now = self.wheel.seconds()
+        for name, check in self._checks.items():
+            found = self._names.get(name)
+            if found is None:
+                self._watch(name, CheckInDetector(check, now), created=False)
+                continue
+            self._created -= found.created
+            found.created = False
+            if found.check != check:
+                found.detector.change(check, now)
+                self._schedule(found)
+            self._changed(found)
 
     def startService(self) -> None:
         """
@@ -185,18 +208,23 @@ class CheckInMonitor(Service):
 
     def _endAll(self) -> list[Deferred[Any]]:
         names, self._names, self._created = list(self._names.values()), {}, 0
-        ending: list[Deferred[Any]] = []
-        for name in names:
-            self.wheel.discard(name)
-            wasUp = name.state in (CheckState.ALIVE, CheckState.SUSPECTED)
-            name.detector.end()
-            if wasUp:
-                cause = ClosedHere("check-ins are no longer received")
-                ending.append(self._events.emit("disconnected", name, cause))
+        ended = [self._end(name, "check-ins are no longer received") for name in names]
+        ending = [told for told in ended if told is not None]
         if not ending:
             return []
         told = DeferredList(ending).addTimeout(HOOKS_TIMEOUT, self.clock)
         return [told.addErrback(lambda _: None)]
+
+    def _end(self, name: CheckedName, reason: str) -> Deferred[None] | None:
+        """
+        End a name that is not watched any more.
+
+        @return: fires when the hooks have finished; L{None} if there is nothing to tell.
+        """
+        self.wheel.discard(name)
+        wasUp = name.state in (CheckState.ALIVE, CheckState.SUSPECTED)
+        name.detector.end()
+        return self._events.emit("disconnected", name, ClosedHere(reason)) if wasUp else None
 
     def _begin(self, saved: Mapping[str, SavedDeadline]) -> None:
         """
@@ -364,6 +392,16 @@ class CheckInMonitor(Service):
         if found is None:
             return None
         return toSave(found, self.wheel.seconds(), self._wallClock())
+
+
+def _checked(checks: Mapping[str, Check]) -> dict[str, Check]:
+    for name, check in checks.items():
+        if not isName(name):
+            allowed = "letters, digits, '-', '_' and '.'; no number, and not start, fail or log"
+            raise ValueError(f"checks has the name {name!r}: it must consist of {allowed}")
+        if not isinstance(check, Check):
+            raise ValueError(f"checks[{name!r}] is {check!r}: it must be a Check")
+    return dict(checks)
 
 
 class _StallTimer:

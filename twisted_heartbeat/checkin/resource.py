@@ -131,6 +131,18 @@ class CheckInResource(Service, Resource):
         self._perName = _rate(limits.perName, len(checks) + limits.created)
         self._refusals = LogRateLimit(STRANGER_INTERVAL)
 
+    def setChecks(self, checks: Mapping[str, Check]) -> None:
+        """
+        Watch these names in place of the former ones, without an interruption for those that stay.
+        A changed period holds at once, but a name has at least its grace time from now on.
+
+        @param checks: as for the constructor.
+        @raise ValueError: as for the constructor; then nothing is changed.
+        """
+        self._monitor.setChecks(checks)
+        if self._perName is not None:
+            self._perName.keys = max(1, len(checks) + self._limits.created)
+
     @property
     def names(self) -> Mapping[str, CheckedName]:
         """

@@ -13,6 +13,7 @@ from hashlib import sha256
 from hmac import compare_digest
 
 from ..core.pingapi import MAX_TOKEN, isName
+from ..files import readFile
 from ..logs import SafeLogger, Shortage
 
 ANY_NAME = "*"
@@ -25,6 +26,9 @@ TokenSource = (
     | os.PathLike[str]
 )
 """What a setting C{tokens} takes: a mapping, a function from a name to its tokens, or a file."""
+
+_MAX_SIZE = 64 * 1024 * 1024
+"""Bytes of a file of tokens."""
 
 _log = SafeLogger()
 
@@ -184,15 +188,15 @@ class _TokenFile:
 
     def _read(self) -> _Table:
         table = _Table()
-        with open(self._path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                words = line.split()
-                if not words or words[0].startswith("#"):
-                    continue
-                where = f"{os.fspath(self._path)}, line {number}"
-                if len(words) != 2:
-                    raise ValueError(f"{where}: it must be a name and a token")
-                name, token = words
-                _check(name, [token], where)
-                table[name] = (*table[name], token)
+        text = readFile(self._path, _MAX_SIZE).decode("utf-8-sig")
+        for number, line in enumerate(text.split("\n"), 1):
+            words = line.split()
+            if not words or words[0].startswith("#"):
+                continue
+            where = f"{os.fspath(self._path)}, line {number}"
+            if len(words) != 2:
+                raise ValueError(f"{where}: it must be a name and a token")
+            name, token = words
+            _check(name, [token], where)
+            table[name] = (*table[name], token)
         return table

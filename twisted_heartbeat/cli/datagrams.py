@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.python.failure import Failure
 
 from ..core.diagnosis import describeError
 from ..logs import SafeLogger
@@ -21,6 +22,7 @@ from .exitstatus import EX_OSERR
 from .running import Running
 
 if TYPE_CHECKING:
+    from ..core.datagram.settings import DatagramLimits
     from ..datagram.monitor import UDPHeartbeatMonitor
     from ..datagram.sender import UDPHeartbeatSender
     from ..link.hooks import LinkHooks
@@ -38,16 +40,14 @@ def makeMonitor(
     @raise ValueError: if the file of its keys has a wrong key.
     """
     # Not at the top, because most runs do without it.
-    from ..core.datagram.settings import DatagramLimits
     from ..datagram.monitor import UDPHeartbeatMonitor
 
     host, port = part.place
-    limits = DatagramLimits(peers=part.peers, minBound=part.minBound, maxBound=part.maxBound)
     return UDPHeartbeatMonitor(
         objects[Reference("udp keys", part.keyFile)],
         heartbeat=part.heartbeat,
         hooks=[*_hooksOf(part, objects), *observers],
-        limits=limits,
+        limits=_limitsOf(part),
         port=port,
         interface=host,
         name=f"udp:{part.address}",
@@ -84,6 +84,12 @@ def makeSender(
     )
 
 
+def _limitsOf(part: UDPMonitor) -> DatagramLimits:
+    from ..core.datagram.settings import DatagramLimits
+
+    return DatagramLimits(peers=part.peers, minBound=part.minBound, maxBound=part.maxBound)
+
+
 def _hooksOf(part: UDPMonitor | UDPSender, objects: Objects) -> list[Any]:
     return [objects[Reference("hooks", name)] for name in part.hooks]
 
@@ -115,8 +121,9 @@ class RunningMonitor(Running):
         self.service = _MonitorService(part.label, self.monitor, end, daemon)
 
     def change(self, part: UDPMonitor, fields: tuple[str, ...], objects: Objects) -> None:
-        # Only the file of its keys can change, which renew looks at.
+        # The file of its keys is what renew looks at.
         self.part = part
+        self.monitor.changeSettings(heartbeat=part.heartbeat, limits=_limitsOf(part))
 
     def renew(self, part: UDPMonitor, objects: Objects) -> None:
         super().renew(part, objects)
@@ -141,6 +148,8 @@ class RunningMonitor(Running):
 class _MonitorService(Service):
     """
     Runs a monitor.  If it can not listen, it logs one sentence and ends the process.
+
+    @ivar failure: as of a C{Listener}.
     """
 
     def __init__(self, label: str, monitor: Any, end: Callable[[int], None], daemon: bool) -> None:
@@ -148,7 +157,7 @@ class _MonitorService(Service):
         self._monitor = monitor
         self._end = end
         self._daemon = daemon
-        self._failed = False
+        self.failure: Failure | None = None
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()  # type: ignore[no-untyped-call]
@@ -156,7 +165,7 @@ class _MonitorService(Service):
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        if not self._failed:
+        if self.failure is None:
             self._start(self._monitor.startService)
 
     def stopService(self) -> Deferred[Any]:
@@ -167,7 +176,7 @@ class _MonitorService(Service):
         try:
             start()
         except CannotListenError as error:
-            self._failed = True
+            self.failure = Failure()
             # Critical, because such events also go to stderr while no log has been started.
             words = "Could not listen at {link}: {reason}"
             _log.critical(words, link=self._label, reason=describeError(error))

@@ -30,6 +30,8 @@ class Listener(Service):
     """
     Listens on one endpoint.  If that fails, it logs one sentence and ends the process.
 
+    @ivar failure: why it does not listen; L{None} if it does.
+
     Twisted's C{StreamServerEndpointService} raises an immediate error, but only logs a later one
     and runs on without a port.  It also leaves the links open when it stops.
     """
@@ -56,7 +58,7 @@ class Listener(Service):
         self._opening: Deferred[Any] | None = None
         self._opened: Deferred[None] = Deferred()
         self._closed: Deferred[None] = succeed(None)
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
 
     def whenOpen(self) -> Deferred[None]:
         """
@@ -81,8 +83,8 @@ class Listener(Service):
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._open()
-        if self._daemon and self._failure is not None:
-            self._failure.raiseException()
+        if self._daemon and self.failure is not None:
+            self.failure.raiseException()
 
     def startService(self) -> None:
         """
@@ -118,7 +120,7 @@ class Listener(Service):
         if failure.check(CancelledError):
             return
         assert failure.value is not None
-        self._failure = failure
+        self.failure = failure
         # Critical, because such events also go to stderr while no log has been started.
         _log.critical(
             "Could not listen at {link}: {reason}",

@@ -22,6 +22,7 @@ from .config.values import Config, Path
 from .exitstatus import EX_OSERR, EX_UNAVAILABLE, EX_USAGE
 from .http import HTTP_HELP, HTTPOptions
 from .settingoptions import wrongOption
+from .systemd import tellFault
 from .udp import UDP_HELP, UDPOptions
 
 _MORE_HELP = f"""
@@ -195,6 +196,8 @@ class Options(HTTPOptions, UDPOptions):
             if not self["config"]:
                 raise UsageError(str(error)) from None
             print(error, file=sys.stderr)
+            if not self["check-config"]:
+                tellFault(error.sentences[0], os.environ)
             raise SystemExit(EX_USAGE) from None
         if self["check-config"]:
             print(f"{self['config'] or 'options'}: no fault found")

@@ -14,13 +14,15 @@ be done, and a part that is the same in both files is not touched, but for its c
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
 
 from ..logs import SafeLogger
-from .config.faults import ConfigError
+from .config.faults import ConfigError, keyName
 from .config.plan import diff
 
 if TYPE_CHECKING:
@@ -53,8 +55,11 @@ class Reloader(Service):
         # Not before the reactor runs, because it installs its own handlers when it begins to.
         self._reactor.callWhenRunning(self._install)
 
-    def stopService(self) -> None:
-        super().stopService()  # type: ignore[no-untyped-call]
+    def restore(self) -> None:
+        """
+        Put the previous handler back.  Not before all services have stopped: usually it would end
+        the process, and its links would not be closed.
+        """
         if self._installed:
             self._installed = False
             signal.signal(signal.SIGHUP, self._previous)
@@ -110,16 +115,25 @@ class Reloader(Service):
                 "{file} is wrong, {count} faults: nothing is changed", file=file, count=count
             )
             return succeed(error.sentences[0]).addCallback(self._tellDone)
+        except Exception:
+            # Code of the application runs here.  systemd waits to be told that the reload is done.
+            _log.failure("{file} could not be read again: nothing is changed", file=file)
+            return succeed("the log says why").addCallback(self._tellDone)
         for sentence in loaded.stale:
             _log.error("The old certificate stays in use: {sentence}", sentence=sentence)
         plan = diff(services.config, loaded.config)
         self._tellPlan(plan)
-        applying = services.apply(plan, loaded)
-        applying.addCallback(
-            lambda _: _log.info("{file} was read again: {plan}", file=file, plan=plan.summary)
-        )
-        applying.addErrback(lambda failure: _log.failure("The reload failed", failure))
-        return applying.addCallback(lambda _: self._tellDone(""))
+        applying = maybeDeferred(services.apply, plan, loaded)
+        applying.addCallbacks(partial(self._applied, plan), self._failed)
+        return applying.addCallback(self._tellDone)
+
+    def _applied(self, plan: Plan, _: object) -> str:
+        _log.info("{file} was read again: {plan}", file=self._loader.file, plan=plan.summary)
+        return ""
+
+    def _failed(self, failure: Failure) -> str:
+        _log.failure("The reload failed", failure)
+        return "the log says why"
 
     def _tellDone(self, fault: str) -> None:
         if self._services.notifier is not None and self.running:
@@ -127,8 +141,12 @@ class Reloader(Service):
 
     def _tellPlan(self, plan: Plan) -> None:
         for change in plan.change:
-            names = ", ".join(change.fields)
+            names = ", ".join(map(keyName, change.fields))
             _log.info("{part}: changed {names}", part=change.new.label, names=names)
+        if plan.presence is not None:
+            _log.info("presence: changed")
+        if plan.checks is not None:
+            _log.info("check: {count} names are watched now", count=len(plan.checks))
         for key in plan.restart:
             _log.warn("{key} needs a restart: the old value stays", key=key)
         for part in plan.start:

@@ -15,9 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 
+from ..core.diagnosis import describeError
 from ..logs import SafeLogger
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
@@ -29,6 +30,7 @@ from .config.values import (
     Connect,
     Listen,
     Part,
+    Presence,
     Reference,
     Status,
     UDPMonitor,
@@ -43,8 +45,9 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     from ..checkin.resource import CheckInResource
+    from ..core.checkins import Check
     from ..link.hooks import LinkHooks
-    from ..presence.store import PresenceStore
+    from ..presence.sqlite import SQLiteStore
     from ..presence.table import PresenceTable
     from ..status.metrics import HeartbeatMetrics
     from .config.loader import Loaded
@@ -79,6 +82,8 @@ class HeartbeatServices(MultiService):
         self._leaving: set[Deferred[Any]] = set()
         self._observers: list[LinkHooks] = []
         self._presence: PresenceTable | None = None
+        self._store: SQLiteStore | None = None
+        self._presenceHooks: dict[str, Any] = {}
         self._metrics: HeartbeatMetrics | None = None
         self._checkIns: CheckInResource | None = None
         self._begunWith = Config()
@@ -114,12 +119,11 @@ class HeartbeatServices(MultiService):
         from ..presence.table import PresenceTable
 
         config = loaded.config
-        hooks = [
-            loaded.objects[Reference("presence hooks", each)] for each in config.presence.hooks
-        ]
+        self._presenceHooks = _presenceHooksOf(config.presence, loaded)
+        self._store = _storeOf(loaded, self._reactor)
         self._presence = PresenceTable(
-            store=_storeOf(loaded, self._reactor),
-            hooks=hooks,
+            store=self._store,
+            hooks=list(self._presenceHooks.values()),
             grace=config.presence.grace,
             merge=config.presence.merge,
             clock=self._reactor,
@@ -180,6 +184,8 @@ class HeartbeatServices(MultiService):
                 checks=dict(settings.checks),
                 tokens=tokens or None,
                 hooks=[*hooks, *self._observers],
+                # The presence table closes it: it is the first service, and so stops last.
+                store=self._store,
                 clock=self._reactor,
             )
             self._checkIns.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -197,6 +203,10 @@ class HeartbeatServices(MultiService):
         @return: fires when all that is to start has started, or has failed.
         """
         self.objects = dict(loaded.objects)
+        if plan.presence is not None:
+            self._changePresence(plan.presence, loaded)
+        if plan.checks is not None:
+            self._changeChecks(plan.checks)
         closed = [self._stop(part) for part in plan.stop]
         for part in plan.keep:
             self.parts[part.key].renew(part, loaded.objects)
@@ -213,22 +223,54 @@ class HeartbeatServices(MultiService):
         applied: Deferred[Any] = DeferredList(closed).addCallback(startRest)
         return applied.addCallback(lambda _: self._removeFailed())
 
+    def _changePresence(self, presence: Presence, loaded: Loaded) -> None:
+        if self._presence is not None:
+            former, self._presenceHooks = self._presenceHooks, _presenceHooksOf(presence, loaded)
+            for name in former.keys() - self._presenceHooks.keys():
+                self._presence.removeHook(former[name])
+            for name in self._presenceHooks.keys() - former.keys():
+                self._presence.addHook(self._presenceHooks[name])
+            self._presence.changeSettings(grace=presence.grace, merge=presence.merge)
+        self._begunWith = replace(self._begunWith, presence=presence)
+
+    def _changeChecks(self, checks: tuple[tuple[str, Check], ...]) -> None:
+        begun = self._begunWith.checks
+        assert self._checkIns is not None and begun is not None
+        self._checkIns.setChecks(dict(checks))
+        self._begunWith = replace(self._begunWith, checks=replace(begun, checks=checks))
+
+    def _forgetChecks(self) -> None:
+        """
+        Stop to watch names after the last endpoint that could receive their check-ins.
+        """
+        if self._checkIns is None or any(
+            isinstance(each, RunningHTTP) for each in self.parts.values()
+        ):
+            return
+        self._leave(maybeDeferred(self._checkIns.disownServiceParent), "check-ins")
+        self._checkIns = None
+        self._begunWith = replace(self._begunWith, checks=None)
+
     def _stop(self, part: Part) -> Deferred[Any]:
         """
         @return: fires when the part's port is closed.  Its links may be closing for longer.
         """
         closed, stopped = self.parts.pop(part.key).stop()
+        self._leave(stopped, part.label)
+        return closed
+
+    def _leave(self, stopped: Deferred[Any], label: str) -> None:
         self._leaving.add(stopped)
         stopped.addErrback(
-            lambda failure: _log.failure("{part} failed to stop", failure, part=part)
+            lambda failure: _log.failure("{part} failed to stop", failure, part=label)
         )
         stopped.addCallback(lambda _: self._leaving.discard(stopped))
-        return closed
 
     def _removeFailed(self) -> None:
         failed, self._failed = self._failed, set()
         for key in failed & self.parts.keys():
             self._stop(self.parts[key].part)
+        self._forgetChecks()
         self.changed()
 
     # The process.
@@ -263,10 +305,19 @@ class HeartbeatServices(MultiService):
             if isinstance(each, RunningCheckIn):
                 each.linksChanged()
 
+    def privilegedStartService(self) -> None:
+        self._beginToNotify()
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+
+    def _beginToNotify(self) -> None:
+        # Not before the start, because the process that twistd starts as a daemon is another one.
+        # twist has no privileged start.
+        if self.notifier is None:
+            wheel = timerWheelFor(clockFor(self._reactor))
+            self.notifier = Notifier.fromEnvironment(wheel, lambda: self.status, self._environment)
+
     def startService(self) -> None:
-        # Here and not before, because the process that twistd starts as a daemon is another one.
-        wheel = timerWheelFor(clockFor(self._reactor))
-        self.notifier = Notifier.fromEnvironment(wheel, lambda: self.status, self._environment)
+        self._beginToNotify()
         super().startService()  # type: ignore[no-untyped-call]
         opened = DeferredList([each.whenReady() for each in self.parts.values()])
         opened.addCallback(lambda _: self._reactor.callWhenRunning(self._ready))
@@ -285,8 +336,12 @@ class HeartbeatServices(MultiService):
                 self.notifier.ready()
 
     def _stopped(self) -> None:
+        for each in self:
+            if isinstance(each, Reloader):
+                each.restore()
         if self.notifier is not None:
             self.notifier.stopped()
+            self.notifier = None
 
     def _gaveUp(self, key: tuple[str, ...]) -> None:
         """
@@ -299,6 +354,7 @@ class HeartbeatServices(MultiService):
         others = [each for each in self.parts.values() if not isinstance(each, RunningCheckIn)]
         if all(each.hasGivenUp for each in others if each.part.isWork):
             _log.critical("Every link has given up and nothing listens: exiting")
+            self._tellEnd("every link has given up")
             self.end(EX_UNAVAILABLE)
 
     def _couldNotListen(self, key: tuple[str, ...], status: int) -> None:
@@ -307,9 +363,16 @@ class HeartbeatServices(MultiService):
         next reload tries again.
         """
         if not self._isReady:
+            failure = self.parts[key].service.failure
+            words = f"could not listen at {self.parts[key].part.label}"
+            self._tellEnd(f"{words}: {describeError(failure.value)}", failure.value)
             self.end(status)
         else:
             self._failed.add(key)
+
+    def _tellEnd(self, words: str, error: BaseException | None = None) -> None:
+        if self.notifier is not None and not self._ended:
+            self.notifier.failed(words, error)
 
     def end(self, status: int) -> None:
         """
@@ -326,7 +389,11 @@ class HeartbeatServices(MultiService):
             self._reactor.stop()
 
 
-def _storeOf(loaded: Loaded, reactor: Any) -> PresenceStore | None:
+def _presenceHooksOf(presence: Presence, loaded: Loaded) -> dict[str, Any]:
+    return {name: loaded.objects[Reference("presence hooks", name)] for name in presence.hooks}
+
+
+def _storeOf(loaded: Loaded, reactor: Any) -> SQLiteStore | None:
     store = loaded.config.store
     if not store.file:
         return None

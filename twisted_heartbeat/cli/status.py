@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..files import readFile
 
 if TYPE_CHECKING:
     from ..presence.table import PresenceTable
@@ -47,11 +48,7 @@ def readToken(path: str) -> str:
     @raise OSError: if the file cannot be read.
     @raise ValueError: if it is no text, or too long.
     """
-    with Path(path).open("rb") as file:
-        data = file.read(_MAX_TOKEN + 1)
-    if len(data) > _MAX_TOKEN:
-        raise ValueError(f"it has more than {_MAX_TOKEN} bytes")
-    return data.decode("utf-8").strip()
+    return readFile(path, _MAX_TOKEN).decode("utf-8-sig").strip()
 
 
 def makeMetrics() -> HeartbeatMetrics | None:

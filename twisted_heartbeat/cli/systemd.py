@@ -19,7 +19,8 @@ What is told:
   - C{STATUS=}: one line of text, at most once in a second;
   - C{WATCHDOG=1} if C{WATCHDOG_USEC} asks for it;
   - C{RELOADING=1} with C{MONOTONIC_USEC}, as C{Type=notify-reload} needs it;
-  - C{STOPPING=1} when the process begins to stop.
+  - C{STOPPING=1} when the process begins to stop; if it ends because of an error, the status says
+    so, with C{ERRNO=} where there is one.
 
 Without C{NOTIFY_SOCKET} there is no notifier.  A datagram that systemd does not take is lost; the
 log tells so once in a minute.
@@ -145,6 +146,7 @@ class Notifier:
         )
         self._ready = False
         self._fault = ""
+        self._ending = "closing"
 
     @classmethod
     def fromEnvironment(
@@ -154,8 +156,8 @@ class Notifier:
         Return the notifier that systemd asks for by its environment variables; L{None} if it does
         not ask, or if the address is of another kind than a UNIX socket's.
         """
-        address = environment.get("NOTIFY_SOCKET", "")
-        if len(address) < 2 or address[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
+        address = _addressIn(environment)
+        if address is None:
             return None
         return cls(NotifySocket(address), wheel, status, _watchdogLimit(environment))
 
@@ -193,13 +195,24 @@ class Notifier:
         self._fault = fault
         self._socket.send("READY=1", self._statusLine())
 
+    def failed(self, words: str, error: BaseException | None = None) -> None:
+        """
+        Tell why the process is about to end.
+
+        @param error: its errno is told, if it has one.
+        """
+        self._ending = words
+        number = getattr(getattr(error, "socketError", error), "errno", None)
+        errno = [f"ERRNO={number}"] if isinstance(number, int) else []
+        self._socket.send(_statusLine(words), *errno)
+
     def stopping(self) -> None:
         """
         Tell that the process stops.
         """
         self._ready = False
         self._wheel.discard(self)
-        self._socket.send("STOPPING=1", "STATUS=closing")
+        self._socket.send("STOPPING=1", _statusLine(self._ending))
 
     def stopped(self) -> None:
         """
@@ -212,7 +225,32 @@ class Notifier:
         status = self._status()
         if self._fault:
             status = f"not reloaded: {self._fault} ({status})"
-        return f"STATUS={printable(status)[:_MAX_STATUS]}"
+        return _statusLine(status)
+
+
+def tellFault(sentence: str, environment: Mapping[str, str]) -> None:
+    """
+    Tell why a process ends before it has begun.
+
+    @param sentence: the fault of its file.
+    """
+    address = _addressIn(environment)
+    if address is not None:
+        NotifySocket(address).send(_statusLine(f"not started: {sentence}"))
+
+
+def _statusLine(text: str) -> str:
+    return f"STATUS={printable(text)[:_MAX_STATUS]}"
+
+
+def _addressIn(environment: Mapping[str, str]) -> str | None:
+    """
+    Return the address of C{NOTIFY_SOCKET}; L{None} if it is no UNIX socket's.
+    """
+    address = environment.get("NOTIFY_SOCKET", "")
+    if len(address) < 2 or address[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
+        return None
+    return address
 
 
 def _watchdogLimit(environment: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from twisted.python.usage import UsageError
 
-from .config.kinds import placeOf
+from .config.kinds import isAddress, isMonitor, placeOf
 from .config.resolver import udpKeys
 from .settingoptions import SettingOptions, wrongOption
 
@@ -45,16 +45,14 @@ class UDPOptions(SettingOptions):
         self._keys: dict[str, dict[int, bytes]] = {}
 
     def opt_monitor_udp(self, text: str) -> None:
-        place = placeOf(text)
-        if place == ("", -1):
+        if not isAddress(text):
             raise wrongOption("monitor-udp", text, "[ADDRESS:]PORT, such as 8471")
-        self["monitor-udp"].append(place)
+        self["monitor-udp"].append(placeOf(text))
 
     def opt_udp(self, text: str) -> None:
-        host, port = placeOf(text)
-        if not host or not port:
+        if not isMonitor(text):
             raise wrongOption("udp", text, "HOST:PORT, such as hub.example:8471")
-        self["udp"].append((host, port))
+        self["udp"].append(placeOf(text))
 
     def opt_udp_keys(self, path: str) -> None:
         self._keys = self.check("udp-keys", path, udpKeys)

@@ -322,6 +322,21 @@ class CheckInDetector:
         self.state = CheckState.GONE
         self.due = inf
 
+    def change(self, check: Check, now: float) -> None:
+        """
+        Apply another period and grace time.  The name has at least its new grace time from now on,
+        because it could not know that it is expected sooner.
+        """
+        self.check = check
+        self._excused = min(self._excused, check.bound)
+        if self.state is CheckState.GONE:
+            return
+        if self._firstStart() + self._excused < now:
+            # A run that is under way may have been given more time to end.
+            self._watchedFrom = now
+        self._expectedFrom = max(self._expectedFrom, now - check.period - self._excused)
+        self._setDue()
+
     def excuse(self, seconds: float) -> None:
         """
         Move the deadline, because this process did not run for so long.

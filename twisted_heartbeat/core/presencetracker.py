@@ -117,6 +117,15 @@ class PresenceTracker:
         self._deadlines: list[tuple[float, str]] = []
         self._isRestored = False
 
+    def setGrace(self, grace: float) -> None:
+        """
+        Apply another grace time, also to the peers whose grace time has begun.
+        """
+        moved, self._grace = grace - self._grace, grace
+        for peer in self.peers.values():
+            peer.due += moved
+        self._sortDeadlines()
+
     # Facts.
 
     def connected(self, key: Hashable, witness: Witness, moment: Moment) -> None:

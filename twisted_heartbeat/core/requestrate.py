@@ -20,15 +20,17 @@ class RequestRate:
 
     Keys are the peers' choice.  Of more than C{keys} of them, the key that was seen longest ago is
     forgotten, and has its whole allowance when it comes again.
+
+    @ivar keys: how many of them are known at a time.
     """
 
-    __slots__ = ("_keys", "_share", "_wholeAt")
+    __slots__ = ("_share", "_wholeAt", "keys")
 
     MINUTE = 60.0
 
     def __init__(self, perMinute: int, keys: int) -> None:
         self._share = self.MINUTE / perMinute
-        self._keys = keys
+        self.keys = keys
         self._wholeAt: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -49,6 +51,6 @@ class RequestRate:
             return excess
         self._wholeAt[key] = wholeAt
         self._wholeAt.move_to_end(key)
-        if len(self._wholeAt) > self._keys:
+        while len(self._wholeAt) > self.keys:
             self._wholeAt.popitem(last=False)
         return 0.0

@@ -175,6 +175,13 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         """
         self._registry.keys = keyring(keys, self._unauthenticated)
 
+    def changeSettings(self, *, heartbeat: Heartbeat, limits: DatagramLimits) -> None:
+        """
+        Use other settings.  No peer is dropped: the bounds hold from its next heartbeat on, and
+        fewer C{peers} than there are keep new ones out.
+        """
+        self._registry.changeSettings(heartbeat.bound, limits)
+
     # The service.
 
     def startService(self) -> None:

@@ -107,7 +107,7 @@ class PresenceTable(LinkHooks, Service):
         @param wallClock: returns seconds since 1970, for people to read.
         @raise ValueError: if C{grace} is not a number, 0 or more.
         """
-        require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
+        self._requireGrace(grace)
         limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
@@ -133,6 +133,21 @@ class PresenceTable(LinkHooks, Service):
         self._call: IDelayedCall | None = None
         self._closedHere: dict[int, tuple[Any, Cause]] = {}
         self.slot: Slot | None = None
+
+    def _requireGrace(self, grace: float) -> None:
+        require(isNumber(grace) and grace >= 0, self, "grace", grace, "a number, 0 or more")
+
+    def changeSettings(self, *, grace: float, merge: bool) -> None:
+        """
+        Use other settings.  The grace time holds at once; C{merge} holds for the links, sessions
+        and check-ins that begin from now on.
+
+        @raise ValueError: as for the constructor; then nothing is changed.
+        """
+        self._requireGrace(grace)
+        self._merge = bool(merge)
+        self._tracker.setGrace(grace)
+        self._setTimer()
 
     # What is asked.
 

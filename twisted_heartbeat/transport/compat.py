@@ -308,6 +308,21 @@ def portOfEndpoint(endpoint: object) -> Any:
     return _fieldOf(endpoint, "_port")
 
 
+def interfaceOfEndpoint(endpoint: object) -> Any:
+    """
+    Return the address that an endpoint listens on; L{None} if it has none.
+    """
+    return _fieldOf(endpoint, "_interface")
+
+
+def pathOfEndpoint(endpoint: object) -> Any:
+    """
+    Return the path of an endpoint of a UNIX socket; L{None} if it has none.
+    """
+    path = _fieldOf(endpoint, "_address")
+    return _fieldOf(endpoint, "_path") if path is None else path
+
+
 def targetOfEndpoint(endpoint: object) -> Any:
     """
     Return the host, path or program of an endpoint; L{None} if it has none of them.

@@ -71,6 +71,21 @@ def test_longStatementEndsTheSearch() -> None:
     assert linesOf(text) == {("a",): 1}
 
 
+def test_carriageReturns() -> None:
+    """
+    The lines of an editor of Windows are found as well.
+    """
+    assert linesOf('a = 1\r\n[b]\r\nc = "d"\r\n') == {("a",): 1, ("b",): 2, ("b", "c"): 3}
+
+
+def test_hugeValueEndsTheSearch() -> None:
+    """
+    A value of long lines, which would be parsed again with each of them, ends the search as well.
+    """
+    text = "a = 1\nb = [\n" + f'"{"x" * 50_000}",\n' * 20 + "]\nc = 2\n"
+    assert linesOf(text) == {("a",): 1}
+
+
 KEYS = st.sampled_from(["a", "b", "c"])
 STATEMENTS = st.one_of(
     st.builds("{} = 1".format, KEYS),

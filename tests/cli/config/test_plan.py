@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from twisted_heartbeat import Heartbeat, ServerLimits
 from twisted_heartbeat.cli.config.plan import Plan, diff
-from twisted_heartbeat.cli.config.values import Config, Connect, Listen, Part, Presence, Store
+from twisted_heartbeat.cli.config.values import (
+    HTTP,
+    Checks,
+    Config,
+    Connect,
+    Listen,
+    Part,
+    Presence,
+    Store,
+)
+from twisted_heartbeat.core.checkins import Check
 
 HERE = Listen(endpoint="tcp:1", path=("listen", 0))
 THERE = Connect(endpoint=("tcp:a:1",), path=("connect", 0))
@@ -60,11 +70,24 @@ def test_whatNeedsARestart() -> None:
     Settings that can not be changed are named by their keys, and nothing is done about them.
     """
     old = Config(parts=(HERE,), store=Store(file="a"), presence=Presence(grace=1))
-    new = Config(parts=(HERE,), store=Store(file="b", keep=5), presence=Presence(merge=True))
-    assert diff(old, new) == Plan(
-        keep=(HERE,), restart=("presence.grace", "presence.merge", "store.file", "store.keep")
-    )
-    assert diff(old, old).restart == ()
+    new = Config(parts=(HERE,), store=Store(file="b", keep=5), presence=Presence(grace=1))
+    assert diff(old, new) == Plan(keep=(HERE,), restart=("store.file", "store.keep"))
+    assert diff(old, old) == Plan(keep=(HERE,))
+
+
+def test_presenceAndChecks() -> None:
+    """
+    What holds for no part alone is in the plan if it differs.
+    """
+    one, other = (("a", Check()),), (("b", Check()),)
+    http = HTTP(endpoint="tcp:1")
+    old = Config(parts=(http,), presence=Presence(grace=1), checks=Checks(checks=one))
+    new = Config(parts=(http,), presence=Presence(merge=True), checks=Checks(checks=other))
+    assert diff(old, new) == Plan(keep=(http,), presence=new.presence, checks=other)
+    assert diff(replace(old, checks=None), new) == Plan(keep=(http,), presence=new.presence)
+    hooked = replace(old, checks=Checks(checks=one, hooks=("a.b",), tokenFile="c"))
+    assert diff(old, hooked) == Plan(keep=(http,), restart=("http.token-file", "http.hooks"))
+    assert diff(hooked, Config()) == Plan(stop=(http,), presence=Presence())
 
 
 PARTS = st.builds(

@@ -291,6 +291,10 @@ WRONG = {
     "not TOML": ("listen =", ":1: this is not valid TOML: invalid value, in 'listen ='"),
     "not TOML, later": ("\n\n[a", ":3: this is not valid TOML: expected ']' ..., in '[a'"),
     "not closed": ('a = """\nb', ":2: this is not valid TOML: ..., in 'b'"),
+    "not closed, with a secret": (
+        "check-in = 'https://a/secret",
+        ':1: this is not valid TOML: expected "\'"',
+    ),
     "key twice": ("a = 1\na = 2", ":2: ...: cannot overwrite a value, in 'a = 2'"),
     "table twice": ("[a]\n[a]", ":2: this is not valid TOML: cannot declare ..."),
     "endless number": (f"a = {'1' * 5000}", ": this is not valid TOML: Exceeds ..."),
@@ -345,6 +349,10 @@ WRONG = {
     "table for a number": (
         "[heartbeat.timeout]\nx = 1",
         ":1: heartbeat.timeout is a table: it must be ...",
+    ),
+    "thousands of digits": (
+        f"[heartbeat]\ntimeout = 0x{'f' * 5000}",
+        ":2: heartbeat.timeout is a number of thousands of digits: it must be a number ...",
     ),
     "not finite": ("[heartbeat]\ntimeout = inf", ":2: heartbeat.timeout is inf: ..."),
     "no number": (
@@ -449,6 +457,14 @@ WRONG = {
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = ['hub']",
         ":3: udp.monitors is a list: it must be a HOST:PORT such as hub.example:8471, ...",
     ),
+    "udp, no name of a host": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = \"hu\\u0000b:1\"",
+        ":3: udp.monitors is 'hu\\x00b:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, long name of a host": (
+        f"udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '{'h' * 64}:1'",
+        ":3: udp.monitors is 'h...:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
     "udp, loss": (
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'\nudp.allow-loss = 1",
         ":4: udp.allow-loss is 1: it must be a fraction from 0 to below 1",
@@ -457,9 +473,17 @@ WRONG = {
         "monitor.key-file = 'x'\nmonitor.address = 8471",
         ":2: monitor.address is 8471: it must be a port such as 8471 in quotes, ...",
     ),
+    "udp, wrong name": (
+        "udp.name = 7\nudp.key-file = 'x'\nudp.monitors = 'hub:1'",
+        ":1: udp.name is 7: it must be at most 255 bytes of UTF-8 text",
+    ),
     "monitor, port": (
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",
         ":2: monitor.address is '127.0.0.1:65536': it must be a port such as ...",
+    ),
+    "monitor, host": (
+        "monitor.key-file = 'x'\nmonitor.address = ['8471', 'hub.example:8471']",
+        ":2: monitor.address is a list: it must be a port such as 8471 in quotes, an IP ...",
     ),
     "monitor, zeros before the port": (
         "monitor.key-file = 'x'\nmonitor.address = '000000099999'",
@@ -468,6 +492,10 @@ WRONG = {
     "check-in, secret": (
         "check-in = ''",
         ":1: check-in is '***': it must be the URL of a check",
+    ),
+    "check-in, no URL, twice": (
+        "check-in = ['http://[a', 'http://[a']",
+        ":1: check-in#2 is the same as check-in#1: check-in at no host",
     ),
     "check-in, number": (
         "check-in = ['https://a/b', 7]",
@@ -552,6 +580,26 @@ def test_allFaultsAtOnce() -> None:
         ["hb.toml:6:", "listen#1"],
         ["hb.toml:7:", "listen#1.name"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (
+            "http.endpoint = 'tcp:1'\ncheck = [{name = 'a/b'}, {}, {}]",
+            ["check#1.name", "check#2", "check#3"],
+        ),
+        ("connect = [{name = 'x'}, {name = 'x'}]", ["connect#1", "connect#2"]),
+        ("listen = ['tcp:1', {endpoint = 7}, {endpoint = 7}]", ["listen#2", "listen#3"]),
+    ],
+    ids=["checks", "links", "listeners"],
+)
+def test_nothingFollowsFromAFault(text: str, keys: list[str]) -> None:
+    """
+    Entries that lack what identifies them are not the same: each is one fault.
+    """
+    found = [re.sub(r"\.endpoint$", "", sentence.split(" ")[1]) for sentence in faults(text)]
+    assert found == keys
 
 
 def test_optionThatContradictsTheFile() -> None:

@@ -8,9 +8,14 @@ not be made is a fault.
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import trustme
@@ -55,10 +60,12 @@ def application(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
-    A file to write.
+    A file to write, in the working folder, beside a file C{keys}.
     """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text(f"x 1 {'5a' * 16}\n")
     return tmp_path / "hb.toml"
 
 
@@ -95,6 +102,18 @@ def test_objectsAreMade(file: Path, application: ModuleType) -> None:
     assert hasattr(objects[Reference("listen", "tcp:1")], "listen")
     assert hasattr(objects[Reference("connect", "unix:/a")], "connect")
     assert loaded.stale == ()
+
+
+def test_portsThatDiffer(file: Path) -> None:
+    """
+    One port on two addresses, or of two protocols, and ports that the system chooses, can all be
+    listened on.
+    """
+    listen = ["tcp:0", "tcp:00", "tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"]
+    listen += [r"tcp6:1:interface=\:\:1", "tcp:2", "tcp6:2", "unix:/1", "unix:/2"]
+    monitor = "[monitor]\nkey-file = 'keys'\naddress = ['2', '0', '00']"
+    text = f"listen = {json.dumps(listen)}\n{monitor}"
+    assert len(load(file, text).config.parts) == len(listen) + 3
 
 
 def test_hooksStayTheSame(file: Path) -> None:
@@ -184,6 +203,41 @@ WRONG = {
         ":4: status.token-file is '/no/such': it must be the path of a file that holds a token "
         "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
     ),
+    "port, another text": (
+        "listen = ['tcp:8470', 'keepalive:tcp:08470']",
+        ":1: listen#2 listens where listen#1 does: listen keepalive:tcp:08470",
+    ),
+    "port, one address of all": (
+        "listen = 'tcp:8080'\nhttp.endpoint = 'tcp:8080'",
+        ":2: http.endpoint listens where listen does: http tcp:8080:interface=127.0.0.1",
+    ),
+    "port, all after one address": (
+        "listen = 'tcp:8080:interface=127.0.0.1'\nconnect = 'tcp:a:1'\n"
+        "status.endpoint = 'tcp:8080:interface=0.0.0.0'",
+        ":3: status listens where listen does: status tcp:8080:interface=0.0.0.0",
+    ),
+    "port of UDP": (
+        "monitor = {key-file = 'keys', address = ['8471', '[::1]:8471', '127.0.0.1:8471']}",
+        ":1: monitor.address listens where monitor.address does: monitor 127.0.0.1:8471",
+    ),
+    "path": (
+        "listen = ['unix:/a', 'unix:/b', 'unix:/a:mode=600']",
+        ":1: listen#3 listens where listen#1 does: listen unix:/a:mode=600",
+    ),
+    "path, none": (
+        "listen = 'unix:'",
+        ":1: listen is 'unix:': it must be an endpoint with a path, such as "
+        "unix:/run/heartbeat.sock",
+    ),
+    "path of a peer, none": (
+        "connect = 'unix:'",
+        ":1: connect is 'unix:': it must be an endpoint with a path, such as "
+        "unix:/run/heartbeat.sock",
+    ),
+    "bounds of senders": (
+        "[monitor]\naddress = ['1', '2']\nkey-file = 'keys'\nmin-bound = 9\nmax-bound = 3",
+        ":5: monitor.max-bound is 3.0: it must be a number of seconds, at least 9.0",
+    ),
     "check-in": (
         "check-in = 'http://user:s3cret@host/'",
         ":1: check-in is ***: it must be a URL of printable ASCII characters, with http:// or "
@@ -219,12 +273,74 @@ def test_moduleThatFails(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sentence.endswith("(RuntimeError: no database)")
 
 
+class Raising(LinkHooks):
+    """
+    Hooks with an attribute that raises.
+    """
+
+    @property
+    def connecting(self) -> Any:  # type: ignore[override]
+        """
+        Raise what no C{except Exception} catches.
+        """
+        raise SystemExit("no database")
+
+
+class Disguised:
+    """
+    An object whose every attribute raises.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+@pytest.mark.parametrize("isMade", [False, True], ids=["class", "object"])
+@pytest.mark.parametrize("hooks", [Raising, Disguised])
+def test_hooksThatRaise(file: Path, application: ModuleType, hooks: type, isMade: bool) -> None:
+    """
+    Hooks whose attributes raise are a fault, and not the end of the process, which has to go on
+    with its old file.
+    """
+    application.hooks = hooks() if isMade else hooks  # type: ignore[attr-defined]
+    [sentence] = faults(file, "hooks = 'application.hooks'\nlisten = 'tcp:1'")
+    assert sentence.startswith(":1: hooks is 'application.hooks': it must be an object with the")
+    assert sentence.endswith((" (SystemExit: no database)", " (RuntimeError: no connecting)"))
+
+
 def test_severalFaultsAreTold(file: Path) -> None:
     """
     All names are tried, so that one run of C{--check-config} tells all faults.
     """
     found = faults(file, "hooks = ['a.b', 'application.no']\nlisten = ['x', 'tcp:1', 'y']")
     assert [sentence[:3] for sentence in found] == [":1:", ":1:", ":2:", ":2:"]
+
+
+def test_filesThatAreNoStore(file: Path, tmp_path: Path) -> None:
+    """
+    What is there and no database is found before anything starts; so is a name that no file can
+    have.  An empty file and a database are right.
+    """
+    text = "listen = 'tcp:1'\nstore.file = \"{}\""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "text").write_text("a = 1")
+    for name, words in {
+        "loop": "that is there and can be written to (OSError: ",
+        "x" * 300: "that is there and can be written to (OSError: ",
+        "/dev/null": "it must be the path of a regular file",
+        "text": "it must be the path of an SQLite database, or of no file, so that it is made",
+        "a\\u0000b": "it must be the path of a file, in a folder that is there",
+        ".": "it must be the path of a regular file",
+    }.items():
+        [sentence] = faults(file, text.format(name))
+        assert sentence.startswith(":2: store.file is '")
+        assert words in sentence
+    with closing(sqlite3.connect(tmp_path / "database")) as database:
+        database.execute("CREATE TABLE a (b)")
+    (tmp_path / "empty").touch()
+    for name in ("database", "empty", "new"):
+        load(file, text.format(name))
+    assert not (tmp_path / "new").exists()
 
 
 UNREADABLE = {
@@ -250,6 +366,33 @@ def test_missingFile(tmp_path: Path) -> None:
             Loader(MemoryReactorClock(), str(path)).load()
         [sentence] = caught.value.sentences
         assert sentence.startswith(f"{path} cannot be read ({word}")
+
+
+NAMING = {
+    "udp keys": "monitor = {{address = '1', key-file = '{}'}}",
+    "tokens": "http = {{endpoint = 'tcp:1', token-file = '{}'}}",
+    "token": "listen = 'tcp:1'\nstatus = {{endpoint = '8080', token-file = '{}'}}",
+}
+"""Files that name another file."""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+@pytest.mark.parametrize("other", ["pipe", "/dev/zero"])
+@pytest.mark.parametrize("text", [*NAMING.values(), None], ids=[*NAMING, "the file itself"])
+def test_pipesAndDevices(tmp_path: Path, file: Path, text: str | None, other: str) -> None:
+    """
+    A pipe, which would block the reactor, and a device that never ends are faults.
+    """
+    path = tmp_path / other
+    if not path.exists():
+        os.mkfifo(path)
+    if text is None:
+        with pytest.raises(ConfigError) as caught:
+            Loader(MemoryReactorClock(), str(path)).load()
+        assert caught.value.sentences == (f"{path} is no regular file",)
+    else:
+        [sentence] = faults(file, text.format(path))
+        assert sentence.endswith(f"(ValueError: {path} is no regular file)")
 
 
 def test_byteOrderMark(file: Path) -> None:

@@ -7,7 +7,8 @@ L{Fault}: what is wrong in a file, as one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -61,6 +62,26 @@ def keyText(path: Path) -> str:
     for part in path:
         text += f"#{part + 1}" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
+
+
+def relationFault(message: str, path: Path, fields: Container[str]) -> Fault:
+    """
+    Return the fault of values that are wrong together, such as a maximum below the initial value.
+
+    @param message: of the settings class: it begins with the class and the field.
+    @param path: the table.
+    @param fields: those that the table says.
+    """
+    subject, _, words = message.partition(" ")
+    field = subject.rpartition(".")[2]
+    return Fault((*path, keyName(field)) if field in fields else path, words)
+
+
+def keyName(field: str) -> str:
+    """
+    Return the key that sets a field, such as C{close-timeout} of C{closeTimeout}.
+    """
+    return re.sub("[A-Z]", lambda found: f"-{found[0].lower()}", field)
 
 
 def _plain(name: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from ...core import wire
 from ...core.pingapi import isName
@@ -92,7 +93,11 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:
+        # Python writes no integer of more than 4,300 digits.
+        return "a number of thousands of digits"
     if len(text) > _MAX_SHOWN:
         text = f"{text[:_MAX_SHOWN]}..."
     return printable(repr(text) if isinstance(value, str) else text)
@@ -156,6 +161,29 @@ def placeOf(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def isAddress(text: str) -> bool:
+    """
+    Whether a text is a place to listen at: a port, with or without an IP address.
+    """
+    host, port = placeOf(text)
+    with suppress(ValueError):
+        return port >= 0 and (not host or bool(ip_address(host)))
+    return False
+
+
+def isMonitor(text: str) -> bool:
+    """
+    Whether a text is a place to send to: a host and a port.
+    """
+    host, port = placeOf(text)
+    try:
+        # No such name could be looked up.
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(host and port) and host.isprintable() and " " not in host
+
+
 def _onLoopback(value: object) -> object:
     assert isinstance(value, str)
     return onLoopback(value)
@@ -197,16 +225,13 @@ UDP_KEYS = Kind(
 )
 UDP_PLACES = Kind(
     "a HOST:PORT such as hub.example:8471, or a list of them",
-    lambda value: (
-        _isTexts(value) and all(host and port for host, port in map(placeOf, _texts(value)))
-    ),
+    lambda value: _isTexts(value) and all(map(isMonitor, _texts(value))),
     _texts,
 )
 UDP_ADDRESSES = Kind(
-    "a port such as 8471 in quotes, an ADDRESS:PORT, or a list of them",
-    lambda value: (
-        _isTexts(value) and all(place != ("", -1) for place in map(placeOf, _texts(value)))
-    ),
+    "a port such as 8471 in quotes, an IP address and a port such as 127.0.0.1:8471, or a list of "
+    "them",
+    lambda value: _isTexts(value) and all(map(isAddress, _texts(value))),
     _texts,
 )
 LOSS = Kind(

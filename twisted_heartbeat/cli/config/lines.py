@@ -11,7 +11,7 @@ with its value, a comment.  Lines are added to a statement until C{tomllib} acce
 also tells the names.
 
 A line that is not certain is left out: that of a key inside of a value of several lines, and all
-lines after a statement of more than L{_MAX_LINES} lines.
+lines after a statement of more than L{_MAX_LINES} lines, or after L{_MAX_PARSED}.
 
 Cost: each line is parsed once, and the lines of a long value once for each line.  It is paid only
 when there is a fault to report.
@@ -26,6 +26,9 @@ from typing import Any
 from .values import Path
 
 _MAX_LINES = 200
+
+_MAX_PARSED = 4 * 1024 * 1024
+"""Characters that are parsed in all: a long value is parsed again with each of its lines."""
 
 
 def linesOf(text: str) -> dict[Path, int]:
@@ -58,11 +61,16 @@ def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """
     begin = 1
     pending: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
+    parsed = 0
+    # A carriage return alone is no end of a line, so that no statement could end in one.
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         if not pending:
             begin = number
         pending.append(line)
         statement = "\n".join(pending)
+        parsed += len(statement)
+        if parsed > _MAX_PARSED:
+            return
         try:
             found = tomllib.loads(statement)
         except ValueError:

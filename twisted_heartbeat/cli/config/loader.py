@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.diagnosis import describeError
+from ...files import readFile
 from ..datagrams import makeMonitor, makeSender
-from .faults import ConfigError, Fault
+from .faults import ConfigError, Fault, relationFault
+from .places import sharedPlaces
 from .reader import Source, parse
 from .resolver import Objects, Resolver
 from .values import Config, Path, UDPMonitor, UDPSender
@@ -71,6 +73,7 @@ class Loader:
         faults: list[Fault] = []
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
         if not faults:
+            faults += sharedPlaces(config, objects)
             self._tryDatagrams(config, objects, faults)
         if faults:
             raise source.error(faults)
@@ -81,13 +84,18 @@ class Loader:
         Make what sends and receives datagrams, to see whether its keys and times fit together.
         """
         for part in config.parts:
-            try:
-                if isinstance(part, UDPMonitor):
+            if isinstance(part, UDPMonitor):
+                try:
                     makeMonitor(part, objects, self._reactor)
-                elif isinstance(part, UDPSender):
+                except ValueError as error:
+                    fault = relationFault(str(error), part.path[:-1], ("minBound", "maxBound"))
+                    # All addresses have the same settings.
+                    faults += [fault] if fault not in faults else []
+            elif isinstance(part, UDPSender):
+                try:
                     makeSender(part, objects, self._reactor)
-            except ValueError as error:
-                faults.append(Fault(part.path, f": {error}"))
+                except ValueError as error:
+                    faults.append(Fault(part.path, f": {error}"))
 
     def _nothingToRun(self) -> str:
         if self.file:
@@ -99,13 +107,12 @@ class Loader:
 
     def _read(self) -> str:
         try:
-            with open(self.file, "rb") as file:
-                data = file.read(_MAX_SIZE + 1)
+            data = readFile(self.file, _MAX_SIZE)
         except OSError as error:
             words = f"cannot be read ({describeError(error)})"
             raise ConfigError([f"{self.file} {words}"]) from None
-        if len(data) > _MAX_SIZE:
-            raise ConfigError([f"{self.file} is larger than {_MAX_SIZE} bytes"])
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

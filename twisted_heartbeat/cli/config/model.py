@@ -388,7 +388,7 @@ PRESENCE = Section(
 
 STORE = Section(
     "store",
-    "Where the changes of presence are kept.",
+    "Where the changes of presence are kept, and the deadlines of check-ins.",
     (
         Key(
             "file", kinds.STORE, "an SQLite database, which is made; without it they are in memory"

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .values import Config, Part
+from ...core.checkins import Check
+from .faults import keyName
+from .values import HTTP, Config, Part, Presence
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Plan:
     those of the new one are C{keep}, C{change} and C{start}.
 
     @ivar keep: nothing differs.  The part is the new one, which knows its place in the new file.
+    @ivar presence: how presence is to be combined from now on; L{None} if that stays.
+    @ivar checks: what has to check in from now on; L{None} if that stays, or if no endpoint
+        receives check-ins before and after.
     @ivar restart: the keys of the settings that differ, and need a restart.
     """
 
@@ -42,6 +47,8 @@ class Plan:
     change: tuple[Change, ...] = ()
     start: tuple[Part, ...] = ()
     stop: tuple[Part, ...] = ()
+    presence: Presence | None = None
+    checks: tuple[tuple[str, Check], ...] | None = None
     restart: tuple[str, ...] = ()
 
     @property
@@ -68,21 +75,26 @@ def diff(old: Config, new: Config) -> Plan:
     differing = [(old, new, _differing(old, new)) for old, new in both]
     changes = [_change(old, new, fields) for old, new, fields in differing]
     fixed = [
-        f"{new.key[0]}.{name}"
+        f"{new.key[0]}.{keyName(name)}"
         for _, new, fields in differing
         for name in fields
         if name in new.NEEDS_RESTART
     ]
+    receives = any(isinstance(part, HTTP) for part in new.parts)
+    checks = new.checks if old.checks is not None and new.checks is not None and receives else None
+    ofChecks = () if checks is None else _differing(old.checks, checks)
     return Plan(
         keep=tuple(change.new for change in changes if not change.fields),
         change=tuple(change for change in changes if change.fields),
         start=tuple(part for key, part in after.items() if key not in before),
         stop=tuple(part for key, part in before.items() if key not in after),
+        presence=None if old.presence == new.presence else new.presence,
+        checks=checks.checks if checks is not None and "checks" in ofChecks else None,
         restart=(
-            *fixed,
-            *(f"presence.{name}" for name in _differing(old.presence, new.presence)),
-            *(f"store.{name}" for name in _differing(old.store, new.store)),
-            *(f"http.{name}" for name in _differing(old.checks or new.checks, new.checks)),
+            # Several addresses of a monitor have the same settings.
+            *dict.fromkeys(fixed),
+            *(f"store.{keyName(name)}" for name in _differing(old.store, new.store)),
+            *(f"http.{keyName(name)}" for name in ofChecks if name != "checks"),
         ),
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from ...core.backoff import Backoff
 from ...core.checkins import Check
 from ...core.settings import Heartbeat, KeepAlive, Limits, ServerLimits
 from . import model
-from .faults import ConfigError, Fault, keyText, unknownKey
+from .faults import ConfigError, Fault, keyText, relationFault, unknownKey
 from .kinds import placeOf, shown
 from .lines import linesOf
 from .model import Key, Section
@@ -127,7 +127,8 @@ def _syntaxFault(message: str, text: str) -> Fault:
     lines = text.split("\n")
     line = int(number) if number else len(lines)
     quoted = lines[line - 1].strip()
-    behind = f", in {shown(quoted)}" if quoted else ""
+    # A URL may hold a token, and what is said here is logged.
+    behind = f", in {shown(quoted)}" if quoted and "://" not in quoted else ""
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 
@@ -290,11 +291,12 @@ class _Builder:
             own.setdefault("hooks", common["hooks"])
             if section == "monitor":
                 for address in own.pop("address", ()):
-                    yield UDPMonitor(path=path, address=address, place=placeOf(address), **own)
+                    where = (*path, "address")
+                    yield UDPMonitor(path=where, address=address, place=placeOf(address), **own)
             else:
                 own["places"] = tuple(map(placeOf, own.pop("monitors", ())))
                 own.setdefault("name", common["name"])
-                if not own["name"]:
+                if not own["name"] and not self._isWrong((*path, "name"), ("name",)):
                     self._faults.append(Fault(path, "needs a name, here or for the whole file"))
                 yield UDPSender(path=path, **own)
 
@@ -313,7 +315,7 @@ class _Builder:
             if not http:
                 self._faults.append(Fault(entry[""], "needs [http], which receives check-ins"))
             name = entry.pop("name", "")
-            if name in checks:
+            if name and name in checks:
                 self._faults.append(Fault(entry[""], f"has the name of another check: {name}"))
             checks[name] = self._settings({"check": entry}, "check", Check())
         return Checks(
@@ -380,26 +382,22 @@ class _Builder:
         try:
             made: _T = replace(base, **changed)  # type: ignore[type-var]
         except ValueError as error:
-            self._faults.append(_relationFault(str(error), own[""], changed))
+            self._faults.append(relationFault(str(error), own[""], changed))
             return base
         return made
+
+    def _isWrong(self, *paths: Path) -> bool:
+        """
+        Whether a fault of one of these keys is known, so that its value is missing here.
+        """
+        return any(fault.path in paths for fault in self._faults)
 
     def _refuseTwins(self, parts: list[Part]) -> None:
         first: dict[tuple[str, ...], Part] = {}
         for part in parts:
+            if self._isWrong(part.path, (*part.path, "endpoint")):
+                continue
             other = first.setdefault(part.key, part)
-            if other is not part and any(part.key[1:]):
+            if other is not part:
                 words = f"is the same as {keyText(other.path)}: {part.label}"
                 self._faults.append(Fault(part.path, words))
-
-
-def _relationFault(message: str, path: Path, changed: Mapping[str, object]) -> Fault:
-    """
-    Return the fault of values that are wrong together, such as a maximum below the initial value.
-
-    @param message: of the settings class: it begins with the class and the field.
-    @param changed: the fields that the table says.
-    """
-    subject, _, words = message.partition(" ")
-    name = subject.rpartition(".")[2]
-    return Fault((*path, name) if name in changed else path, words)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from stat import S_ISREG
 from time import monotonic
 from typing import Any
 
@@ -19,11 +21,13 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.python.reflect import namedAny
 
 from ...core.diagnosis import describeError
+from ...files import readFile
 from ...link.hooks import LinkHooks
 from ...presence.hooks import PresenceHooks
 from ...transport.compat import (
     contextFactoryOfEndpoint,
     hostOfEndpoint,
+    pathOfEndpoint,
     portOfEndpoint,
     wrappedEndpoint,
 )
@@ -37,7 +41,10 @@ Objects = Mapping[Reference, Any]
 
 
 _MAX_KEYS = 64 * 1024 * 1024
-"""Characters of a file of keys."""
+"""Bytes of a file of keys."""
+
+_SQLITE = b"SQLite format 3\0"
+"""What a database of SQLite begins with; see "Database File Format" of its documentation."""
 
 _RENEWED = ("listen", "connect", "token", "udp keys")
 """The kinds of references whose objects are made from files that may be renewed."""
@@ -159,6 +166,9 @@ def _endpoint(
     if isinstance(port, int) and not lowestPort <= port <= 65535:
         allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
         raise ValueError(allowed)
+    if pathOfEndpoint(inner) == "":
+        # The system would choose one, which nobody knows.
+        raise ValueError("an endpoint with a path, such as unix:/run/heartbeat.sock")
     if hostOfEndpoint(inner) == "":
         raise ValueError(f"an endpoint with a host, such as {example}")
     return endpoint
@@ -183,17 +193,21 @@ def _errorText(error: BaseException) -> str:
 
 def _hooks(name: str, kind: type) -> Any:
     found = _named(name, f"the dotted name of a {kind.__name__}, or of a class of them")
-    if isinstance(found, type):
+    allowed = f"an object with the methods of {kind.__name__}"
+    if issubclass(type(found), type):
         try:
             found = found()
         except BaseException as error:
             text = f"a class that takes no arguments ({describeError(error)})"
             raise ValueError(text) from None
     methods = [method for method in vars(kind) if not method.startswith("_")]
-    missing = [method for method in methods if not callable(getattr(found, method, None))]
+    try:
+        missing = [method for method in methods if not callable(getattr(found, method, None))]
+    except BaseException as error:
+        # An attribute may be a property of the application's, which may raise anything.
+        raise ValueError(f"{allowed} ({describeError(error)})") from None
     if missing:
-        text = f"an object with the methods of {kind.__name__}: it has no {missing[0]}"
-        raise ValueError(text)
+        raise ValueError(f"{allowed}: it has no {missing[0]}")
     return found
 
 
@@ -227,8 +241,7 @@ def udpKeys(path: str) -> dict[str, dict[int, bytes]]:
     from ...core.datagram.registry import keyring
 
     try:
-        with open(path, encoding="utf-8") as file:
-            keys = _keysIn(file.read(_MAX_KEYS))
+        keys = _keysIn(readFile(path, _MAX_KEYS).decode("utf-8-sig"))
         keyring(keys)
     except (OSError, ValueError) as error:
         words = describeError(error)
@@ -289,10 +302,27 @@ def checkInTokens(path: str) -> str:
 
 def _store(path: str) -> str:
     whole = os.path.abspath(path)
-    folder = os.path.dirname(whole)
-    if not os.access(folder, os.W_OK | os.X_OK) or os.path.isdir(whole):
-        raise ValueError("the path of a file, in a folder that is there and can be written to")
+    allowed = "the path of a file, in a folder that is there and can be written to"
+    try:
+        if "\0" in whole or not os.access(os.path.dirname(whole), os.W_OK | os.X_OK):
+            raise ValueError(allowed)
+        with suppress(FileNotFoundError):
+            _requireDatabase(whole)
+    except OSError as error:
+        raise ValueError(f"{allowed} ({describeError(error)})") from None
     return whole
+
+
+def _requireDatabase(path: str) -> None:
+    """
+    @raise OSError: if the file is there, and cannot be opened to be read and written.
+    @raise ValueError: if SQLite could not open it, or would wait for a pipe; says what is allowed.
+    """
+    if not S_ISREG(os.stat(path).st_mode):
+        raise ValueError("the path of a regular file")
+    with open(path, "r+b") as file:
+        if file.read(len(_SQLITE)) not in (b"", _SQLITE):
+            raise ValueError("the path of an SQLite database, or of no file, so that it is made")
 
 
 def _callable(name: str) -> Any:

@@ -155,9 +155,8 @@ class UDPMonitor(Part):
     @ivar hooks: dotted names.
     """
 
-    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset(
-        {"heartbeat", "hooks", "peers", "minBound", "maxBound"}
-    )
+    # The hooks of a session are told of its begin and its end, or of neither.
+    NEEDS_RESTART: ClassVar[frozenset[str]] = frozenset({"hooks"})
 
     address: str
     place: tuple[str, int]
@@ -227,7 +226,12 @@ class CheckIn(Part):
 
     @property
     def label(self) -> str:
-        return f"check-in at {urlsplit(self.url).hostname}"
+        try:
+            host = urlsplit(self.url).hostname
+        except ValueError:
+            # The resolver will say what is wrong with it.
+            host = None
+        return f"check-in at {host or 'no host'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,10 +314,9 @@ class Config:
     Everything that is to run.
 
     @ivar parts: what is started, changed and stopped by itself.
-    @ivar presence: cannot be changed while the process runs.
-    @ivar store: cannot either.
-    @ivar checks: cannot either; L{None} in a running configuration that has not received check-ins,
-        so that it can begin to.
+    @ivar store: cannot be changed while the process runs.
+    @ivar checks: L{None} in a running configuration that does not receive check-ins, so that it can
+        begin to.
     @ivar references: all that has to be looked up before anything can run.
     """
 

@@ -168,6 +168,21 @@ class Registry(Generic[Peer]):
         self._surplus: Meaning[Peer] = Meaning(Effect.SURPLUS)
         self._nothing: Meaning[Peer] = Meaning(Effect.NOTHING)
 
+    def changeSettings(self, bound: float, limits: DatagramLimits) -> None:
+        """
+        Apply another bound and other limits, those of a bound with the next heartbeat of each peer.
+        No peer is forgotten because fewer of them may be known now.
+
+        @param bound: as for the constructor.
+        """
+        self._bound = bound
+        self._limits = limits
+        self._unknown = PerSecond(limits.unknownPerSecond)
+        self._challenges = PerSecond(limits.challengesPerSecond)
+        for peer in self.peers.values():
+            # No packet has this bound, so that the next heartbeat takes the long way.
+            peer.asked = -1
+
     def receive(self, data: bytes, address: object, now: float) -> Meaning[Peer]:
         """
         Take a datagram.
