@@ -72,6 +72,9 @@ SLOWLY = {HostUnreachable, NetworkUnreachable, HandshakeFailed, ProtocolViolatio
 
 FLEET_WIDE = {PeerReset, LinkLost, PeerClosed}
 
+VERDICTS = {PeerSilent, PeerHung, CheckInMissed, KeepAliveExpired, SendStalled}
+VERDICTS |= {HostUnreachable, NetworkUnreachable}
+
 ERRNOS = {
     errno.ECONNRESET: PeerReset,
     errno.ETIMEDOUT: KeepAliveExpired,
@@ -147,6 +150,13 @@ def test_causesOfAWholeFleetAreMarked() -> None:
     What everybody at the same peer sees in the same instant is marked, and nothing else.
     """
     assert {cause for cause in ALL if cause.fleetWide} == FLEET_WIDE
+
+
+def test_verdictsAreMarked() -> None:
+    """
+    The causes by which this side finds a peer dead are marked, and nothing else.
+    """
+    assert {cause for cause in ALL if cause.isVerdict} == VERDICTS
 
 
 @pytest.mark.parametrize("cause", ALL)
