@@ -41,6 +41,7 @@ from twisted_heartbeat.core.diagnosis import (
     causeOfErrno,
     causeOfFailure,
     causeOfLoss,
+    causeOfSilence,
     describeError,
 )
 from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
@@ -239,6 +240,63 @@ def test_errnoSurvivesToTheCause(number: int) -> None:
         cause = causeOfLoss(reason, number=number, handshaking=handshaking)
         assert type(cause) is ERRNOS[number]
         assert cause.__cause__ is reason
+
+
+NO_WAY = {
+    0: PeerSilent,
+    errno.EHOSTUNREACH: HostUnreachable,
+    errno.EHOSTDOWN: HostUnreachable,
+    errno.EACCES: HostUnreachable,
+    errno.ENETUNREACH: NetworkUnreachable,
+    errno.ENETDOWN: NetworkUnreachable,
+    errno.EINVAL: NetworkUnreachable,
+    errno.EADDRNOTAVAIL: NetworkUnreachable,
+    errno.EBADF: PeerSilent,
+}
+ANSWERS = {"unanswered": 0, "retransmits": 0, "probes": 0}
+
+
+@pytest.mark.parametrize("number", NO_WAY)
+def test_silenceWithoutAnAnswerOfTheKernel(number: int) -> None:
+    """
+    A silence is named from what this host says of the way to the peer, and keeps its evidence.
+    """
+    evidence = Evidence(unanswered=1)
+    cause = causeOfSilence(
+        evidence, 8.0, "nothing came", pingArrived=False, askRoute=lambda: number
+    )
+    assert type(cause) is NO_WAY[number]
+    assert str(cause).startswith("nothing came")
+    assert cause.evidence is evidence
+
+
+@pytest.mark.parametrize(
+    ("evidence", "pingArrived", "expected"),
+    [
+        (Evidence(), True, PeerHung),
+        (Evidence(), False, PeerSilent),
+        (Evidence(**ANSWERS, window=0), False, PeerHung),
+        (Evidence(**ANSWERS, sinceAck=3.9), False, PeerHung),
+        (Evidence(**ANSWERS, sinceAck=4.0), False, PeerSilent),
+        (Evidence(**ANSWERS), False, PeerSilent),
+        (Evidence(**{**ANSWERS, "probes": 1}, window=0), False, PeerSilent),
+    ],
+)
+def test_silenceOfAProcess(evidence: Evidence, pingArrived: bool, expected: type[Cause]) -> None:
+    """
+    A peer is hung only if its kernel has taken the ping, keeps the window closed, or has answered
+    in the later half of the silence.  The way to it is asked for in any other case only.
+    """
+    asked: list[int] = []
+    cause = causeOfSilence(
+        evidence,
+        8.0,
+        "nothing came",
+        pingArrived=pingArrived,
+        askRoute=lambda: asked.append(1) or 0,
+    )
+    assert type(cause) is expected
+    assert bool(asked) is (expected is PeerSilent)
 
 
 @pytest.mark.parametrize(
