@@ -44,7 +44,7 @@ PER_SECOND = 100
 """Changes."""
 
 UPDATE_GOAL, PAINT_GOAL = 50.0, 1000.0
-"""Milliseconds, section 7 of the design."""
+"""Milliseconds of reactor time in a second, and until the first paint."""
 
 READER = """
 import selectors, socket, sys

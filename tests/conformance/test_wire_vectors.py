@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from twisted.internet.task import Clock
@@ -37,10 +37,7 @@ def frameOf(fields: dict[str, Any]) -> wire.Frame:
         values["message"] = bytes.fromhex(values["message"])
     if "code" in values:
         values["code"] = GoodbyeCode(values["code"])
-    kinds: dict[str, Any] = {
-        kind.__name__.upper(): kind
-        for kind in (wire.Hello, wire.Ping, wire.Pong, wire.Data, wire.Goodbye, wire.End)
-    }
+    kinds: dict[str, Any] = {kind.__name__.upper(): kind for kind in get_args(wire.Frame)}
     frame: wire.Frame = kinds[fields["type"]](**values)
     return frame
 

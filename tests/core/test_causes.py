@@ -41,6 +41,7 @@ from twisted_heartbeat.core.diagnosis import (
     causeOfErrno,
     causeOfFailure,
     causeOfLoss,
+    causeOfSilence,
     describeError,
 )
 from twisted_heartbeat.core.evidence import Evidence, VerdictBatch
@@ -71,6 +72,9 @@ ALL = list(TWISTEDS)
 SLOWLY = {HostUnreachable, NetworkUnreachable, HandshakeFailed, ProtocolViolation}
 
 FLEET_WIDE = {PeerReset, LinkLost, PeerClosed}
+
+VERDICTS = {PeerSilent, PeerHung, CheckInMissed, KeepAliveExpired, SendStalled}
+VERDICTS |= {HostUnreachable, NetworkUnreachable}
 
 ERRNOS = {
     errno.ECONNRESET: PeerReset,
@@ -147,6 +151,13 @@ def test_causesOfAWholeFleetAreMarked() -> None:
     What everybody at the same peer sees in the same instant is marked, and nothing else.
     """
     assert {cause for cause in ALL if cause.fleetWide} == FLEET_WIDE
+
+
+def test_verdictsAreMarked() -> None:
+    """
+    The causes by which this side finds a peer dead are marked, and nothing else.
+    """
+    assert {cause for cause in ALL if cause.isVerdict} == VERDICTS
 
 
 @pytest.mark.parametrize("cause", ALL)
@@ -229,6 +240,63 @@ def test_errnoSurvivesToTheCause(number: int) -> None:
         cause = causeOfLoss(reason, number=number, handshaking=handshaking)
         assert type(cause) is ERRNOS[number]
         assert cause.__cause__ is reason
+
+
+NO_WAY = {
+    0: PeerSilent,
+    errno.EHOSTUNREACH: HostUnreachable,
+    errno.EHOSTDOWN: HostUnreachable,
+    errno.EACCES: HostUnreachable,
+    errno.ENETUNREACH: NetworkUnreachable,
+    errno.ENETDOWN: NetworkUnreachable,
+    errno.EINVAL: NetworkUnreachable,
+    errno.EADDRNOTAVAIL: NetworkUnreachable,
+    errno.EBADF: PeerSilent,
+}
+ANSWERS = {"unanswered": 0, "retransmits": 0, "probes": 0}
+
+
+@pytest.mark.parametrize("number", NO_WAY)
+def test_silenceWithoutAnAnswerOfTheKernel(number: int) -> None:
+    """
+    A silence is named from what this host says of the way to the peer, and keeps its evidence.
+    """
+    evidence = Evidence(unanswered=1)
+    cause = causeOfSilence(
+        evidence, 8.0, "nothing came", pingArrived=False, askRoute=lambda: number
+    )
+    assert type(cause) is NO_WAY[number]
+    assert str(cause).startswith("nothing came")
+    assert cause.evidence is evidence
+
+
+@pytest.mark.parametrize(
+    ("evidence", "pingArrived", "expected"),
+    [
+        (Evidence(), True, PeerHung),
+        (Evidence(), False, PeerSilent),
+        (Evidence(**ANSWERS, window=0), False, PeerHung),
+        (Evidence(**ANSWERS, sinceAck=3.9), False, PeerHung),
+        (Evidence(**ANSWERS, sinceAck=4.0), False, PeerSilent),
+        (Evidence(**ANSWERS), False, PeerSilent),
+        (Evidence(**{**ANSWERS, "probes": 1}, window=0), False, PeerSilent),
+    ],
+)
+def test_silenceOfAProcess(evidence: Evidence, pingArrived: bool, expected: type[Cause]) -> None:
+    """
+    A peer is hung only if its kernel has taken the ping, keeps the window closed, or has answered
+    in the later half of the silence.  The way to it is asked for in any other case only.
+    """
+    asked: list[int] = []
+    cause = causeOfSilence(
+        evidence,
+        8.0,
+        "nothing came",
+        pingArrived=pingArrived,
+        askRoute=lambda: asked.append(1) or 0,
+    )
+    assert type(cause) is expected
+    assert bool(asked) is (expected is PeerSilent)
 
 
 @pytest.mark.parametrize(

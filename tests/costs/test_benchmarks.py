@@ -73,8 +73,8 @@ def together(
 
 def test_defaultBackoffDoesNotStampede() -> None:
     """
-    Section 7 of the design: of ten thousand clients at most 10 % try in any one second, at most
-    3.5 % in any second after the return, and 99 % are back within 55 s.
+    Of ten thousand clients at most 10 % try in any one second, at most 3.5 % in any second after
+    the return, and 99 % are back within 55 s.
     """
     attempts, returns, recovered = together(Backoff())
     assert len(recovered) == FLEET

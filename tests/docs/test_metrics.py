@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from twisted_heartbeat import CheckInLimits, DatagramLimits, Limits, ServerLimits
 from twisted_heartbeat.checkin.resource import REFUSALS
+from twisted_heartbeat.core import causes
 from twisted_heartbeat.datagram.ignored import _WORDS
 
 from ..status.test_metrics import fullOfAll
@@ -48,6 +49,17 @@ def test_theTableIsTrue() -> None:
     rows = re.findall(r"^\| `(twisted_\w+)` \| (\w+) \| ([^|]*)\|", PAGE.read_text(), re.M)
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     assert told == exposed()
+
+
+def test_pageHasAllVerdicts() -> None:
+    """
+    The page names the causes that are counted as verdicts.
+    """
+    found = re.search(r"A \*verdict\* is [^:]*:([^.]*)\.", PAGE.read_text(encoding="utf-8"))
+    assert found is not None
+    public = vars(causes).values()
+    verdicts = {it.__name__ for it in public if getattr(it, "isVerdict", False)}
+    assert set(re.findall(r"`(\w+)`", found[1])) == verdicts
 
 
 def test_limitsAreSettings() -> None:

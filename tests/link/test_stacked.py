@@ -112,7 +112,7 @@ async def test_eitherFindsTheStall(plain: Loopback, which: str) -> None:
     assert isinstance(below.cause, SendStalled if which == "below" else ClosedHere)
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", [*permutations(range(3))])
 def test_eachLeavesTheOthers(order: tuple[int, ...]) -> None:
     """
     Of three links of one connection any may end first: the others are still told of its end.

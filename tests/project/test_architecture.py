@@ -265,8 +265,8 @@ def pythonFiles() -> list[Path]:
 
 def test_theHouseStands() -> None:
     """
-    Section 3 of the design: imports point down only, the core is pure, each file says what it is
-    for, and none is there without a place.
+    Imports point down only, the core is pure, each file says what it is for, and none is there
+    without a place.
     """
     files = packageFiles()
     assert f"{PACKAGE}.core" in files
@@ -371,7 +371,7 @@ ALLOWED = {
 @pytest.mark.parametrize(("module", "code"), ALLOWED.values(), ids=ALLOWED)
 def test_whatIsAllowed(module: str, code: str) -> None:
     """
-    The check of the house lets pass what the design asks for.
+    The check of the house lets pass what the architecture asks for.
     """
     name = f"{PACKAGE}.{module}".removesuffix(".__init__")
     known = {
@@ -500,7 +500,7 @@ def privateUses(sources: Mapping[str, str]) -> list[str]:
 
 def test_privateNamesStandInOneFile() -> None:
     """
-    Section 8 of the design: the private names of Twisted and pyOpenSSL are used in one module.
+    The private names of Twisted and pyOpenSSL are used in one module.
     """
     assert privateUses(packageSources()) == []
 

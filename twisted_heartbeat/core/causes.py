@@ -63,6 +63,8 @@ class Cause(Exception):
     @ivar pace: how soon to retry.
     @ivar fleetWide: whether all clients of the same peer are likely to see this cause in the same
         instant, so that their first retries have to be spread.
+    @ivar isVerdict: whether this side found the peer dead by it.  By any other cause the end was
+        said or seen.
     @ivar rejectedByPeer: whether the peer has refused this side.  A refusal proves no link.
     @ivar evidence: what the kernel knew; L{None} where the platform does not say.
     @ivar goodbyeCode: the code of the goodbye, if one of the two sides has said goodbye.
@@ -76,6 +78,7 @@ class Cause(Exception):
     summary: str = "Why a link ended, or an attempt failed."
     pace: RetryPace = RetryPace.NORMAL
     fleetWide: bool = False
+    isVerdict: bool = False
     rejectedByPeer: bool = False
     evidence: Evidence | None = None
     goodbyeCode: GoodbyeCode | None = None
@@ -119,6 +122,7 @@ class PeerSilent(Cause, ConnectionLost):
     """
 
     summary = "The peer said nothing for the whole bound."
+    isVerdict = True
 
 
 class PeerHung(PeerSilent):
@@ -169,6 +173,7 @@ class KeepAliveExpired(Cause, ConnectionLost):
     """
 
     summary = "The system's keepalive or retransmission got no answer (ETIMEDOUT)."
+    isVerdict = True
 
 
 class PeerReset(Cause, ConnectionLost):
@@ -187,6 +192,7 @@ class HostUnreachable(Cause, ConnectionLost, NoRouteError):
 
     summary = "No way to the peer's host (EHOSTUNREACH)."
     pace = RetryPace.SLOW
+    isVerdict = True
 
 
 class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
@@ -196,6 +202,7 @@ class NetworkUnreachable(Cause, ConnectionLost, NoRouteError):
 
     summary = "No way to the peer's network (ENETUNREACH)."
     pace = RetryPace.SLOW
+    isVerdict = True
 
 
 class SendFailed(Cause, ConnectionLost):
@@ -212,6 +219,7 @@ class SendStalled(Cause, ConnectionLost):
     """
 
     summary = "The send buffer made no progress."
+    isVerdict = True
     limit = "sendStall"
 
 

@@ -7,7 +7,7 @@ The settings: L{Heartbeat}, L{KeepAlive}, L{Limits} and L{ServerLimits}.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from .validation import isCount, isNumber, require, requirePositive
 
@@ -135,28 +135,14 @@ class Limits:
     maxBuffered: int | None = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        requirePositive(
-            self,
-            "connectTimeout",
-            "closeTimeout",
-            "cleanupTimeout",
-            "sendStall",
-            "maxBuffered",
-            orNone=True,
-        )
+        requirePositive(self, *(one.name for one in fields(self)), orNone=True)
 
     @classmethod
     def off(cls) -> Limits:
         """
         Return limits that limit nothing.
         """
-        return cls(
-            connectTimeout=None,
-            closeTimeout=None,
-            cleanupTimeout=None,
-            sendStall=None,
-            maxBuffered=None,
-        )
+        return cls(**{one.name: None for one in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,21 +173,17 @@ class ServerLimits:
     pingsPerSecond: int | None = 50
 
     def __post_init__(self) -> None:
-        requirePositive(self, "helloTimeout", "admissionTimeout", orNone=True)
-        for name in ("peers", "peersPerAddress", "maxMessage", "maxHeld", "pingsPerSecond"):
-            value = getattr(self, name)
-            allowed = "a whole number, 1 or more, or None to switch it off"
-            require(value is None or isCount(value), self, name, value, allowed)
+        times = ("helloTimeout", "admissionTimeout")
+        requirePositive(self, *times, orNone=True)
+        allowed = "a whole number, 1 or more, or None to switch it off"
+        for one in fields(self):
+            value = getattr(self, one.name)
+            holds = one.name in times or value is None or isCount(value)
+            require(holds, self, one.name, value, allowed)
 
     @classmethod
     def off(cls) -> ServerLimits:
         """
         Return limits that limit nothing.
         """
-        return cls(
-            peers=None,
-            helloTimeout=None,
-            admissionTimeout=None,
-            maxHeld=None,
-            pingsPerSecond=None,
-        )
+        return cls(**{one.name: None for one in fields(cls)})

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..core.commands import Retry
     from ..core.settings import Heartbeat
     from .hooks import Hooks
-    from .link import Link
+    from .watched import Watched
 
 _Observer = TypeVar("_Observer")
 
@@ -203,16 +203,16 @@ class LogObserver(LinkHooks):
     def connecting(self, attempt: int) -> None:
         self.write("connecting", attempt=attempt)
 
-    def connected(self, link: Link) -> None:
+    def connected(self, link: Watched) -> None:
         self.write("connected", **link.eventFields(), watch=link.watch)
 
-    def suspected(self, link: Link) -> None:
+    def suspected(self, link: Watched) -> None:
         self.write("suspected", LogLevel.warn, **link.eventFields())
 
-    def recovered(self, link: Link) -> None:
+    def recovered(self, link: Watched) -> None:
         self.write("recovered", **link.eventFields())
 
-    def disconnected(self, link: Link, cause: Cause, others: int | None = None) -> None:
+    def disconnected(self, link: Watched, cause: Cause, others: int | None = None) -> None:
         """
         @param others: how many ends with this kind of cause were left out before this one; L{None}
             if they have not been limited yet.
@@ -230,7 +230,7 @@ class LogObserver(LinkHooks):
         fields |= {"cause": cause, "evidence": known}
         self.write("disconnected", level, **link.eventFields(), **fields)
 
-    def refused(self, link: Link, cause: Cause, others: int | None = None) -> None:
+    def refused(self, link: Watched, cause: Cause, others: int | None = None) -> None:
         """
         @param others: as of L{disconnected}.
         """
@@ -248,7 +248,7 @@ class LogObserver(LinkHooks):
     def gaveUp(self, cause: Cause) -> None:
         self.write("gaveUp", LogLevel.error, cause=cause)
 
-    def _limit(self, write: Callable[..., None], link: Link, cause: Cause) -> None:
+    def _limit(self, write: Callable[..., None], link: Watched, cause: Cause) -> None:
         """
         Write the end of a link, unless the limit of its owner suppresses it.
 

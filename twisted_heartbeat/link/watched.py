@@ -2,17 +2,19 @@
 # See LICENSE for details.
 
 """
-L{WatchedLink}: what the observers are told of a link.
+L{Watched}: what the observers are told about, over all carriers; and L{WatchedLink}, the same of a
+link.
 
-The log and the presence table read these attributes of a link, of the peer of a
-L{UDPHeartbeatMonitor<twisted_heartbeat.datagram.monitor.UDPHeartbeatMonitor>} and of a checked name
-alike, so that they serve all carriers.
+The log, the presence table and the metrics read nothing else of what is watched, so that they serve
+all carriers: a link, the peer of a
+L{UDPHeartbeatMonitor<twisted_heartbeat.datagram.monitor.UDPHeartbeatMonitor>}, a monitor as its
+sender sees it, and a checked name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
@@ -22,6 +24,7 @@ from .addresses import peerName, plainAddress
 
 if TYPE_CHECKING:
     from ..core.settings import Heartbeat
+    from ..logs import LogRateLimit
     from ..timing.wheel import TimerWheel
     from .config import LinkConfig
     from .interfaces import Session
@@ -29,10 +32,107 @@ if TYPE_CHECKING:
     from .watch import PeerWatch
 
 
+class Watched(Protocol):
+    """
+    A watched peer, over any carrier.  mypy compares each carrier's with it, in
+    C{tests/typing/watched.py}.
+    """
+
+    @property
+    def carrier(self) -> str:
+        """
+        How the peer is heard, in a word.
+        """
+
+    @property
+    def source(self) -> str:
+        """
+        The name of the factory or service that watches; C{""} without one.
+        """
+
+    @property
+    def name(self) -> str:
+        """
+        The peer's name; C{""} without one.  Then the presence table reads C{isServerSide} as well,
+        because the peer of a client goes by the name of its service.
+        """
+
+    @property
+    def isAuthenticated(self) -> bool:
+        """
+        Whether the peer has proven its name.
+        """
+
+    @property
+    def generation(self) -> int:
+        """
+        The number among those of the same source; never reused.
+        """
+
+    @property
+    def peer(self) -> Any:
+        """
+        The peer's address; L{None} if there is none.
+        """
+
+    @property
+    def state(self) -> str:
+        """
+        One of L{LinkState<twisted_heartbeat.link.state.LinkState>}, or equal to it.
+        """
+
+    @property
+    def watch(self) -> str:
+        """
+        How the peer is watched, in a word.
+        """
+
+    @property
+    def bound(self) -> float | None:
+        """
+        Seconds from the peer's last word to the verdict; L{None} if its silence proves nothing.
+        """
+
+    @property
+    def silence(self) -> float:
+        """
+        Seconds since the peer's last word, or from there to the end.
+        """
+
+    @property
+    def rtt(self) -> float | None:
+        """
+        Seconds from the last ping to its answer; L{None} without one.
+        """
+
+    @property
+    def logLimit(self) -> LogRateLimit | None:
+        """
+        Limits how many ends are logged; L{None} to log this one in any case.
+        """
+
+    @property
+    def wheel(self) -> TimerWheel:
+        """
+        The timer wheel of the clock.
+        """
+
+    @property
+    def seconds(self) -> Callable[[], float]:
+        """
+        Tells the time of the clock.
+        """
+
+    def eventFields(self) -> dict[str, object]:
+        """
+        Return the fields that all events of the peer have in the log.
+        """
+
+
 class WatchedLink:
     """
-    The attributes of a link that every carrier's peer has.  C{generation}, C{state} and C{logLimit}
-    belong to them, and are plain attributes of the link.
+    What is L{Watched} of a link.  C{generation}, C{state} and C{logLimit} are plain attributes of
+    the link.
     """
 
     __slots__ = ()

@@ -30,7 +30,7 @@ from .backlog import Backlog
 from .outcome import Outcome
 from .reader import ChangeReader
 from .store import StoreError
-from .storetrouble import untilDone
+from .storeretries import untilDone
 from .subscriptions import Subscriptions
 from .tasks import Tasks
 from .writer import StoreWriter, closeStore

@@ -14,7 +14,7 @@ from typing import Any
 from ..core.validation import isCount, require
 from .hooks import PresenceHooks
 from .store import PresenceStore
-from .storetrouble import untilDone
+from .storeretries import untilDone
 from .subscriptions import Subscription, Subscriptions
 from .writer import StoreWriter
 

@@ -22,18 +22,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..core.text import textOf
 from ..core.witnesses import Witness
 from ..link.addresses import peerName
+
+if TYPE_CHECKING:
+    from ..link.watched import Watched
 
 CARRIERS = ("tcp", "tls", "unix", "stream", "udp", "http")
 
 _LIKE_CARRIER = re.compile(rf"({'|'.join(CARRIERS)})([/%])")
 
 
-def witnessOf(watched: Any, merge: bool, numbers: Iterator[int]) -> Witness:
+def witnessOf(watched: Watched, merge: bool, numbers: Iterator[int]) -> Witness:
     """
     Return the witness that a watched object is.
 
@@ -59,7 +62,7 @@ def numberOrNone(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def nameOf(watched: Any, merge: bool, numbers: Iterator[int]) -> tuple[str, bool]:
+def nameOf(watched: Watched, merge: bool, numbers: Iterator[int]) -> tuple[str, bool]:
     """
     Return the name of a watched object in the table.
 
@@ -72,7 +75,7 @@ def nameOf(watched: Any, merge: bool, numbers: Iterator[int]) -> tuple[str, bool
     proven = merge
     if name:
         proven = merge or bool(watched.isAuthenticated)
-    elif not watched.isServerSide:
+    elif not getattr(watched, "isServerSide", True):
         name = source
     if name and proven:
         return _LIKE_CARRIER.sub(_encode, name, count=1) if _LIKE_CARRIER.match(
@@ -86,7 +89,7 @@ def nameOf(watched: Any, merge: bool, numbers: Iterator[int]) -> tuple[str, bool
     return f"{carrier}/{source}#{next(numbers)}", False
 
 
-def addressOf(watched: Any) -> str:
+def addressOf(watched: Watched) -> str:
     """
     Return the address of a watched object as text; C{""} without one.
     """

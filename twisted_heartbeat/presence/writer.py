@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from ..core.presence import Change, Gap, PeerRecord, firstNumberOf, numberOf
 from ..logs import SafeLogger
 from .store import PresenceStore
-from .storetrouble import StoreTrouble
+from .storeretries import StoreRetries
 
 _log = SafeLogger()
 
@@ -60,7 +60,7 @@ class StoreWriter:
         self._store = store
         self._clock = clock
         self._limit = limit
-        self._trouble = StoreTrouble(clock)
+        self._retries = StoreRetries(clock)
         self.waiting: list[Change | Gap] = []
         self._records: dict[str, PeerRecord] = {}
         self._forgotten: dict[str, None] = {}
@@ -103,7 +103,7 @@ class StoreWriter:
             call.cancel()
         if self._writing is not None:
             await self._writing
-            if self._trouble.isOn:
+            if self._retries.isFailing:
                 return
         await self._write()
 
@@ -142,7 +142,7 @@ class StoreWriter:
         Set the call of the next write, unless a write is under way or has failed: its end sees to
         the rest.
         """
-        if self._stopped or self._writing is not None or self._trouble.isOn or self._isEmpty:
+        if self._stopped or self._writing is not None or self._retries.isFailing or self._isEmpty:
             return
         delay = COMMIT_DELAY if self.waiting or self._records or self._forgotten else CURSOR_DELAY
         if self._call is None:
@@ -185,11 +185,11 @@ class StoreWriter:
             self._records, self._forgotten = records, forgotten
             self._replace(*newer)
             self._cursors = cursors | self._cursors
-            delay = self._trouble.met(error, f"write {len(self.waiting)} changes")
+            delay = self._retries.failed(error, f"write {len(self.waiting)} changes")
             if not self._stopped:
                 self._call = self._clock.callLater(delay, self._begin)
         else:
-            self._trouble.over()
+            self._retries.succeeded()
         finally:
             self._inFlight = 0
             self._writing = None

@@ -37,14 +37,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 
-from ..core.causes import (
-    Cause,
-    HostUnreachable,
-    KeepAliveExpired,
-    NetworkUnreachable,
-    PeerSilent,
-    SendStalled,
-)
+from ..core.causes import Cause
 from ..core.counters import Counters, SourceCounters
 from ..core.presence import PeerState
 from ..link.hooks import LinkHooks
@@ -57,9 +50,6 @@ PREFIX = "twisted_heartbeat_"
 
 ROUND_TRIP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LATENESS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-
-_VERDICTS = (PeerSilent, KeepAliveExpired, HostUnreachable, NetworkUnreachable, SendStalled)
-"""The causes by which this side finds a peer dead.  By any other the end was said or seen."""
 
 _DATAGRAM_LIMITS = {
     "unknown": "unknownPerSecond",
@@ -212,7 +202,7 @@ class HeartbeatMetrics(LinkHooks):
             watched = _Watched(link)
         self._end(watched, cause)
         self._disconnections[watched.carrier, _className(cause)] += 1
-        if isinstance(cause, _VERDICTS):
+        if cause.isVerdict:
             self._verdicts[watched.carrier, _className(cause)] += 1
 
     def refused(self, link: Any, cause: Cause) -> None:

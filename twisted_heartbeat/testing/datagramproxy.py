@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 
-from .checks import requireAddress, requireTarget
 from .faults import DatagramFault, Delay, Drop, Duplicate, Reorder, Toward, endsToward, requireFault
+from .validation import requireAddress, requireTarget
 
 
 class _DatagramPipe:

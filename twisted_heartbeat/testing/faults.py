@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .checks import require, requireNumber
+from .validation import require, requireNumber
 
 Toward = Literal["server", "client", "both"]
 """The direction that a fault acts on, named by the end that receives the bytes."""

@@ -21,7 +21,6 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .checks import require, requireAddress, requireNumber, requireTarget
 from .faults import (
     AcceptThenClose,
     HangHandshake,
@@ -34,6 +33,7 @@ from .faults import (
 from .pipe import Pipe
 from .port import ProxyPort
 from .side import ProxySide
+from .validation import require, requireAddress, requireNumber, requireTarget
 
 _log = Logger()
 

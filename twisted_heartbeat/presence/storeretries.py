@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{StoreTrouble}: the retries of a store that fails; and L{untilDone}, which calls a store so.
+L{StoreRetries}: the retries of a store that fails; and L{untilDone}, which calls a store so.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MAX_RETRY_DELAY = 30.0
 """Seconds before a failed call is tried again; each delay is twice the one before."""
 
 
-class StoreTrouble:
+class StoreRetries:
     """
     The delays between the tries of a store that fails, and what the log has of it.
 
-    @ivar isOn: whether the last try failed.
+    @ivar isFailing: whether the last try failed.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._delay = 0.0
         self._loggedAt: float | None = None
-        self.isOn = False
+        self.isFailing = False
 
-    def met(self, error: BaseException, what: str) -> float:
+    def failed(self, error: BaseException, what: str) -> float:
         """
         Log a failure: the first one, and then one in L{WARNING_INTERVAL}.
 
@@ -47,7 +47,7 @@ class StoreTrouble:
         @return: the seconds after which to try again.
         """
         now = self._clock.seconds()
-        self.isOn = True
+        self.isFailing = True
         self._delay = min(MAX_RETRY_DELAY, max(MIN_RETRY_DELAY, self._delay * 2))
         if isinstance(error, StoreError):
             self._delay = MAX_RETRY_DELAY
@@ -61,11 +61,11 @@ class StoreTrouble:
             )
         return self._delay
 
-    def over(self) -> None:
+    def succeeded(self) -> None:
         """
         Log that the store works again, if it did not.
         """
-        self.isOn = False
+        self.isFailing = False
         self._delay = 0.0
         if self._loggedAt is not None:
             self._loggedAt = None
@@ -85,7 +85,7 @@ async def untilDone(
     @param final: the errors after which it is not called again; they are raised.
     @raise StoreError: if the store cannot be used.
     """
-    trouble = StoreTrouble(clock)
+    retries = StoreRetries(clock)
     while True:
         try:
             result = await call()
@@ -94,7 +94,7 @@ async def untilDone(
         except final:
             raise
         except BaseException as error:
-            await deferLater(clock, trouble.met(error, what))
+            await deferLater(clock, retries.failed(error, what))
         else:
-            trouble.over()
+            retries.succeeded()
             return result
