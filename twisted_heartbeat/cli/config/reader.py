@@ -128,6 +128,10 @@ def _syntaxFault(message: str, text: str) -> Fault:
     line = int(number) if number else len(lines)
     quoted = lines[line - 1].strip()
     behind = f", in {shown(quoted)}" if quoted else ""
+    entry = re.match(r"\[\[([\w-]+)\]\]", quoted)
+    if entry and words.startswith("Cannot overwrite"):
+        name = entry[1]
+        behind += f": {name} has a value above; write that as a [[{name}]] as well"
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 
