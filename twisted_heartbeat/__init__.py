@@ -57,7 +57,15 @@ if TYPE_CHECKING:
     from .checkin.resource import CheckInResource
     from .core.checkins import Check, CheckInLimits
     from .core.datagram.settings import DatagramLimits
-    from .core.presence import Change, Gap, PeerPresence, PeerState, PresenceLimits
+    from .core.presence import (
+        Change,
+        Gap,
+        PeerPresence,
+        PeerRecord,
+        PeerState,
+        PresenceLimits,
+        StoredPresence,
+    )
     from .datagram.hooks import DatagramHooks
     from .datagram.monitor import UDPHeartbeatMonitor
     from .datagram.peer import DatagramPeer
@@ -109,6 +117,7 @@ __all__ = [
     "PeerClosed",
     "PeerHung",
     "PeerPresence",
+    "PeerRecord",
     "PeerReset",
     "PeerSilent",
     "PeerState",
@@ -125,6 +134,7 @@ __all__ = [
     "ServerLimits",
     "StatusResource",
     "StoreError",
+    "StoredPresence",
     "UDPHeartbeatMonitor",
     "UDPHeartbeatSender",
 ]
@@ -144,6 +154,7 @@ _LAZY: dict[str, str] = {
     "HeartbeatMetrics": ".status.metrics",
     "MemoryStore": ".presence.memory",
     "PeerPresence": ".core.presence",
+    "PeerRecord": ".core.presence",
     "PeerState": ".core.presence",
     "PresenceHooks": ".presence.hooks",
     "PresenceLimits": ".core.presence",
@@ -152,6 +163,7 @@ _LAZY: dict[str, str] = {
     "PresenceTable": ".presence.table",
     "SQLiteStore": ".presence.sqlite",
     "StoreError": ".presence.store",
+    "StoredPresence": ".core.presence",
 }
 """
 The names that are loaded on first use, and the module of each.  Otherwise every program would pay

@@ -25,7 +25,7 @@ class Printer(PresenceHooks):
     """Print what changes; here a program of yours would send mail."""
 
     def changed(self, change):
-        print(f"{change.name} was {change.previous} and is {change.state}. {change.reason}")
+        print(f"{change.name} was {change.previous} and is {change.state}. {change.reason}".strip())
 
     def missed(self, gap, peers):
         print(f"changes {gap.first} to {gap.last} are not kept any more; now:")

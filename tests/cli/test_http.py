@@ -153,7 +153,7 @@ def test_missingExtraOfAFile(
     file.write_text(f"check-in = '{URL}'")
     with pytest.raises(SystemExit):
         parsed(f"--config={file}")
-    words = "check-in is ***: it must be the URL of a check (CheckIn needs treq"
+    words = "check-in is ***: it must be left out, or its extra installed (CheckIn needs treq"
     said = capsys.readouterr().err
     assert said.startswith(f"{file}:1: {words}")
     assert said.endswith("install twisted_heartbeat[http])\n")

@@ -219,6 +219,7 @@ def test_causeOfErrno(number: int) -> None:
     cause = causeOfErrno(number)
     assert type(cause) is ERRNOS[number]
     assert str(cause).endswith(f"[errno {number}]")
+    assert cause.osError == number
     assert cause.evidence is None
 
 

@@ -558,6 +558,7 @@ def test_ignoredIsToldOnceAMinute(scene: Scene, events: list[LogEvent]) -> None:
     assert len(told) == 3
     assert "forged" in told[0] and told[1]["forged"] == 600 and told[1]["malformed"] == 60
     assert "with a wrong MAC" in told[0]["words"]
+    assert told[0]["latest"] == f"{SENDER[0]}:{SENDER[1]}"
     assert scene.monitor.ignored == {"forged": 1300, "malformed": 130}
 
 

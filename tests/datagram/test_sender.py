@@ -454,7 +454,18 @@ def test_deadFirstMonitorAtTheStart(three: Net, events: list[Any]) -> None:
     three.internet.advance(BOUND + 2.5)
     assert sender.current.host == PLACES[1]
     assert three.hooks.names == ["connected"]
-    assert any("does not answer" in event.get("log_format", "") for event in events)
+    [warning] = [event for event in events if "does not answer" in event.get("log_format", "")]
+    assert warning["error"].startswith(f"{PLACES[0]}:{PORT}: nothing acknowledged for 6.0")
+
+
+def test_nameThatIsNotFound(net: Net, events: list[Any]) -> None:
+    """
+    The log says which monitor's name has led nowhere.
+    """
+    net.send([("hub.example", PORT)])
+    net.internet.advance(BOUND + 2.5)
+    [warning] = [event for event in events if "does not answer" in event.get("log_format", "")]
+    assert warning["error"] == f"hub.example:{PORT}: no address was found for its name"
 
 
 def test_all(three: Net) -> None:

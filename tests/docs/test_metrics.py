@@ -7,6 +7,7 @@ The page of the metrics and the alert rules name the metrics that there are.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -123,3 +124,59 @@ def test_promtoolAcceptsTheRules() -> None:
         pytest.skip("promtool is not installed (Debian: prometheus)")
     done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, timeout=30)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+SERIES = {
+    "HeartbeatPeersDown": {'peers{state="down"}': "0x20 1x40", 'peers{state="up"}': "9x60"},
+    "HeartbeatFleetDown": {'peers{state="down"}': "0x20 3x40", 'peers{state="up"}': "7x60"},
+    "HeartbeatFlapping": {'suspicions_total{carrier="tcp"}': "_x20 0+10x40"},
+    "HeartbeatReactorLate": {
+        'timer_lateness_seconds_bucket{le="0.1"}': "0x60",
+        'timer_lateness_seconds_bucket{le="0.25"}': "0x20 0+9x40",
+        'timer_lateness_seconds_bucket{le="+Inf"}': "0x20 0+9x40",
+    },
+    "HeartbeatLimitHit": {'limits_hit_total{limit="peers"}': "_x20 50x40"},
+    "HeartbeatGaveUp": {'given_up_total{cause="PermanentFailure"}': "_x20 1x40"},
+    "HeartbeatWatcherGone": {'up{job="heartbeat"}': "1x20 0x40"},
+}
+"""
+For each alert what a scrape in each minute finds: nothing unusual for 20 minutes, then the fault.
+A counter with a label appears with its first count.
+"""
+
+
+@pytest.mark.parametrize("alert", SERIES)
+def test_alertIsRaised(alert: str, tmp_path: Path) -> None:
+    """
+    Each alert is raised by the first fault of its kind, and not before.
+    """
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    series = []
+    for name, values in SERIES[alert].items():
+        prefix = "" if name.startswith("up") else "twisted_heartbeat_"
+        labelled = name.replace("{", '{instance="hub", ')
+        series.append({"series": f"{prefix}{labelled}", "values": values})
+    firing = f'alertname="{alert}", alertstate="firing"'
+    samples = [
+        {
+            "expr": f"count(count_over_time(ALERTS{{{firing}}}[25m]))",
+            "eval_time": when,
+            "exp_samples": [{"value": number, "labels": "{}"}] if number else [],
+        }
+        for when, number in (("19m", 0), ("45m", 1))
+    ]
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": samples}]
+    file = tmp_path / "test.yml"
+    # JSON is YAML.
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "tests": tests}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_eachAlertIsTried() -> None:
+    """
+    The test above has all alerts.
+    """
+    assert re.findall(r"- alert: (\w+)", RULES.read_text()) == [*SERIES]

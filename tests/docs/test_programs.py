@@ -13,6 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest_twisted
+
+from .conftest import Start
+from .recipes.recipe import freePort
+
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = CHECKOUT / "docs" / "examples"
 AMPLE = 120.0
@@ -48,25 +53,33 @@ def test_gatewayPassesItsTests(tmp_path: Path) -> None:
     # Not with the settings of this checkout.
     (folder / "pytest.ini").write_text("[pytest]\n")
     output = run("-m", "pytest", "-p", "no:cacheprovider", folder=folder)
-    assert "4 passed" in output
+    assert "5 passed" in output
 
 
-LOAD = """
-import sys
-from twisted.application.service import IServiceCollection, loadApplication
-
-[gateway] = IServiceCollection(loadApplication(sys.argv[1], "python"))
-print(type(gateway).__name__, *(type(service).__name__ for service in gateway))
-"""
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 
-def test_gatewaysApplicationLoads(tmp_path: Path) -> None:
+@pytest_twisted.ensureDeferred
+async def test_gatewayBetweenItsHubAndItsPump(start: Start) -> None:
     """
-    C{twistd} can load the gateway's C{.tac} file from any folder.
+    The C{.tac} file makes the gateway of its page, from any folder: a reading of the pump goes up,
+    and a command that is typed at the hub goes down.
     """
-    tac = str(EXAMPLES / "gateway" / "gateway.tac")
-    output = run("-c", LOAD, tac, folder=tmp_path, HUB="tcp:127.0.0.1:1", LISTEN="tcp:0")
-    assert output.split() == ["Gateway", "StreamServerEndpointService", "HeartbeatClientService"]
+    folder = EXAMPLES / "gateway"
+    above, below = freePort(), freePort()
+    hub = start(sys.executable, folder / "toy_hub.py", above)
+    await hub.says("^the hub is process")
+    ends = {"HUB": f"tcp:127.0.0.1:{above}", "LISTEN": f"tcp:{below}:interface=127.0.0.1"}
+    gateway = start(*TWISTD, "-noy", folder / "gateway.tac", "--pidfile=", environment=ends)
+    await hub.says("^gateway is here")
+    pump = start(sys.executable, folder / "toy_pump.py", below)
+    await pump.says("^the gateway says go")
+    await hub.says("^reading pump-3 21.5")
+    hub.enter("set pump-3 40")
+    await pump.says("^the gateway says set 40")
+    await gateway.end()
+    await pump.says("^PeerClosed: the peer said goodbye: closing")
+    await hub.says("^gateway is gone")
 
 
 STRPORTS = """

@@ -9,6 +9,7 @@ what is no silence of the peer's is not held against it.
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import time
 from dataclasses import replace
@@ -729,6 +730,33 @@ async def test_unixSocket(plain: Loopback, hooks: Recorder, tmp_path: Path) -> N
     second.transport.loseConnection()
     assert type(await within(ended)) is PeerClosed
     await within(service.stopService())
+
+
+@pytest_twisted.ensureDeferred
+async def test_unixSocketOfAProcessThatDiedUnread(
+    plain: Loopback, hooks: Recorder, tmp_path: Path
+) -> None:
+    """
+    A UNIX socket whose other end has closed with bytes unread, as the kernel does for a process
+    that was killed, is reset, and the cause has the errno that Twisted drops.
+    """
+    from twisted.internet import reactor
+
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        plain.service(
+            UNIXClientEndpoint(reactor, path),
+            Factory.forProtocol(HeartbeatProtocol),
+            hooks=hooks,
+        )
+        await within(hooks.next("connected"))
+        ended = hooks.next("disconnected")
+    cause = await within(ended)
+    assert type(cause) is PeerReset
+    assert cause.osError == errno.ECONNRESET
+    assert type(cause.__cause__) is ConnectionLost
 
 
 @pytest_twisted.ensureDeferred

@@ -593,6 +593,7 @@ def test_metricsAreOptional(scene: Scene) -> None:
     answer = scene.ask("/metrics")
     assert answer.status == 404
     assert b"without metrics" in answer.body
+    assert b"need twisted_heartbeat[metrics] to be installed" in answer.body
 
 
 def test_jsonHasNoInfinity(scene: Scene) -> None:

@@ -58,6 +58,7 @@ from twisted_heartbeat import (
     PeerClosed,
     PeerHung,
     PeerPresence,
+    PeerRecord,
     PeerReset,
     PeerSilent,
     PeerState,
@@ -73,6 +74,7 @@ from twisted_heartbeat import (
     ServerLimits,
     SQLiteStore,
     StatusResource,
+    StoredPresence,
     StoreError,
     UDPHeartbeatMonitor,
     UDPHeartbeatSender,
@@ -367,6 +369,9 @@ async def presence() -> PresenceStore:
     changes += await table.history("pump-3", limit=5)
     print(peers, table.peer("pump-3"), table.latest)
     await table.stopService()
+    stored: StoredPresence = await store.load()
+    records: Sequence[PeerRecord] = stored.peers
+    print([(record.change.number, record.bound, record.lastHeard) for record in records])
     return MemoryStore()
 
 

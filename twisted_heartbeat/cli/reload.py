@@ -110,10 +110,7 @@ class Reloader(Service):
         except ConfigError as error:
             for sentence in error.sentences:
                 _log.error("{sentence}", sentence=sentence)
-            count = len(error.sentences)
-            _log.error(
-                "{file} is wrong, {count} faults: nothing is changed", file=file, count=count
-            )
+            _log.error("{file} is wrong: nothing is changed", file=file)
             return succeed(error.sentences[0]).addCallback(self._tellDone)
         except Exception:
             # Code of the application runs here.  systemd waits to be told that the reload is done.

@@ -63,7 +63,18 @@ def causeOfErrno(number: int) -> Cause | None:
     @return: L{None} for a number that says nothing about the peer.
     """
     found = _BY_ERRNO.get(number)
-    return None if found is None else found(f"{found.summary.rstrip('.')} [errno {number}]")
+    return None if found is None else _numbered(found, found.summary.rstrip("."), number)
+
+
+def _numbered(
+    kind: type[Cause], words: str, number: int, evidence: Evidence | None = None
+) -> Cause:
+    """
+    Return a cause with an error number, in words and as C{osError}.
+    """
+    cause = kind(f"{words} [errno {number}]", evidence=evidence)
+    cause.osError = number
+    return cause
 
 
 _NO_ROUTE: dict[int, type[Cause]] = {
@@ -106,7 +117,7 @@ def causeOfSilence(
     number = askRoute()
     noRoute = _NO_ROUTE.get(number)
     if noRoute is not None:
-        return noRoute(f"{words}; {noRoute.summary} [errno {number}]", evidence=evidence)
+        return _numbered(noRoute, f"{words}; {noRoute.summary}", number, evidence)
     return PeerSilent(words, evidence=evidence)
 
 
@@ -127,7 +138,8 @@ def causeOfLoss(
     gives, because Twisted's reason is often only C{ConnectionLost}.
 
     @param error: the reason that Twisted passed to C{connectionLost}.
-    @param number: the error number of the kernel; L{None} where it is not known.
+    @param number: the error number of the kernel; L{None} where it is not known, unless C{error}
+        has it as C{osError}.
     @param finished: whether the peer's FIN had come.
     @param closedHere: whether this side had asked for the close.
     @param handshaking: whether a TLS handshake was under way.
@@ -139,6 +151,8 @@ def causeOfLoss(
         return error
     if error is not None and _isTls(error):
         return _chained(_causeOfTls(error, refused, handshaking), error)
+    if number is None:
+        number = getattr(error, "osError", None)
     # A reset that follows a FIN is EPIPE on Linux, so EPIPE would hide that the peer has closed.
     named = causeOfErrno(number) if number and not (finished and number == errno.EPIPE) else None
     if named is not None:

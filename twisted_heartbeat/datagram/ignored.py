@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..link.addresses import peerName
 from ..logs import WARNING_INTERVAL, SafeLogger
+from .peer import addressOf
 
 if TYPE_CHECKING:
     from ..timing.wheel import Slot, TimerWheel
@@ -54,12 +56,17 @@ class IgnoredLog:
         self._wheel = wheel
         self._told: dict[str, int] = {}
         self._toldAt = -inf
+        self._latest: Any = None
         self.slot: Slot | None = None
 
-    def changed(self) -> None:
+    def changed(self, address: Any) -> None:
         """
         Note that the totals may have grown.
+
+        @param address: where a datagram that was ignored came from, or L{None}.
         """
+        if address is not None:
+            self._latest = address
         if self.slot is None:
             now = self._wheel.seconds()
             self._wheel.schedule(self, max(now + _COLLECT, self._toldAt + WARNING_INTERVAL))
@@ -80,7 +87,14 @@ class IgnoredLog:
         if counts:
             self._told = dict(self._ignored)
             words = ", ".join(f"{number} {_WORDS[reason]}" for reason, number in counts.items())
-            _log.warn("{link}: ignored datagrams: {words}", link=self._name, words=words, **counts)
+            latest = None if self._latest is None else peerName(addressOf(self._latest))
+            _log.warn(
+                "{link}: ignored datagrams: {words}; the latest came from {latest}",
+                link=self._name,
+                words=words,
+                latest=latest,
+                **counts,
+            )
         return bool(counts)
 
     def onTimer(self, now: float, lateness: float) -> float | None:

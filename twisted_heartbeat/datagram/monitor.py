@@ -320,7 +320,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
             self._send(reply, address)
         if peer is None:
             if effect is not Effect.HEARD:
-                self._ignoredLog.changed()
+                # A datagram with a reply was challenged, and is none that was ignored.
+                self._ignoredLog.changed(None if reply else address)
             return
         if effect is not Effect.HEARD:
             self._changed(meaning, peer)

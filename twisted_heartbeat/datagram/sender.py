@@ -409,7 +409,8 @@ class UDPHeartbeatSender(Service):
         if wasAlive:
             self._events.emit("disconnected", monitor, cause)
         else:
-            self._unanswered.met(cause)
+            why = cause if monitor.addresses else "no address was found for its name"
+            self._unanswered.met(f"{monitor.name}: {why}")
         if self.running and self._failover.silent(monitor.index):
             current = self.current.name
             _log.warn("{link}: on to the monitor {monitor}", link=self.source, monitor=current)

@@ -41,6 +41,11 @@ _log = SafeLogger()
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 
+_NO_METRICS = (
+    "This status page was made without metrics. They need twisted_heartbeat[metrics] to be "
+    "installed, and in a program of yours metrics=HeartbeatMetrics()."
+)
+
 _NEWEST = 50
 """Changes that a new page shows at once."""
 
@@ -239,7 +244,7 @@ class StatusResource(Resource):
 
     def _renderMetrics(self, request: Request) -> bytes:
         if self._metrics is None:
-            return _text(request, 404, "This status page was made without metrics.")
+            return _text(request, 404, _NO_METRICS)
         request.setHeader(b"Content-Type", self._metrics.contentType.encode("ascii"))
         return self._metrics.render()
 

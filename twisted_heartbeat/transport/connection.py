@@ -16,7 +16,7 @@ costs half as much as the time stamp itself (C{benchmarks/datapath.py}).
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EAGAIN, ENOBUFS, EPIPE, EWOULDBLOCK
+from errno import EAGAIN, ECONNRESET, ENOBUFS, EPIPE, EWOULDBLOCK
 from math import inf
 from time import monotonic
 from types import MethodType
@@ -402,9 +402,17 @@ class ObservedUnixConnection(tcp.Connection):
     and of its loss before it tells the protocol, and delivers all received bytes.
 
     @ivar observer: receives the reports; L{None} for none.
+    @ivar wasReset: whether reading has failed.
     """
 
     observer: ConnectionObserver | None = None
+    wasReset = False
+
+    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
+        end = super().doRead()
+        if end is CONNECTION_LOST:
+            self.wasReset = True
+        return end
 
     def _dataReceived(self, data: bytes | None) -> ConnectionDone | None:
         if data and self.observer is not None:
@@ -417,4 +425,10 @@ class ObservedUnixConnection(tcp.Connection):
     def connectionLost(self, reason: Failure) -> None:
         if reason.type is ConnectionLost:
             _deliverRest(self)
+            if self.wasReset:
+                # Twisted drops the errno. On a stream it can only be this: the peer has closed, and
+                # left bytes unread (af_unix.c, unix_release_sock).
+                lost = ConnectionLost()
+                lost.osError = ECONNRESET  # type: ignore[attr-defined]
+                reason = Failure(lost)
         _reportLoss(self, super().connectionLost, reason)

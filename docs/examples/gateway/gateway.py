@@ -6,8 +6,11 @@ A gateway: devices below, a hub above.
 
 Messages are text. A device says "VALUE". The gateway tells the hub "here NAME", "gone NAME" and
 "reading NAME VALUE". The hub says "welcome" when it is ready, and "set NAME VALUE", which goes to
-the device. While the hub cannot be heard, the devices are told "hold"; afterwards, "go".
+the device. While the hub cannot be heard, the devices are told "hold"; afterwards, "go". A hub that
+loses the gateway forgets what it was told, because the gateway tells all of it again.
 """
+
+import re
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService
@@ -49,6 +52,11 @@ class Uplink(HeartbeatProtocol):
             self.factory.gateway.set(name, value)
 
 
+def admit(address, certificate, hello):
+    """Refuse a device whose name cannot stand in a message to the hub."""
+    return None if re.fullmatch(r"[\w.-]+", hello.name) else "a name without spaces is needed"
+
+
 class DeviceHooks(LinkHooks):
     """What the coming of a device begins, its end undoes."""
 
@@ -77,7 +85,11 @@ class Gateway(MultiService):
         self.readings = {}
         self.hub = None
         self.devices = HeartbeatServerFactory(
-            self._factory(Device), heartbeat=heartbeat, hooks=DeviceHooks(self), name="devices"
+            self._factory(Device),
+            heartbeat=heartbeat,
+            hooks=DeviceHooks(self),
+            admit=admit,
+            name="devices",
         )
         self.port = StreamServerEndpointService(listen, self.devices)
         self.uplink = HeartbeatClientService(

@@ -2,10 +2,7 @@
 # See LICENSE for details.
 
 """
-What the gateway does when a device or the hub is lost.
-
-    pip install "twisted_heartbeat[test]"
-    pytest
+What the gateway does when a device or the hub is lost: pytest test_gateway.py
 """
 
 import pytest
@@ -148,3 +145,23 @@ async def test_commandWithoutDeviceIsAnswered(site):
     """The hub learns that there is no such device."""
     (await site.hub.connected.get()).sendMessage(b"set pump-9 40")
     await hears(site.hub, "gone pump-9")
+
+
+@pytest_twisted.ensureDeferred
+async def test_deviceWithASpaceInItsNameIsRefused(site):
+    """A name that the hub would misread never reaches it."""
+    from twisted.internet import reactor
+
+    class Spaced(Talker):
+        name = "pump 3"
+
+        def connectionLost(self, reason):
+            super().connectionLost(reason)
+            self.factory.heard.put(str(reason.value))
+
+    spaced = talkers(Spaced)
+    device = HeartbeatClientService(site.below.endpoint(), spaced, heartbeat=HEARTBEAT)
+    device.startService()
+    cause = await spaced.heard.get().addTimeout(WITHIN, reactor)
+    await device.stopService()
+    assert "a name without spaces" in cause

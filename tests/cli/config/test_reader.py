@@ -297,6 +297,11 @@ WRONG = {
     ),
     "key twice": ("a = 1\na = 2", ":2: ...: cannot overwrite a value, in 'a = 2'"),
     "table twice": ("[a]\n[a]", ":2: this is not valid TOML: cannot declare ..."),
+    "value and entry": (
+        'listen = "tcp:1"\n[[listen]]\nendpoint = "tcp:2"',
+        ":2: this is not valid TOML: cannot overwrite a value, in '[[listen]]': "
+        "listen has a value above; write that as a [[listen]] as well",
+    ),
     "endless number": (f"a = {'1' * 5000}", ": this is not valid TOML: Exceeds ..."),
     "nested": (f"a = {'[' * 100000}", ": this is nested too deeply"),
     "near miss": ("[heartbeat]\nwitin = 8", ":2: heartbeat.witin: did you mean within?"),

@@ -59,6 +59,12 @@ class Program(ProcessProtocol):
         """
         self._ended.callback(None)
 
+    def enter(self, line: str) -> None:
+        """
+        Type a line at its standard input.
+        """
+        self._process.write(line.encode() + b"\n")
+
     def says(self, pattern: str, since: int = 0) -> Deferred[tuple[float, re.Match[str]]]:
         """
         Fires with the first line in which the pattern is found, and when it was read.

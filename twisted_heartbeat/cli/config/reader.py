@@ -129,6 +129,10 @@ def _syntaxFault(message: str, text: str) -> Fault:
     quoted = lines[line - 1].strip()
     # A URL may hold a token, and what is said here is logged.
     behind = f", in {shown(quoted)}" if quoted and "://" not in quoted else ""
+    entry = re.match(r"\[\[([\w-]+)\]\]", quoted)
+    if entry and words.startswith("Cannot overwrite"):
+        name = entry[1]
+        behind += f": {name} has a value above; write that as a [[{name}]] as well"
     return Fault((), f"this is not valid TOML: {words[:1].lower()}{words[1:]}{behind}", line)
 
 

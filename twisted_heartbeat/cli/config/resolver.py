@@ -280,7 +280,7 @@ def checkInURL(reactor: Any, url: str) -> str:
         allowed = str(error).partition(": it must be ")[2].removesuffix(" (use token=)")
         raise ValueError(allowed) from None
     except ImportError as error:
-        raise ValueError(f"the URL of a check ({error})") from None
+        raise ValueError(f"left out, or its extra installed ({error})") from None
     return url
 
 
