@@ -90,7 +90,7 @@ TABLE = [
         "a close without a GOODBYE, or a reset",
         [PeerClosed(), causes.PeerReset(), causes.LinkLost()],
     ),
-    Row("this side closed the link", [causes.ClosedHere()], onTheWire=False),
+    Row("this side closed the link", [causes.ClosedHere()]),
     Row("a violation", [causes.ProtocolViolation()]),
     Row("GOODBYE with 0, 3, 4 or an unknown code", goodbyes(refused=False, hint=False)),
     Row("the same, with a hint", goodbyes(refused=False, hint=True)),
