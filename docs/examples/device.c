@@ -190,7 +190,7 @@ int main(int argc, char **argv)
             if (so != TOLD) setsockopt(l.fd, SOL_SOCKET, SO_LINGER, &atOnce, sizeof atOnce);
             close(l.fd);
         }
-        isProven = l.greeted && !l.slow && (so < VIOLATION || now() - l.began >= STABLE);
+        isProven = l.greeted && !l.slow && (so < VIOLATION || l.heard - l.began >= STABLE);
         width = isProven ? FIRST : min(2 * width, WIDEST);
         wait = waitAfter(&l, so, width);
         printf("%s, next attempt in %.1f s\n", words[so], (double)wait / 1000);

@@ -129,15 +129,18 @@ class Link {
     const spread = Math.min(HOUR, body.readUInt32BE(4));
     const hint = after + spread >= 1000 ? after + Math.random() * spread : 0;
     const refused = code === 1 || code === 2, pace = refused ? SLOW : SPREAD;
-    this.outcome = { why: "the server said goodbye", pace, hint, refused, revokes: true };
+    const why = "the server said goodbye", revokes = !this.stable();
+    this.outcome = { why, pace, hint, refused, revokes };
     if (code === 3) interval *= 2;
     this.told = true; // nothing is written or read any more
     this.socket.end(); // FIN
     setTimeout(() => this.socket.destroy(), CLOSING).unref();
   }
 
+  stable() { return now() - this.began >= STABLE; }
+
   violation() {
-    this.fail("the server broke the protocol", SLOW, true);
+    this.fail("the server broke the protocol", SLOW, !this.stable());
   }
 
   fail(why, pace, revokes = false) {
@@ -159,8 +162,7 @@ class Link {
     clearInterval(this.reading);
     clearInterval(this.clock);
     const { why, pace, hint = 0, revokes, refused } = this.outcome;
-    const stable = now() - this.began >= STABLE;
-    failures = this.greeted && !refused && (stable || !revokes) ? 1 : failures + 1;
+    failures = this.greeted && !refused && !revokes ? 1 : failures + 1;
     const width = Math.min(60, 2 ** (failures - 1)), wide = Math.min(60, 12 * width);
     let least = 0, most = width;
     if (pace !== USUAL) [least, most] = [wide / 2, wide];

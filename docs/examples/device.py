@@ -344,7 +344,8 @@ def attempt(host, port, name):
         ended = Ended("the link was lost", TOGETHER) if link.connected else unreached(error)
     finally:
         connection.close()
-    stable = since(link.began) >= STABLE * SECOND
+    # Until its last byte: after a goodbye the wait for the end does not count.
+    stable = between(link.heard, link.began) >= STABLE * SECOND
     return link.greeted and (stable if ended.proves is None else ended.proves), ended
 
 

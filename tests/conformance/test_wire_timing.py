@@ -21,6 +21,7 @@ from twisted.internet.task import Clock
 from twisted_heartbeat import (
     Backoff,
     Cause,
+    ClosedHere,
     Heartbeat,
     HeartbeatProtocol,
     HostUnreachable,
@@ -187,6 +188,7 @@ CAUSES: dict[str, Cause] = {
     "the peer was silent, or took no data": PeerSilent(),
     "a close without a GOODBYE, or a reset": PeerReset(),
     "a violation": ProtocolViolation(),
+    "this side closed the link": ClosedHere(),
 }
 
 

@@ -9,6 +9,7 @@ protocol, in the devices, and in the list of causes.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ TABLE = [
         "a close without a GOODBYE, or a reset",
         [PeerClosed(), causes.PeerReset(), causes.LinkLost()],
     ),
-    Row("this side closed the link", [causes.ClosedHere()], onTheWire=False),
+    Row("this side closed the link", [causes.ClosedHere()]),
     Row("a violation", [causes.ProtocolViolation()]),
     Row("GOODBYE with 0, 3, 4 or an unknown code", goodbyes(refused=False, hint=False)),
     Row("the same, with a hint", goodbyes(refused=False, hint=True)),
@@ -272,3 +273,30 @@ def test_deviceWaitsAsTheTableSays(
     ended = device.Ended("so", pace, hint)
     width = min(2 ** (failures - 1), device.WIDEST) * device.SECOND
     assert device.waitAfter(ended, width) == 1000 * bounds(cause, failures)[int(end)]
+
+
+@pytest.mark.parametrize(("upFor", "proven"), [(9.9, False), (10.0, True)])
+def test_deviceCountsTheLinkUntilTheGoodbye(
+    upFor: float, proven: bool, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The time in which the device waits for the server to close is no part of the link.
+    """
+    now = [0]
+    monkeypatch.setattr(device, "ticks", lambda: now[0])
+
+    def live(link: Any, name: bytes) -> None:
+        now[0] += round(upFor * 1000)
+        link.greeted = True
+        link.heard = device.ticks()
+        raise device.Ended("goodbye", device.TOGETHER, None, None, True)
+
+    def readOut(link: Any) -> None:
+        now[0] += 5000
+
+    monkeypatch.setattr(device.Link, "live", live)
+    monkeypatch.setattr(device.Link, "readOut", readOut)
+    here, there = socket.socketpair()
+    monkeypatch.setattr(device, "dial", lambda host, port: here)
+    with there:
+        assert device.attempt("hub", 8470, b"pump")[0] is proven

@@ -54,13 +54,14 @@ OF_NEEDS = {
     "offers-kept",
     "needs-served",
     "hold-kept",
+    "pings-needed",
     "ping-token",
     "ping-into-silence",
     "pings-halved",
 }
 """Rules that do not concern a device without a bound of its own, which offers nothing."""
 
-OF_WORD = {"hold-read"}
+OF_WORD = {"hold-read", "offers-read"}
 """Rules that do not concern a device with a bound of its own."""
 
 

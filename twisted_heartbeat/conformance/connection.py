@@ -39,14 +39,15 @@ SHORTEST_WAIT = 0.02
 _CHUNK = 1024
 
 
-def goodbyeFrame(code: int, retryAfter: float, spread: float) -> bytes:
+def goodbyeFrame(code: int, retryAfter: float, spread: float, reason: str = "conformance") -> bytes:
     """
     Return the bytes of a GOODBYE, with any code.
 
     @param retryAfter: seconds.
     @param spread: seconds.
     """
-    body = struct.pack("!II", round(retryAfter * 1000), round(spread * 1000)) + b"conformance"
+    times = struct.pack("!II", round(retryAfter * 1000), round(spread * 1000))
+    body = times + reason.encode("utf-8")
     return struct.pack("!BBHII", 1, GOODBYE, 0, code, len(body)) + body
 
 
@@ -63,6 +64,7 @@ class Connection(Protocol):
     @ivar wasReset: whether the peer has ended it with a reset.
     @ivar ending: how the scenario has ended it; L{None} if that tells no wait.
     @ivar greeted: whether the tester has said hello.
+    @ivar scenario: the scenario that is played on it.
     """
 
     transport: Any
@@ -85,6 +87,7 @@ class Connection(Protocol):
         self.wasReset = False
         self.ending: Ending | None = None
         self.greeted = False
+        self.scenario = ""
 
     # What happens to it.
 
@@ -212,6 +215,13 @@ class Connection(Protocol):
         self.greeted = True
         self.attend()
 
+    def onlyAnswer(self) -> None:
+        """
+        Answer pings, and say nothing else from here on.
+        """
+        self._attending = True
+        self._stopSpeaking()
+
     def attend(self) -> None:
         """
         Answer pings, and speak in time.
@@ -229,7 +239,12 @@ class Connection(Protocol):
         self._stopSpeaking()
 
     def sayGoodbye(
-        self, code: int = 0, retryAfter: float = 0.0, spread: float = 0.0, then: bytes = b""
+        self,
+        code: int = 0,
+        retryAfter: float = 0.0,
+        spread: float = 0.0,
+        reason: str = "conformance",
+        then: bytes = b"",
     ) -> None:
         """
         Say goodbye, and nothing after it but what the scenario wants to try.
@@ -239,7 +254,7 @@ class Connection(Protocol):
         @param then: bytes that follow in the same segment.
         """
         self.fallSilent()
-        self.write(goodbyeFrame(code, retryAfter, spread) + then)
+        self.write(goodbyeFrame(code, retryAfter, spread, reason) + then)
 
     def close(self) -> None:
         """

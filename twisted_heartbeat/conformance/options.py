@@ -98,7 +98,8 @@ def _parser() -> ArgumentParser:
         type=_positive,
         default=Settings.scale,
         metavar="SECONDS",
-        help="what the peer takes for a second in its own waits, if it is built for tests",
+        help="what the peer takes for a second in its own waits, if it is built for tests; "
+        "a hint is always in real seconds",
     )
     add(
         "--closing",

@@ -324,14 +324,16 @@ class Play:
     def _patience(self) -> float:
         return 3 * self.settings.tolerance + 0.5
 
-    async def ponged(self, connection: Connection) -> bool:
+    async def ponged(self, connection: Connection, more: float = 0.0) -> bool:
         """
         Send a PING, and return whether its PONG comes.
+
+        @param more: seconds that its way takes beside.
         """
         token = next(self._tokens)
         connection.write(wire.encodePing(token))
         await self.awaits(
-            connection, lambda: connection.pongs(token) or connection.isOver, self._patience
+            connection, lambda: connection.pongs(token) or connection.isOver, self._patience + more
         )
         return bool(connection.pongs(token))
 
@@ -351,11 +353,15 @@ class Play:
         self.check(PONG_TOKEN, False, "a PONG with the token of the PING", came, time.monotonic())
         raise Over
 
-    async def stillAnswers(self, rule: Rule, connection: Connection, what: str) -> bool:
+    async def stillAnswers(
+        self, rule: Rule, connection: Connection, what: str, more: float = 0.0
+    ) -> bool:
         """
         Check by a PING that the peer has taken something as the rule asks.
+
+        @param more: seconds that the way of the PING takes beside.
         """
-        holds = await self.ponged(connection)
+        holds = await self.ponged(connection, more)
         came = "it is" if holds else self.stateOf(connection)
         return self.check(rule, holds, f"the PING after {what} is answered", came, time.monotonic())
 
@@ -367,12 +373,14 @@ class Play:
             proven = connection.began + STABLE * self.settings.scale + self.settings.tolerance
             await connection.until(lambda: connection.isOver, proven - time.monotonic())
 
-    def isStable(self, connection: Connection) -> bool | None:
+    def isStable(self, connection: Connection, until: float) -> bool | None:
         """
         Whether a client's connection has lasted longer than C{STABLE}, so that no goodbye revokes
         its proof; L{None} if it is too close to tell.
+
+        @param until: when the goodbye or the violation was sent.
         """
-        beyond = time.monotonic() - connection.began - STABLE * self.settings.scale
+        beyond = until - connection.began - STABLE * self.settings.scale
         return None if abs(beyond) < self.settings.tolerance * 0.9 else beyond > 0
 
     def stateOf(self, connection: Connection) -> str:

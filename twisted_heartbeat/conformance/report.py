@@ -85,8 +85,8 @@ def _summary(findings: Findings, verdicts: list[Verdict]) -> str:
 
 def asText(findings: Findings) -> str:
     """
-    Return one line for each rule that was checked or skipped, and the faults with what is needed to
-    find them.
+    Return one line for each rule that was checked or skipped, the faults with what is needed to
+    find them, and the names of the other rules.
     """
     verdicts = verdictsOf(findings)
     lines = []
@@ -102,6 +102,9 @@ def asText(findings: Findings) -> str:
         if len(each.faults) > _MOST_FAULTS:
             lines.append(f"        and {len(each.faults) - _MOST_FAULTS} times more")
     lines += [f"not played: {each}" for each in findings.unplayed]
+    unchecked = ", ".join(each.rule.id for each in verdicts if each.verdict == UNCHECKED)
+    if unchecked:
+        lines.append(f"not checked, because nothing was played for it: {unchecked}")
     return "\n".join([*lines, _summary(findings, verdicts)]) + "\n"
 
 

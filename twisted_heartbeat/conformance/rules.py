@@ -76,6 +76,9 @@ FOREIGN_PONG = _rule(
 HELLO_RANGE = _rule(
     "hello-range", "HELLO", "Any needs, any offers and a name of 0 to 255 bytes are accepted."
 )
+DATA_LENGTHS = _rule(
+    "data-lengths", "DATA", "A DATA of any length from 0 to the reader's limit is read."
+)
 PINGS_ALLOWED = _rule(
     "pings-allowed", "Life and silence", "Twenty PINGs in a second end no link.", "should"
 )
@@ -96,6 +99,11 @@ NEEDS_SERVED = _rule(
     "Life and silence",
     "An end that offers to speak, and has read shorter needs, speaks within these, without a PING.",
     "should",
+)
+PINGS_NEEDED = _rule(
+    "pings-needed",
+    "What two HELLOs come to",
+    "An end that needs something, and is offered nothing, pings.",
 )
 PING_TOKEN = _rule(
     "ping-token", "PING", "The token of a PING is not 0, and another each time.", "should"
@@ -121,6 +129,12 @@ HOLD_READ = _rule(
     "hold: watching back",
     "An end that takes its bound from the other one goes by the hold of the last PING, "
     "and else by the offers.",
+)
+OFFERS_READ = _rule(
+    "offers-read",
+    "hold: watching back",
+    "An end that takes its bound from the other one does not wait for a PING.",
+    "should",
 )
 SLOW_FRAME = _rule(
     "slow-frame", "Life and silence", "Bytes of a frame that is not complete are life."
@@ -153,6 +167,9 @@ GOODBYE_FIN = _rule(
     "goodbye-fin", "Order", "An end that has read a GOODBYE sends FIN, and then reads on.", "should"
 )
 GOODBYE_CLOSES = _rule("goodbye-closes", "Order", "An end that has read a GOODBYE closes.")
+GOODBYE_RANGE = _rule(
+    "goodbye-range", "GOODBYE", "Any code, and a reason of 0 to 1024 bytes, are accepted."
+)
 GOODBYE_HEARD = _rule(
     "goodbye-heard",
     "Order",
@@ -163,6 +180,7 @@ OWN_GOODBYE_READS_ON = _rule(
     "Order",
     "An end that has sent a GOODBYE reads on, and sends no reset while it waits.",
 )
+OWN_GOODBYE_FIN = _rule("own-goodbye-fin", "Order", "An end that has sent a GOODBYE sends FIN.")
 OWN_GOODBYE_ENDS = _rule(
     "own-goodbye-ends",
     "Order",
@@ -217,6 +235,17 @@ NAME_GHOST = _rule(
     "name-ghost",
     "Names",
     "A server that keeps names apart lets the newcomer in when the holder is silent.",
+)
+NAME_WAITS = _rule(
+    "name-waits", "Names", "The PINGs of a newcomer are answered while its name is claimed."
+)
+NAME_LEFT = _rule(
+    "name-left", "Names", "A newcomer gets its name if the holder is closing already."
+)
+NAME_BYTES = _rule(
+    "name-bytes",
+    "Names",
+    "Two names are equal if their bytes are, and any number of peers may have none.",
 )
 
 # Coming back.

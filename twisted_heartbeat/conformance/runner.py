@@ -145,6 +145,10 @@ class _Run:
             await connection.until(lambda each=connection: each.endedAt is not None, _ENDING)  # type: ignore[misc]
 
 
+def _comingBack(client: str, scenario: str) -> str:
+    return f"coming back after {scenario}, as {client!r}"
+
+
 async def _untilOver(scenario: Scenario, play: Play) -> None:
     try:
         await scenario.play(play)
@@ -230,7 +234,8 @@ class ClientRun(_Run, Factory):
         self._active: set[Deferred[None]] = set()
         self._connections: set[Connection] = set()
         self._awaited: dict[str, Deferred[Connection]] = {}
-        self._endings: dict[str, Ending] = {}
+        self._endings: dict[str, tuple[Ending, str]] = {}
+        self._twins: set[str] = set()
         self._failures: dict[str, int | None] = {}
 
     async def run(self, endpoint: Any, listening: Callable[[Any], object]) -> Findings:
@@ -256,6 +261,9 @@ class ClientRun(_Run, Factory):
         await self.end(tuple(self._connections))
         for scenario in self._queue:
             self._leave(scenario, "no client came for it")
+        for name in sorted(self._twins):
+            words = f"the waits of {name!r}: two clients have this name; give each its own"
+            self.findings.unplayed.append(words)
         return self.findings
 
     def buildProtocol(self, addr: Any) -> Connection:
@@ -284,9 +292,9 @@ class ClientRun(_Run, Factory):
         if self._active:
             self._awaitClients(self._patience)
             return
-        for _ in self._endings:
+        for client, (_, scenario) in self._endings.items():
             waited = f"none within {self._patience:.0f} s"
-            play = self._newPlay("coming back", None)
+            play = self._newPlay(_comingBack(client, scenario), None)
             play.check(COMES_BACK, False, "another connection", waited)
             self.findings.checks += play.checks
         self._finishRun()
@@ -317,6 +325,7 @@ class ClientRun(_Run, Factory):
         patience = 4 * self.settings.tolerance + 0.5
         await connection.until(lambda: connection.stream.hello or connection.isOver, patience)
         client = connection.name
+        self._lookForTwin(connection)
         self._judgeWait(client, connection)
         awaited = self._awaited.pop(client, None)
         if awaited is not None:
@@ -347,6 +356,7 @@ class ClientRun(_Run, Factory):
 
     def _join(self, play: Play, connection: Connection) -> Connection:
         play.connections.append(connection)
+        connection.scenario = play.scenario
         connection.reportTo(play.fault)
         return connection
 
@@ -392,13 +402,23 @@ class ClientRun(_Run, Factory):
         else:
             more = None if failures is None or ending.proven is None else failures + 1
             self._failures[client] = 1 if ending.proven else more
-            self._endings[client] = ending
+            self._endings[client] = ending, connection.scenario
+
+    def _lookForTwin(self, connection: Connection) -> None:
+        """
+        Find out whether two clients have the same name.  Then it can not be told which of them has
+        waited.
+        """
+        for other in self._connections - {connection}:
+            isUp = other.stream.hello is not None and not other.isOver
+            if connection.stream.hello and isUp and other.name == connection.name:
+                self._twins.add(connection.name)
 
     def _judgeWait(self, client: str, connection: Connection) -> None:
-        ending = self._endings.pop(client, None)
-        if ending is None:
+        ending, scenario = self._endings.pop(client, (None, ""))
+        if ending is None or client in self._twins:
             return
-        play = self._newPlay("coming back", None)
+        play = self._newPlay(_comingBack(client, scenario), None)
         failures = self._failures.get(client)
         least, most = ending.wait(failures, self.settings.scale)
         shortest, longest = connection.began - ending.latest, connection.began - ending.earliest

@@ -68,6 +68,7 @@ class PlainPeer(Protocol):
         self.tick: Any = None
         self.partedAt = 0.0
         self.looked = False
+        self.claims = False
 
     def has(self, fault: str) -> bool:
         return fault in self.faults
@@ -91,8 +92,8 @@ class PlainPeer(Protocol):
         if self.parted or self.isLost:
             return
         tenths = round(hold * 10)
-        if kind == PONG and self.has("pong with a hold"):
-            tenths = 80
+        if kind == PONG and not self.has("pong with a hold"):
+            tenths = 0
         if kind == PONG and self.has("pong with a body"):
             body = b"!"
         self.spoke = time.monotonic()
@@ -117,6 +118,8 @@ class PlainPeer(Protocol):
         bound = self.bound or self.word or self.offers
         if self.has("ignores hold"):
             bound = self.bound or self.offers
+        if self.has("ignores offers") and self.greeted:
+            bound = self.bound or self.word
         silence = now - self.heard
         if self.bound:
             self.watch(now, silence)
@@ -135,6 +138,8 @@ class PlainPeer(Protocol):
 
     def watch(self, now: float, silence: float) -> None:
         due = now - self.pingedAt >= self.interval / 2 and silence >= self.interval
+        if self.has("never pings"):
+            return
         if self.has("pings all the time"):
             due = now - self.pingedAt >= self.interval
         if due:
@@ -146,6 +151,8 @@ class PlainPeer(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self.parted and not self.has("reads on after a goodbye"):
+            if self.has("remembers names"):
+                self.heard = time.monotonic()
             return
         if not self.has("only answers are life") and not self.has("only frames are life"):
             self.heard = time.monotonic()
@@ -191,6 +198,10 @@ class PlainPeer(Protocol):
                 raise Violation
             return
         least, most = LENGTHS.get(kind, (0, LIMIT))
+        if (kind == DATA and length > 2**16 and self.has("short messages only")) or (
+            kind == GOODBYE and length > 264 and self.has("short reasons only")
+        ):
+            raise Violation
         isLimit = kind == DATA or kind >= 128
         fault = "no limit" if isLimit else "any length"
         if not least <= length <= most and not self.has(fault):
@@ -227,8 +238,10 @@ class PlainPeer(Protocol):
             self.told(token, after / 1000, spread / 1000)
 
     def pinged(self, token: int, hold: int) -> None:
-        self.word = hold / 10
+        self.word = hold / 10 or (self.word if self.has("keeps an old hold") else 0.0)
         self.pings += 1
+        if self.claims and self.has("newcomers wait in silence"):
+            return
         if self.has("pings need a hello") and not self.greeted:
             raise Violation
         if self.has("dead after an end") and self.ended:
@@ -242,7 +255,7 @@ class PlainPeer(Protocol):
         answer = 0 if self.has("token forgotten") else token
         if self.parted:
             self.transport.write(struct.pack("!BBHII", 1, PONG, 0, answer, 0))
-        self.say(PONG, token=answer)
+        self.say(PONG, token=answer, hold=hold / 10)
         if self.has("answers twice"):
             self.say(PONG, token=answer)
         if self.has("two hellos"):
@@ -278,6 +291,8 @@ class PlainPeer(Protocol):
         if self.has("closes at once after a goodbye"):
             self.transport.abortConnection()
             return
+        if self.has("answers a goodbye"):
+            self.say(GOODBYE, bytes(8))
         self.parted = True
         if self.has("writes on after a goodbye"):
             self.writeOn()
@@ -300,7 +315,7 @@ class PlainPeer(Protocol):
             self.transport.write(struct.pack("!BBHII", 1, PONG, 0, 0, 0))
         if self.has("resets after its goodbye"):
             self.reactor.callLater(0.05, self.transport.abortConnection)
-        else:
+        elif not self.has("no fin after its goodbye"):
             self.transport.loseWriteConnection()
 
     def readConnectionLost(self) -> None:
@@ -374,20 +389,31 @@ class PlainServer(_Role):
     """
 
     def greeted(self, link: PlainPeer) -> None:
-        same = [each for each in self.links if each.name == link.name and each is not link]
+        if "names in capitals" in self.faults:
+            link.name = link.name.upper()
+        same = [
+            each
+            for each in self.links
+            if each.name == link.name
+            and each is not link
+            and ("remembers names" in self.faults or not each.parted)
+        ]
         if not link.name or not same:
             return
         holder = same[0]
+        link.claims = True
         if "newcomer wins" in self.faults:
             holder.transport.abortConnection()
         elif "holder wins" in self.faults:
             link.part(2)
         else:
-            holder.say(PING, token=0x7E57)
+            if "asks no holder" not in self.faults:
+                holder.say(PING, token=0x7E57)
             asked = time.monotonic()
             self.reactor.callLater(self.bound * 3 / 7, self.decide, holder, link, asked)
 
     def decide(self, holder: PlainPeer, link: PlainPeer, asked: float) -> None:
+        link.claims = False
         if holder.isLost or link.isLost:
             return
         if holder.heard > asked:

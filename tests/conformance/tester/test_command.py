@@ -61,6 +61,7 @@ def test_textSaysWhatIsNeededToFindTheFault() -> None:
     assert "skip    hold-read" in text
     assert "(the peer has a bound of its own)" in text
     assert "not played: end: the time was over" in text
+    assert "not checked, because nothing was played for it: hello-first, " in text
     assert "1 rules kept, 1 broken, 1 not kept that should be, 1 skipped" in text
 
 

@@ -78,6 +78,7 @@ TABLE = [
     broken(SERVER, "dead after an end", "end", "ping-after-end"),
     broken(SERVER, "no half frames", "cut", "any-cut"),
     broken(SERVER, "one frame a segment", "joined", "joined"),
+    broken(SERVER, "short messages only", "data-lengths", "data-lengths"),
     broken(SERVER, "minds the hold", "fields", "fields-ignored"),
     broken(SERVER, "no optional types", "optional", "optional-skipped"),
     broken(SERVER, "minds foreign pongs", "foreign-pong", "foreign-pong"),
@@ -86,6 +87,7 @@ TABLE = [
     broken(SERVER, "no words of its own", "talking", "offers-kept needs-served", bound=1.0),
     broken(SERVER, "no words of its own, no offers", "hold", "hold-kept", bound=1.0),
     broken(SERVER, "serves no needs", "talking", "needs-served", bound=3.2),
+    broken(SERVER, "never pings", "hold", "pings-needed"),
     broken(SERVER, "token 0", "hold", "ping-token"),
     broken(SERVER, "pings all the time", "talking", "ping-into-silence"),
     broken(SERVER, "no verdict", "silence", "verdict-in-time"),
@@ -93,6 +95,8 @@ TABLE = [
     broken(SERVER, "goodbye at the verdict", "silence", "verdict-silent"),
     broken(CLIENT, "goodbye at the verdict", "silence", "verdict-silent"),
     broken(CLIENT, "ignores hold", "longer-hold", "hold-read", bound=0.0),
+    broken(CLIENT, "keeps an old hold", "hold-ends", "hold-read", bound=0.0),
+    broken(CLIENT, "ignores offers", "hold-ends", "offers-read", bound=0.0),
     broken(SERVER, "only frames are life", "slow-frame", "slow-frame"),
     broken(CLIENT, "only frames are life", "slow-frame", "slow-frame", bound=0.0),
     broken(SERVER, "only answers are life", "paused-reader", "paused-reader"),
@@ -100,12 +104,15 @@ TABLE = [
     broken(
         SERVER, "writes on after a goodbye", "goodbye", "goodbye-stops-writing goodbye-fin"
     ),
+    broken(SERVER, "answers a goodbye", "goodbye", "goodbye-stops-writing"),
+    broken(SERVER, "short reasons only", "unknown-code", "goodbye-range"),
     broken(SERVER, "reads on after a goodbye", "goodbye", "goodbye-stops-reading goodbye-fin"),
     broken(SERVER, "closes at once after a goodbye", "goodbye", "goodbye-reads-on goodbye-fin"),
     broken(SERVER, "no fin after a goodbye", "goodbye", "goodbye-fin"),
     broken(SERVER, "never closes", "goodbye", "goodbye-fin goodbye-closes"),
     broken(CLIENT, "forgets what came", "goodbye-reset", "goodbye-heard wait-hint"),
     broken(SERVER, "resets after its goodbye", "name-taken", "own-goodbye-reads-on"),
+    broken(SERVER, "no fin after its goodbye", "name-taken", "own-goodbye-fin"),
     broken(SERVER, "never closes by itself", "name-taken", "own-goodbye-ends"),
     broken(SERVER, "ignores fin", "fin", "fin-closes"),
     broken(
@@ -135,7 +142,11 @@ TABLE = [
     broken(SERVER, "no abort", "violation-type-0", "violation-aborts"),
     broken(SERVER, "ends all others", "violation-beside", "others-go-on"),
     broken(SERVER, "newcomer wins", "name-taken", "name-taken"),
+    broken(SERVER, "asks no holder", "name-taken", "name-taken", bound=2.0),
     broken(SERVER, "holder wins", "name-ghost", "name-ghost"),
+    broken(SERVER, "newcomers wait in silence", "name-ghost", "name-waits", bound=8.0),
+    broken(SERVER, "remembers names", "name-left", "name-left"),
+    broken(SERVER, "names in capitals", "name-bytes", "name-bytes"),
     broken(CLIENT, "stays away", "reset", "comes-back"),
     broken(CLIENT, "lazy after usual", "silence", "wait-usual"),
     broken(CLIENT, "hasty after spread", "fin small-hint", "wait-spread", scale=0.1),
@@ -146,9 +157,11 @@ TABLE = [
 ]  # fmt: skip
 
 
-async def examined(reactor: Any, peer: Broken) -> Findings:
+async def examined(reactor: Any, peer: Broken, *, sameName: bool = False) -> Findings:
     """
     Play a peer's scenarios against it.
+
+    @param sameName: whether the clients that share the work have one name.
     """
     settings = Settings(
         role=peer.role,
@@ -176,7 +189,7 @@ async def examined(reactor: Any, peer: Broken) -> Findings:
 
     def listening(port: Any) -> None:
         for number, client in enumerate(clients):
-            client.name = f"client {number}"
+            client.name = "client" if sameName else f"client {number}"
             client.start(port.getHost().port)
 
     run = ClientRun(reactor, settings, scenarios)
@@ -233,6 +246,30 @@ def test_brokenRuleIsNamed(results: dict[Broken, Findings], peer: Broken) -> Non
     """
     found = results[peer]
     assert brokenOf(found) == set(peer.rules), faultsOf(found)
+
+
+def test_waitNamesWhatWasBefore(results: dict[Broken, Findings]) -> None:
+    """
+    Of a client that comes back too soon, the report says after which scenario, and which client.
+    """
+    [peer] = [each for each in TABLE if each.scenarios == ("refused",)]
+    scenarios = {check.scenario for check in results[peer].checks if not check.holds}
+    assert scenarios == {"coming back after refused, as 'client 0'"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_twoClientsOfOneNameAreNotJudged() -> None:
+    """
+    The waits of two clients with the same name can not be told apart: the run says so, and finds no
+    rule of these broken.
+    """
+    from twisted.internet import reactor
+
+    peer = Broken(CLIENT, frozenset(), ("silence", "reset", "fin"), ())
+    found = await examined(reactor, peer, sameName=True)
+    assert brokenOf(found) == set()
+    words = "the waits of 'client': two clients have this name; give each its own"
+    assert found.unplayed == [words]
 
 
 def test_everyRuleHasABrokenPeer() -> None:

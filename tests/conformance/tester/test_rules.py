@@ -128,6 +128,7 @@ PACES = {
     "the peer was silent, or took no data": USUAL,
     "a close without a GOODBYE, or a reset": SPREAD,
     "a violation": SLOW,
+    "this side closed the link": USUAL,
 }
 
 

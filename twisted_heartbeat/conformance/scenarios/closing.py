@@ -8,10 +8,11 @@ How a connection ends: goodbyes, FIN, resets, and how the end that connects come
 from __future__ import annotations
 
 import time
+from math import inf
 
 from ...core import wire
 from ..connection import Connection, goodbyeFrame
-from ..observer import PING, Observed
+from ..observer import GOODBYE, PING, Observed
 from ..play import CLIENT, SERVER, Play
 from ..rules import (
     COMES_BACK,
@@ -19,6 +20,7 @@ from ..rules import (
     GOODBYE_CLOSES,
     GOODBYE_FIN,
     GOODBYE_HEARD,
+    GOODBYE_RANGE,
     GOODBYE_READS_ON,
     GOODBYE_STOPS_READING,
     GOODBYE_STOPS_WRITING,
@@ -28,7 +30,7 @@ from ..rules import (
     WAIT_SLOW,
     WAIT_SPREAD,
 )
-from ..waits import SLOW, SPREAD, Ending
+from ..waits import FIRST, SLOW, SPREAD, SPREAD_FACTOR, Ending
 from .scenario import add
 
 _PROBE = 0xDEAD
@@ -37,14 +39,22 @@ _GRACE = 0.3
 """Seconds, beside the tolerance, in which what was on its way may still come after a GOODBYE."""
 
 
+_LONGEST_REASON = "ü" * 512
+
+
 async def _part(
-    play: Play, connection: Connection, code: int = 0, retryAfter: float = 0.0, spread: float = 0.0
+    play: Play,
+    connection: Connection,
+    code: int = 0,
+    retryAfter: float = 0.0,
+    spread: float = 0.0,
+    reason: str = "conformance",
 ) -> None:
     """
-    Say goodbye to a client, and close as soon as it has.
+    Say goodbye, and close as soon as the peer has.
     """
     since = time.monotonic()
-    connection.sayGoodbye(code, retryAfter, spread)
+    connection.sayGoodbye(code, retryAfter, spread, reason)
     await play.ends(connection)
     connection.close()
     await play.ends(connection, play.closing)
@@ -68,7 +78,7 @@ def recordGoodbye(
         pace=SLOW if slow else SPREAD,
         earliest=since,
         latest=now,
-        proven=False if slow or not connection.greeted else play.isStable(connection),
+        proven=False if slow or not connection.greeted else play.isStable(connection, since),
         retryAfter=retryAfter,
         spread=spread,
     )
@@ -100,8 +110,12 @@ async def _goodbye(play: Play) -> None:
         # Long enough for a word that it has promised.
         await connection.sleep(0.0 if finFirst else play.settings.bound)
         graced = since + _GRACE + play.slack(since)
-        late = [f for f in connection.frames if f.at > graced and f not in answered]
-        play.checkNone(GOODBYE_STOPS_WRITING, "no frame after it", late)
+        late = [
+            f
+            for f in connection.frames
+            if (f.at > graced or f.kind == GOODBYE) and f not in answered
+        ]
+        play.checkNone(GOODBYE_STOPS_WRITING, "no frame after it, and no GOODBYE in return", late)
         connection.close()
         closing = play.closing
         closed = await play.ends(connection, closing)
@@ -117,7 +131,8 @@ async def _fin(play: Play) -> None:
     since = time.monotonic()
     connection.close()
     closing = play.closing
-    closed = await play.ends(connection, closing)
+    # Sooner than the peer's own verdict, which would be taken for this end.
+    closed = await play.ends(connection, closing, longest=0.9 * (connection.needs or inf))
     came = play.stateOf(connection)
     play.check(FIN_CLOSES, closed, f"the end within {closing:g} s", came, time.monotonic())
     play.closedHere(connection, since)
@@ -143,7 +158,11 @@ async def _resetClient(play: Play) -> None:
 
 @add("hint", "GOODBYE with a hint.", WAIT_HINT, role=CLIENT)
 async def _hint(play: Play) -> None:
-    await _part(play, await play.open(), 0, 1.2, 0.6)
+    connection = await play.open()
+    await play.settle(connection)
+    # After a first failure no wait without a hint is as long.
+    longest = SPREAD_FACTOR * FIRST * play.settings.scale
+    await _part(play, connection, 0, max(1.2, 1.1 * longest), 0.6)
 
 
 @add(
@@ -173,9 +192,12 @@ async def _smallHint(play: Play) -> None:
     await _part(play, await play.open(), 0, 0.0, 0.001)
 
 
-@add("unknown-code", "GOODBYE with code 77.", WAIT_SPREAD, role=CLIENT)
+@add("unknown-code", "GOODBYE with code 77, and the longest reason.", GOODBYE_RANGE, WAIT_SPREAD)
 async def _unknownCode(play: Play) -> None:
-    await _part(play, await play.open(), 77)
+    connection = await play.open()
+    await _part(play, connection, 77, reason=_LONGEST_REASON)
+    came = play.stateOf(connection)
+    play.check(GOODBYE_RANGE, not connection.wasReset, "no reset", came, connection.endedAt)
 
 
 @add("refused", "GOODBYE with REFUSED in place of a HELLO.", WAIT_SLOW, role=CLIENT)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from itertools import pairwise
+from math import inf
 
 from ...core import wire
 from ..connection import Connection
@@ -21,9 +22,11 @@ from ..rules import (
     HOLD_READ,
     NEEDS_SERVED,
     OFFERS_KEPT,
+    OFFERS_READ,
     PAUSED_READER,
     PING_INTO_SILENCE,
     PING_TOKEN,
+    PINGS_NEEDED,
     SLOW_FRAME,
     VERDICT_IN_TIME,
     VERDICT_NOT_EARLY,
@@ -62,9 +65,14 @@ def longestGap(connection: Connection, since: float, until: float) -> float:
     PING_INTO_SILENCE,
 )
 async def _talking(play: Play) -> None:
-    needs = play.settings.bound
-    connection = await play.open(needs=needs)
-    offers, began = connection.offers, time.monotonic()
+    connection = await play.open(greeted=False)
+    await play.expectHello(connection)
+    offers = connection.offers
+    # So short that a word in time for the offers alone comes too late.
+    needs = min(play.settings.bound, offers / 3 or inf)
+    connection.greet(needs=needs)
+    await play.answered(connection)
+    began = time.monotonic()
     until = began + max(2.5 * needs, 2.5 * offers, 2.5 * connection.needs)
     while time.monotonic() < until and not connection.isOver:
         connection.write(wire.encodePong(0))
@@ -91,34 +99,45 @@ async def _talking(play: Play) -> None:
 @add(
     "hold",
     "The tester is silent but for its PONGs, and then speaks all the time.",
-    HOLD_KEPT,
+    PINGS_NEEDED,
     PING_TOKEN,
+    OFFERS_KEPT,
+    HOLD_KEPT,
 )
 async def _hold(play: Play) -> None:
     connection = await play.open()
-    if not connection.needs:
-        play.skip("the peer needs nothing, and does not ping", HOLD_KEPT, PING_TOKEN)
-        return
-    connection.fallSilent()
-    seen: list[int] = []
-    for _ in range(2):
-        ping = await _nextPing(play, connection)
-        if ping is None:
-            play.skip("the peer does not ping", HOLD_KEPT, PING_TOKEN)
-            return
-        seen.append(ping)
-        connection.write(wire.encodePong(ping))
-    play.check(PING_TOKEN, 0 not in seen and seen[0] != seen[1], "two tokens, not 0", f"{seen}")
-    holds = [frame.hold for frame in connection.frames if frame.kind == PING]
-    if not holds[-1]:
-        play.skip("the peer's PINGs have no hold", HOLD_KEPT)
-        return
-    word, began = holds[-1] / 10, connection.frames[-1].at
-    connection.attend()
-    await connection.until(lambda: connection.isOver, 2 * word + play.settings.tolerance)
+    if connection.needs:
+        connection.fallSilent()
+        seen: list[int] = []
+        for _ in range(2):
+            ping = await _nextPing(play, connection)
+            came = play.stateOf(connection)
+            if not play.check(PINGS_NEEDED, ping is not None, "a PING", came, time.monotonic()):
+                return
+            assert ping is not None
+            seen.append(ping)
+            connection.write(wire.encodePong(ping))
+        play.check(PING_TOKEN, 0 not in seen and seen[0] != seen[1], "two tokens, not 0", f"{seen}")
+        connection.attend()
+    else:
+        play.skip("the peer needs nothing, and need not ping", PINGS_NEEDED, PING_TOKEN, HOLD_KEPT)
+    # The tester needs nothing here, so that only the peer's own word makes it speak.
+    began = connection.frames[-1].at
+    holds = [frame.hold / 10 for frame in connection.frames if frame.kind == PING]
+    hold, offers = holds[-1] if holds else 0.0, connection.offers
+    await connection.until(
+        lambda: connection.isOver, 2 * max(hold, offers) + play.settings.tolerance
+    )
     gap = longestGap(connection, began, time.monotonic())
-    most = word + play.slack(began)
-    play.check(HOLD_KEPT, gap <= most, f"no silence above {word:g} s", f"{gap:.2f} s")
+    for rule, word, what in (
+        (HOLD_KEPT, hold, "the peer's PINGs have no hold"),
+        (OFFERS_KEPT, offers, "the peer offers nothing"),
+    ):
+        if word:
+            holding = gap <= word + play.slack(began)
+            play.check(rule, holding, f"no silence above {word:g} s", f"{gap:.2f} s")
+        elif connection.needs or rule is OFFERS_KEPT:
+            play.skip(what, rule)
 
 
 async def _nextPing(play: Play, connection: Connection) -> int | None:
@@ -196,6 +215,42 @@ async def _longerHold(play: Play) -> None:
     came = f"{play.stateOf(connection)} after {over - since:.2f} s of silence"
     least = EARLIEST * word
     play.check(HOLD_READ, over - since >= least, f"no end before {least:.2f} s", came, over)
+    connection.ending = Ending(pace=USUAL, earliest=over, latest=over, proven=True)
+
+
+@add(
+    "hold-ends",
+    "After a PING with a long hold comes one without, and then silence.",
+    HOLD_READ,
+    OFFERS_READ,
+)
+async def _holdEnds(play: Play) -> None:
+    bound = play.settings.bound
+    connection = await play.open(offers=bound)
+    if connection.needs:
+        play.skip("the peer has a bound of its own", HOLD_READ, OFFERS_READ)
+        return
+    connection.fallSilent()
+    connection.write(wire.encodePing(0x601D, 3 * bound) + wire.encodePing(0x601E))
+    since = connection.sentAt
+    if await play.ends(connection, bound):
+        rule, expected = HOLD_READ, f"no end before {EARLIEST * bound:.2f} s"
+    elif await play.ends(connection, 2 * bound):
+        rule, expected = HOLD_READ, f"the end within {bound:g} s, or none"
+    else:
+        connection.write(wire.encodePing(0x601F, bound))
+        if not await play.ends(connection, bound):
+            play.skip("the peer takes no bound from the tester's word", HOLD_READ, OFFERS_READ)
+            return
+        rule, expected = OFFERS_READ, f"the end within {bound:g} s, by the offers"
+    over = connection.overAt
+    assert over is not None
+    silence = over - since
+    holds = EARLIEST * bound <= silence <= bound + play.slack(since)
+    came = f"{play.stateOf(connection)} after {silence:.2f} s of silence"
+    play.check(rule, holds, expected, came, over)
+    if holds:
+        play.check(OFFERS_READ, True, expected, came, over)
     connection.ending = Ending(pace=USUAL, earliest=over, latest=over, proven=True)
 
 

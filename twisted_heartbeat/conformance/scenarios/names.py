@@ -11,10 +11,22 @@ import time
 
 from ..connection import Connection
 from ..play import SERVER, Play
-from ..rules import NAME_GHOST, NAME_TAKEN, OWN_GOODBYE_ENDS, OWN_GOODBYE_READS_ON
+from ..rules import (
+    NAME_BYTES,
+    NAME_GHOST,
+    NAME_LEFT,
+    NAME_TAKEN,
+    NAME_WAITS,
+    OWN_GOODBYE_ENDS,
+    OWN_GOODBYE_FIN,
+    OWN_GOODBYE_READS_ON,
+)
 from .scenario import add
 
 _NAME_IN_USE = 2
+
+_APART = ("Pump", "pump", "\u00e9", "e\u0301", "pump ", "", "")
+"""Names of seven peers, of which only the last two are equal, and are none."""
 
 
 @add(
@@ -22,18 +34,22 @@ _NAME_IN_USE = 2
     "Two connections say the same name, and both answer.",
     NAME_TAKEN,
     OWN_GOODBYE_READS_ON,
+    OWN_GOODBYE_FIN,
     OWN_GOODBYE_ENDS,
     role=SERVER,
 )
 async def _nameTaken(play: Play) -> None:
     name = f"conformance {time.monotonic()}"
     holder = await play.open(name=name)
+    # So it seems dead to a server that does not ask.
+    holder.onlyAnswer()
     newcomer = await _newcomer(play, name)
     await _decided(play, holder, newcomer)
     told = newcomer.stream.goodbye
     if told is None and not newcomer.isOver and not holder.isOver:
         reason = "the peer takes two connections of one name"
-        play.skip(reason, NAME_TAKEN, NAME_GHOST, OWN_GOODBYE_READS_ON, OWN_GOODBYE_ENDS)
+        own = OWN_GOODBYE_READS_ON, OWN_GOODBYE_FIN, OWN_GOODBYE_ENDS
+        play.skip(reason, NAME_TAKEN, NAME_GHOST, *own)
         return
     came = f"newcomer: {play.stateOf(newcomer)}; holder: {play.stateOf(holder)}"
     right = told is not None and told.token == _NAME_IN_USE and not holder.isOver
@@ -53,6 +69,10 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
         OWN_GOODBYE_READS_ON, not connection.wasReset, expected, came, connection.endedAt
     ):
         return
+    if not connection.hasTLS:
+        finished = await play.awaits(connection, lambda: connection.finAt is not None)
+        came = play.stateOf(connection)
+        play.check(OWN_GOODBYE_FIN, finished, "FIN after its GOODBYE", came, time.monotonic())
     closing = play.closing
     # A closed socket answers what still comes with a reset.
     while connection.endedAt is None and time.monotonic() < since + closing + play.slack(since):
@@ -67,6 +87,7 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
     "name-ghost",
     "The first of two connections with one name is silent.",
     NAME_GHOST,
+    NAME_WAITS,
     role=SERVER,
 )
 async def _nameOfGhost(play: Play) -> None:
@@ -77,12 +98,41 @@ async def _nameOfGhost(play: Play) -> None:
         return
     holder.fallSilent()
     newcomer = await _newcomer(play, name)
+    answers = await play.ponged(newcomer)
+    if newcomer.stream.goodbye is None and not newcomer.isOver:
+        expected = "a PING of the newcomer is answered while it waits"
+        play.check(NAME_WAITS, answers, expected, play.stateOf(newcomer), time.monotonic())
     await _decided(play, holder, newcomer)
+    came = f"newcomer: {play.stateOf(newcomer)}; holder: {play.stateOf(holder)}"
     if newcomer.isOver or newcomer.stream.goodbye is not None:
-        came = f"newcomer: {play.stateOf(newcomer)}; holder: {play.stateOf(holder)}"
         play.check(NAME_GHOST, False, "the newcomer stays", came, time.monotonic())
-    else:
+    elif play.check(NAME_GHOST, holder.isOver, "the end of the silent holder", came):
         await play.stillAnswers(NAME_GHOST, newcomer, "the end of the silent holder")
+
+
+@add("name-left", "The holder of a name says goodbye, and stays.", NAME_LEFT, role=SERVER)
+async def _nameLeft(play: Play) -> None:
+    name = f"conformance {time.monotonic()}"
+    holder = await play.open(name=name)
+    holder.sayGoodbye()
+    newcomer = await _newcomer(play, name)
+    # What comes after a GOODBYE is no life.
+    await holder.flood(play.flooding)
+    await newcomer.sleep(max(newcomer.needs * 3 / 7, play.settings.tolerance))
+    await play.stillAnswers(NAME_LEFT, newcomer, "the GOODBYE of the holder")
+
+
+@add(
+    "name-bytes",
+    "Peers with names that differ a little, and without names.",
+    NAME_BYTES,
+    role=SERVER,
+)
+async def _nameBytes(play: Play) -> None:
+    peers = [await play.open(name=name) for name in _APART]
+    await peers[0].sleep(max(peers[0].needs * 3 / 7, play.settings.tolerance))
+    for name, peer in zip(_APART, peers, strict=True):
+        await play.stillAnswers(NAME_BYTES, peer, f"the name {name!r} beside similar ones")
 
 
 async def _newcomer(play: Play, name: str) -> Connection:

@@ -15,6 +15,7 @@ from ..observer import PONG
 from ..play import Play
 from ..rules import (
     ANY_CUT,
+    DATA_LENGTHS,
     EARLY_PING,
     FIELDS_IGNORED,
     FOREIGN_PONG,
@@ -34,6 +35,12 @@ from .scenario import add
 _TOKENS = (1, 0, 0xFFFFFFFF, 0x80000000, 0x01020304)
 
 _PINGS_PER_SECOND = 20
+
+_HOLD = 100.0
+"""Seconds: the hold of a PING.  No scenario takes so long, so that the peer can not miss it."""
+
+_LINE = 100_000.0
+"""Bytes in a second: how slow a line may be that the longest DATA goes over."""
 
 _BYTE_PAUSE = 0.005
 """Seconds: more than a segment takes on loopback, so that most bytes come alone."""
@@ -57,7 +64,7 @@ async def _pings(play: Play) -> None:
     for token in _TOKENS:
         sent = time.monotonic()
         before = len(connection.pongs(token))
-        connection.write(wire.encodePing(token))
+        connection.write(wire.encodePing(token, _HOLD))
         await play.awaits(
             connection,
             lambda token=token, before=before: len(connection.pongs(token)) > before,  # type: ignore[misc]
@@ -141,6 +148,18 @@ async def _optional(play: Play) -> None:
     connection.greet(name="conformance")
     connection.write(stream)
     await play.stillAnswers(OPTIONAL_SKIPPED, connection, "frames of types 128, 200 and 255")
+
+
+@add("data-lengths", "An empty DATA, and the longest.", DATA_LENGTHS)
+async def _dataLengths(play: Play) -> None:
+    connection = await play.open()
+    connection.write(wire.encode(wire.Data(b"")))
+    if await play.stillAnswers(DATA_LENGTHS, connection, "an empty DATA"):
+        message, most = play.settings.message or b"1", play.settings.maxMessage
+        longest = (message * (most // len(message) + 1))[:most]
+        connection.write(wire.encode(wire.Data(longest)))
+        what = f"a DATA of {most:,} bytes"
+        await play.stillAnswers(DATA_LENGTHS, connection, what, most / _LINE)
 
 
 @add("foreign-pong", "PONGs that answer nothing.", FOREIGN_PONG)

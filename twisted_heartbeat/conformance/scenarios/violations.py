@@ -85,7 +85,7 @@ async def _break(play: Play, connection: Connection, rule: Rule, data: bytes, pr
         return
     if connection.isTCP:
         play.check(VIOLATION_ABORTS, connection.wasReset, "a reset", came, over)
-    proven = play.isStable(connection) if connection.greeted else False
+    proven = play.isStable(connection, since) if connection.greeted else False
     connection.ending = Ending(pace=SLOW, earliest=since, latest=over, proven=proven)
 
 
