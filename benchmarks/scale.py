@@ -42,14 +42,14 @@ def measure(links: int) -> dict[str, float]:
         spent, answered, began = server.ask("spent"), load.answered, monotonic()
         load.serve(WINDOW)
         spent, answered = server.ask("spent") - spent, load.answered - answered
-        load = spent / (monotonic() - began)
+        busy = spent / (monotonic() - began)
         cut = cutTenth(server, load, links)
         if not cut.verdicts:
             raise SystemExit("no peer was found dead")
         again = comeAgain(server, load, links)
     return {
         "a ping and its pong": spent / answered * 1e6,
-        "of the core, at one ping a second each": 100 * load,
+        "of the core, at one ping a second each": 100 * busy,
         "memory of a link": memory,
         "the last verdict": max(cut.verdicts),
         "the collector's longest pause then": cut.paused,

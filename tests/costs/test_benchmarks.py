@@ -18,10 +18,12 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from math import e, inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +45,7 @@ footprint: Any = importlib.import_module("footprint")
 heartbeat: Any = importlib.import_module("heartbeat")
 report: Any = importlib.import_module("report")
 presence: Any = importlib.import_module("presence")
+scale: Any = importlib.import_module("scale")
 
 OUTAGE = fleet.Outage(clients=2000, down=120.0, accepts=100)
 SEEDS = range(5)
@@ -580,6 +583,43 @@ def test_webSocketIsAnswered() -> None:
     ping = bytes.fromhex("89 85 37fa213d 7f9f4d5158")
     assert footprint.serverAnswer(ping) == b"\x8a\x05Hello"
     assert footprint.serverAnswer(b"\x81\x80\0\0\0\0") == b""
+
+
+def test_scaleMeasuresWithOneLoad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The peers that have connected are the ones that fall silent, and the ones that come again.
+    """
+
+    class Load:
+        answered = 0
+
+        def connect(self, links: int, count: Any) -> float:
+            return 2.0
+
+        def serve(self, seconds: float) -> None:
+            self.answered += 10
+
+    class Server:
+        def ask(self, question: str) -> float:
+            return {"memory": 0.0, "spent": 1.0}[question]
+
+    load, seen = Load(), []
+
+    def cut(server: Any, load: Any, links: int) -> Any:
+        seen.append(load)
+        return SimpleNamespace(verdicts=[7.0], paused=0.0, missed=0, disturbed=0, repeated=0)
+
+    def comeAgain(server: Any, load: Any, links: int) -> float:
+        seen.append(load)
+        return 3.0
+
+    monkeypatch.setattr(scale, "loadedServer", lambda few: nullcontext((Server(), load, 0.0)))
+    monkeypatch.setattr(scale, "cutTenth", cut)
+    monkeypatch.setattr(scale, "comeAgain", comeAgain)
+    figures = scale.measure(500)
+    assert seen == [load, load]
+    assert (figures["accepted at first"], figures["all accepted again"]) == (250.0, 3.0)
+    assert figures["the last verdict"] == 7.0
 
 
 @onLinux

@@ -5,8 +5,9 @@
 L{PoliteClose}: closes a connection so that a peer that reads gets all that was written before.
 
 B{The problem.}  A TCP socket that is closed while received bytes are unread, or that receives bytes
-after it was closed, answers with RST (RFC 1122, 4.2.2.13; RFC 2525, 2.17).  RST destroys what is
-still on its way to the peer: the goodbye, and messages that were already handed to the kernel.
+after it was closed, answers with RST (RFC 1122, 4.2.2.13; RFC 2525, 2.17).  With that, this kernel
+throws away what it has not sent yet: the goodbye, and messages that were already handed to it.  A
+peer that is told of the RST by a failed write may never read what it has received.
 
 B{The idea.}  The socket stays open for reading until nothing can be lost any more:
 
