@@ -14,11 +14,13 @@ from websockets.asyncio.server import serve
 
 
 async def greet(connection):
+    """Answer each message."""
     async for message in connection:
         await connection.send(f"you said {message}")
 
 
 async def main(port="8765"):
+    """Serve until it is interrupted."""
     async with serve(greet, "127.0.0.1", int(port)):
         await asyncio.get_running_loop().create_future()
 
