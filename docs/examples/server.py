@@ -39,7 +39,7 @@ class Attendance(LinkHooks):
         link.addCleanup(print, link.name, "is gone", flush=True)
 
     def refused(self, link, cause):
-        print(link.peer, "was refused:", cause, flush=True)
+        print(link.peer.host, "was", cause, flush=True)
 
 
 def admit(address, certificate, hello):

@@ -376,7 +376,7 @@ def test_transportWithoutAPeer(
     scene.wait(1)
     scene.connect()
     lines = [formatEvent(event) for event in events if event.get("event")]
-    assert lines[1] == "child: connected [generation 1]"
+    assert lines[1] == "child: connected, without pings [generation 1]"
     assert not any("None" in line for line in lines)
     scene.stop()
 

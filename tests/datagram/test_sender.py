@@ -533,6 +533,22 @@ def test_nameIsFoundLate(net: Net) -> None:
     assert len(net.internet.lookedUp) == asked + 1
 
 
+def test_nameThatLeadsNowhere(net: Net, events: list[Any]) -> None:
+    """
+    A name that leads nowhere is in the log from the start, once in a minute. What could not be sent
+    counts neither as sent nor as lost.
+    """
+    sender = net.send([("hub.example", PORT)])
+    net.internet.advance(59.0)
+    warnings = [event for event in events if "No address" in event["log_format"]]
+    assert [event["error"] for event in warnings] == [f"hub.example:{PORT}"]
+    assert (sender.current.sent, sender.current.loss) == (0, 0.0)
+    net.internet.names["hub.example"] = [PLACES[0]]
+    net.internet.advance(5.0)
+    assert sender.current.sent >= 1
+    assert sender.current.loss == 0.0
+
+
 def test_nameMoves(three: Net) -> None:
     """
     A monitor whose name moves to another address is found there, without a verdict.

@@ -81,9 +81,25 @@ async def test_serverAdmitsWhomItKnows(start: Start) -> None:
     await server.says("^pump-3 is here")
     await server.says("^pump-3 says b'21.5'")
     start("-c", DEVICE, port, "kettle")
-    await server.says("was refused: .*unknown device")
+    await server.says("^127.0.0.1 was refused: unknown device")
     await device.end()
     await server.says("^pump-3 is gone")
+
+
+@pytest_twisted.ensureDeferred
+async def test_webSocketServerAnswersTheRecipes(start: Start) -> None:
+    """
+    The server of the recipes for WebSocket greets both clients.
+    """
+    pytest.importorskip("websockets")
+    port = freePort()
+    recipes = EXAMPLES / "recipes"
+    start(recipes / "websocket_server.py", port)
+    clients = {"autobahn": "autobahn_client.py", "twisted.web.websocket": "websocket_client.py"}
+    for module, client in clients.items():
+        pytest.importorskip(module)
+        program = start(recipes / client, f"ws://127.0.0.1:{port}/")
+        await program.says("^heard you said subscribe")
 
 
 def answerOf(url: str) -> bytes | None:
@@ -161,7 +177,7 @@ def test_programsOnPagesAreFiles() -> None:
         text = page.read_text(encoding="utf-8")
         for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             isProgram = "import" in block and re.search(
-                r"react\(|reactor\.run|startService|setServiceParent", block
+                r"react\(|reactor\.run|asyncio\.run|startService|setServiceParent", block
             )
             if isProgram:
                 found.append(f"{page.relative_to(DOCS)}: {block.splitlines()[0]}")

@@ -11,6 +11,7 @@ import ast
 import re
 from dataclasses import MISSING, fields
 from inspect import Parameter, signature
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,8 @@ def test_readmeShowsTheFilesThatRun(name: str) -> None:
 def test_costOfABound() -> None:
     """
     The page on choosing a bound computes pings, bytes and wakeups as it says: a ping and a pong,
-    and a third segment that acknowledges the pong; 22 bytes of TLS for each of the first two.
+    and a third segment that acknowledges the pong; 22 bytes of TLS for each of the first two. The
+    default keepalive adds an empty segment and its answer for each 5 s of idleness in between.
     """
     ping, pong = len(encode(Ping(1, hold=8.0))), len(encode(Pong(1)))
     assert (ping, pong) == (12, 12)
@@ -203,7 +205,11 @@ def test_costOfABound() -> None:
         assert interval is not None
         daily = 86400 / interval
         cells = [f"{bound:g} s", f"{interval:.1f} s", f"{daily:,.0f}"]
-        cells += [f"{daily * size / 1000:,.0f}" for size in (plain, plain + 2 * 22)]
-        rows.append(f"| {' | '.join([*cells, f'{3 * daily:,.0f}'])} |")
+        probes = ceil(interval / KeepAlive().idle) - 1
+        assert KeepAlive().interval == KeepAlive().idle
+        sizes = (plain, plain + 2 * 22, probes * 2 * 52)
+        kilobytes = [f"{daily * size / 1000:,.0f}" for size in sizes]
+        cells += [*kilobytes[:2], f"{3 * daily:,.0f}", f"{daily * probes:,.0f}", kilobytes[2]]
+        rows.append(f"| {' | '.join(cells)} |")
     page = (CHECKOUT / "docs" / "howto" / "choose-a-bound.md").read_text(encoding="utf-8")
     assert "\n".join(rows) in page, "\n".join(rows)

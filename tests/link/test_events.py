@@ -15,10 +15,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_heartbeat import (
     Evidence,
+    Heartbeat,
     HeartbeatClientFactory,
     HeartbeatClientService,
     HeartbeatFactory,
@@ -301,6 +302,31 @@ def test_cleanupWithATimeoutOfItsOwn(together: float | None, loggedErrors: Logge
     clock.advance(92)
     assert done.called
     assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "heartbeat, ping, said",
+    [
+        (Heartbeat(), lambda protocol: None, "connected"),
+        (Heartbeat(interval=None, timeout=30.0), None, "connected"),
+        (Heartbeat(), None, "connected, without pings"),
+        (None, lambda protocol: None, "connected, without pings"),
+    ],
+)
+def test_textOfALinkWithoutPings(
+    heartbeat: Heartbeat | None, ping: Any, said: str, events: list[Any]
+) -> None:
+    """
+    The text of the log says if the silence of a peer is not watched.
+    """
+    clock = Clock()
+    factory = HeartbeatFactory(
+        Factory.forProtocol(Kept), heartbeat=heartbeat, ping=ping, name="hub", clock=clock
+    )
+    protocol: Any = factory.buildProtocol(PEER)
+    protocol.makeConnection(FakeTransport(clock, protocol))
+    [event] = [event for event in events if event.get("event") == "connected"]
+    assert formatEvent(event) == f"hub: {said} [192.0.2.1:1234, generation 1]"
 
 
 def test_fieldsOfEvidenceInTheLog() -> None:

@@ -168,6 +168,11 @@ class UDPHeartbeatSender(Service):
     def _unanswered(self) -> Shortage:
         return Shortage(_log, "A monitor does not answer: {error}", self.wheel.seconds)
 
+    @cached_property
+    def _unfound(self) -> Shortage:
+        words = "No address was found for a monitor, so nothing is sent to it: {error}"
+        return Shortage(_log, words, self.wheel.seconds)
+
     @property
     def session(self) -> int:
         """
@@ -252,12 +257,16 @@ class UDPHeartbeatSender(Service):
             monitor.resolve(self._reactor, now)
             if self.watches:
                 monitor.beginWatch(running)
-                monitor.sending(self._session.sequence, running)
                 self._scheduleMonitor(monitor)
-            if monitor.address is not None:
-                self._sockets.send(data, monitor.address)
+            self._send(data, monitor, running)
         self.runningTime.due = following
         return following
+
+    def _send(self, heartbeat: bytes, monitor: Monitor, running: float) -> None:
+        if monitor.address is not None:
+            if self.watches:
+                monitor.sending(self._session.sequence, running)
+            self._sockets.send(heartbeat, monitor.address)
 
     def _nextReading(self) -> bytes:
         if self._reading is None:
@@ -287,8 +296,13 @@ class UDPHeartbeatSender(Service):
         """
         latest = self._session.repeated()
         if self.running and latest is not None and monitor in self._targets():
-            assert monitor.address is not None
-            self._sockets.send(latest, monitor.address)
+            self._send(latest, monitor, self.runningTime.read(self.wheel.seconds()))
+
+    def nameNotFound(self, monitor: Monitor) -> None:
+        """
+        Warn that there is nowhere to send the heartbeats for a monitor.
+        """
+        self._unfound.met(monitor.name)
 
     # What is received.
 

@@ -187,6 +187,8 @@ class Monitor(Uplink):
         self._resolving = False
         if not found:
             # Late or broken name servers must not stop the heartbeats.
+            if not self.addresses:
+                self._sender.nameNotFound(self)
             return
         current = self.addresses[0] if self.addresses else None
         place = found.index(current) if current in found else -1

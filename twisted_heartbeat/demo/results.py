@@ -28,9 +28,9 @@ LEGEND = """
 In seconds; in brackets, what is allowed.  Detected after: since the last byte
 received.  Back after: from the link's end, or the peer's return if that was
 later, to the peer's first answer.  PeerSilent: nothing answered.  PeerHung: a
-kernel still did, but not the peer's process.  Without a link, and so without a
-cleanup, are the sender of datagrams over UDP, and the job, which checks in over
-HTTP.
+kernel still did, but not the peer's process.  A "-" stands where there is no
+link, and so no cleanup: a sender of datagrams, and a job that checks in over
+HTTP.  The job's row needs the extra "http".
 """
 
 

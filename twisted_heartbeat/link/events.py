@@ -183,6 +183,9 @@ class LogObserver(LinkHooks):
         words = "{link}: {event}"
         if "delay" in known:
             words += " in {delay} s"
+        if known.get("watch") == "keepalive":
+            # Otherwise a reader of the text takes the link for one that is watched.
+            words += ", without pings"
         if isinstance(cause, Cause):
             words += ", {cause}: {reason}"
             known["reason"] = textOf(cause)
