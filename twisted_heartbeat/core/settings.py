@@ -96,7 +96,7 @@ class KeepAlive:
     @ivar interval: whole seconds between probes.
     @ivar count: unanswered probes before the system ends the connection.
     @ivar userTimeout: seconds that sent data may stay unacknowledged (C{TCP_USER_TIMEOUT}, tcp(7));
-        L{None} leaves the system's default.
+        L{None} leaves that option alone.
     @raise ValueError: if a value is outside of the range that is stated here.
     """
 

@@ -25,10 +25,10 @@ class BlackHole:
     """
     Bytes, FIN and RST are read and discarded, and so is what the proxy still holds.
 
-    The sender sees its bytes acknowledged and nothing else: a firewall that forgot the flow, or a
-    process that hangs behind a healthy kernel. Once healed, the discarded bytes stay lost and the
-    stream goes on behind the gap, which breaks TLS and most framings. For a cable that is plugged
-    in again use L{Hold}.
+    The sender's program hears nothing, as behind a firewall that forgot the flow. Its kernel sees
+    the bytes acknowledged, as by a process that hangs behind a healthy kernel; a firewall would not
+    acknowledge them. Once healed, the discarded bytes stay lost and the stream goes on behind the
+    gap, which breaks TLS and most framings. For a cable that is plugged in again use L{Hold}.
     """
 
 
