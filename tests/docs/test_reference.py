@@ -159,13 +159,20 @@ def test_pageHasAllCarriersAndWaysOfWatching() -> None:
     assert set(re.findall("`([a-z-]+)`", rows["watch"][-1])) == watches
 
 
+def allCauses() -> set[type[Cause]]:
+    """
+    The public causes.
+    """
+    public = [getattr(twisted_heartbeat, name) for name in twisted_heartbeat.__all__]
+    return {it for it in public if isinstance(it, type) and issubclass(it, Cause)} - {Cause}
+
+
 def test_pageHasAllCauses() -> None:
     """
     The list of causes has each public one, with the Twisted error that it is, too.
     """
     rows = rowsOf(sectionOf(REFERENCE / "causes.md", "The causes"))
-    public = [getattr(twisted_heartbeat, name) for name in twisted_heartbeat.__all__]
-    causes = {it for it in public if isinstance(it, type) and issubclass(it, Cause)} - {Cause}
+    causes = allCauses()
     assert {cause.__name__ for cause in causes} <= set(rows)
     for cause in causes:
         named = rows[cause.__name__][1].strip("`")
@@ -177,6 +184,16 @@ def shownIn(text: str) -> list[str]:
     The blocks of Python in a page.
     """
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_pageAboutFlappingHasAllCausesAndEvidence() -> None:
+    """
+    What to do is said for each cause, and for each number of the evidence.
+    """
+    page = CHECKOUT / "docs" / "howto" / "when-a-link-flaps.md"
+    assert set(rowsOf(sectionOf(page, "By cause"))) >= {cause.__name__ for cause in allCauses()}
+    looked = set(re.findall(r"`(\w+)`", sectionOf(page, "By evidence")))
+    assert looked >= set(rowsOf(sectionOf(REFERENCE / "events.md", "Evidence")))
 
 
 @pytest.mark.parametrize("name", ["classic", "service"])

@@ -563,10 +563,13 @@ def test_ownNames(scene: Scene, host: str) -> None:
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example"])
 def test_foreignNames(scene: Scene, host: str) -> None:
     """
-    A web page whose author lets a name of theirs lead to this machine can not read this one.
+    A web page whose author lets a name of theirs lead to this machine can not read this one, and
+    an operator is told the ways that there are.
     """
     for path in ("/", "/presence.json", "/events", "/metrics"):
-        assert scene.ask(path, Host=host).status == 421
+        answer = scene.ask(path, Host=host)
+        assert answer.status == 421
+        assert b"Behind a proxy use a token, or list the name in hosts" in answer.body
 
 
 def test_namesThatAreAllowed() -> None:

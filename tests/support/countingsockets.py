@@ -54,7 +54,9 @@ class CountedSocket:
         See C{socket.socket}, and so the others.
         """
         if flags:
-            # To peek is no read.
+            # To peek is no read. No bytes would be the peer's FIN.
+            if not self.arrived:
+                raise BlockingIOError
             return self.arrived
         self.calls.append("recv")
         data, self.arrived = self.arrived, b""

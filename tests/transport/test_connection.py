@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import abstract, tcp
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import StringTransport
@@ -31,9 +32,11 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted_heartbeat import (
     Cause,
     HeartbeatFactory,
+    HeartbeatProtocol,
     HostUnreachable,
     KeepAliveExpired,
     NetworkUnreachable,
+    PeerClosed,
     PeerReset,
     SendFailed,
 )
@@ -119,6 +122,26 @@ async def test_errnoOfRecv(loopback: Loopback, number: int, kind: type[Cause]) -
     cause = await within(ended)
     assert type(cause) is kind
     assert f"[errno {number}]" in str(cause)
+
+
+@pytest_twisted.ensureDeferred
+async def test_finBeforeTheFirstSend(plain: Loopback) -> None:
+    """
+    A server that accepts and closes, for example because it has no descriptor left, has closed:
+    also if that happens before this side sees its connection, and a send meets EPIPE first.
+    """
+    from twisted.internet import reactor
+
+    hooks = Recorder()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        place = TCP4ClientEndpoint(reactor, *listening.getsockname())
+        ended = hooks.next("disconnected")
+        service = plain.service(place, Factory.forProtocol(HeartbeatProtocol), hooks=hooks)
+        # After the call of connect(), which Twisted has delayed as well, and before the next poll.
+        reactor.callLater(0, lambda: listening.accept()[0].close())  # type: ignore[attr-defined]
+        cause = await within(ended)
+        await within(service.stopService())
+    assert type(cause) is PeerClosed
 
 
 @pytest.mark.parametrize(("number", "kind"), NUMBERS, ids=[n.__name__ for _, n in NUMBERS])

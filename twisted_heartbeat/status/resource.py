@@ -46,6 +46,11 @@ _NO_METRICS = (
     "installed, and in a program of yours metrics=HeartbeatMetrics()."
 )
 
+_FOREIGN = (
+    "This page was asked for by a name that is not this machine's. Ask by IP address or as "
+    "localhost. Behind a proxy use a token, or list the name in hosts."
+)
+
 _NEWEST = 50
 """Changes that a new page shows at once."""
 
@@ -138,8 +143,7 @@ class StatusResource(Resource):
         if path in ([b"healthz"], [b"readyz"]):
             return self._renderProbe(request, path[0])
         if self._access.isForeignHost(request):
-            words = "This page was asked for by a name that is not this machine's."
-            return _text(request, 421, f"{words} Ask by IP address or as localhost.")
+            return _text(request, 421, _FOREIGN)
         if not path:
             # The page's own links are relative to a folder.
             return _redirect(request, request.path.rpartition(b"/")[2] + b"/")

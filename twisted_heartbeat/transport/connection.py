@@ -35,7 +35,7 @@ from ..core.detector import FailureDetector
 from ..logs import SafeLogger
 from .compat import PlainConnection, isAborting
 from .fanout import DetectorFanout
-from .tcpinfo import hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
+from .tcpinfo import hasEnded, hasUnreadBytes, pendingErrno, readEvidence, sendQueueSize
 from .tls import certificateRefused
 
 if TYPE_CHECKING:
@@ -332,6 +332,10 @@ class ObservedConnection(PlainConnection):
         if hasattr(self, "socket"):
             # The reactor may have reported the error before any call could return it.
             self.lastErrno = self.lastErrno or pendingErrno(self.socket)
+            if self.lastErrno == EPIPE:
+                # The answer to data after a FIN is a reset, and then EPIPE may be met before the
+                # FIN is read. A server that accepts and closes would look like a failed send.
+                self.finReceived = self.finReceived or hasEnded(self)
         if reason.type is ConnectionLost:
             _deliverRest(self)
         if hasattr(self, "socket"):

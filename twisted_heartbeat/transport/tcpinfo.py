@@ -25,6 +25,16 @@ def hasUnreadBytes(connection: Any) -> bool:
         return False
 
 
+def hasEnded(connection: Any) -> bool:
+    """
+    Find out whether nothing more can be received, because the peer's FIN has come.
+    """
+    try:
+        return not connection.socket.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return False
+
+
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform.startswith("linux") else None
 
 # struct tcp_info of Linux 2.6; later kernels only append to it.  Eight bytes, of which the third
