@@ -683,6 +683,22 @@ def test_signalWhileStopping(scene: Scene) -> None:
     assert stopping.called
 
 
+def test_signalAfterTheStop(scene: Scene) -> None:
+    """
+    When the reactor has stopped, SIGHUP still does nothing until the process has ended.
+    """
+    previous = signal.getsignal(signal.SIGHUP)
+    scene.begin("listen = 'tcp:1'")
+    for call, args, kw in scene.reactor.triggers["before"]["shutdown"]:
+        call(*args, **kw)
+    try:
+        assert scene.services.stopService().called
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert scene.reactor.soon == []
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 def test_ignoredSignalStaysIgnored(ignored: None, tmp_path: Path) -> None:
     """
     A process that was started to survive SIGHUP keeps ignoring it.
