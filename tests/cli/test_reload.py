@@ -145,6 +145,25 @@ class Scene:
         protocol.dataReceived(wire.encode(wire.Hello(name)))
         return protocol, transport
 
+    def notified(self) -> list[str]:
+        """
+        What systemd is told of reloads from now on: their begin, and what was wrong.
+        """
+        told: list[str] = []
+
+        class Notifier:
+            def reloading(self) -> None:
+                told.append("reloading")
+
+            def reloaded(self, fault: str) -> None:
+                told.append(fault)
+
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                return lambda: None
+
+        self.services.notifier = Notifier()  # type: ignore[assignment]
+        return told
+
     def connect(self, path: str) -> tuple[Any, Transport]:
         """
         A peer that takes the attempt to connect to a UNIX socket.
@@ -531,9 +550,10 @@ def test_fileWithoutParts(scene: Scene, events: list[LogEvent]) -> None:
 def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> None:
     """
     A new port that is in use does not end a process that works, be it a daemon or not, and holds up
-    no other part; the next reload tries it again.
+    no other part; systemd is told, and the next reload tries it again.
     """
     scene.begin("listen = 'tcp:1'", daemon=daemon)
+    told = scene.notified()
     scene.reactor.failing.add(2)
     scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
     assert scene.reactor.ports == [1, 3]
@@ -542,6 +562,7 @@ def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> N
     scene.reactor.failing.clear()
     scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
     assert scene.reactor.ports == [1, 3, 2]
+    assert told == ["reloading", "listen tcp:2 could not be opened", "reloading", ""]
 
 
 def test_linkThatHasGivenUp(scene: Scene) -> None:
@@ -616,23 +637,12 @@ def test_reloadThatFails(
     """
     Whatever goes wrong, systemd is told that the reload is over and why, and the next one works.
     """
-    told: list[str] = []
-
-    class Notifier:
-        def reloading(self) -> None:
-            told.append("reloading")
-
-        def reloaded(self, fault: str) -> None:
-            told.append(fault)
-
-        def __getattr__(self, name: str) -> Callable[[], None]:
-            return lambda: None
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")
 
     scene.begin("listen = 'tcp:1'")
-    scene.services.notifier = Notifier()  # type: ignore[assignment]
+    told = scene.notified()
     with monkeypatch.context() as patched:
         patched.setattr({"load": Loader, "apply": HeartbeatServices}[step], step, fail)
         scene.reload("listen = 'tcp:2'")

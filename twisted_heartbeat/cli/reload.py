@@ -130,9 +130,9 @@ class Reloader(Service):
         applying.addCallbacks(partial(self._applied, plan), self._failed)
         return applying.addCallback(self._tellDone)
 
-    def _applied(self, plan: Plan, _: object) -> str:
+    def _applied(self, plan: Plan, fault: str) -> str:
         _log.info("{file} was read again: {plan}", file=self._loader.file, plan=plan.summary)
-        return ""
+        return fault
 
     def _failed(self, failure: Failure) -> str:
         _log.failure("The reload failed", failure)
