@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent
@@ -544,6 +546,30 @@ def test_fileWithoutParts(scene: Scene, events: list[LogEvent]) -> None:
     scene.reload("# listen = 'tcp:1'")
     assert scene.reactor.ports == [1]
     assert any("nothing to run" in str(event.get("sentence")) for event in events)
+
+
+def test_expiredCertificate(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    An expired certificate holds up nothing, because the clock may be wrong, but the log warns of
+    it: when the port opens, and when the file is read again.
+    """
+
+    def write(year: int) -> None:
+        issued = trustme.CA().issue_cert("localhost", not_after=datetime(year, 1, 1))
+        issued.private_key_and_cert_chain_pem.write_to_path(scene.path.parent / "key.pem")
+
+    def warnings() -> int:
+        return sum("has expired" in event.get("log_format", "") for event in events)
+
+    text = f"listen = 'ssl:1:privateKey={scene.path.parent}/key.pem'"
+    write(2020)
+    scene.begin(text)
+    assert warnings() == 1
+    scene.reload(text)
+    assert warnings() == 2
+    write(2090)
+    scene.reload(text)
+    assert warnings() == 2
 
 
 @pytest.mark.parametrize("daemon", [False, True])
