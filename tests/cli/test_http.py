@@ -133,6 +133,8 @@ def withoutTreq(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "treq", None)  # type: ignore[arg-type]
     # Not by its dotted name, which would load it, if no test has done so before.
     monkeypatch.delitem(vars(twisted_heartbeat), "CheckIn", raising=False)
+    # Otherwise the package would keep the modules that are loaded meanwhile.
+    monkeypatch.delitem(vars(twisted_heartbeat), "checkin", raising=False)
 
 
 def test_missingExtra(withoutTreq: None) -> None:

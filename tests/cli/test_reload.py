@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent
@@ -144,6 +146,25 @@ class Scene:
         self.links.append(protocol)
         protocol.dataReceived(wire.encode(wire.Hello(name)))
         return protocol, transport
+
+    def notified(self) -> list[str]:
+        """
+        What systemd is told of reloads from now on: their begin, and what was wrong.
+        """
+        told: list[str] = []
+
+        class Notifier:
+            def reloading(self) -> None:
+                told.append("reloading")
+
+            def reloaded(self, fault: str) -> None:
+                told.append(fault)
+
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                return lambda: None
+
+        self.services.notifier = Notifier()  # type: ignore[assignment]
+        return told
 
     def connect(self, path: str) -> tuple[Any, Transport]:
         """
@@ -527,13 +548,38 @@ def test_fileWithoutParts(scene: Scene, events: list[LogEvent]) -> None:
     assert any("nothing to run" in str(event.get("sentence")) for event in events)
 
 
+def test_expiredCertificate(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    An expired certificate holds up nothing, because the clock may be wrong, but the log warns of
+    it: when the port opens, and when the file is read again.
+    """
+
+    def write(year: int) -> None:
+        issued = trustme.CA().issue_cert("localhost", not_after=datetime(year, 1, 1))
+        issued.private_key_and_cert_chain_pem.write_to_path(scene.path.parent / "key.pem")
+
+    def warnings() -> int:
+        return sum("has expired" in event.get("log_format", "") for event in events)
+
+    text = f"listen = 'ssl:1:privateKey={scene.path.parent}/key.pem'"
+    write(2020)
+    scene.begin(text)
+    assert warnings() == 1
+    scene.reload(text)
+    assert warnings() == 2
+    write(2090)
+    scene.reload(text)
+    assert warnings() == 2
+
+
 @pytest.mark.parametrize("daemon", [False, True])
 def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> None:
     """
     A new port that is in use does not end a process that works, be it a daemon or not, and holds up
-    no other part; the next reload tries it again.
+    no other part; systemd is told, and the next reload tries it again.
     """
     scene.begin("listen = 'tcp:1'", daemon=daemon)
+    told = scene.notified()
     scene.reactor.failing.add(2)
     scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
     assert scene.reactor.ports == [1, 3]
@@ -542,6 +588,7 @@ def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> N
     scene.reactor.failing.clear()
     scene.reload("listen = ['tcp:1', 'tcp:2', 'tcp:3']")
     assert scene.reactor.ports == [1, 3, 2]
+    assert told == ["reloading", "listen tcp:2 could not be opened", "reloading", ""]
 
 
 def test_linkThatHasGivenUp(scene: Scene) -> None:
@@ -616,23 +663,12 @@ def test_reloadThatFails(
     """
     Whatever goes wrong, systemd is told that the reload is over and why, and the next one works.
     """
-    told: list[str] = []
-
-    class Notifier:
-        def reloading(self) -> None:
-            told.append("reloading")
-
-        def reloaded(self, fault: str) -> None:
-            told.append(fault)
-
-        def __getattr__(self, name: str) -> Callable[[], None]:
-            return lambda: None
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("planted")
 
     scene.begin("listen = 'tcp:1'")
-    scene.services.notifier = Notifier()  # type: ignore[assignment]
+    told = scene.notified()
     with monkeypatch.context() as patched:
         patched.setattr({"load": Loader, "apply": HeartbeatServices}[step], step, fail)
         scene.reload("listen = 'tcp:2'")
@@ -681,6 +717,22 @@ def test_signalWhileStopping(scene: Scene) -> None:
     assert scene.reactor.ports == []
     lose(protocol, ConnectionDone())
     assert stopping.called
+
+
+def test_signalAfterTheStop(scene: Scene) -> None:
+    """
+    When the reactor has stopped, SIGHUP still does nothing until the process has ended.
+    """
+    previous = signal.getsignal(signal.SIGHUP)
+    scene.begin("listen = 'tcp:1'")
+    for call, args, kw in scene.reactor.triggers["before"]["shutdown"]:
+        call(*args, **kw)
+    try:
+        assert scene.services.stopService().called
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert scene.reactor.soon == []
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_ignoredSignalStaysIgnored(ignored: None, tmp_path: Path) -> None:

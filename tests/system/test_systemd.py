@@ -188,7 +188,7 @@ def test_startThatFails(
         assert service.awaitExit() == 71
     supervisor.listen(0.1)
     assert supervisor.times("READY=1") == []
-    why = f"STATUS=could not listen at listen {place}: CannotListenError: "
+    why = f"STATUS=listen {place} could not be opened: CannotListenError: "
     first, *_ = [text for _, text in supervisor.told]
     assert first.startswith(why)
     assert first.endswith("\nERRNO=98")

@@ -102,6 +102,7 @@ checkIns = CheckInResource(
     hooks=[LinkHooks()],
     limits=CheckInLimits(perName=None),
 )
+checkIns.setChecks({"job": Check(period=60, grace=10)})
 CheckInResource(checks={}, tokens={"job": "s3cret", "*": ["a", "b"]})
 CheckInResource(checks={}, tokens="/etc/checks.tokens")
 lastRun: float | None = checkIns.names["job"].duration
@@ -207,6 +208,7 @@ monitor = UDPHeartbeatMonitor(
     unauthenticated=["toy"],
 )
 monitor.setKeys({"pump": b"k" * 16})
+monitor.changeSettings(heartbeat=Heartbeat.within(8), limits=DatagramLimits(peers=10))
 ignored: Mapping[str, int] = monitor.ignored
 sender = UDPHeartbeatSender(
     [("hub.example", 8471), ("192.0.2.7", 8471)],
@@ -349,6 +351,7 @@ async def presence() -> PresenceStore:
     store = SQLiteStore("presence.db", keep=1000)
     limits = PresenceLimits(gone=10)
     table = PresenceTable(store=store, hooks=[Pager()], grace=5, merge=True, limits=limits)
+    table.changeSettings(grace=2, merge=False)
     PresenceTable(store=object())  # type: ignore[arg-type]
     HeartbeatServerFactory(hooks=[Hooks(), table])
     table.subscribe("pager", Pager(), since=0)

@@ -53,6 +53,15 @@ class RenewableListener:
             self._context = RenewableContext(contextFactory)
             setContextFactoryOfEndpoint(inner, self._context)
 
+    @property
+    def hasExpired(self) -> bool:
+        """
+        Whether the certificate has expired, by this machine's clock.
+        """
+        current = None if self._context is None else self._context.current
+        hasExpired = getattr(getattr(current, "certificate", None), "has_expired", None)
+        return hasExpired is not None and bool(hasExpired())
+
     def renew(self, other: Any) -> bool:
         """
         Use the certificate of another endpoint for new handshakes.

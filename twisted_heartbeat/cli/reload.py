@@ -47,6 +47,7 @@ class Reloader(Service):
         self._loader = loader
         self._previous: Any = None
         self._installed = False
+        self._isEnding = False
         self._pending: Deferred[Any] | None = None
         self._again = False
 
@@ -54,13 +55,17 @@ class Reloader(Service):
         super().startService()  # type: ignore[no-untyped-call]
         # Not before the reactor runs, because it installs its own handlers when it begins to.
         self._reactor.callWhenRunning(self._install)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._shutDown)
+
+    def _shutDown(self) -> None:
+        self._isEnding = True
 
     def restore(self) -> None:
         """
-        Put the previous handler back.  Not before all services have stopped: usually it would end
-        the process, and its links would not be closed.
+        Put the previous handler back, unless the process ends: usually that handler would end it at
+        once.  To be called when all services have stopped.
         """
-        if self._installed:
+        if self._installed and not self._isEnding:
             self._installed = False
             signal.signal(signal.SIGHUP, self._previous)
 
@@ -79,7 +84,8 @@ class Reloader(Service):
             self._installed = True
 
     def _signalled(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self.reload)
+        if self.running:
+            self._reactor.callFromThread(self.reload)
 
     def reload(self) -> Deferred[Any]:
         """
@@ -124,9 +130,9 @@ class Reloader(Service):
         applying.addCallbacks(partial(self._applied, plan), self._failed)
         return applying.addCallback(self._tellDone)
 
-    def _applied(self, plan: Plan, _: object) -> str:
+    def _applied(self, plan: Plan, fault: str) -> str:
         _log.info("{file} was read again: {plan}", file=self._loader.file, plan=plan.summary)
-        return ""
+        return fault
 
     def _failed(self, failure: Failure) -> str:
         _log.failure("The reload failed", failure)

@@ -153,11 +153,18 @@ class RunningPort(Running):
         self._endpoint = RenewableListener(objects[Reference("listen", part.endpoint)])
         endpoint = self._endpoint.endpoint
         self.service = Listener(part.endpoint, endpoint, factory, end, daemon=daemon)
+        self.service.whenOpen().addCallback(lambda _: self._warnOfExpiry())
+
+    def _warnOfExpiry(self) -> None:
+        # No fault of the file: a machine's clock may be wrong, and a new certificate may come.
+        if self._endpoint.hasExpired:
+            _log.warn("{part}: the certificate has expired: peers refuse it", part=self.part.label)
 
     def renew(self, part: Any, objects: Objects) -> None:
         super().renew(part, objects)
         if self._endpoint.renew(objects[Reference("listen", part.endpoint)]):
             _log.info("{part}: the certificate was read again", part=part.label)
+            self._warnOfExpiry()
 
     def whenReady(self) -> Deferred[Any]:
         return self.service.whenOpen()

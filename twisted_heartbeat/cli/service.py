@@ -196,11 +196,12 @@ class HeartbeatServices(MultiService):
         clients = [each for each in self.parts.values() if isinstance(each, RunningClient)]
         return all(each.isUp for each in clients)
 
-    def apply(self, plan: Plan, loaded: Loaded) -> Deferred[Any]:
+    def apply(self, plan: Plan, loaded: Loaded) -> Deferred[str]:
         """
         Change what runs, as a plan says.
 
-        @return: fires when all that is to start has started, or has failed.
+        @return: fires when all that is to start has started, or has failed: with what has failed,
+            in words, or C{""}.
         """
         self.objects = dict(loaded.objects)
         if plan.presence is not None:
@@ -221,7 +222,8 @@ class HeartbeatServices(MultiService):
             return DeferredList([each.whenReady() for each in started])
 
         applied: Deferred[Any] = DeferredList(closed).addCallback(startRest)
-        return applied.addCallback(lambda _: self._removeFailed())
+        told: Deferred[str] = applied.addCallback(lambda _: self._removeFailed())
+        return told
 
     def _changePresence(self, presence: Presence, loaded: Loaded) -> None:
         if self._presence is not None:
@@ -266,12 +268,18 @@ class HeartbeatServices(MultiService):
         )
         stopped.addCallback(lambda _: self._leaving.discard(stopped))
 
-    def _removeFailed(self) -> None:
+    def _removeFailed(self) -> str:
+        """
+        @return: which ports could not be opened, in words; C{""} if all are open.
+        """
         failed, self._failed = self._failed, set()
-        for key in failed & self.parts.keys():
-            self._stop(self.parts[key].part)
+        parts = [self.parts[key].part for key in self.parts if key in failed]
+        for part in parts:
+            self._stop(part)
         self._forgetChecks()
         self.changed()
+        labels = ", ".join(part.label for part in parts)
+        return f"{labels} could not be opened" if labels else ""
 
     # The process.
 
@@ -364,7 +372,7 @@ class HeartbeatServices(MultiService):
         """
         if not self._isReady:
             failure = self.parts[key].service.failure
-            words = f"could not listen at {self.parts[key].part.label}"
+            words = f"{self.parts[key].part.label} could not be opened"
             self._tellEnd(f"{words}: {describeError(failure.value)}", failure.value)
             self.end(status)
         else:
