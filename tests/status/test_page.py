@@ -19,7 +19,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 import twisted_heartbeat
-from twisted_heartbeat import Cause, PeerHung, StatusResource
+from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
 
 from .browser import MISSING, NARROW, WIDE, Browser
 from .fleet import Fleet
@@ -48,14 +48,18 @@ class Served:
     @ivar url: the address of the page.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0, **settings: Any) -> None:
+        """
+        @param number: of the port.
+        @param settings: the table's.
+        """
         from twisted.internet import reactor
 
-        self.fleet = Fleet(reactor)
+        self.fleet = Fleet(reactor, **settings)
         self.resource = StatusResource(self.fleet.table, title="North plant", clock=reactor)
         self._connections = WrappingFactory(Site(self.resource))
         self.port: Any = None
-        self.listen(0)
+        self.listen(number)
         self.number = self.port.getHost().port
         self.url = f"http://127.0.0.1:{self.number}/"
 
@@ -359,6 +363,23 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.text("#empty") == "No peer matches."
     await browser.run("history.back()")
     assert await browser.complaints() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
+    """
+    The time before the oldest change that the store has kept is drawn as unknown, also for a peer
+    whose own first change is not among them.
+    """
+    served = Served(store=MemoryStore(keep=2))
+    served.fleet.up(*names(3))
+    served.fleet.down("sensor-0")
+    await browser.open(f"{served.url}#peer=sensor-0")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    unknown = "document.querySelector('#timeline .is-unknown').width.baseVal.value"
+    assert await browser.run(unknown) > 990
+    assert await browser.complaints() == []
+    await served.stop()
 
 
 @pytest_twisted.ensureDeferred
