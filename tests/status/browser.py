@@ -122,6 +122,19 @@ class Browser:
 
         await inThread(send)
 
+    async def point(self, x: int, y: int) -> None:
+        """
+        Move the pointer to a place of the page.
+        """
+        from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+        def move() -> None:
+            actions = ActionBuilder(self._driver, duration=0)
+            actions.pointer_action.move_to_location(x, y)
+            actions.perform()
+
+        await inThread(move)
+
     async def text(self, selector: str) -> str:
         """
         The text of the first element of a selector, as it is shown.

@@ -382,6 +382,61 @@ async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
     await served.stop()
 
 
+async def centre(browser: Browser, selector: str) -> tuple[int, int]:
+    """
+    The middle of an element.
+    """
+    box = f"document.querySelector('{selector}').getBoundingClientRect()"
+    x, y = await browser.run(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]")
+    return int(x), int(y)
+
+
+@pytest_twisted.ensureDeferred
+async def test_rowsStayUnderThePointer(browser: Browser, served: Served) -> None:
+    """
+    While the pointer moves over the list, its rows stay where they are and change in place; when it
+    has left, they are in order again.  The newest changes stay, too.
+    """
+    served.fleet.up(*names(30))
+    await browser.open(served.url)
+    x, y = await centre(browser, ".row")
+    await browser.point(x, y)
+    served.fleet.down("sensor-2")
+    await browser.until("document.querySelector('.tile[data-state=down] .count').innerText === '1'")
+    # Twice the time after which the order would follow.
+    for _ in range(4):
+        await browser.point(x, y)
+        await browser.until("new Promise((done) => setTimeout(done, 100, true))")
+        assert (await browser.run(SHOWN))[:3] == names(3)
+    assert await browser.run(f"{ROWS}.some((row) => row.dataset.state === 'down')")
+    await browser.point(*await centre(browser, "#title"))
+    await browser.until(f"{SHOWN}[0] === 'sensor-2'")
+
+    newest = "document.querySelector('#changes .name').textContent"
+    await browser.until(f"{newest} === 'sensor-2'")
+    await browser.point(*await centre(browser, "#changes li"))
+    served.fleet.down("sensor-3")
+    await browser.until("document.querySelector('.tile[data-state=down] .count').innerText === '2'")
+    assert await browser.run(newest) == "sensor-2"
+    await browser.point(*await centre(browser, "#title"))
+    await browser.until(f"{newest} === 'sensor-3'")
+    assert await browser.complaints() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_focusStaysInTheNewestChanges(browser: Browser, served: Served) -> None:
+    """
+    A link that has the focus is not removed by newer changes, so that Tab goes on from there.
+    """
+    served.fleet.up("first")
+    await browser.open(served.url)
+    await browser.run("document.querySelector('#changes a').focus()")
+    served.fleet.up(*names(100))
+    await browser.until("document.querySelectorAll('#changes li').length === 60")
+    await browser.until("document.querySelector('#changes .name').textContent === 'sensor-99'")
+    assert await browser.run("document.activeElement.innerText") == "first up"
+
+
 @pytest_twisted.ensureDeferred
 async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
