@@ -438,6 +438,30 @@ async def test_focusStaysInTheNewestChanges(browser: Browser, served: Served) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_restartWithoutAStore(browser: Browser) -> None:
+    """
+    When the changes are numbered anew, because the server was started again and has no store, the
+    page shows the new ones and not the old.
+    """
+    served = Served()
+    served.fleet.up(*names(9))
+    await browser.open(f"{served.url}#peer=sensor-1")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    number = served.number
+    await served.stop()
+    again = Served(number)
+    again.fleet.up("sensor-1")
+    again.fleet.down("sensor-1")
+    changes = "[...document.querySelectorAll('#changes .name')].map((each) => each.textContent)"
+    await browser.until(f'JSON.stringify({changes}) === \'["sensor-1","sensor-1"]\'')
+    await browser.until("document.querySelector('#peer').dataset.state === 'down'")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    await again.stop()
+    assert all("net::ERR" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
 async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
     The list is filtered by state and carrier, and ordered as asked.

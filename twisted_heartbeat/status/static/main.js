@@ -121,11 +121,26 @@ function drawNewest() {
   }
 }
 
+// Another run of the server without a store begins to number anew.
+let run = null;
+
+function noteRun(id) {
+  const [current] = id.split(".");
+  if (run !== null && run !== current) {
+    newest = [];
+    drawn = 0;
+    find("changes").replaceChildren();
+    panel.forgetHistory();
+  }
+  run = current;
+}
+
 // The stream.
 
 let isLoaded = false;
 
 function showHead(snapshot, isFirst) {
+  noteRun(snapshot.id);
   title = printable(snapshot.title);
   find("title").firstElementChild.textContent = title;
   expected = isLoaded ? null : snapshot.counts;

@@ -103,6 +103,11 @@ export class PeerPanel {
     this.#poll();
   }
 
+  // The numbers of the changes begin anew.
+  forgetHistory() {
+    this.history = [];
+  }
+
   // The peer has changed.
   changed(name, peer, changes) {
     if (name === null || name !== this.name) return;
