@@ -354,6 +354,12 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.text("#peer-name") == "sensor-0"
     assert await browser.run("document.activeElement.id") == "peer-name"
     assert await browser.run("location.hash") == "#peer=sensor-0"
+    await browser.run("document.querySelector('.skip').focus()")
+    await browser.press("\ue007")
+    assert await browser.run("document.activeElement.id") == "list"
+    await browser.press("/", "x", "\ue00c")
+    assert await browser.run("document.querySelector('#search').value") == ""
+    assert not await browser.run("document.querySelector('#peer').hidden")
     await browser.press("\ue00c")
     assert await browser.run("document.querySelector('#peer').hidden")
     assert await browser.run("document.activeElement.id") == "list"
@@ -363,23 +369,6 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.text("#empty") == "No peer matches."
     await browser.run("history.back()")
     assert await browser.complaints() == []
-
-
-@pytest_twisted.ensureDeferred
-async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
-    """
-    The time before the oldest change that the store has kept is drawn as unknown, also for a peer
-    whose own first change is not among them.
-    """
-    served = Served(store=MemoryStore(keep=2))
-    served.fleet.up(*names(3))
-    served.fleet.down("sensor-0")
-    await browser.open(f"{served.url}#peer=sensor-0")
-    await browser.until("document.querySelectorAll('#history li').length === 1")
-    unknown = "document.querySelector('#timeline .is-unknown').width.baseVal.value"
-    assert await browser.run(unknown) > 990
-    assert await browser.complaints() == []
-    await served.stop()
 
 
 async def centre(browser: Browser, selector: str) -> tuple[int, int]:
@@ -459,6 +448,23 @@ async def test_restartWithoutAStore(browser: Browser) -> None:
     await browser.until("document.querySelectorAll('#history li').length === 2")
     await again.stop()
     assert all("net::ERR" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
+async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
+    """
+    The time before the oldest change that the store has kept is drawn as unknown, also for a peer
+    whose own first change is not among them.
+    """
+    served = Served(store=MemoryStore(keep=2))
+    served.fleet.up(*names(3))
+    served.fleet.down("sensor-0")
+    await browser.open(f"{served.url}#peer=sensor-0")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    unknown = "document.querySelector('#timeline .is-unknown').width.baseVal.value"
+    assert await browser.run(unknown) > 990
+    assert await browser.complaints() == []
+    await served.stop()
 
 
 @pytest_twisted.ensureDeferred

@@ -221,6 +221,11 @@ function closePeer() {
 window.addEventListener("hashchange", showFromAddress);
 window.addEventListener("popstate", showFromAddress);
 find("close").addEventListener("click", closePeer);
+// By itself it would change the address, which says which peer is open.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  find("list").focus();
+});
 
 // Search, filter, order.
 
@@ -244,7 +249,9 @@ for (const tile of find("tiles").children) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") closePeer();
+  // In a search, the browser's own meaning comes first: to clear it.
+  const clears = event.target.id === "search" && event.target.value;
+  if (event.key === "Escape" && !clears) closePeer();
   const isTyping = event.target.closest("input, select");
   if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
