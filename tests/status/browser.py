@@ -23,7 +23,7 @@ T = TypeVar("T")
 MISSING = [each for each in ("chromium", "chromedriver") if shutil.which(each) is None]
 
 WIDE = (1280, 800)
-NARROW = (390, 844)
+NARROW = (360, 740)
 
 
 def inThread(call: Callable[..., T], *arguments: Any) -> Deferred[T]:
