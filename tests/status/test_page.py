@@ -508,13 +508,24 @@ CONTRAST = """
     }
     return [255, 255, 255];
   };
+  const ratio = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
   const found = [];
   for (const element of document.querySelectorAll("body *")) {
     const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     if (!own || !element.checkVisibility() || element.closest("option, noscript")) continue;
-    const [one, other] = [light(parse(getComputedStyle(element).color)), light(ground(element))];
-    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < 4.5) found.push(`${element.id || element.className}: ${ratio.toFixed(2)}`);
+    const contrast = ratio(parse(getComputedStyle(element).color), ground(element));
+    if (contrast < 4.5) found.push(`${element.id || element.className}: ${contrast.toFixed(2)}`);
+  }
+  for (const mark of document.querySelectorAll(".mark")) {
+    if (!mark.checkVisibility()) continue;
+    const { backgroundColor, borderTopColor, borderTopWidth } = getComputedStyle(mark);
+    const colour = borderTopWidth === "0px" ? backgroundColor : borderTopColor;
+    const parent = mark.parentElement;
+    const contrast = ratio(parse(colour), ground(parent));
+    if (contrast < 3) found.push(`mark ${parent.dataset.state}: ${contrast.toFixed(2)}`);
   }
   return found;
 })()
@@ -526,8 +537,8 @@ CONTRAST = """
 @pytest_twisted.ensureDeferred
 async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[int, int]) -> None:
     """
-    In both colour schemes, wide and narrow: nothing is wider than the window, all text has the
-    contrast that WCAG asks for (AA), and one peer can be opened and left.
+    In both colour schemes, wide and narrow: nothing is wider than the window, all text and all
+    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.
     """
     served.fleet.up(*names(30), rtt=0.01)
     served.fleet.suspect("sensor-1")
