@@ -345,6 +345,8 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.run(current) == "sensor-0"
     await browser.press("\ue015", "\ue015", "\ue013")
     assert await browser.run(current) == "sensor-1"
+    outline = "getComputedStyle(document.querySelector('.row.active')).outlineStyle"
+    assert await browser.run(outline) == "solid"
     await browser.press("\ue010")
     assert await browser.run(current) == "sensor-299"
     await browser.press("\ue00e")
@@ -474,7 +476,9 @@ async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
     served.fleet.up("b-10", "b-9", rtt=0.5)
     served.fleet.up("c", carrier="udp", rtt=0.1)
-    await browser.open(served.url)
+    # A narrow window with two columns, where the search has to keep its room.
+    await browser.open(served.url, size=(900, 700))
+    assert await browser.run("document.querySelector('#search').offsetWidth") > 240
 
     async def choose(select: str, value: str) -> None:
         await browser.run(
