@@ -131,6 +131,8 @@ def withoutTreq(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("treq", "twisted_heartbeat.ch"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "treq", None)  # type: ignore[arg-type]
+    # The import that follows puts other modules in place of these, also into their package.
+    monkeypatch.setattr(twisted_heartbeat, "checkin", twisted_heartbeat.checkin)
     # Not by its dotted name, which would load it, if no test has done so before.
     monkeypatch.delitem(vars(twisted_heartbeat), "CheckIn", raising=False)
     # Otherwise the package would keep the modules that are loaded meanwhile.

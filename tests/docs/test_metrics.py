@@ -136,6 +136,7 @@ SERIES = {
         'timer_lateness_seconds_bucket{le="+Inf"}': "0x20 0+9x40",
     },
     "HeartbeatLimitHit": {'limits_hit_total{limit="peers"}': "_x20 50x40"},
+    "HeartbeatWrongKey": {'datagrams_ignored_total{reason="forged"}': "_x20 0+5x40"},
     "HeartbeatGaveUp": {'given_up_total{cause="PermanentFailure"}': "_x20 1x40"},
     "HeartbeatWatcherGone": {'up{job="heartbeat"}': "1x20 0x40"},
 }

@@ -23,7 +23,7 @@ T = TypeVar("T")
 MISSING = [each for each in ("chromium", "chromedriver") if shutil.which(each) is None]
 
 WIDE = (1280, 800)
-NARROW = (390, 844)
+NARROW = (360, 740)
 
 
 def inThread(call: Callable[..., T], *arguments: Any) -> Deferred[T]:
@@ -121,6 +121,19 @@ class Browser:
                 ActionChains(self._driver).send_keys(key).perform()
 
         await inThread(send)
+
+    async def point(self, x: int, y: int) -> None:
+        """
+        Move the pointer to a place of the page.
+        """
+        from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+        def move() -> None:
+            actions = ActionBuilder(self._driver, duration=0)
+            actions.pointer_action.move_to_location(x, y)
+            actions.perform()
+
+        await inThread(move)
 
     async def text(self, selector: str) -> str:
         """

@@ -19,7 +19,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 import twisted_heartbeat
-from twisted_heartbeat import Cause, PeerHung, StatusResource
+from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
 
 from .browser import MISSING, NARROW, WIDE, Browser
 from .fleet import Fleet
@@ -48,14 +48,18 @@ class Served:
     @ivar url: the address of the page.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0, **settings: Any) -> None:
+        """
+        @param number: of the port.
+        @param settings: the table's.
+        """
         from twisted.internet import reactor
 
-        self.fleet = Fleet(reactor)
+        self.fleet = Fleet(reactor, **settings)
         self.resource = StatusResource(self.fleet.table, title="North plant", clock=reactor)
         self._connections = WrappingFactory(Site(self.resource))
         self.port: Any = None
-        self.listen(0)
+        self.listen(number)
         self.number = self.port.getHost().port
         self.url = f"http://127.0.0.1:{self.number}/"
 
@@ -341,6 +345,8 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.run(current) == "sensor-0"
     await browser.press("\ue015", "\ue015", "\ue013")
     assert await browser.run(current) == "sensor-1"
+    outline = "getComputedStyle(document.querySelector('.row.active')).outlineStyle"
+    assert await browser.run(outline) == "solid"
     await browser.press("\ue010")
     assert await browser.run(current) == "sensor-299"
     await browser.press("\ue00e")
@@ -350,6 +356,12 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.text("#peer-name") == "sensor-0"
     assert await browser.run("document.activeElement.id") == "peer-name"
     assert await browser.run("location.hash") == "#peer=sensor-0"
+    await browser.run("document.querySelector('.skip').focus()")
+    await browser.press("\ue007")
+    assert await browser.run("document.activeElement.id") == "list"
+    await browser.press("/", "x", "\ue00c")
+    assert await browser.run("document.querySelector('#search').value") == ""
+    assert not await browser.run("document.querySelector('#peer').hidden")
     await browser.press("\ue00c")
     assert await browser.run("document.querySelector('#peer').hidden")
     assert await browser.run("document.activeElement.id") == "list"
@@ -361,6 +373,102 @@ async def test_keyboard(browser: Browser, served: Served) -> None:
     assert await browser.complaints() == []
 
 
+async def centre(browser: Browser, selector: str) -> tuple[int, int]:
+    """
+    The middle of an element.
+    """
+    box = f"document.querySelector('{selector}').getBoundingClientRect()"
+    x, y = await browser.run(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]")
+    return int(x), int(y)
+
+
+@pytest_twisted.ensureDeferred
+async def test_rowsStayUnderThePointer(browser: Browser, served: Served) -> None:
+    """
+    While the pointer moves over the list, its rows stay where they are and change in place; when it
+    has left, they are in order again.  The newest changes stay, too.
+    """
+    served.fleet.up(*names(30))
+    await browser.open(served.url)
+    x, y = await centre(browser, ".row")
+    await browser.point(x, y)
+    served.fleet.down("sensor-2")
+    await browser.until("document.querySelector('.tile[data-state=down] .count').innerText === '1'")
+    # Twice the time after which the order would follow.
+    for _ in range(4):
+        await browser.point(x, y)
+        await browser.until("new Promise((done) => setTimeout(done, 100, true))")
+        assert (await browser.run(SHOWN))[:3] == names(3)
+    assert await browser.run(f"{ROWS}.some((row) => row.dataset.state === 'down')")
+    await browser.point(*await centre(browser, "#title"))
+    await browser.until(f"{SHOWN}[0] === 'sensor-2'")
+
+    newest = "document.querySelector('#changes .name').textContent"
+    await browser.until(f"{newest} === 'sensor-2'")
+    await browser.point(*await centre(browser, "#changes li"))
+    served.fleet.down("sensor-3")
+    await browser.until("document.querySelector('.tile[data-state=down] .count').innerText === '2'")
+    assert await browser.run(newest) == "sensor-2"
+    await browser.point(*await centre(browser, "#title"))
+    await browser.until(f"{newest} === 'sensor-3'")
+    assert await browser.complaints() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_focusStaysInTheNewestChanges(browser: Browser, served: Served) -> None:
+    """
+    A link that has the focus is not removed by newer changes, so that Tab goes on from there.
+    """
+    served.fleet.up("first")
+    await browser.open(served.url)
+    await browser.run("document.querySelector('#changes a').focus()")
+    served.fleet.up(*names(100))
+    await browser.until("document.querySelectorAll('#changes li').length === 60")
+    await browser.until("document.querySelector('#changes .name').textContent === 'sensor-99'")
+    assert await browser.run("document.activeElement.innerText") == "first up"
+
+
+@pytest_twisted.ensureDeferred
+async def test_restartWithoutAStore(browser: Browser) -> None:
+    """
+    When the changes are numbered anew, because the server was started again and has no store, the
+    page shows the new ones and not the old.
+    """
+    served = Served()
+    served.fleet.up(*names(9))
+    await browser.open(f"{served.url}#peer=sensor-1")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    number = served.number
+    await served.stop()
+    again = Served(number)
+    again.fleet.up("sensor-1")
+    again.fleet.down("sensor-1")
+    changes = "[...document.querySelectorAll('#changes .name')].map((each) => each.textContent)"
+    await browser.until(f'JSON.stringify({changes}) === \'["sensor-1","sensor-1"]\'')
+    await browser.until("document.querySelector('#peer').dataset.state === 'down'")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    await again.stop()
+    assert all("net::ERR" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
+async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
+    """
+    The time before the oldest change that the store has kept is drawn as unknown, also for a peer
+    whose own first change is not among them.
+    """
+    served = Served(store=MemoryStore(keep=2))
+    served.fleet.up(*names(3))
+    served.fleet.down("sensor-0")
+    await browser.open(f"{served.url}#peer=sensor-0")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    unknown = "document.querySelector('#timeline .is-unknown').width.baseVal.value"
+    assert await browser.run(unknown) > 990
+    assert await browser.complaints() == []
+    await served.stop()
+
+
 @pytest_twisted.ensureDeferred
 async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
@@ -368,7 +476,9 @@ async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
     served.fleet.up("b-10", "b-9", rtt=0.5)
     served.fleet.up("c", carrier="udp", rtt=0.1)
-    await browser.open(served.url)
+    # A narrow window with two columns, where the search has to keep its room.
+    await browser.open(served.url, size=(900, 700))
+    assert await browser.run("document.querySelector('#search').offsetWidth") > 240
 
     async def choose(select: str, value: str) -> None:
         await browser.run(
@@ -402,13 +512,24 @@ CONTRAST = """
     }
     return [255, 255, 255];
   };
+  const ratio = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
   const found = [];
   for (const element of document.querySelectorAll("body *")) {
     const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     if (!own || !element.checkVisibility() || element.closest("option, noscript")) continue;
-    const [one, other] = [light(parse(getComputedStyle(element).color)), light(ground(element))];
-    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < 4.5) found.push(`${element.id || element.className}: ${ratio.toFixed(2)}`);
+    const contrast = ratio(parse(getComputedStyle(element).color), ground(element));
+    if (contrast < 4.5) found.push(`${element.id || element.className}: ${contrast.toFixed(2)}`);
+  }
+  for (const mark of document.querySelectorAll(".mark")) {
+    if (!mark.checkVisibility()) continue;
+    const { backgroundColor, borderTopColor, borderTopWidth } = getComputedStyle(mark);
+    const colour = borderTopWidth === "0px" ? backgroundColor : borderTopColor;
+    const parent = mark.parentElement;
+    const contrast = ratio(parse(colour), ground(parent));
+    if (contrast < 3) found.push(`mark ${parent.dataset.state}: ${contrast.toFixed(2)}`);
   }
   return found;
 })()
@@ -420,8 +541,8 @@ CONTRAST = """
 @pytest_twisted.ensureDeferred
 async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[int, int]) -> None:
     """
-    In both colour schemes, wide and narrow: nothing is wider than the window, all text has the
-    contrast that WCAG asks for (AA), and one peer can be opened and left.
+    In both colour schemes, wide and narrow: nothing is wider than the window, all text and all
+    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.
     """
     served.fleet.up(*names(30), rtt=0.01)
     served.fleet.suspect("sensor-1")

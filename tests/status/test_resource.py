@@ -19,7 +19,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from twisted_heartbeat import PeerHung, StatusResource
+from twisted_heartbeat import MemoryStore, PeerHung, StatusResource
 
 from ..support.presence import FailingStore
 from .fleet import Fleet
@@ -35,9 +35,9 @@ class Scene:
     A resource in virtual time.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, store: Any = None, **settings: Any) -> None:
         self.clock = Clock()
-        self.fleet = Fleet(self.clock)
+        self.fleet = Fleet(self.clock, store=store)
         self.resource = StatusResource(self.fleet.table, clock=self.clock, **settings)
         self.clock.advance(0)
         self._open: list[Connection] = []
@@ -270,6 +270,42 @@ def test_historyIsLimited(scene: Scene) -> None:
     for odd in ("?limit=x", "?limit=-1", "?limit=99999999999999999999", ""):
         assert changes(odd) == 10
     assert changes("?limit=0") == 1
+
+
+def test_historyTellsSinceWhenItIsKnown(scene: Scene) -> None:
+    """
+    With a history comes the time since which it is whole: that of the oldest change that is kept of
+    any peer, or of its own first one if a request has asked for fewer.
+    """
+    for name in "abc":
+        scene.fleet.up(name)
+        scene.clock.advance(0.1)
+
+    def known(path: str) -> object:
+        return scene.ask(f"/presence/{path}").json()["knownFrom"]
+
+    def since(name: str) -> object:
+        return scene.ask(f"/presence/{name}.json").json()["history"][0]["at"]
+
+    assert known("a.json") == known("c.json") == since("a")
+    scene.fleet.down("c")
+    scene.fleet.up("c")
+    scene.clock.advance(1)
+    assert known("c.json?limit=2") == scene.ask("/presence/c.json").json()["history"][1]["at"]
+
+
+def test_historyThatIsNotKept() -> None:
+    """
+    A peer whose changes are not kept any more is known from the oldest change that is.
+    """
+    scene = Scene(store=MemoryStore(keep=2))
+    for name in "abcd":
+        scene.fleet.up(name)
+        scene.clock.advance(1)
+    lost, kept = (scene.ask(f"/presence/{name}.json").json() for name in "ac")
+    assert lost["history"] == []
+    assert lost["knownFrom"] == kept["knownFrom"] == kept["history"][0]["at"]
+    scene.end()
 
 
 def test_failingStore(scene: Scene, loggedErrors: Any) -> None:

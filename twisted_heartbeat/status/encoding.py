@@ -99,7 +99,7 @@ def encodeChanges(changes: Iterable[Change], peers: Mapping[str, PeerPresence]) 
 
 def _encodeChange(change: Change) -> str:
     """
-    Encode what L{changeFields} returns.  A template takes half of the time that the encoder takes
+    Encode what L{changeFields} returns.  A template takes less than half of the time of the encoder
     for the mapping, and a storm is ten thousand changes (C{benchmarks/status.py}).
     """
     at = _rounded(change.at, 3)

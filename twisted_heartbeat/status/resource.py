@@ -202,7 +202,7 @@ class StatusResource(Resource):
             "at": round(time(), 3),
             "id": f"{self._stream.run}.{snapshot.latest}",
             "counts": snapshot.counts,
-            "changes": [changeFields(each) for each in newest if isinstance(each, Change)],
+            "changes": [changeFields(each) for each in _changesIn(newest)],
         }
         Download(request, head, snapshot, self._clock).start()
 
@@ -214,19 +214,36 @@ class StatusResource(Resource):
         if peer is None:
             return _json(request, 404, {"error": "there is no peer of this name"})
         limit = min(_argument(request, b"limit", _HISTORY), _MAX_HISTORY)
-        reading = maybeDeferred(self._presence.history, peer.name, limit)
+        reading: Deferred[Any] = Deferred.fromCoroutine(self._readHistory(peer.name, limit))
         reading.addCallbacks(
             partial(self._sendPeer, request, peer.name), partial(_storeFailed, request)
         )
         return _answerLater(request, reading)
 
-    def _sendPeer(self, request: Request, name: str, history: Sequence[Change | Gap]) -> None:
+    async def _readHistory(self, name: str, limit: int) -> tuple[list[Change], float | None]:
+        """
+        Read the changes of a peer.
+
+        @return: with them, since when no other change is missing; L{None} if that is not known.
+        """
+        history = _changesIn(await self._presence.history(name, limit))
+        if len(history) == limit:
+            return history, history[0].at
+        # A gap may come before the oldest change.
+        oldest = _changesIn(await self._presence.changes(0, 2))
+        return history, oldest[0].at if oldest else None
+
+    def _sendPeer(
+        self, request: Request, name: str, known: tuple[list[Change], float | None]
+    ) -> None:
+        history, knownFrom = known
         # Once more, because the store may have taken its time.
         peer = self._presence.peer(name)
         fields = {
             "at": round(time(), 3),
             "peer": None if peer is None else peerFields(peer),
-            "history": [changeFields(each) for each in history if isinstance(each, Change)],
+            "history": [changeFields(each) for each in history],
+            "knownFrom": None if knownFrom is None else round(knownFrom, 3),
             "roundTrips": self._roundTrips.of(name),
         }
         request.write(_json(request, 200, fields))
@@ -284,6 +301,10 @@ def _answerLater(request: Request, answering: Deferred[None]) -> int:
     request.notifyFinish().addErrback(goneAway)
     answering.addErrback(lambda failure: failed(failure) if isOpen else None)
     return NOT_DONE_YET
+
+
+def _changesIn(read: Sequence[Change | Gap]) -> list[Change]:
+    return [each for each in read if isinstance(each, Change)]
 
 
 def _nothingRead(failure: Failure) -> list[Change | Gap]:

@@ -91,7 +91,8 @@ export class Fleet {
     return peer.words;
   }
 
-  arrange() {
+  // While it is held, the list has the peers that it had, in their order, as they are now.
+  arrange(isHeld) {
     const { text, state, carrier, order } = this.filter;
     const wanted = text.trim().toLowerCase();
     const counts = { up: 0, suspect: 0, down: 0, unknown: 0 };
@@ -107,6 +108,8 @@ export class Fleet {
     }
     this.counts = counts;
     this.carriers = [...carriers].sort();
-    this.shown = shown.sort(ORDERS[order]);
+    this.shown = isHeld
+      ? this.shown.map((peer) => this.peers.get(peer.name) ?? peer)
+      : shown.sort(ORDERS[order]);
   }
 }

@@ -4,6 +4,7 @@
 // The list of peers. Only the rows that can be seen exist, so that ten thousand cost no more than
 // thirty. The focus stays on the list itself, and aria-activedescendant names the current row.
 
+import { Hold } from "./hold.js";
 import { cause, duration, roundTrip } from "./words.js";
 
 const ROW = 56; // pixels, as in status.css
@@ -69,6 +70,7 @@ export class List {
     this.open = open;
     this.box = document.getElementById("list");
     this.space = document.getElementById("rows");
+    this.hold = new Hold(this.box);
     this.rows = [];
     this.activeName = null;
     this.openName = null;

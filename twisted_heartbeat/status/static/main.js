@@ -4,6 +4,7 @@
 // The page: the fleet, the list, one peer, the newest changes, the state of the stream.
 
 import { Fleet, STATES } from "./fleet.js";
+import { Hold } from "./hold.js";
 import { List } from "./list.js";
 import { changeEntry, changeWords, PeerPanel } from "./peer.js";
 import { Stream } from "./stream.js";
@@ -34,11 +35,13 @@ function arrangeSoon() {
   arranging = setTimeout(arrange, wait);
 }
 
-function arrange() {
+function arrange(isForced = false) {
   clearTimeout(arranging);
   arranging = 0;
   arrangedAt = performance.now();
-  fleet.arrange();
+  const isHeld = list.hold.isHeld && !isForced;
+  fleet.arrange(isHeld);
+  if (isHeld) arrangeSoon();
   drawSummary();
   drawCarriers();
   list.draw();
@@ -83,13 +86,21 @@ function drawCarriers() {
 // The newest changes.
 
 let newest = [];
+let drawn = 0; // the number of the last that is shown
+const newestHold = new Hold(find("changes"));
 
 function addNewest(changes) {
   const latest = newest.length ? newest[0].number : 0;
   const fresh = changes.filter((change) => change.number > latest).reverse();
-  if (!fresh.length) return;
   newest = [...fresh, ...newest].slice(0, NEWEST);
-  const items = fresh.slice(0, NEWEST).map((change) => {
+  drawNewest();
+}
+
+function drawNewest() {
+  const fresh = newest.filter((change) => change.number > drawn);
+  if (!fresh.length || newestHold.isHeld) return;
+  drawn = fresh[0].number;
+  const items = fresh.map((change) => {
     const button = document.createElement("a");
     button.className = "what";
     button.href = `#peer=${encodeURIComponent(change.name)}`;
@@ -103,19 +114,38 @@ function addNewest(changes) {
   });
   const shown = find("changes");
   shown.prepend(...items);
-  while (shown.children.length > NEWEST) shown.lastChild.remove();
+  while (shown.children.length > NEWEST) {
+    // The link that has the focus stays; otherwise the next Tab would begin at the top of the page.
+    const last = shown.lastChild;
+    (last.contains(document.activeElement) ? last.previousSibling : last).remove();
+  }
+}
+
+// Another run of the server without a store begins to number anew.
+let run = null;
+
+function noteRun(id) {
+  const [current] = id.split(".");
+  if (run !== null && run !== current) {
+    newest = [];
+    drawn = 0;
+    find("changes").replaceChildren();
+    panel.forgetHistory();
+  }
+  run = current;
 }
 
 // The stream.
 
 let isLoaded = false;
 
-function showHead(snapshot) {
+function showHead(snapshot, isFirst) {
+  noteRun(snapshot.id);
   title = printable(snapshot.title);
   find("title").firstElementChild.textContent = title;
   expected = isLoaded ? null : snapshot.counts;
   addNewest(snapshot.changes);
-  arrange();
+  arrange(isFirst);
   // After the frame that shows them. The mark is for benchmarks and for the browser's own tools.
   if (isFirstDrawing) requestAnimationFrame(() => setTimeout(() => performance.mark("rows")));
   isFirstDrawing = false;
@@ -138,13 +168,14 @@ const stream = new Stream({
     if (isLoaded) return;
     const isFirst = fleet.peers.size === 0;
     fleet.add(slice);
-    if (isFirst) showHead(snapshot);
+    if (isFirst) showHead(snapshot, true);
     else arrangeSoon();
   },
   loaded(snapshot) {
+    const isFirst = !isLoaded;
     isLoaded = true;
     fleet.replace(snapshot.peers);
-    showHead(snapshot);
+    showHead(snapshot, isFirst);
     document.documentElement.dataset.loaded = "true";
     if (!panel.name) showFromAddress();
   },
@@ -190,13 +221,18 @@ function closePeer() {
 window.addEventListener("hashchange", showFromAddress);
 window.addEventListener("popstate", showFromAddress);
 find("close").addEventListener("click", closePeer);
+// By itself it would change the address, which says which peer is open.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  find("list").focus();
+});
 
 // Search, filter, order.
 
 function filter(change) {
   Object.assign(fleet.filter, change);
   list.scrollToTop();
-  arrange();
+  arrange(true);
 }
 
 find("search").addEventListener("input", (event) => filter({ text: event.target.value }));
@@ -213,7 +249,9 @@ for (const tile of find("tiles").children) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") closePeer();
+  // In a search, the browser's own meaning comes first: to clear it.
+  const clears = event.target.id === "search" && event.target.value;
+  if (event.key === "Escape" && !clears) closePeer();
   const isTyping = event.target.closest("input, select");
   if (event.key === "/" && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
@@ -224,6 +262,7 @@ document.addEventListener("keydown", (event) => {
 setInterval(() => {
   if (document.hidden) return;
   list.draw();
+  drawNewest();
   panel.tick();
 }, 1000);
 setInterval(() => {

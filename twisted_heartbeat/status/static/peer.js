@@ -43,11 +43,13 @@ export function changeWords(change) {
   return why ? `${change.state}: ${why}` : change.state;
 }
 
-// The states of a peer between two times, from its history, the oldest change first.
-export function spans(history, state, from, until) {
+// The states of a peer between two times, from its history, the oldest change first. Nothing is known
+// of the time before knownFrom.
+export function spans(history, state, from, until, knownFrom) {
   const found = [];
   let current = history.length ? history[0].previous : state;
-  let since = from;
+  let since = Math.min(until, Math.max(from, knownFrom));
+  if (since > from) found.push({ state: "unknown", from, until: since });
   for (const change of history) {
     if (change.at > from) {
       const end = Math.min(change.at, until);
@@ -91,6 +93,7 @@ export class PeerPanel {
     this.history = [];
     this.points = [];
     this.known = false;
+    this.knownFrom = null;
     this.peer = peer;
     find("history").replaceChildren();
     find("peer-name").querySelector("bdi").textContent = printable(name);
@@ -98,6 +101,11 @@ export class PeerPanel {
     this.#drawTimeline();
     this.#drawRoundTrips();
     this.#poll();
+  }
+
+  // The numbers of the changes begin anew.
+  forgetHistory() {
+    this.history = [];
   }
 
   // The peer has changed.
@@ -146,6 +154,7 @@ export class PeerPanel {
     const newest = answer.history.at(-1)?.number ?? 0;
     const later = this.history.filter((change) => change.number > newest);
     this.history = [...answer.history, ...later];
+    this.knownFrom = answer.knownFrom;
     if (!this.known) {
       const { values, until, every } = answer.roundTrips;
       this.points = values.map((value, index) => [until - (values.length - 1 - index) * every, value]);
@@ -196,7 +205,8 @@ export class PeerPanel {
   #drawTimeline() {
     const now = this.now();
     const from = now - this.span;
-    const found = spans(this.history, this.peer?.state ?? "unknown", from, now);
+    const knownFrom = this.knownFrom ?? this.peer?.since ?? now;
+    const found = spans(this.history, this.peer?.state ?? "unknown", from, now, knownFrom);
     const drawn = [];
     const lasted = { up: 0, suspect: 0, down: 0, unknown: 0 };
     let falls = 0;
