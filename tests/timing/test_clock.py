@@ -33,7 +33,7 @@ from zope.interface.verify import verifyObject
 from twisted_heartbeat.core.evidence import VerdictCounter
 from twisted_heartbeat.timing import alarms
 from twisted_heartbeat.timing import monotonic as monotonicModule
-from twisted_heartbeat.timing.monotonic import MonotonicClock, clockFor
+from twisted_heartbeat.timing.monotonic import InertClock, MonotonicClock, clockFor
 from twisted_heartbeat.timing.wheel import Slot, TimerWheel, timerWheelFor
 
 from ..support.interpreter import printedBy
@@ -493,6 +493,17 @@ def test_reactorThatDoesNotTakeTheDescriptor() -> None:
     with pytest.raises(OSError, match="No space left"):
         alarms._TimerFd(reactor, lambda: None)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_timeIsNoWallTime(clock: MonotonicClock) -> None:
+    """
+    The clock, and each call that it is asked for, tell the system's monotonic time.
+    """
+    before = monotonic()
+    call = clock.callLater(10, lambda: None)
+    times = [clock.seconds(), InertClock().seconds(), call.getTime() - 10]
+    call.cancel()
+    assert all(before <= time <= monotonic() for time in times)
 
 
 @pytest_twisted.ensureDeferred
