@@ -32,7 +32,7 @@ enum {
     FIRST = SECOND, WIDEST = 60 * SECOND, /* how wide a wait is drawn; each failure doubles it */
     SPREAD = 12 * SECOND,   /* so wide at first if all devices have lost the server together */
     STABLE = 10 * SECOND,   /* after that a goodbye or a violation is no failure of the link */
-    HOUR = 3600000 };       /* the longest wait that it can be told, in ms */
+    SHORTEST = 200, HOUR = 3600000 }; /* the shortest bound, and the longest wait, in ms */
 enum { HELLO = 1, PING, PONG, DATA, GOODBYE, END };
 enum outcome { UP, UNREACHED, SILENT, LOST, VIOLATION, TOLD };
 static const unsigned char none[4]; /* no token */
@@ -125,8 +125,8 @@ static enum outcome live(struct link *l, const char *name)
     int64_t due = l->heard = l->began = now();
     memcpy(body + 8, name, strlen(name));
     for (so = say(l, HELLO, none, body, 8 + strlen(name)); so == UP;) {
-        int64_t bound = l->hold ? l->hold : l->offers, i;
-        int64_t at = now(), over = bound ? l->heard + bound : INT64_MAX;
+        int64_t i, bound = l->hold ? l->hold : l->offers, least = bound < SHORTEST ? SHORTEST : bound;
+        int64_t at = now(), over = bound ? l->heard + least : INT64_MAX;
         if (at >= due) {
             due = at + EVERY;
             snprintf(body, sizeof body, "%.1f", 20 + (double)part(30) / 10);

@@ -44,6 +44,9 @@ STABLE = 10
 CLOSING = 5
 """For the server to close after its goodbye."""
 
+SHORTEST = 200
+"""The shortest bound that it is told, in milliseconds."""
+
 HOUR = 3600000
 """The longest wait that it can be told, in milliseconds."""
 
@@ -203,7 +206,7 @@ class Link:
         while True:
             due = EVERY * SECOND - since(said)
             bound = self.word or self.offers
-            over = bound - since(self.heard) if bound else HOUR
+            over = max(bound, SHORTEST) - since(self.heard) if bound else HOUR
             if due <= 0:
                 said = ticks()
                 self.say(DATA, reading())

@@ -136,6 +136,12 @@ OFFERS_READ = _rule(
     "An end that takes its bound from the other one does not wait for a PING.",
     "should",
 )
+SHORT_TIMES = _rule(
+    "short-times",
+    "Rounding and ranges",
+    "Needs and offers of less than 0.2 s are read as 0.2 s.",
+    "should",
+)
 SLOW_FRAME = _rule(
     "slow-frame", "Life and silence", "Bytes of a frame that is not complete are life."
 )
@@ -167,6 +173,7 @@ GOODBYE_FIN = _rule(
     "goodbye-fin", "Order", "An end that has read a GOODBYE sends FIN, and then reads on.", "should"
 )
 GOODBYE_CLOSES = _rule("goodbye-closes", "Order", "An end that has read a GOODBYE closes.")
+EARLY_GOODBYE = _rule("early-goodbye", "Order", "A GOODBYE is read also in place of a HELLO.")
 GOODBYE_RANGE = _rule(
     "goodbye-range", "GOODBYE", "Any code, and a reason of 0 to 1024 bytes, are accepted."
 )

@@ -337,6 +337,8 @@ class ClientRun(_Run, Factory):
                 self._queue.append(scenario)
             await self._finish(play.connections[-1] if play.connections else connection)
         else:
+            # The client counts this end, too.
+            self._failures[client] = None
             await self._discard(connection)
 
     def _newPlay(self, name: str, connection: Connection | None) -> Play:

@@ -21,7 +21,8 @@ from zope.interface import implementer
 
 HELLO, PING, PONG, DATA, GOODBYE, END = range(1, 7)
 
-LIMIT = 1024 * 1024
+LIMIT = 100_000
+"""Bytes of a message: less than usual, so that many peers can be examined side by side."""
 
 LENGTHS = {
     HELLO: (8, 263),
@@ -59,7 +60,7 @@ class PlainPeer(Protocol):
         self.bound = role.bound
         self.interval = role.interval
         self.buffer = b""
-        self.greeted = self.ended = self.parted = self.isLost = False
+        self.greeted = self.ended = self.parted = self.isLost = self.refused = False
         self.name, self.offers, self.word, self.needed = b"", role.patience, 0.0, 0.0
         self.token = 0
         self.pingedAt = 0.0
@@ -112,10 +113,11 @@ class PlainPeer(Protocol):
                 self.transport.abortConnection()
             return
         words = not self.has("no words of its own")
-        promise = min(self.bound or 1e9, self.needed or 1e9)
+        shortest = 0.0 if self.has("any haste") else 0.2
+        promise = min(self.bound or 1e9, max(shortest, self.needed) if self.needed else 1e9)
         if words and now - self.spoke >= 0.75 * promise:
             self.say(PONG)
-        bound = self.bound or self.word or self.offers
+        bound = self.bound or self.word or (self.offers and max(shortest, self.offers))
         if self.has("ignores hold"):
             bound = self.bound or self.offers
         if self.has("ignores offers") and self.greeted:
@@ -208,6 +210,8 @@ class PlainPeer(Protocol):
             raise Violation
         if kind != PING and hold and self.has("minds the hold"):
             raise Violation
+        if kind == GOODBYE and not self.greeted and self.has("hello before goodbye"):
+            raise Violation
         misplaced = (kind == HELLO and self.greeted) or (
             kind in (DATA, END) and (not self.greeted or self.ended)
         )
@@ -285,7 +289,8 @@ class PlainPeer(Protocol):
         """
         The other end has said goodbye.
         """
-        self.end = ("slow" if code in (1, 2) else "spread", retryAfter, spread)
+        self.refused = code in (1, 2)
+        self.end = ("slow" if self.refused else "spread", retryAfter, spread)
         if code == 3 and not self.has("ignores too many pings"):
             self.role.lengthen()
         if self.has("closes at once after a goodbye"):
@@ -402,6 +407,8 @@ class PlainServer(_Role):
             return
         holder = same[0]
         link.claims = True
+        if "forgets the holder" in self.faults:
+            holder.name = b""
         if "newcomer wins" in self.faults:
             holder.transport.abortConnection()
         elif "holder wins" in self.faults:
@@ -467,6 +474,8 @@ class PlainClient(_Role):
             return
         pace, after, spread = link.end
         stable = time.monotonic() - link.began >= 10 * self.scale
+        if link.refused and "refusals prove" not in self.faults:
+            stable = False
         proven = link.greeted and (pace == "usual" or stable or not link.parted)
         self.failures = 1 if proven and not (pace == "slow" and not stable) else self.failures + 1
         self.call = self.reactor.callLater(

@@ -16,6 +16,7 @@ from ..observer import GOODBYE, PING, Observed
 from ..play import CLIENT, SERVER, Play
 from ..rules import (
     COMES_BACK,
+    EARLY_GOODBYE,
     FIN_CLOSES,
     GOODBYE_CLOSES,
     GOODBYE_FIN,
@@ -58,7 +59,9 @@ async def _part(
     await play.ends(connection)
     connection.close()
     await play.ends(connection, play.closing)
-    recordGoodbye(play, connection, since, code, retryAfter, spread)
+    if not connection.wasReset:
+        # Otherwise a verdict of the peer's may have come first, and its wait is another one.
+        recordGoodbye(play, connection, since, code, retryAfter, spread)
 
 
 def recordGoodbye(
@@ -104,6 +107,7 @@ async def _goodbye(play: Play) -> None:
     flawless = not connection.wasReset
     came = "a reset" if connection.wasReset else "none"
     play.check(GOODBYE_READS_ON, flawless, "no reset", came, connection.endedAt)
+    await play.ends(connection)
     finFirst = connection.finAt is not None
     play.check(GOODBYE_FIN, finFirst, "FIN, while the tester still sends", play.stateOf(connection))
     if flawless:
@@ -200,16 +204,21 @@ async def _unknownCode(play: Play) -> None:
     play.check(GOODBYE_RANGE, not connection.wasReset, "no reset", came, connection.endedAt)
 
 
-@add("refused", "GOODBYE with REFUSED in place of a HELLO.", WAIT_SLOW, role=CLIENT)
+@add("refused", "GOODBYE with REFUSED in place of a HELLO.", EARLY_GOODBYE, WAIT_SLOW)
 async def _refused(play: Play) -> None:
     connection = await play.open(greeted=False)
     await play.expectHello(connection)
     await _part(play, connection, 1)
+    came = play.stateOf(connection)
+    play.check(EARLY_GOODBYE, not connection.wasReset, "no reset", came, connection.endedAt)
 
 
 @add("name-in-use", "GOODBYE with NAME_IN_USE and a hint.", WAIT_SLOW, role=CLIENT)
 async def _nameInUse(play: Play) -> None:
-    await _part(play, await play.open(), 2, 1.2, 0.6)
+    connection = await play.open()
+    # A refusal proves no connection, however long it lasts.
+    await play.settle(connection)
+    await _part(play, connection, 2, 1.2, 0.6)
 
 
 @add("too-many-pings", "GOODBYE with TOO_MANY_PINGS.", PINGS_HALVED, role=CLIENT)

@@ -27,6 +27,7 @@ from ..rules import (
     PING_INTO_SILENCE,
     PING_TOKEN,
     PINGS_NEEDED,
+    SHORT_TIMES,
     SLOW_FRAME,
     VERDICT_IN_TIME,
     VERDICT_NOT_EARLY,
@@ -46,6 +47,9 @@ _SMALL_WINDOW = 2048
 """Bytes that the tester's kernel takes in while the tester does not read."""
 
 _PINGS = 100
+
+_OFTEN = 0.02
+"""Seconds from word to word to a peer that may take 0.2 s for its bound."""
 
 
 def longestGap(connection: Connection, since: float, until: float) -> float:
@@ -252,6 +256,23 @@ async def _holdEnds(play: Play) -> None:
     if holds:
         play.check(OFFERS_READ, True, expected, came, over)
     connection.ending = Ending(pace=USUAL, earliest=over, latest=over, proven=True)
+
+
+@add("short-times", "A HELLO with needs and offers of a millisecond.", SHORT_TIMES)
+async def _shortTimes(play: Play) -> None:
+    connection = await play.open(greeted=False)
+    await play.expectHello(connection)
+    connection.greet(needs=0.001, offers=0.001)
+    before, began = len(connection.frames), time.monotonic()
+    while time.monotonic() < began + 1.0 and not connection.isOver:
+        connection.write(wire.encodePong(0))
+        await connection.sleep(_OFTEN)
+    passed = time.monotonic() - began
+    words = len(connection.frames) - before
+    came = f"{words} frames in {passed:.1f} s"
+    # One in 0.15 s is right.
+    play.check(SHORT_TIMES, words <= 20 * passed, "20 frames in a second at most", came)
+    await play.stillAnswers(SHORT_TIMES, connection, f"a word each {_OFTEN:g} s")
 
 
 @add("slow-frame", "One DATA comes in pieces, for more than twice the bound.", SLOW_FRAME)

@@ -57,6 +57,13 @@ async def _nameTaken(play: Play) -> None:
     if play.check(NAME_TAKEN, right, expected, came, time.monotonic()):
         await play.stillAnswers(NAME_TAKEN, holder, "a newcomer with its name")
         await _endsAfterGoodbye(play, newcomer)
+        (await _newcomer(play, name)).reset()
+        third = await _newcomer(play, name)
+        await _decided(play, holder, third)
+        told = third.stream.goodbye
+        right = told is not None and told.token == _NAME_IN_USE and not holder.isOver
+        came = f"third: {play.stateOf(third)}; holder: {play.stateOf(holder)}"
+        play.check(NAME_TAKEN, right, "the same for a third, after a second one is gone", came)
 
 
 async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
