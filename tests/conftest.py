@@ -47,8 +47,9 @@ importlib.metadata.version = cache(importlib.metadata.version)
 
 TOGETHER = (
     "tests/status/test_page.py",
-    "tests/costs/test_benchmarks.py::test_contestantsPing",
+    "tests/costs/test_benchmarks.py::test_contestants",
     "tests/costs/test_footprint.py",
+    "tests/integration/test_optimized.py",
     "tests/conformance/test_wrapped_suites.py",
     "tests/conformance/tester/test_mutations.py",
     "tests/conformance/tester/test_own_peers.py",
