@@ -12,6 +12,7 @@ C{loggedErrors.flush(SomeError)}.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -39,14 +41,20 @@ SETTLE = 1.0
 hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
+# Before each test pytest asks for the version of Twisted, for which the standard library parses the
+# whole description of the package: 1 ms, and a quick test takes 4.
+importlib.metadata.version = cache(importlib.metadata.version)
 
 TOGETHER = (
     "tests/status/test_page.py",
-    "tests/costs/test_benchmarks.py::test_contestantsPing",
+    "tests/costs/test_benchmarks.py::test_contestants",
+    "tests/costs/test_footprint.py",
+    "tests/integration/test_optimized.py",
     "tests/conformance/test_wrapped_suites.py",
     "tests/conformance/tester/test_mutations.py",
     "tests/conformance/tester/test_own_peers.py",
     "tests/system/test_device_conformance.py",
+    "tests/project/test_architecture.py::test_privateName",
 )
 """How the names of tests begin that share a long run.  Each worker that has one runs the whole."""
 
@@ -120,6 +128,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return next((one for one in TOGETHER if nodeid.startswith(one)), nodeid)
+
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            super().mark_test_complete(node, item_index, duration)
+            # Otherwise all that the node was ever given would be counted after each test.
+            given = self.assigned_work[node]
+            for done in [scope for scope, tests in given.items() if all(tests.values())]:
+                del given[done]
 
     return Scheduling(config, log)
 

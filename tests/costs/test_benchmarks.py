@@ -332,7 +332,7 @@ def test_contestantsPing(name: str, turns: Any) -> None:
     assert turn.cost > 0
 
 
-def test_silentOneDoesNotPing(turns: Any) -> None:
+def test_contestantsMayBeSilent(turns: Any) -> None:
     """
     That which memory is compared with accepts its links and sends nothing.
     """

@@ -9,6 +9,8 @@ and the memory, beside other packages.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from ..support.interpreter import callsOf, loadedBy
@@ -32,12 +34,16 @@ A further module costs 0.0007 of them, because Python looks for its file.
 """
 
 
+loadedBefore = cache(loadedBy)
+"""Each of the tests compares with the same."""
+
+
 def addedBy(statement: str) -> set[str]:
     """
     The modules that a statement loads over those of L{TWISTED}.
     """
     before = f"import {', '.join(TWISTED)}"
-    return loadedBy(f"{before}\n{statement}") - loadedBy(before)
+    return loadedBy(f"{before}\n{statement}") - loadedBefore(before)
 
 
 def burdens(loaded: set[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -360,7 +361,7 @@ async def test_portforward(way: Way) -> None:
     endpoint = await way.to(forwarding)
     client = await within(endpoint.connect(Factory.forProtocol(Collector)))
     way.loopback.atEnd(client.transport.abortConnection)
-    sent = b"".join(number.to_bytes(4, "big") for number in range(2_000_000))
+    sent = array("I", range(2_000_000)).tobytes()
     client.wanted = len(sent)
     client.transport.write(sent)
     while client.size < 100_000:

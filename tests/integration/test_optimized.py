@@ -44,7 +44,9 @@ LIVES = """
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted_heartbeat import *
+from twisted_heartbeat import (
+    Heartbeat, HeartbeatClientService, HeartbeatProtocol, HeartbeatServerFactory, LinkHooks,
+)
 
 class Peer(HeartbeatProtocol):
     def messageReceived(self, message):

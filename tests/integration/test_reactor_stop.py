@@ -15,13 +15,21 @@ import pytest
 from ..support.interpreter import printedBy
 
 PROGRAM = """
-import json, sys, tempfile, trustme
+import json, sys, tempfile
 from twisted.internet import reactor
 from twisted.internet.endpoints import SSL4ClientEndpoint, clientFromString, serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogBeginner
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
-from twisted_heartbeat import *
+from twisted_heartbeat import (
+    HeartbeatClientFactory,
+    HeartbeatClientService,
+    HeartbeatFactory,
+    HeartbeatMixin,
+    HeartbeatProtocol,
+    HeartbeatServerFactory,
+    LinkHooks,
+)
 
 LINKS = 2
 folder = tempfile.mkdtemp()
@@ -94,6 +102,8 @@ if way == "handshake":
     listening(port)
     reactor.callLater(0.5, reactor.stop)
 elif place == "tls":
+    import trustme
+
     issued = trustme.CA().issue_cert("localhost")
     pem = b"".join(part.bytes() for part in (issued.private_key_pem, *issued.cert_chain_pems))
     options = PrivateCertificate.loadPEM(pem).options()

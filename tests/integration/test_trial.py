@@ -25,7 +25,14 @@ from twisted.internet.testing import StringTransport, StringTransportWithDisconn
 from twisted.protocols.policies import WrappingFactory
 from twisted.test.iosim import FakeTransport
 from twisted.trial.unittest import TestCase
-from twisted_heartbeat import *
+from twisted_heartbeat import (
+    HeartbeatClientFactory,
+    HeartbeatClientService,
+    HeartbeatFactory,
+    HeartbeatMixin,
+    HeartbeatProtocol,
+    HeartbeatServerFactory,
+)
 from twisted_heartbeat.timing.monotonic import clockFor
 from twisted_heartbeat.endpoints.tunnel import TunnelFactory
 

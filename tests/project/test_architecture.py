@@ -550,9 +550,10 @@ def test_everyFileSaysWhoseItIs(path: Path) -> None:
     assert text.startswith(
         "# Copyright (c) twisted_heartbeat contributors.\n# See LICENSE for details.\n"
     )
+    # Only tests are parsed: there are more than five hundred files.
     nodes = [
         n
-        for n in ast.walk(ast.parse(text, str(path)))
+        for n in ast.walk(ast.parse(text if "def test_" in text else "", str(path)))
         if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     silent = [n.name for n in nodes if n.name.startswith("test_") and not ast.get_docstring(n)]

@@ -28,8 +28,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from twisted.internet import default  # noqa: F401  (loaded before the forks, as the next is)
 from twisted.internet.defer import Deferred
-from twisted.python.threadpool import ThreadPool  # noqa: F401  (loaded before the forks)
+from twisted.python.threadpool import ThreadPool  # noqa: F401
 
 from twisted_heartbeat import (
     Change,
@@ -84,7 +85,10 @@ class Record:
         """
         Return all, but for a line that the kill has cut off.
         """
-        return [json.loads(line) for line in self._path.read_text().splitlines() if line[-1] == "]"]
+        lines = [line for line in self._path.read_text().splitlines() if line[-1] == "]"]
+        # All at once, because they are read after each kill.
+        whole: list[Line] = json.loads(f"[{','.join(lines)}]")
+        return whole
 
 
 class ReportingStore(SQLiteStore):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,8 +145,9 @@ class Kernel:
             return
         self._closed = True
         try:
-            for process in self._processes:
-                process.end()
+            # At once: each has links to end, and an interpreter.
+            with ThreadPoolExecutor(len(self._processes) or 1) as threads:
+                list(threads.map(Process.end, self._processes))
         finally:
             self._network.remove()
             self._folder.cleanup()
