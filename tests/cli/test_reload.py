@@ -656,23 +656,28 @@ def test_reloadDuringAReload(scene: Scene) -> None:
     assert scene.reactor.ports == [4]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 @pytest.mark.parametrize("step", ["load", "apply"])
 def test_reloadThatFails(
-    scene: Scene, step: str, monkeypatch: pytest.MonkeyPatch, loggedErrors: LoggedErrors
+    scene: Scene,
+    step: str,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    loggedErrors: LoggedErrors,
 ) -> None:
     """
     Whatever goes wrong, systemd is told that the reload is over and why, and the next one works.
     """
 
     def fail(*arguments: object) -> None:
-        raise RuntimeError("planted")
+        raise error("planted")
 
     scene.begin("listen = 'tcp:1'")
     told = scene.notified()
     with monkeypatch.context() as patched:
         patched.setattr({"load": Loader, "apply": HeartbeatServices}[step], step, fail)
         scene.reload("listen = 'tcp:2'")
-    assert len(loggedErrors.flush(RuntimeError)) == 1
+    assert len(loggedErrors.flush(error)) == 1
     assert scene.reactor.ports == [1]
     scene.reload("listen = 'tcp:2'")
     assert scene.reactor.ports == [2]

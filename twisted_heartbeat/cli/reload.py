@@ -118,7 +118,7 @@ class Reloader(Service):
                 _log.error("{sentence}", sentence=sentence)
             _log.error("{file} is wrong: nothing is changed", file=file)
             return succeed(error.sentences[0]).addCallback(self._tellDone)
-        except Exception:
+        except BaseException:
             # Code of the application runs here.  systemd waits to be told that the reload is done.
             _log.failure("{file} could not be read again: nothing is changed", file=file)
             return succeed("the log says why").addCallback(self._tellDone)
