@@ -29,6 +29,9 @@ _FLOODING = 0.4
 _LATE = 0.1
 """Seconds by which the tester itself may be late without doubt about a broken rule."""
 
+RECENT = 0.5
+"""Seconds before something that the tester notices: lateness within them may have delayed that."""
+
 _CLOSING_MARGIN = 1.25
 """A peer may look at the progress of its close a few times only, and notice it that much later."""
 
@@ -227,7 +230,9 @@ class Play:
         cause.
         """
         isBroken = any(not check.holds for check in self.checks)
-        return isBroken and self._lateness.since(self.began) > _LATE
+        # A client has connected before that is noticed, and the scenario begins after its hello.
+        began = min([self.began, *(each.began for each in self.connections)])
+        return isBroken and self._lateness.since(began - RECENT) > _LATE
 
     def slack(self, since: float) -> float:
         """

@@ -32,7 +32,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from .connection import Connection
-from .play import Findings, Lateness, Over, Play, Settings
+from .play import RECENT, Findings, Lateness, Over, Play, Settings
 from .rules import (
     COMES_BACK,
     DATA_ORDER,
@@ -53,9 +53,6 @@ _log = Logger()
 
 _EARLY = 0.03
 """Seconds by which a wait may seem shorter than it was."""
-
-_RECENT = 0.5
-"""Seconds before an end: lateness within them may have delayed its notice."""
 
 _CLOSE_BY_HINT = 0.2
 """
@@ -426,7 +423,7 @@ class ClientRun(_Run, Factory):
         shortest, longest = connection.began - ending.latest, connection.began - ending.earliest
         late = play.slack(ending.earliest)
         # A tester that was late may have seen the end only after the new connection.
-        early = _EARLY + self.lateness.since(ending.earliest - _RECENT)
+        early = _EARLY + self.lateness.since(ending.earliest - RECENT)
         holds = longest >= least - early and shortest <= most + late
         byHint = ending.hasHint and ending.pace != SLOW
         count = "some failures" if failures is None else f"{failures} in a row"

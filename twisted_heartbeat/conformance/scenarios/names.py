@@ -122,6 +122,9 @@ async def _nameLeft(play: Play) -> None:
     name = f"conformance {time.monotonic()}"
     holder = await play.open(name=name)
     holder.sayGoodbye()
+    # Its FIN says that the peer has read the GOODBYE.  The newcomer's HELLO must not come before,
+    # because the GOODBYE would then answer the probe.
+    await play.ends(holder)
     newcomer = await _newcomer(play, name)
     # What comes after a GOODBYE is no life.
     await holder.flood(play.flooding)
