@@ -26,7 +26,7 @@ from twisted_heartbeat import Backoff, HeartbeatClientService, HeartbeatProtocol
 factory = protocol.Factory()
 factory.protocol = type("Sensor", (HeartbeatProtocol,), {"name": "sensor-17"})
 hub = endpoints.clientFromString(reactor, f"tcp:127.0.0.1:{sys.argv[1]}")
-HeartbeatClientService(hub, factory, Backoff(initial=0.1, spread=0.1)).startService()
+HeartbeatClientService(hub, factory, Backoff(initial=0.1, maximum=0.2, spread=0.1)).startService()
 reactor.run()
 """
 
