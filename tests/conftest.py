@@ -89,6 +89,17 @@ SLOW = (
     "tests/system/test_systemd.py",
     "tests/system/test_twist.py",
     "tests/conformance/test_wrapped_suites.py",
+    "tests/system/test_presence.py",
+    "tests/docs/test_page_programs.py",
+    "tests/docs/test_presence_watcher.py",
+    "tests/conformance/tester/test_command.py",
+    "tests/costs/test_verdict_path.py",
+    "tests/integration/test_platforms.py",
+    "tests/endpoints/test_prefixed.py",
+    "tests/protocol/test_delivery.py::test_methodsSetOnTheInstanceOverSockets",
+    "tests/presence/test_model.py",
+    "tests/core/test_reconnector_states.py",
+    "tests/batching/test_equivalence.py",
 )
 """How the names of slow tests begin: most start processes, and the others compute for seconds."""
 
