@@ -134,13 +134,13 @@ async def test_gatewayThatChecksInWhileItsLinkIsUp(start: Start) -> None:
         url, hub = f"{other.url}/{UUID}", f"tcp:127.0.0.1:{port}"
         twist = [sys.executable, "-m", "twisted", "heartbeat"]
         start(sys.executable, EXAMPLES / "gateway.py", url, hub)
-        start(
-            *twist, "--connect", hub, "--check-in", f"{url}?rid={UUID}", "--check-in-every", "0.5"
-        )
+        # So that a hub that starts slowly is found soon after it has started.
+        options = ["--max-delay", "1", "--check-in-every", "0.5"]
+        start(*twist, "--connect", hub, "--check-in", f"{url}?rid={UUID}", *options)
         await wait(1.5)
         assert other.pings == []
         listening = start(*twist, "--listen", f"tcp:{port}:interface=127.0.0.1")
-        for _ in range(400):
+        for _ in range(1200):
             if {ping.rid for ping in other.pings} == {None, UUID}:
                 break
             await wait(0.05)
