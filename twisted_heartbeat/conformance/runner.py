@@ -4,7 +4,8 @@
 """
 L{examineServer} and L{ClientRun}: give the scenarios to connections, within a total time.
 
-A server gets all scenarios side by side, each on connections of its own.
+A server gets all scenarios side by side, each on connections of its own.  Those in which the tester
+was late are played again when the others are over, because it has less to do then.
 
 A client comes by itself.  Its first connection gets the first scenario, and so on: a scenario ends
 its connection, and the client's next one shows how long it has waited, which is checked against the
@@ -66,8 +67,10 @@ _FIRST_PATIENCE = 60.0
 _ENDING = 1.0
 """Seconds for a connection that the tester has reset to be gone."""
 
-_MOST_DOUBTS = 2
+_MOST_DOUBTS = 4
 """Times that a scenario is played again, because the tester was late."""
+
+_TIME_OVER = "the time was over"
 
 _STREAM_RULES = (HELLO_ONCE, FRAME_KNOWN, UNUSED_ZERO, TEXT_UTF8, DATA_ORDER, GOODBYE_LAST)
 """The rules for every byte that the peer sends."""
@@ -112,12 +115,12 @@ class _Run:
         try:
             await _untilOver(scenario, play)
         except CancelledError:
-            self._leave(scenario, "the time was over")
+            self.leave(scenario, _TIME_OVER)
         except ConnectError as error:
-            self._leave(scenario, str(error))
+            self.leave(scenario, str(error))
         except Exception as error:
             _log.failure("The tester has failed in {scenario}", scenario=scenario.name)
-            self._leave(scenario, f"the tester has failed: {error!r}")
+            self.leave(scenario, f"the tester has failed: {error!r}")
         else:
             if play.isDoubtful and self._doubts[scenario.name] < _MOST_DOUBTS:
                 self._doubts[scenario.name] += 1
@@ -130,7 +133,10 @@ class _Run:
         self.findings.checks += play.checks
         return True
 
-    def _leave(self, scenario: Scenario, reason: str) -> None:
+    def leave(self, scenario: Scenario, reason: str) -> None:
+        """
+        Note why a scenario was not played.
+        """
         self.findings.unplayed.append(f"{scenario.name}: {reason}")
 
     async def end(self, connections: Iterable[Connection]) -> None:
@@ -192,18 +198,34 @@ async def examineServer(
         raise Over
 
     async def one(scenario: Scenario) -> None:
-        counts = False
-        while not counts:
-            play = Play(scenario.name, settings, run.findings, run.lateness, connect, noNext)
-            counts = await run.play(scenario, play)
-            await run.end(play.connections)
+        play = Play(scenario.name, settings, run.findings, run.lateness, connect, noNext)
+        if not await run.play(scenario, play):
+            again.append(scenario)
+        await run.end(play.connections)
+
+    async def inTurn(scenario: Scenario) -> None:
+        try:
+            await places.acquire()
+        except CancelledError:
+            return run.leave(scenario, _TIME_OVER)
+        try:
+            await one(scenario)
+        finally:
+            places.release()
 
     await run.end([await open()])
     places = DeferredSemaphore(settings.parallel)
+    plays: list[Deferred[None]] = []
+    waiting = run.scenarios
     run.lateness.start()
-    plays = [places.run(lambda each: ensureDeferred(one(each)), each) for each in run.scenarios]
-    timer = reactor.callLater(settings.limit, _cancel, plays)
-    await DeferredList(plays, consumeErrors=True)
+    timer = reactor.callLater(settings.limit, lambda: _cancel(plays))
+    while waiting and timer.active():
+        again: list[Scenario] = []
+        plays = [ensureDeferred(inTurn(scenario)) for scenario in waiting]
+        await DeferredList(plays, consumeErrors=True)
+        waiting = again
+    for scenario in waiting:
+        run.leave(scenario, _TIME_OVER)
     if timer.active():
         timer.cancel()
     run.lateness.stop()
@@ -257,7 +279,7 @@ class ClientRun(_Run, Factory):
         _cancel([*self._active, *self._awaited.values()])
         await self.end(tuple(self._connections))
         for scenario in self._queue:
-            self._leave(scenario, "no client came for it")
+            self.leave(scenario, "no client came for it")
         for name in sorted(self._twins):
             words = f"the waits of {name!r}: two clients have this name; give each its own"
             self.findings.unplayed.append(words)

@@ -163,10 +163,19 @@ TABLE = [
 ]  # fmt: skip
 
 
-async def examined(reactor: Any, peer: Broken, *, sameName: bool = False) -> Findings:
+async def examined(
+    reactor: Any,
+    peer: Broken,
+    *,
+    limit: float = LONGEST,
+    parallel: int = 64,
+    sameName: bool = False,
+) -> Findings:
     """
     Play a peer's scenarios against it.
 
+    @param limit: seconds for all of them.
+    @param parallel: how many of a server's are played side by side.
     @param sameName: whether the clients that share the work have one name.
     """
     settings = Settings(
@@ -175,9 +184,9 @@ async def examined(reactor: Any, peer: Broken, *, sameName: bool = False) -> Fin
         tolerance=TOLERANCE,
         closing=0.5,
         scale=peer.scale,
-        limit=LONGEST,
+        limit=limit,
         maxMessage=LIMIT,
-        parallel=64,
+        parallel=parallel,
     )
     scenarios = [SCENARIOS[name] for name in peer.scenarios]
     if peer.role == SERVER:
@@ -253,6 +262,19 @@ def test_brokenRuleIsNamed(results: dict[Broken, Findings], peer: Broken) -> Non
     """
     found = results[peer]
     assert brokenOf(found) == set(peer.rules), faultsOf(found)
+
+
+@pytest_twisted.ensureDeferred
+async def test_timeOverIsSaidOfEachScenario() -> None:
+    """
+    When the total time is over, each scenario that has not ended is said not to be played, those
+    that have not begun as well.
+    """
+    from twisted.internet import reactor
+
+    peer = Broken(SERVER, frozenset(), ("silence", "talking", "hold"), ())
+    found = await examined(reactor, peer, limit=0.1, parallel=1)
+    assert found.unplayed == [f"{name}: the time was over" for name in peer.scenarios]
 
 
 def test_waitNamesWhatWasBefore(results: dict[Broken, Findings]) -> None:
