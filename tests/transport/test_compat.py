@@ -20,6 +20,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     ProcessEndpoint,
+    SSL4ClientEndpoint,
+    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
@@ -27,7 +29,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import CertificateOptions, optionsForClientTLS
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -232,6 +234,19 @@ def test_errorIsHandled() -> None:
     assert failed.result.value.args == ("of no interest",)  # type: ignore[union-attr]
     # What is left unhandled is logged here, and the suite's own check would find it.
     del failed
+
+
+def test_contextFactoryOfEndpoint() -> None:
+    """
+    An endpoint tells its context factory.  What only makes connections is none, on either side.
+    """
+    reactor, factory = MemoryReactorClock(), CertificateOptions()
+    for made, expected in ((factory, factory), (optionsForClientTLS("peer.example"), None)):
+        for endpoint in (
+            SSL4ClientEndpoint(reactor, "192.0.2.7", 1, made),
+            SSL4ServerEndpoint(reactor, 1, made),
+        ):
+            assert compat.contextFactoryOfEndpoint(endpoint) is expected
 
 
 NEUTRAL: list[tuple[Callable[..., Any], Any]] = [

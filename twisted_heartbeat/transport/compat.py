@@ -333,9 +333,13 @@ def targetOfEndpoint(endpoint: object) -> Any:
 
 def contextFactoryOfEndpoint(endpoint: object) -> Any:
     """
-    Return the context factory with which an endpoint listens over TLS; L{None} if it has none.
+    Return the context factory of an endpoint with TLS; L{None} if it has none.
+
+    In its place may be what makes connections, and tells no context: the options that
+    C{ssl:HOST:PORT:hostname=...} has, for example.
     """
-    return _fieldOf(endpoint, "_sslContextFactory")
+    found = _fieldOf(endpoint, "_sslContextFactory")
+    return found if hasattr(found, "getContext") else None
 
 
 def setContextFactoryOfEndpoint(endpoint: Any, contextFactory: object) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import trustme
+from twisted.internet.endpoints import SSL4ClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
 from twisted_heartbeat import LinkHooks
@@ -447,6 +448,20 @@ def test_keyOfAnotherCertificate(file: Path, tmp_path: Path) -> None:
     trustme.CA().issue_cert("peer.example").cert_chain_pems[0].write_to_path(other)
     [sentence] = faults(file, f"listen = 'ssl:1:privateKey={one}:certKey={other}'")
     assert sentence.startswith(":1: listen is 'ssl:1:privateKey=")
+    assert "keys do not match" in sentence
+
+
+def test_nameOfTheCertificate(file: Path, tmp_path: Path) -> None:
+    """
+    An C{ssl:} endpoint may name whom the certificate has to be for.  Its own key is checked, too.
+    """
+    one, other = issue(tmp_path, "one"), issue(tmp_path, "other")
+    text = "ssl:192.0.2.7:1:hostname=peer.example"
+    own = f"{text}:privateKey={one}:certKey={one}"
+    for right in (text, own):
+        made = load(file, f"connect = '{right}'").objects[Reference("connect", right)]
+        assert isinstance(made, SSL4ClientEndpoint)
+    [sentence] = faults(file, f"connect = '{text}:privateKey={one}:certKey={other}'")
     assert "keys do not match" in sentence
 
 
