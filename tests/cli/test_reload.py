@@ -572,6 +572,29 @@ def test_expiredCertificate(scene: Scene, events: list[LogEvent]) -> None:
     assert warnings() == 2
 
 
+def test_certificateThatStays(scene: Scene, events: list[LogEvent]) -> None:
+    """
+    The log tells that a certificate was read again only if it was, however often it was before.
+    """
+    path = scene.path.parent / "key.pem"
+    text = f"listen = 'ssl:1:privateKey={path}'"
+    right = trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
+
+    def told(content: bytes, *, first: bool = False) -> list[str]:
+        path.write_bytes(content)
+        before = len(events)
+        scene.begin(text) if first else scene.reload(text)
+        said = (event.get("log_format", "") for event in events[before:])
+        return [words for words in said if "ertificate" in words]
+
+    again = "{part}: the certificate was read again"
+    stays = "The old certificate stays in use: {sentence}"
+    assert told(right, first=True) == []
+    for content, words in ((b"no", stays), (right, again), (b"no", stays), (b"no", stays)):
+        assert told(content) == [words]
+    assert told(right) == [again]
+
+
 @pytest.mark.parametrize("daemon", [False, True])
 def test_newPortIsInUse(scene: Scene, events: list[LogEvent], daemon: bool) -> None:
     """

@@ -66,12 +66,15 @@ class RenewableListener:
         """
         Use the certificate of another endpoint for new handshakes.
 
-        @param other: made from the same text.
-        @return: whether there is a certificate.
+        @param other: made from the same text.  It is one that is known if its files could not be
+            read again.
+        @return: whether there is a certificate that is not yet in use.
         """
-        if self._context is None or other is self.endpoint:
+        renewed = contextFactoryOfEndpoint(innermost(other))
+        # The first endpoint has our own context, since it listens.
+        if self._context is None or renewed in (self._context, self._context.current):
             return False
-        self._context.current = contextFactoryOfEndpoint(innermost(other))
+        self._context.current = renewed
         return True
 
 
