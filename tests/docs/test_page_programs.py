@@ -2,8 +2,8 @@
 # See LICENSE for details.
 
 """
-The programs of the pages about a server, UDP sensors, the status page and check-ins, each run as a
-reader runs it; and that each program on a page is a file.
+The programs of the pages about a server, UDP sensors, the status page, check-ins and TLS, each run
+as a reader runs it; and that each program on a page is a file.
 """
 
 from __future__ import annotations
@@ -165,6 +165,28 @@ async def test_checkInWithAPrivateAuthority(start: Start, tmp_path: Path) -> Non
             patience = 2.0 * (time.monotonic() - began)
             await program.end()
     assert taken == [True, False]
+
+
+@pytest_twisted.ensureDeferred
+async def test_serverOverTLSKnowsItsClients(start: Start, tmp_path: Path) -> None:
+    """
+    The server of the page about TLS says whose certificate a client has, and lets in nobody without
+    one.
+    """
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    root, own, client = (tmp_path / f"{name}.pem" for name in ("ca", "server", "client"))
+    authority.cert_pem.write_to_path(root)
+    for path, name in ((own, "localhost"), (client, "pump-3")):
+        issued = authority.issue_cert(name, common_name=name)
+        issued.private_key_and_cert_chain_pem.write_to_path(path)
+    port = freePort()
+    server = start(EXAMPLES / "tls_server.py", port, own, root)
+    known = start(EXAMPLES / "tls_client.py", "localhost", port, root, client)
+    await known.says("^connected to 127.0.0.1")
+    await server.says("^pump-3 is connected")
+    unknown = start(EXAMPLES / "tls_client.py", "localhost", port, root)
+    await unknown.says("^the TLS handshake failed: .*certificate required")
 
 
 def test_programsOnPagesAreFiles() -> None:
