@@ -147,8 +147,7 @@ static enum outcome live(struct link *l, const char *name)
 static int dial(struct link *l, const char *host, const char *port)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *all, *a;
-    int fd = -1, one = 1, error;
-    socklen_t size = sizeof error;
+    int fd = -1, one = 1, error; socklen_t size = sizeof error;
     if (getaddrinfo(host, port, &hints, &all) != 0) return l->slow = 1, -1;
     for (a = all; a && fd < 0; a = a->ai_next) {
         struct pollfd room = { fd = socket(a->ai_family, a->ai_socktype, 0), POLLOUT, 0 };
@@ -156,7 +155,8 @@ static int dial(struct link *l, const char *host, const char *port)
         error = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
         if (error == EINPROGRESS && (poll(&room, 1, PATIENCE) != 1 ||
             getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)) error = ETIMEDOUT;
-        l->refused = error == ECONNREFUSED, l->slow = error == EHOSTUNREACH || error == ENETUNREACH;
+        l->refused = error == ECONNREFUSED, l->slow = error == EHOSTUNREACH || error == EHOSTDOWN ||
+            error == ENETUNREACH || error == ENETDOWN;
         if (error != 0) close(fd), fd = -1;
     }
     return freeaddrinfo(all), fd;

@@ -152,8 +152,9 @@ class Link {
 
   lost(error) {
     if (this.up) return;
-    const slow = ["ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"].includes(error.code);
-    const pace = slow ? SLOW : error.code === "ECONNREFUSED" ? SPREAD : this.outcome.pace;
+    const noName = ["ENOTFOUND", "EAI_AGAIN"].includes(error.code);
+    const noWay = ["EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN"].includes(error.code);
+    const pace = noName || noWay ? SLOW : error.code === "ECONNREFUSED" ? SPREAD : this.outcome.pace;
     if (!this.began) this.outcome = { why: "not connected", pace, revokes: false };
   }
 

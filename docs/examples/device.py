@@ -319,7 +319,8 @@ def unreached(error):
     if number == errno.ECONNREFUSED:
         return Ended("not connected", TOGETHER)
     # MicroPython knows fewer of them by name.
-    noWay = [getattr(errno, name, 0) for name in ("EHOSTUNREACH", "ENETUNREACH")]
+    names = "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN"
+    noWay = [getattr(errno, name, 0) for name in names]
     return Ended("not connected", SLOW if number in noWay else USUAL)
 
 

@@ -80,6 +80,8 @@ def test_referenceNamesEachKey() -> None:
     the page names no other.
     """
     text = (DOCS / "reference" / "config-file.md").read_text()
+    missing = [line for line in page().splitlines() if line not in text.splitlines()]
+    assert not missing, "config-file.md lacks:\n" + "\n".join(missing)
     assert page() in text
     tables, _, _ = text.partition("## What SIGHUP changes")
     assert tables.count("\n| `") == page().count("\n| `")

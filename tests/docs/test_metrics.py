@@ -22,6 +22,7 @@ from twisted_heartbeat.core import causes
 from twisted_heartbeat.datagram.ignored import _WORDS
 
 from ..status.test_metrics import fullOfAll
+from ..support.pages import mistakesIn
 
 DOCS = Path(__file__).parents[2] / "docs"
 RULES = DOCS / "examples" / "prometheus" / "heartbeat.rules.yml"
@@ -60,7 +61,8 @@ def test_pageHasAllVerdicts() -> None:
     assert found is not None
     public = vars(causes).values()
     verdicts = {it.__name__ for it in public if getattr(it, "isVerdict", False)}
-    assert set(re.findall(r"`(\w+)`", found[1])) == verdicts
+    named = re.findall(r"`(\w+)`", found[1])
+    assert mistakesIn("metrics.md, A *verdict* is,", named, verdicts) == []
 
 
 def test_limitsAreSettings() -> None:

@@ -40,6 +40,8 @@ from twisted_heartbeat.core.evidence import Evidence
 from twisted_heartbeat.core.wire.frames import Ping, Pong, encode
 from twisted_heartbeat.datagram.peer import DatagramPeer
 
+from ..support.pages import mistakesIn
+
 CHECKOUT = Path(__file__).parents[2]
 REFERENCE = CHECKOUT / "docs" / "reference"
 
@@ -90,6 +92,7 @@ def test_pageHasTheDefaults(settings: type) -> None:
             continue
         assert field.default is not MISSING
         expected[field.name] = f"`{field.default!r}`".replace("'", '"')
+    assert mistakesIn(f"settings.md, {settings.__name__},", rows, expected) == []
     assert {name: cells[0] for name, cells in rows.items()} == expected
 
 
@@ -99,7 +102,7 @@ def test_pageHasAllPublicNames() -> None:
     """
     page = (REFERENCE / "public-names.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| \{py:class\}`~twisted_heartbeat\.(\w+)` \| \S", page, re.MULTILINE)
-    assert sorted(named) == sorted(twisted_heartbeat.__all__)
+    assert mistakesIn("public-names.md", named, twisted_heartbeat.__all__) == []
 
 
 def test_eachPublicNameIsTyped() -> None:
@@ -108,7 +111,8 @@ def test_eachPublicNameIsTyped() -> None:
     """
     program = ast.parse((CHECKOUT / "tests" / "typing" / "api.py").read_text(encoding="utf-8"))
     used = {node.id for node in ast.walk(program) if isinstance(node, ast.Name)}
-    assert set(twisted_heartbeat.__all__) - used == set()
+    public = set(twisted_heartbeat.__all__)
+    assert mistakesIn("tests/typing/api.py", used & public, public) == []
 
 
 @pytest.mark.parametrize("documented", WITH_ARGUMENTS)
@@ -173,7 +177,8 @@ def test_pageHasAllCauses() -> None:
     """
     rows = rowsOf(sectionOf(REFERENCE / "causes.md", "The causes"))
     causes = allCauses()
-    assert {cause.__name__ for cause in causes} <= set(rows)
+    names = {cause.__name__ for cause in causes}
+    assert mistakesIn("causes.md", names & set(rows), names) == []
     for cause in causes:
         named = rows[cause.__name__][1].strip("`")
         assert named in {base.__name__ for base in cause.__mro__}, cause
@@ -191,9 +196,21 @@ def test_pageAboutFlappingHasAllCausesAndEvidence() -> None:
     What to do is said for each cause, and for each number of the evidence.
     """
     page = CHECKOUT / "docs" / "howto" / "when-a-link-flaps.md"
-    assert set(rowsOf(sectionOf(page, "By cause"))) >= {cause.__name__ for cause in allCauses()}
-    looked = set(re.findall(r"`(\w+)`", sectionOf(page, "By evidence")))
-    assert looked >= set(rowsOf(sectionOf(REFERENCE / "events.md", "Evidence")))
+    names = {cause.__name__ for cause in allCauses()}
+    causes = names & set(rowsOf(sectionOf(page, "By cause")))
+    assert mistakesIn(f"{page.name}, By cause,", causes, names) == []
+    numbers = set(rowsOf(sectionOf(REFERENCE / "events.md", "Evidence")))
+    looked = numbers & set(re.findall(r"`(\w+)`", sectionOf(page, "By evidence")))
+    assert mistakesIn(f"{page.name}, By evidence,", looked, numbers) == []
+
+
+def test_pageAboutServersHasTheirLimits() -> None:
+    """
+    What happens when a limit of servers is passed is said for each.
+    """
+    names = {field.name for field in fields(ServerLimits) if field.init}
+    rows = set(rowsOf(sectionOf(CHECKOUT / "docs" / "server.md", "Limits")))
+    assert mistakesIn("docs/server.md, Limits,", names & rows, names) == []
 
 
 @pytest.mark.parametrize("name", ["classic", "service"])

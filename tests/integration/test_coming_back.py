@@ -8,6 +8,7 @@ protocol, in the devices, and in the list of causes.
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from collections.abc import Callable
@@ -16,13 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+)
 
 import twisted_heartbeat
 from twisted_heartbeat import Backoff, Cause, GoodbyeCode, PeerClosed
 from twisted_heartbeat.core import causes
 from twisted_heartbeat.core.causes import RetryPace
-from twisted_heartbeat.core.diagnosis import causeOfFailure
+from twisted_heartbeat.core.diagnosis import causeOfErrno, causeOfFailure
 from twisted_heartbeat.core.proof import LinkFacts, isProven
 
 from ..support.modules import imported
@@ -273,6 +279,25 @@ def test_deviceWaitsAsTheTableSays(
     ended = device.Ended("so", pace, hint)
     width = min(2 ** (failures - 1), device.WIDEST) * device.SECOND
     assert device.waitAfter(ended, width) == 1000 * bounds(cause, failures)[int(end)]
+
+
+def test_errorsOfNoWay() -> None:
+    """
+    The errors that mean that there is no way to the peer are the same ones in the code, for an
+    attempt and for a link, on the page, and in all three devices.
+    """
+    [row] = re.findall(
+        r"\| no way to the host or its network \| (E.*?) \| the same", WIRE.read_text()
+    )
+    names = set(row.split(", "))
+    assert len(names) == 4
+    for number, name in errno.errorcode.items():
+        of = [causeOfFailure(ConnectError(number)), causeOfErrno(number)]
+        isNoWay = [isinstance(cause, NoRouteError) for cause in of]
+        assert isNoWay == [name in names] * 2, name
+    for language in ("c", "js", "py"):
+        text = (DOCS / "examples" / f"device.{language}").read_text()
+        assert names == set(re.findall(r"\bE(?:HOST|NET)[A-Z]+", text))
 
 
 @pytest.mark.parametrize(("upFor", "proven"), [(9.9, False), (10.0, True)])

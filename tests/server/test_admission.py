@@ -408,6 +408,26 @@ def test_peersPerAddress(events: list[LogEvent]) -> None:
     assert kept(harness.server) == {}
 
 
+def test_peersPerAddressSwitchedOn() -> None:
+    """
+    The limit counts the peers that are connected when it is switched on, and drops none of them.
+    It can be switched off again.
+    """
+    harness = ServerHarness()
+    early = [harness.arrives(name) for name in "abc"]
+    harness.server.changeSettings(serverLimits=ServerLimits(peersPerAddress=3))
+    late = harness.arrives("late")
+    harness.clock.advance(0)
+    assert [client.transport.open for client in (*early, late)] == [True, True, True, False]
+    early[0].transport.lose()
+    assert harness.arrives("next").transport.open
+    harness.server.changeSettings(serverLimits=ServerLimits())
+    assert harness.arrives("later").transport.open
+    harness.server.close()
+    harness.clock.advance(0)
+    assert kept(harness.server) == {}
+
+
 @pytest.mark.parametrize("name", ["friend", "foe", None])
 def test_leavesRoomAtItsAddress(name: str | None) -> None:
     """

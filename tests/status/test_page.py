@@ -21,6 +21,7 @@ from twisted.web.server import Site
 import twisted_heartbeat
 from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
 
+from ..support.pages import mistakesIn
 from .browser import MISSING, NARROW, WIDE, Browser
 from .fleet import Fleet
 
@@ -592,7 +593,7 @@ async def test_everyCauseHasWords(browser: Browser, served: Served) -> None:
         for name in twisted_heartbeat.__all__
         if isinstance(thing := getattr(twisted_heartbeat, name), type) and issubclass(thing, Cause)
     }
-    assert set(known) == causes - {"Cause"}
+    assert mistakesIn("status/static/words.js", known, causes - {"Cause"}) == []
 
 
 @pytest_twisted.ensureDeferred

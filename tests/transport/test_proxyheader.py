@@ -270,6 +270,28 @@ def test_countedByItsAddress(protocol: Any) -> None:
     assert len(harness.server.peers) == 100
 
 
+def test_countedOnceTheHeaderIsThere() -> None:
+    """
+    C{peersPerAddress} that is switched on while connections wait for their headers counts each of
+    them in its peer's network once its header is there, and those that are up at once.
+    """
+    harness = ServerHarness(heartbeat=None)
+    hello = wire.encode(wire.Hello())
+    harness.connects(header("192.0.2.1") + hello)
+    waiting = [harness.connects() for _ in range(3)]
+    harness.server.changeSettings(serverLimits=ServerLimits(peersPerAddress=1))
+    for number, transport in enumerate(waiting, 1):
+        transport.deliver(header(f"192.0.2.{number}") + hello)
+    harness.clock.advance(0)
+    assert [link.peer.host for link in harness.server.peers.values()] == [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.3",
+    ]
+    [cause] = harness.hooks.told("refused")
+    assert "1 peers are connected from 192.0.2.1" in str(cause)
+
+
 def test_manyOfOneAddressAreCutOff(events: list[LogEvent]) -> None:
     """
     Of the peers behind a balancer for which there is no room, no more are kept than without one.

@@ -100,6 +100,7 @@ class HeartbeatServerFactory(HeartbeatFactory):
         if "serverLimits" in own:
             self.serverLimits = own["serverLimits"] or ServerLimits.off()
             changed["pingLimit"] = self._pingLimit()
+            self._registry.countNetworks()
         self.admit = own.get("admit", self.admit)
         self._change(changed)
 

@@ -36,7 +36,7 @@ from ..link.owner import LinkOwner
 from ..link.state import LinkState
 from ..logs import LogRateLimit
 from ..protocol.heartbeat import HeartbeatProtocol
-from ..transport.proxyheader import isHealthCheck
+from ..transport.proxyheader import awaitsHeader, isHealthCheck
 
 if TYPE_CHECKING:
     from ..core.causes import Cause
@@ -173,6 +173,16 @@ class PeerRegistry(LinkOwner):
             return LimitReached(f"{words}, and no more than {most} may be", "peersPerAddress")
         return ""
 
+    def countNetworks(self) -> None:
+        """
+        Count the networks of all links anew, because the limits have changed.
+        """
+        self._networks.clear()
+        self._connectedFrom.clear()
+        for link in (*self.peers.values(), *self.pending.values()):
+            if not awaitsHeader(link.transport):
+                self._enterNetwork(link, self._networkOf(link))
+
     def reserve(self, link: Link) -> str:
         """
         Count a link that was over the limit, if there is room now.
@@ -231,6 +241,9 @@ class PeerRegistry(LinkOwner):
 
     def _count(self, link: Link, network: str | None) -> None:
         self.pending[link.generation] = link
+        self._enterNetwork(link, network)
+
+    def _enterNetwork(self, link: Link, network: str | None) -> None:
         if network is not None:
             self._networks[link.generation] = network
             self._connectedFrom[network] += 1

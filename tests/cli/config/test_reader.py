@@ -51,6 +51,8 @@ from twisted_heartbeat.cli.config.values import (
 )
 from twisted_heartbeat.core.checkins import Check
 
+from ...support.pages import mistakesIn
+
 
 def parts(text: str, *options: tuple[tuple[str, ...], object]) -> tuple[Part, ...]:
     return parse(Source("hb.toml", text, options)).parts
@@ -631,7 +633,8 @@ def test_eachFieldHasAKey() -> None:
             names = {key.field for key in section.keys} - {"within"}
             names -= {"name"} if section is model.CHECK else set()
             found = {each.name for each in fields(section.make) if each.compare}
-            assert names == found - {"place", "heartbeat"}
+            place = f"cli/config/model.py, [{section.name}],"
+            assert mistakesIn(place, names, found - {"place", "heartbeat"}) == []
 
 
 def test_defaultsAreThoseOfTheClasses() -> None:
