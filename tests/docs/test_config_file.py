@@ -2,15 +2,22 @@
 # See LICENSE for details.
 
 """
-The reference page of the configuration file: its tables are those of the model.
+The pages about the configuration file: the tables of the reference are those of the model, and the
+how-to shows what is printed.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
+from twisted.internet.testing import MemoryReactor
+
 from twisted_heartbeat.cli.config import model
+from twisted_heartbeat.cli.config.faults import ConfigError
 from twisted_heartbeat.cli.config.kinds import shown
+from twisted_heartbeat.cli.config.loader import Loader
 from twisted_heartbeat.cli.config.model import Key, Section
 from twisted_heartbeat.cli.options import Options
 
@@ -85,6 +92,44 @@ def test_referenceNamesEachKey() -> None:
     assert page() in text
     tables, _, _ = text.partition("## What SIGHUP changes")
     assert tables.count("\n| `") == page().count("\n| `")
+
+
+WRONG = """\
+name = "hub"
+
+[presence]
+grace = 60
+
+[heartbeat]
+witin = 20
+timeout = 5
+
+[backoff]
+initial = 5.0
+maximum = 2.0
+
+[[listen]]
+endpoint = "tcp:8470"
+
+[[listen]]
+server-limits.peers = 100
+endpoint = "tcp:65536"
+"""
+
+
+def test_wrongFileThatThePageShows(tmp_path: Path) -> None:
+    """
+    The faults of a file are told as the page shows them: misspelt keys, values that do not fit
+    together, and what cannot be looked up, all at once and in the order of their lines.
+    """
+    page = (DOCS / "howto" / "config-file.md").read_text()
+    printed = re.findall(r"^/etc/heartbeat/heartbeat\.toml(:\d+: .*)$", page, re.MULTILINE)
+    path = tmp_path / "heartbeat.toml"
+    path.write_text(WRONG)
+    with pytest.raises(ConfigError) as caught:
+        Loader(MemoryReactor(), str(path)).load()
+    assert list(caught.value.sentences) == [f"{path}{line}" for line in printed]
+    assert len(printed) == 3
 
 
 def test_optionsExist() -> None:

@@ -32,9 +32,9 @@ from twisted_heartbeat import (
     UDPHeartbeatSender,
 )
 from twisted_heartbeat.cli.config import kinds, model
-from twisted_heartbeat.cli.config.faults import ConfigError
+from twisted_heartbeat.cli.config.faults import ConfigError, Fault
 from twisted_heartbeat.cli.config.model import Key, Section
-from twisted_heartbeat.cli.config.reader import Source, build, parse
+from twisted_heartbeat.cli.config.reader import Source, build, read
 from twisted_heartbeat.cli.config.values import (
     HTTP,
     CheckIn,
@@ -52,6 +52,28 @@ from twisted_heartbeat.cli.config.values import (
 from twisted_heartbeat.core.checkins import Check
 
 from ...support.pages import mistakesIn
+
+
+def parse(source: Source) -> Config:
+    """
+    Read a configuration that must be right.
+    """
+    faults: list[Fault] = []
+    config = read(source, faults)
+    if faults:
+        raise source.error(faults)
+    return config
+
+
+def built(document: dict[str, Any]) -> Config:
+    """
+    The same, from what C{tomllib} has read.
+    """
+    faults: list[Fault] = []
+    config = build(document, faults)
+    if faults:
+        raise Source().error(faults)
+    return config
 
 
 def parts(text: str, *options: tuple[tuple[str, ...], object]) -> tuple[Part, ...]:
@@ -837,7 +859,7 @@ def test_anyDocument(document: dict[str, Any]) -> None:
     Whatever a file says, it is either read or becomes sentences: no other exception.
     """
     try:
-        config = build(document)
+        config = built(document)
     except ConfigError as error:
         assert error.sentences
         assert all(sentence.isprintable() for sentence in error.sentences)

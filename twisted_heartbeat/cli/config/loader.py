@@ -16,7 +16,7 @@ from ...files import readFile
 from ..datagrams import makeMonitor, makeSender
 from .faults import ConfigError, Fault, relationFault
 from .places import sharedPlaces
-from .reader import Source, parse
+from .reader import Source, read
 from .resolver import Objects, Resolver
 from .values import Config, Path, UDPMonitor, UDPSender
 
@@ -67,10 +67,10 @@ class Loader:
         @raise ConfigError: tells all faults.  Nothing has been started then.
         """
         source = Source(self.file, self._read() if self.file else "", self._options)
-        config = parse(source)
-        if not any(part.isWork for part in config.parts):
-            raise ConfigError([self._nothingToRun()])
         faults: list[Fault] = []
+        config = read(source, faults)
+        if not (faults or any(part.isWork for part in config.parts)):
+            raise ConfigError([self._nothingToRun()])
         objects, stale = self._resolver.resolve(config.references, known or {}, faults)
         if not faults:
             faults += sharedPlaces(config, objects)

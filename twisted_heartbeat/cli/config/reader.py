@@ -81,14 +81,13 @@ class Source:
         return ConfigError(self.sentences(faults))
 
 
-_NOWHERE = Source()
-
-
-def parse(source: Source) -> Config:
+def read(source: Source, faults: list[Fault]) -> Config:
     """
-    Read a file, and what the command line says besides.
+    Read a file, and what the command line says besides, as far as both can be understood.
 
-    @raise ConfigError: tells all faults.
+    @param faults: the other faults are added to it.
+    @return: L{Config.references} is complete but for the values that are faults themselves.
+    @raise ConfigError: the text is no TOML.
     """
     try:
         document = tomllib.loads(source.text)
@@ -98,21 +97,17 @@ def parse(source: Source) -> Config:
         raise source.error([_syntaxFault(str(error), source.text)]) from None
     for path, value in source.options:
         _put(document, path, value)
-    return build(document, source)
+    return build(document, faults)
 
 
-def build(document: Document, source: Source = _NOWHERE) -> Config:
+def build(document: Document, faults: list[Fault]) -> Config:
     """
-    Make a configuration from what C{tomllib} has read.
+    Make a configuration from what C{tomllib} has read, as far as it can be understood.
 
-    @param source: where the document comes from, for the faults.
-    @raise ConfigError: tells all faults.
+    @param faults: all faults are added to it.
     """
-    faults: list[Fault] = []
     reader = _Reader(faults)
     config = _Builder(faults).build(reader.read(document, model.FILE, ()))
-    if faults:
-        raise source.error(faults)
     return replace(config, references=tuple(reader.references))
 
 
