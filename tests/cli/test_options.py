@@ -187,8 +187,11 @@ WRONG = {
     "max-delay, zero": (["--max-delay=0"], "--max-delay is '0': .* a number of seconds above 0"),
     "max-delay, words": (["--max-delay=1m"], "--max-delay is '1m': .* a number of seconds above"),
     "give-up-after": (["--give-up-after=-3"], "--give-up-after is '-3': .* seconds above 0"),
-    "name": (["--name=" + "é" * 128], "--name is 'é+': it must be at most 255 bytes of UTF-8"),
-    "name, not UTF-8": (["--name=\udcff"], "--name is .* at most 255 bytes of UTF-8"),
+    "name": (
+        ["--name=" + "é" * 128],
+        "--name is 'é+': it must be text of at most 255 bytes in UTF-8",
+    ),
+    "name, not UTF-8": (["--name=\udcff"], "--name is .* at most 255 bytes in UTF-8"),
     "listen, empty": (["--listen="], "--listen is '': .* such as tcp:8470"),
     "listen, no type": (["--listen=8470"], "--listen is '8470': .* Unknown endpoint type"),
     "listen, no port": (["--listen=tcp"], r"--listen is 'tcp': .*\(missing .* 'port'\)"),

@@ -143,13 +143,13 @@ class Reloader(Service):
             self._services.notifier.reloaded(fault)
 
     def _tellPlan(self, plan: Plan) -> None:
-        for change in plan.change:
-            names = ", ".join(map(keyName, change.fields))
-            _log.info("{part}: changed {names}", part=change.new.label, names=names)
+        changed = [(change.new.label, change.fields) for change in plan.change]
         if plan.presence is not None:
-            _log.info("presence: changed")
+            changed.append(("presence", plan.presenceFields))
+        for label, fields in changed:
+            _log.info("{part}: changed {names}", part=label, names=", ".join(map(keyName, fields)))
         if plan.checks is not None:
-            _log.info("check: {count} names are watched now", count=len(plan.checks))
+            _log.info("check: {count} watched from now on", count=len(plan.checks))
         for key in plan.restart:
             _log.warn("{key} needs a restart: the old value stays", key=key)
         for part in plan.start:

@@ -83,11 +83,18 @@ def test_presenceAndChecks() -> None:
     http = HTTP(endpoint="tcp:1")
     old = Config(parts=(http,), presence=Presence(grace=1), checks=Checks(checks=one))
     new = Config(parts=(http,), presence=Presence(merge=True), checks=Checks(checks=other))
-    assert diff(old, new) == Plan(keep=(http,), presence=new.presence, checks=other)
-    assert diff(replace(old, checks=None), new) == Plan(keep=(http,), presence=new.presence)
+    assert diff(old, new) == Plan(
+        keep=(http,), presence=new.presence, presenceFields=("grace", "merge"), checks=other
+    )
+    assert diff(replace(old, checks=None), new) == Plan(
+        keep=(http,), presence=new.presence, presenceFields=("grace", "merge")
+    )
+    assert diff(old, new).summary == "1 kept, 2 changed"
     hooked = replace(old, checks=Checks(checks=one, hooks=("a.b",), tokenFile="c"))
     assert diff(old, hooked) == Plan(keep=(http,), restart=("http.token-file", "http.hooks"))
-    assert diff(hooked, Config()) == Plan(stop=(http,), presence=Presence())
+    assert diff(hooked, Config()) == Plan(
+        stop=(http,), presence=Presence(), presenceFields=("grace",)
+    )
 
 
 PARTS = st.builds(

@@ -426,11 +426,11 @@ WRONG = {
     ),
     "name, too long": (
         f'name = "{"é" * 128}"',
-        ":1: name is 'é...': ... 255 bytes of UTF-8 text",
+        ":1: name is 'é...': ... 255 bytes in UTF-8",
     ),
     "name, number": (
         "name = 7",
-        ":1: name is 7: it must be at most 255 bytes of UTF-8 text",
+        ":1: name is 7: it must be text of at most 255 bytes in UTF-8",
     ),
     "hooks, number": ("hooks = 7", ":1: hooks is 7: it must be a dotted name such as ..."),
     "hooks, empty": (
@@ -504,7 +504,7 @@ WRONG = {
     ),
     "udp, wrong name": (
         "udp.name = 7\nudp.key-file = 'x'\nudp.monitors = 'hub:1'",
-        ":1: udp.name is 7: it must be at most 255 bytes of UTF-8 text",
+        ":1: udp.name is 7: it must be text of at most 255 bytes in UTF-8",
     ),
     "monitor, port": (
         "monitor.key-file = 'x'\nmonitor.address = '127.0.0.1:65536'",

@@ -151,7 +151,7 @@ WRONG = {
     ),
     "key file": (
         "listen = 'ssl:1:privateKey=/no/such'",
-        ":1: listen is 'ssl:1:privateKey=/no/such': it must be an endpoint such as tcp:8470 "
+        ":1: listen is 'ssl:1:privateKey=/no/such': it must be an endpoint whose files can be read "
         "(FileNotFoundError: [Errno 2] No such file or directory: '/no/such')",
     ),
     "hooks, no module": (

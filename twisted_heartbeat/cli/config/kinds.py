@@ -204,7 +204,7 @@ JITTER = Kind(
     lambda value: value if value == "full" else _float(value),
     True,
 )
-NAME = Kind(f"at most {wire.MAX_NAME} bytes of UTF-8 text", _isName)
+NAME = Kind(f"text of at most {wire.MAX_NAME} bytes in UTF-8", _isName)
 TEXT = Kind("text", _isText)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 LISTEN = Kind("an endpoint such as tcp:8470", _isText, refersTo="listen")

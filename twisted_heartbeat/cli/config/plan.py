@@ -38,6 +38,7 @@ class Plan:
 
     @ivar keep: nothing differs.  The part is the new one, which knows its place in the new file.
     @ivar presence: how presence is to be combined from now on; L{None} if that stays.
+    @ivar presenceFields: the names of its settings that differ.
     @ivar checks: what has to check in from now on; L{None} if that stays, or if no endpoint
         receives check-ins before and after.
     @ivar restart: the keys of the settings that differ, and need a restart.
@@ -48,6 +49,7 @@ class Plan:
     start: tuple[Part, ...] = ()
     stop: tuple[Part, ...] = ()
     presence: Presence | None = None
+    presenceFields: tuple[str, ...] = ()
     checks: tuple[tuple[str, Check], ...] | None = None
     restart: tuple[str, ...] = ()
 
@@ -56,9 +58,10 @@ class Plan:
         """
         The plan in a few words, for the log.
         """
+        others = (self.presence, self.checks)
         counts = {
             "kept": len(self.keep),
-            "changed": len(self.change),
+            "changed": len(self.change) + sum(one is not None for one in others),
             "started": len(self.start),
             "stopped": len(self.stop),
         }
@@ -83,12 +86,14 @@ def diff(old: Config, new: Config) -> Plan:
     receives = any(isinstance(part, HTTP) for part in new.parts)
     checks = new.checks if old.checks is not None and new.checks is not None and receives else None
     ofChecks = () if checks is None else _differing(old.checks, checks)
+    ofPresence = _differing(old.presence, new.presence)
     return Plan(
         keep=tuple(change.new for change in changes if not change.fields),
         change=tuple(change for change in changes if change.fields),
         start=tuple(part for key, part in after.items() if key not in before),
         stop=tuple(part for key, part in before.items() if key not in after),
-        presence=None if old.presence == new.presence else new.presence,
+        presence=new.presence if ofPresence else None,
+        presenceFields=ofPresence,
         checks=checks.checks if checks is not None and "checks" in ofChecks else None,
         restart=(
             # Several addresses of a monitor have the same settings.

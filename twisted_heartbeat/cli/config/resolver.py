@@ -160,7 +160,8 @@ def _endpoint(
     except BaseException as error:
         # Any plugin may provide the endpoint's parser, so it may raise any exception.
         words = _errorText(error)
-        raise ValueError(f"an endpoint such as {example} ({words})") from ValueError(words)
+        kind = "whose files can be read" if isinstance(error, OSError) else f"such as {example}"
+        raise ValueError(f"an endpoint {kind} ({words})") from ValueError(words)
     inner = innermost(endpoint)
     port = portOfEndpoint(inner)
     if isinstance(port, int) and not lowestPort <= port <= 65535:
