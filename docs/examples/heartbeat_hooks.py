@@ -8,12 +8,12 @@ Python finds it, for example in a folder of PYTHONPATH.
 
 from twisted.logger import Logger
 
-from twisted_heartbeat import LinkHooks
+from twisted_heartbeat import ClosedHere, LinkHooks
 
 
 class LossCounter(LinkHooks):
     """
-    Counts the links that were lost.
+    Counts the links that were lost, and not those that this process has closed itself.
     """
 
     log = Logger()
@@ -22,5 +22,7 @@ class LossCounter(LinkHooks):
         self.losses = 0
 
     def disconnected(self, link, cause):
+        if isinstance(cause, ClosedHere):
+            return
         self.losses += 1
         self.log.info("lost so far: {losses}", losses=self.losses)

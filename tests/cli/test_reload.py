@@ -21,7 +21,7 @@ import pytest
 import trustme
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError, ConnectionDone
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 
 from twisted_heartbeat import CheckInResource, LinkHooks, PresenceHooks
 from twisted_heartbeat.checkin.checkedname import CheckedName
@@ -405,10 +405,13 @@ def test_whatNeedsARestart(scene: Scene, events: list[LogEvent]) -> None:
     assert told == ["store.keep", "http.token-file"] * 2
 
 
-def test_presenceChanges(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presenceChanges(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, events: list[LogEvent]
+) -> None:
     """
-    The settings of presence hold at once.  Hooks that are added are told of what changes from then
-    on, those that are removed of nothing more, and those that stay keep what they have gathered.
+    The settings of presence hold at once, and the log names them.  Hooks that are added are told of
+    what changes from then on, those that are removed of nothing more, and those that stay keep what
+    they have gathered.
     """
     module = ModuleType("application")
     monkeypatch.setitem(sys.modules, "application", module)
@@ -438,6 +441,9 @@ def test_presenceChanges(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     after = ["tcp/pump suspect", "fan up", "tcp/pump down"]
     assert (one, two, three) == (["tcp/pump up"], ["tcp/pump up", *after], after)
     assert scene.services.config.presence.grace == 5
+    lines = [formatEvent(event) for event in events]
+    assert "presence: changed grace, merge, hooks" in lines
+    assert any(line.endswith("was read again: 1 kept, 1 changed") for line in lines)
 
 
 def test_checkInsComeAndGo(scene: Scene, events: list[LogEvent]) -> None:

@@ -31,7 +31,7 @@ Examples:
   twist heartbeat --connect tcp:server.example:8470 --name gateway-7 --within 8
   twist --log-format=json heartbeat --connect tcp:server.example:8470
   twist heartbeat --http tcp:8080 --check nightly-backup:86400:3600
-  twist heartbeat --config /etc/heartbeat.toml --check-config
+  twist heartbeat --config /etc/heartbeat/heartbeat.toml --check-config
 
 Exit status:
   {EX_USAGE}  an option is wrong (twistd: 1), or the file is
