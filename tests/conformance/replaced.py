@@ -32,9 +32,9 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.protocols import policies
 from twisted.trial import util
 
-import twisted_heartbeat.endpoints as prefixes
 from twisted_heartbeat import HeartbeatClientFactory, HeartbeatClientService, HeartbeatMixin
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.endpoints import keepalive
 from twisted_heartbeat.endpoints.tunnel import Tunnel
 
 REPLACEMENTS: list[tuple[Any, str, type]] = [
@@ -118,14 +118,14 @@ def countKeepAlive() -> None:
     """
     Count the connections on which C{keepalive:} has set the socket options.
     """
-    apply = prefixes.applyKeepAlive
+    apply = keepalive.applyKeepAlive
 
     def counting(*arguments: Any) -> Any:
         applied = apply(*arguments)
         replaced["keepalive"] += applied.enabled
         return applied
 
-    prefixes.applyKeepAlive = counting
+    keepalive.applyKeepAlive = counting
 
 
 def breakClasses() -> None:
