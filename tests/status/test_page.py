@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
@@ -24,6 +24,9 @@ from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
 from ..support.pages import mistakesIn
 from .browser import MISSING, NARROW, WIDE, Browser
 from .fleet import Fleet
+
+if TYPE_CHECKING:
+    from twisted.web.http import Request
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
@@ -266,6 +269,68 @@ async def test_gapLoadsAllAgain(browser: Browser, served: Served) -> None:
     served.cut()
     await browser.until(f"JSON.stringify({SHOWN}) === '[\"b\"]'")
     assert all("net::ERR" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
+async def test_gapIsLoadedHoweverOftenThatFails(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When what the page missed can not be loaded, it says so, and tries until it can.
+    """
+    from twisted.internet import reactor
+
+    served.fleet.up("a")
+    await browser.open(served.url)
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    await browser.run("void (window.real = setTimeout)")
+    await browser.run("void (window.setTimeout = (call, time) => real(call, time / 20))")
+    refused: list[Request] = []
+
+    def refuse(request: Request) -> bytes:
+        refused.append(request)
+        request.setResponseCode(503)
+        return b""
+
+    stream = served.resource._stream
+    with monkeypatch.context() as patch:
+        patch.setattr(served.resource, "_renderPresence", refuse)
+        patch.setattr(stream, "serve", lambda client: None)
+        served.fleet.up("b")
+        await deferLater(reactor, 0.3)  # type: ignore[arg-type]
+        for client in stream._clients:
+            client.send(stream._gap(2, 2))
+        await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
+        while len(refused) < 3:
+            await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+    await browser.until(f"{SHOWN}.includes('b')")
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    assert all("503" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
+async def test_fallIsCountedOnce(browser: Browser, served: Served) -> None:
+    """
+    In a storm the changes come without their peers, and one that a peer was loaded with may come
+    once more: it is no second fall.  A later one is.
+    """
+    await browser.open(served.url)
+    falls = await browser.run(
+        """(async () => {
+            const { Fleet } = await import("./fleet.js");
+            const fleet = new Fleet();
+            const loaded = { name: "a", state: "down", since: 30, carriers: [], falls: 2 };
+            fleet.replace([loaded]);
+            const common = { name: "a", carrier: "tcp" };
+            const change = (number, at, state) => ({ ...common, number, at, state });
+            const tell = (...changes) => fleet.apply({ changes, peers: [], gone: [] });
+            tell(change(1, 10, "down"), change(2, 20, "up"), change(3, 30, "down"));
+            const found = [fleet.peers.get("a").falls];
+            tell(change(4, 40, "up"), change(5, 50, "down"));
+            return [...found, fleet.peers.get("a").falls];
+        })()"""
+    )
+    assert falls == [2, 3]
 
 
 @pytest_twisted.ensureDeferred

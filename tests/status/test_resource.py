@@ -413,6 +413,17 @@ def test_head(scene: Scene, path: str) -> None:
     assert answer.body == b""
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/nothing", "/presence/x.json"])
+def test_headIsNotLogged(scene: Scene, events: list[Any], path: str) -> None:
+    """
+    HEAD tells the length of what GET returns, and writes no more into the log than GET does.
+    """
+    answer = scene.ask(path, "HEAD")
+    assert answer.body == b""
+    assert answer.header("Content-Length") == scene.ask(path).header("Content-Length")
+    assert not [event for event in events if "HEAD request" in event.get("log_format", "")]
+
+
 def test_probes() -> None:
     """
     A process that answers is healthy; it is ready when the table has read its store.  Both need no

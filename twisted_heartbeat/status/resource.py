@@ -132,6 +132,14 @@ class StatusResource(Resource):
         return self._stream.transports
 
     def render(self, request: Request) -> Any:
+        answer = self._render(request)
+        if request.method == b"HEAD" and answer and isinstance(answer, bytes):
+            # Twisted would drop the body as well, and log two lines about it each time.
+            request.setHeader(b"Content-Length", b"%d" % len(answer))
+            return b""
+        return answer
+
+    def _render(self, request: Request) -> Any:
         for name, value in SECURITY_HEADERS.items():
             request.setHeader(name, value)
         request.setHeader(b"Cache-Control", b"no-store")

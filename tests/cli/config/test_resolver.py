@@ -373,6 +373,9 @@ NAMING = {
     "udp keys": "monitor = {{address = '1', key-file = '{}'}}",
     "tokens": "http = {{endpoint = 'tcp:1', token-file = '{}'}}",
     "token": "listen = 'tcp:1'\nstatus = {{endpoint = '8080', token-file = '{}'}}",
+    "listen": "listen = 'ssl:1:privateKey={}'",
+    "connect": "connect = 'tls:peer.example:1:certificate={}'",
+    "roots": "connect = 'tls:peer.example:1:trustRoots={}'",
 }
 """Files that name another file."""
 
@@ -394,6 +397,17 @@ def test_pipesAndDevices(tmp_path: Path, file: Path, text: str | None, other: st
     else:
         [sentence] = faults(file, text.format(path))
         assert sentence.endswith(f"(ValueError: {path} is no regular file)")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_pipeAmongTrustRoots(tmp_path: Path, file: Path) -> None:
+    """
+    A pipe in a folder of certificates is a fault as well.
+    """
+    pipe = tmp_path / "authority.pem"
+    os.mkfifo(pipe)
+    [sentence] = faults(file, f"connect = 'tls:peer.example:1:trustRoots={tmp_path}'")
+    assert sentence.endswith(f"(ValueError: {pipe} is no regular file)")
 
 
 def test_byteOrderMark(file: Path) -> None:
@@ -491,3 +505,21 @@ def test_unreadableKeyKeepsTheOldOne(file: Path, tmp_path: Path) -> None:
     [sentence] = again.stale
     words = f"{file}:1: listen is 'ssl:1:privateKey={path}': it stays as it is (FileNotFoundError: "
     assert sentence.startswith(words)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_pipeInPlaceOfAKeyKeepsTheOldOne(file: Path, tmp_path: Path) -> None:
+    """
+    When the file is read again, a pipe in the place of a key does not block the reactor: the key in
+    use stays, and a sentence says so.
+    """
+    path = issue(tmp_path, "one")
+    text = f"listen = 'ssl:1:privateKey={path}'"
+    reference = Reference("listen", f"ssl:1:privateKey={path}")
+    first = load(file, text)
+    Path(path).unlink()
+    os.mkfifo(path)
+    again = load(file, text, first)
+    assert again.objects[reference] is first.objects[reference]
+    [sentence] = again.stale
+    assert sentence.endswith(f"it stays as it is (ValueError: {path} is no regular file)")

@@ -11,6 +11,7 @@ Everything that can fail because of a text in the file fails here, before anythi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from stat import S_ISREG
@@ -42,6 +43,16 @@ Objects = Mapping[Reference, Any]
 
 _MAX_KEYS = 64 * 1024 * 1024
 """Bytes of a file of keys."""
+
+_MAX_CERTIFICATES = 16 * 1024 * 1024
+"""Bytes of a file of certificates or a key."""
+
+_CERTIFICATES = re.compile(
+    r":(?:privateKey|certKey|extraCertChain|dhParameters|certificate|trustRoots|caCertsDir)"
+    r"=((?:\\.|[^:\\])*)",
+    re.DOTALL,
+)
+"""What Twisted's endpoints for TLS read: files, or folders of them."""
 
 _SQLITE = b"SQLite format 3\0"
 """What a database of SQLite begins with; see "Database File Format" of its documentation."""
@@ -152,6 +163,7 @@ def _endpoint(
     lowestPort: int,
 ) -> Any:
     try:
+        _requireRegularFiles(description)
         endpoint = parse(reactor, description)
         contextFactory = contextFactoryOfEndpoint(innermost(endpoint))
         if contextFactory is not None:
@@ -173,6 +185,26 @@ def _endpoint(
     if hostOfEndpoint(inner) == "":
         raise ValueError(f"an endpoint with a host, such as {example}")
     return endpoint
+
+
+def _requireRegularFiles(description: str) -> None:
+    """
+    Read what an endpoint will read, because Twisted would wait for a pipe, and read a device
+    without end.  On SIGHUP that would block the reactor.
+
+    @raise ValueError: if a file is of such a kind, or too large.  A file that cannot be read at all
+        is left to the endpoint.
+    """
+    for text in _CERTIFICATES.findall(description):
+        path = re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+        paths = [path]
+        with suppress(OSError):
+            paths = [
+                entry.path for entry in os.scandir(path) if entry.name.lower().endswith(".pem")
+            ]
+        for each in paths:
+            with suppress(OSError):
+                readFile(each, _MAX_CERTIFICATES)
 
 
 def innermost(endpoint: Any) -> Any:

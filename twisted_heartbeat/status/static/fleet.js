@@ -70,7 +70,8 @@ export class Fleet {
       address: change.address,
       cause: isDown ? change.cause : known ? known.cause : null,
       reason: isDown ? change.reason : known ? known.reason : "",
-      falls: (known ? known.falls : 0) + (isDown ? 1 : 0),
+      // A fall that the peer was loaded with comes once more if it was told at the same time.
+      falls: known ? known.falls + (isDown && change.at > known.told ? 1 : 0) : isDown ? 1 : 0,
     });
   }
 
@@ -79,6 +80,8 @@ export class Fleet {
     peer.label = known ? known.label : printable(peer.name);
     peer.key = known ? known.key : orderKey(peer.name);
     peer.words = "";
+    // The time of the newest change that is known of.
+    peer.told = known ? Math.max(known.told, peer.since) : peer.since;
     this.peers.set(peer.name, peer);
   }
 

@@ -20,9 +20,11 @@ export class Stream {
     this.silence = 0;
     this.retry = 0;
     this.loading = null;
+    this.begun = -Infinity;
   }
 
   async start() {
+    this.begun = performance.now();
     try {
       await this.load();
       this.#open();
@@ -122,10 +124,13 @@ export class Stream {
       this.meanwhile?.push([message.lastEventId, event]);
       this.handlers.changed(event, false);
     });
-    source.addEventListener("gap", (message) => {
-      this.#listen();
-      this.lastId = message.lastEventId;
-      this.load().catch(() => this.#later(() => this.load()));
+    // What is missing is loaded as for a new page, however often that fails, and the stream goes on
+    // from there. A loading that is under way may be older than the gap, and then there is another.
+    source.addEventListener("gap", () => {
+      this.stop();
+      this.lastId = null;
+      this.handlers.connection("connecting");
+      this.#later(() => this.start(), this.begun + RETRY - performance.now());
     });
   }
 
@@ -138,8 +143,8 @@ export class Stream {
     }, SILENT_AFTER);
   }
 
-  #later(action) {
+  #later(action, wait = RETRY) {
     clearTimeout(this.retry);
-    this.retry = setTimeout(action, RETRY);
+    this.retry = setTimeout(action, wait);
   }
 }
