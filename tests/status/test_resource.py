@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
@@ -617,6 +617,16 @@ def test_foreignNames(scene: Scene, host: str) -> None:
         answer = scene.ask(path, Host=host)
         assert answer.status == 421
         assert b"Behind a proxy use a token, or list the name in hosts" in answer.body
+
+
+def test_loopbackByTheOtherFamily(scene: Scene) -> None:
+    """
+    A page that listens on C{::} is reached over IPv4, too: its loopback address is mapped into IPv6
+    then, and a foreign name is turned away all the same.
+    """
+    mapped = scene.connect(IPv6Address("TCP", "::ffff:127.0.0.1", 8080))
+    assert mapped.ask("/", Host="localhost:8080").status == 200
+    assert mapped.ask("/", Host="evil.example").status == 421
 
 
 def test_namesThatAreAllowed() -> None:

@@ -22,6 +22,8 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from ..link.addresses import plainAddress
+
 if TYPE_CHECKING:
     from twisted.web.http import Request
 
@@ -67,7 +69,8 @@ class Access:
         """
         Whether a request to this machine asks for it by the name of another.
         """
-        if self._token is not None or not _isLoopback(getattr(request.getHost(), "host", "")):
+        here = plainAddress(request.getHost())
+        if self._token is not None or not _isLoopback(getattr(here, "host", "")):
             return False
         host = request.getRequestHostname().decode("ascii", "replace").lower()
         if host in ("", "localhost") or host.endswith(".localhost") or host in self._hosts:
