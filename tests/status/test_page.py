@@ -84,13 +84,21 @@ class Served:
         for connection in list(self._connections.protocols):
             connection.transport.abortConnection()
 
+    async def vanish(self) -> None:
+        """
+        Abort all connections, and accept no other.
+        """
+        port, self.port = self.port, None
+        if port is not None:
+            await port.stopListening()
+        self.cut()
+
     async def stop(self) -> None:
         """
         Leave nothing behind.
         """
-        await self.port.stopListening()
         self.resource.close()
-        self.cut()
+        await self.vanish()
         await self.fleet.stop()
 
 
@@ -222,25 +230,36 @@ async def test_storm(browser: Browser, served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_streamIsCutAndComesBack(browser: Browser, served: Served) -> None:
     """
-    When the stream is cut, the page says so; it comes back by itself, and shows what happened
-    meanwhile, without a gap and without loading all again.
+    When the stream is cut, the page and its title say so, and no age is counted on; it comes back
+    by itself, and shows what happened meanwhile, without a gap and without loading all again.
     """
     served.fleet.up(*names(20))
     await browser.open(served.url)
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
     served.fleet.up("before")
     await browser.until(f"{SHOWN}.includes('before')")
-    number = served.number
-    await served.port.stopListening()
-    served.cut()
+    await served.vanish()
     await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
-    assert "Connection lost" in await browser.text("#connection")
+    words = r"Connection lost, trying again; shown as of \d\d:\d\d:\d\d"
+    assert re.fullmatch(words, await browser.text("#connection"))
+    assert await browser.run("document.title") == "offline – North plant"
+    later = "(Date.now = ((clock) => () => clock() + 7_200_000)(Date.now))"
+    await browser.run(later)
+    redraw = "document.querySelector('#list').dispatchEvent(new Event('scroll'))"
+    age = "document.querySelector('.row .about').innerText"
+    await browser.run(redraw)
+    assert re.fullmatch(r"up for \d+ s", await browser.run(age))
     served.fleet.down(*names(20)[:10])
     served.fleet.up("after")
-    served.listen(number)
+    served.listen(served.number)
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
     await browser.until(f"{SHOWN}.includes('after')")
     assert await browser.run(COUNTS) == ["12", "0", "10", "0"]
+    assert await browser.text("#connection") == "Live"
+    assert await browser.run("document.title") == "10 down – North plant"
+    await browser.run(later)
+    await browser.run(redraw)
+    assert (await browser.run(age)).startswith("down for 2 h")
     loads = (
         "performance.getEntriesByType('resource')"
         ".filter((entry) => entry.name.endsWith('presence.json')).length"
@@ -602,13 +621,22 @@ CONTRAST = """
 """.strip()
 
 
+COLOURED = """
+[...document.querySelectorAll(".tile *, #share span, .row *")].flatMap((element) => {
+  const { backgroundColor, color } = getComputedStyle(element);
+  return [backgroundColor, color].map((text) => text.match(/\\d+/g).slice(0, 3).map(Number));
+}).filter((channels) => Math.max(...channels) - Math.min(...channels) > 30)
+""".strip()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest_twisted.ensureDeferred
 async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[int, int]) -> None:
     """
     In both colour schemes, wide and narrow: nothing is wider than the window, all text and all
-    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.
+    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.  Without
+    the stream there is no colour for a state, and the rest still holds.
     """
     served.fleet.up(*names(30), rtt=0.01)
     served.fleet.suspect("sensor-1")
@@ -625,6 +653,12 @@ async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[i
     await browser.click("#close")
     assert await browser.run("document.querySelector('#peers').checkVisibility()")
     assert await browser.complaints() == []
+    assert await browser.run(COLOURED) != []
+    await served.vanish()
+    await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
+    assert await browser.run(COLOURED) == []
+    assert await browser.run(CONTRAST) == []
+    assert await browser.run("document.documentElement.scrollWidth") <= size[0]
 
 
 @pytest_twisted.ensureDeferred
