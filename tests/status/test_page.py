@@ -384,6 +384,20 @@ async def test_onePeer(browser: Browser, served: Served) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_peerThatFellBeforeAnybodyLooked(browser: Browser, served: Served) -> None:
+    """
+    Of a peer that was up before the first look and is down since, no round-trip time was sampled.
+    The page says so, and not that none has been measured yet.
+    """
+    served.fleet.up("pump-1")
+    served.fleet.down("pump-1")
+    await browser.open(f"{served.url}#peer=pump-1")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    words = r"Not measured since \d\d:\d\d:\d\d: sampled only while somebody looks"
+    assert re.fullmatch(words, await browser.text("#roundtrip-words"))
+
+
+@pytest_twisted.ensureDeferred
 async def test_hostileNames(browser: Browser, served: Served) -> None:
     """
     Names that are code, that reorder what is read, or that are very long: each is shown as text,

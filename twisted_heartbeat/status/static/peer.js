@@ -92,7 +92,8 @@ export class PeerPanel {
     if (name === null) return;
     this.history = [];
     this.points = [];
-    this.known = false;
+    this.known = false; // whether the server has answered
+    this.sampledFrom = 0;
     this.knownFrom = null;
     this.peer = peer;
     find("history").replaceChildren();
@@ -158,6 +159,7 @@ export class PeerPanel {
     if (!this.known) {
       const { values, until, every } = answer.roundTrips;
       this.points = values.map((value, index) => [until - (values.length - 1 - index) * every, value]);
+      this.sampledFrom = this.points[0]?.[0] ?? answer.at;
       this.known = true;
     }
     if (this.peer && this.peer.rtt !== null && this.peer.state !== "down") {
@@ -239,7 +241,8 @@ export class PeerPanel {
     const values = this.points.map(([, value]) => value).filter((value) => value !== null);
     picture.toggleAttribute("hidden", values.length < 2);
     if (values.length < 2) {
-      label.textContent = values.length ? `${roundTrip(values[0])}, measured once` : "Not measured yet";
+      const since = `Not measured since ${timeOfDay(this.sampledFrom, this.now())}: sampled only while somebody looks`;
+      label.textContent = values.length ? `${roundTrip(values[0])}, measured once` : this.known ? since : "";
       return;
     }
     const highest = Math.max(...values);
