@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -564,6 +565,35 @@ async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
     await browser.until("document.querySelectorAll('#history li').length === 1")
     unknown = "document.querySelector('#timeline .is-unknown').width.baseVal.value"
     assert await browser.run(unknown) > 990
+    assert await browser.complaints() == []
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_timelineFitsWhatIsKnown(browser: Browser) -> None:
+    """
+    The timeline begins with the shortest range that holds all that is known of the peer, and says
+    of how much its share is.  A range that the user has chosen stays.
+    """
+    ago = 7200.0
+    served = Served(wallClock=lambda: time.time() - ago)
+    served.fleet.up("old")
+    ago = 0.0
+    served.fleet.up("young")
+    pressed = "document.querySelector('#spans [aria-pressed=true]').innerText"
+    await browser.open(f"{served.url}#peer=young")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    assert await browser.run(pressed) == "1 h"
+    served.fleet.down("young")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    share = r"up \d+(\.\d)? % of the \d+ s known, 1× down"
+    assert re.fullmatch(share, await browser.text("#timeline-share"))
+    for peer, expected in (("old", "24 h"), ("young", "7 d")):
+        await browser.run("(location.hash = arguments[0])", f"peer={peer}")
+        await browser.until(f"document.querySelector('#peer-name').innerText === '{peer}'")
+        await browser.until("document.querySelectorAll('#history li').length > 0")
+        assert await browser.run(pressed) == expected
+        await browser.click("#spans [data-span='604800']")
     assert await browser.complaints() == []
     await served.stop()
 

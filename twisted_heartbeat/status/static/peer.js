@@ -68,19 +68,39 @@ export class PeerPanel {
     this.now = now;
     this.name = null;
     this.span = 86400;
+    this.isChosen = false; // whether the user has chosen the span
     this.points = [];
     this.timer = 0;
     for (const button of find("spans").children) {
-      button.addEventListener("click", () => this.#choose(button));
+      button.addEventListener("click", () => {
+        this.isChosen = true;
+        this.#setSpan(button);
+        this.#drawTimeline();
+      });
     }
   }
 
-  #choose(chosen) {
+  #setSpan(chosen) {
     this.span = Number(chosen.dataset.span);
     for (const button of find("spans").children) {
       button.setAttribute("aria-pressed", button === chosen);
     }
-    this.#drawTimeline();
+  }
+
+  // The shortest span that holds all that is known, unless the user has chosen one.
+  #fitSpan() {
+    if (this.isChosen) return;
+    const now = this.now();
+    const buttons = [...find("spans").children];
+    const longest = buttons.at(-1);
+    const known = this.#spans(now - Number(longest.dataset.span), now).find((span) => span.state !== "unknown");
+    const age = known ? now - known.from : 0;
+    this.#setSpan(buttons.find((button) => Number(button.dataset.span) >= age) ?? longest);
+  }
+
+  #spans(from, now) {
+    const knownFrom = this.knownFrom ?? this.peer?.since ?? now;
+    return spans(this.history, this.peer?.state ?? "unknown", from, now, knownFrom);
   }
 
   // Show a peer; null for none.
@@ -98,6 +118,7 @@ export class PeerPanel {
     this.peer = peer;
     find("history").replaceChildren();
     find("peer-name").querySelector("bdi").textContent = printable(name);
+    this.#fitSpan();
     this.#drawFacts();
     this.#drawTimeline();
     this.#drawRoundTrips();
@@ -160,6 +181,7 @@ export class PeerPanel {
       const { values, until, every } = answer.roundTrips;
       this.points = values.map((value, index) => [until - (values.length - 1 - index) * every, value]);
       this.sampledFrom = this.points[0]?.[0] ?? answer.at;
+      this.#fitSpan();
       this.known = true;
     }
     if (this.peer && this.peer.rtt !== null && this.peer.state !== "down") {
@@ -207,8 +229,7 @@ export class PeerPanel {
   #drawTimeline() {
     const now = this.now();
     const from = now - this.span;
-    const knownFrom = this.knownFrom ?? this.peer?.since ?? now;
-    const found = spans(this.history, this.peer?.state ?? "unknown", from, now, knownFrom);
+    const found = this.#spans(from, now);
     const drawn = [];
     const lasted = { up: 0, suspect: 0, down: 0, unknown: 0 };
     let falls = 0;
@@ -229,10 +250,11 @@ export class PeerPanel {
     const known = this.span - lasted.unknown;
     const share = known > 0 ? (100 * (lasted.up + lasted.suspect)) / known : 0;
     const percent = share > 99.9 && share < 100 ? "> 99.9" : share.toFixed(share === 100 || share === 0 ? 0 : 1);
-    const words = known > 0 ? `up ${percent} %` : "not heard";
+    const part = lasted.unknown > 0 ? ` of the ${duration(known)} known` : "";
+    const words = known > 0 ? `up ${percent} %${part}` : "not heard";
     find("timeline-from").textContent = minuteOfDay(from, now);
     find("timeline-share").textContent = falls ? `${words}, ${count(falls)}× down` : words;
-    picture.setAttribute("aria-label", `${words} of this time, down ${count(falls)} times, for ${duration(lasted.down)} in all`);
+    picture.setAttribute("aria-label", `${words}${part ? "" : " of this time"}, down ${count(falls)} times, for ${duration(lasted.down)} in all`);
   }
 
   #drawRoundTrips() {
