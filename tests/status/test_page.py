@@ -20,7 +20,15 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 import twisted_heartbeat
-from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
+from twisted_heartbeat import (
+    Cause,
+    MemoryStore,
+    PeerClosed,
+    PeerHung,
+    PeerReset,
+    PeerSilent,
+    StatusResource,
+)
 
 from ..support.pages import mistakesIn
 from .browser import MISSING, NARROW, WIDE, Browser
@@ -385,6 +393,36 @@ async def test_onePeer(browser: Browser, served: Served) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_causeIsToldOnce(browser: Browser, served: Served) -> None:
+    """
+    What a cause says of itself is shown beside the page's words for it if it says more than they
+    do: a number, an error, a sentence of the peer's.
+    """
+    summary = "The peer's host no longer knows the connection (ECONNRESET)"
+    told = {
+        "a": (PeerClosed(), "It closed the connection"),
+        "b": (
+            PeerClosed("the peer closed the connection (close_notify)"),
+            "It closed the connection",
+        ),
+        "c": (PeerClosed("the peer said goodbye: lunch"), "(the peer said goodbye: lunch)"),
+        "d": (PeerSilent("nothing received for 8 s"), "(nothing received for 8 s)"),
+        "e": (PeerReset(f"{summary} [errno 104]"), f"({summary} [errno 104])"),
+    }
+    served.fleet.up(*told)
+    for name, (cause, _) in told.items():
+        served.fleet.down(name, cause=cause)
+    await browser.open(served.url)
+    for name, (_, words) in told.items():
+        await browser.run("(location.hash = arguments[0])", f"peer={name}")
+        await browser.until(f"document.querySelector('#peer-name').innerText === '{name}'")
+        await browser.until("document.querySelectorAll('#history li').length === 2")
+        assert (await browser.text("#peer-cause")).endswith(words)
+        reasons = await browser.run("document.querySelectorAll('#history .reason').length")
+        assert reasons == words.endswith(")")
+
+
+@pytest_twisted.ensureDeferred
 async def test_peerThatFellBeforeAnybodyLooked(browser: Browser, served: Served) -> None:
     """
     Of a peer that was up before the first look and is down since, no round-trip time was sampled.
@@ -725,18 +763,20 @@ async def test_controlsHaveNames(browser: Browser, served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_everyCauseHasWords(browser: Browser, served: Served) -> None:
     """
-    The page has words for each cause of the package, and for no other.
+    The page has words for each cause of the package, and for no other, and knows its summary.
     """
     await browser.open(served.url)
     known = await browser.run(
-        "(await import('./words.js')).knownCauses".join(["(async () => ", ")()"])
+        "(await import('./words.js')).summaries".join(["(async () => ", ")()"])
     )
     causes = {
-        name
+        name: thing.summary
         for name in twisted_heartbeat.__all__
         if isinstance(thing := getattr(twisted_heartbeat, name), type) and issubclass(thing, Cause)
     }
-    assert mistakesIn("status/static/words.js", known, causes - {"Cause"}) == []
+    del causes["Cause"]
+    assert mistakesIn("status/static/words.js", known, causes) == []
+    assert known == causes
 
 
 @pytest_twisted.ensureDeferred

@@ -3,7 +3,7 @@
 
 // One peer: its state in words, its timeline, its round-trip times, its history.
 
-import { capital, cause, count, duration, fullTime, minuteOfDay, printable, roundTrip, timeOfDay } from "./words.js";
+import { capital, cause, count, detail, duration, fullTime, minuteOfDay, printable, roundTrip, timeOfDay } from "./words.js";
 
 const POLL = 3000; // milliseconds
 const SVG = "http://www.w3.org/2000/svg";
@@ -203,9 +203,9 @@ export class PeerPanel {
     find("peer-state").textContent =
       `${words} for ${duration(now - peer.since)}, since ${timeOfDay(peer.since, now)}`;
     const why = cause(peer.cause);
-    const reason = peer.reason ? printable(peer.reason) : "";
+    const more = detail(peer.cause, peer.reason);
     const last = peer.state === "down" ? "" : "Last time down: ";
-    const sentence = reason && reason !== why ? `${why} (${reason})` : why;
+    const sentence = more ? `${why} (${more})` : why;
     find("peer-cause").textContent = sentence ? capital(`${last}${sentence}`) : "";
     const facts = [
       ["Last heard", peer.lastHeard === null ? "" : `${duration(now - peer.lastHeard)} ago`],
@@ -302,7 +302,7 @@ export class PeerPanel {
     list.replaceChildren(
       ...latest.map((change) => {
         const words = entry("span", "what", changeWords(change));
-        const reason = change.state === "down" && change.reason ? printable(change.reason) : "";
+        const reason = change.state === "down" ? detail(change.cause, change.reason) : "";
         if (reason) words.append(entry("span", "reason", reason));
         return changeEntry(change, now, words);
       }),
