@@ -437,6 +437,28 @@ async def test_peerThatFellBeforeAnybodyLooked(browser: Browser, served: Served)
 
 
 @pytest_twisted.ensureDeferred
+async def test_peerThatIsNotThere(browser: Browser, served: Served) -> None:
+    """
+    Of a name that no peer has, the page says so and nothing else, not even what it has shown of
+    another; when a peer with that name comes, it is shown.
+    """
+    served.fleet.up("pump-1")
+    served.fleet.down("pump-1")
+    await browser.open(f"{served.url}#peer=pump-1")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    await browser.run("(location.hash = 'peer=pump-2')")
+    state = "document.querySelector('#peer-state').innerText"
+    await browser.until(f"{state} === 'There is no peer of this name now.'")
+    shown = await browser.text("#peer")
+    assert shown.split() == ["pump-2", "✕", *"There is no peer of this name now.".split()]
+    served.fleet.up("pump-2")
+    await browser.until(f"{state}.startsWith('Up for')")
+    assert await browser.run("document.querySelector('#history').innerText.endsWith('up')")
+    assert "Bound" in await browser.text("#facts")
+    assert all("404" in each for each in await browser.complaints())
+
+
+@pytest_twisted.ensureDeferred
 async def test_hostileNames(browser: Browser, served: Served) -> None:
     """
     Names that are code, that reorder what is read, or that are very long: each is shown as text,

@@ -113,6 +113,7 @@ export class PeerPanel {
     this.history = [];
     this.points = [];
     this.known = false; // whether the server has answered
+    this.isMissing = false; // whether it has answered that there is no such peer
     this.sampledFrom = 0;
     this.knownFrom = null;
     this.peer = peer;
@@ -134,6 +135,7 @@ export class PeerPanel {
   changed(name, peer, changes) {
     if (name === null || name !== this.name) return;
     this.peer = peer ?? this.peer;
+    if (peer) this.isMissing = false;
     const latest = this.history.at(-1)?.number ?? 0;
     for (const change of changes) {
       if (change.name === name && change.number > latest) this.history.push(change);
@@ -150,27 +152,28 @@ export class PeerPanel {
 
   async #poll() {
     const name = this.name;
-    let error = "";
     try {
       if (!document.hidden) {
         const answer = await fetch(`presence/${encodeURIComponent(name)}.json`, { cache: "no-store" });
         if (this.name !== name) return;
         if (answer.ok) this.#loaded(await answer.json());
-        else if (answer.status === 404) error = "There is no peer of this name now.";
+        else if (answer.status === 404) this.#missed();
       }
     } catch {
       // The state of the connection is shown by the stream.
     }
     if (this.name !== name) return;
-    if (error) {
-      this.peer = null;
-      find("peer-cause").textContent = "";
-      find("peer-state").textContent = error;
-    }
     this.timer = setTimeout(() => this.#poll(), POLL);
   }
 
+  #missed() {
+    this.peer = null;
+    this.isMissing = true;
+    this.#drawFacts();
+  }
+
   #loaded(answer) {
+    this.isMissing = false;
     if (answer.peer) this.peer = answer.peer;
     // What the stream has told since the answer was made stays.
     const newest = answer.history.at(-1)?.number ?? 0;
@@ -196,7 +199,15 @@ export class PeerPanel {
 
   #drawFacts() {
     const peer = this.peer;
-    if (!peer) return;
+    // What is known of a peer that has just been forgotten stays as long as somebody looks at it.
+    find("known").hidden = !peer && !this.history.length;
+    find("facts").hidden = !peer;
+    if (!peer) {
+      find("peer").dataset.state = "unknown";
+      find("peer-state").textContent = this.isMissing ? "There is no peer of this name now." : "";
+      find("peer-cause").textContent = "";
+      return;
+    }
     const now = this.now();
     find("peer").dataset.state = peer.state;
     const words = { up: "Up", suspect: "Suspected", down: "Down", unknown: "Not heard" }[peer.state];
