@@ -29,6 +29,7 @@ from twisted_heartbeat import (
     PeerSilent,
     StatusResource,
 )
+from twisted_heartbeat.status.stream import ChangeStream
 
 from ..support.pages import mistakesIn
 from .browser import MISSING, NARROW, WIDE, Browser
@@ -359,6 +360,24 @@ async def test_fallIsCountedOnce(browser: Browser, served: Served) -> None:
         })()"""
     )
     assert falls == [2, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_noRoomForTheStream(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When as many streams are open as may be, one peer is still shown, as of the answer about it.
+    """
+    served.fleet.up("pump-1")
+    await browser.open(served.url)
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    monkeypatch.setattr(ChangeStream, "isFull", True)
+    monkeypatch.setattr("twisted_heartbeat.status.resource.time", lambda: time.time() + 7200)
+    served.cut()
+    await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
+    await browser.run("(location.hash = 'peer=pump-1')")
+    await browser.until("document.querySelector('#peer-state').innerText.startsWith('Up for 2 h')")
 
 
 @pytest_twisted.ensureDeferred

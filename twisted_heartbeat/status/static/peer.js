@@ -65,7 +65,9 @@ export function spans(history, state, from, until, knownFrom) {
 
 export class PeerPanel {
   constructor(now) {
-    this.now = now;
+    // Without the stream, now is the time of its last news; an answer about this peer may be newer.
+    this.answeredAt = 0;
+    this.now = () => Math.max(now(), this.answeredAt);
     this.name = null;
     this.span = 86400;
     this.isChosen = false; // whether the user has chosen the span
@@ -112,6 +114,7 @@ export class PeerPanel {
     if (name === null) return;
     this.history = [];
     this.points = [];
+    this.answeredAt = 0;
     this.known = false; // whether the server has answered
     this.isMissing = false; // whether it has answered that there is no such peer
     this.sampledFrom = 0;
@@ -179,6 +182,7 @@ export class PeerPanel {
     const newest = answer.history.at(-1)?.number ?? 0;
     const later = this.history.filter((change) => change.number > newest);
     this.history = [...answer.history, ...later];
+    this.answeredAt = answer.at;
     this.knownFrom = answer.knownFrom;
     if (!this.known) {
       const { values, until, every } = answer.roundTrips;
