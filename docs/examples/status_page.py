@@ -7,10 +7,10 @@ A hub with a status page: C{python status_page.py}, and then http://localhost:80
 
 import sys
 
-from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import MultiService
-from twisted.internet import defer, task
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import react
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 from twisted.web.server import Site
 
 from twisted_heartbeat import (
@@ -20,32 +20,27 @@ from twisted_heartbeat import (
     StatusResource,
 )
 
-
-def serve(reactor, hub, page):
-    """
-    Make the services of the hub and of its page.
-    """
-    services = MultiService()
-    presence = PresenceTable()
-    presence.setServiceParent(services)
-    metrics = HeartbeatMetrics()
-    factory = HeartbeatServerFactory(hooks=[presence, metrics], name="hub")
-    status = Site(StatusResource(presence, metrics=metrics, title="North plant"))
-    for description, served in ((hub, factory), (page, status)):
-        endpoint = serverFromString(reactor, description)
-        StreamServerEndpointService(endpoint, served).setServiceParent(services)
-    return services
+log = Logger()
 
 
-def main(reactor, hub="tcp:8470", page="tcp:8080:interface=127.0.0.1"):
+async def main(reactor, hub="tcp:8470", page="tcp:8080:interface=127.0.0.1"):
     """
     Serve until the process ends.
     """
-    services = serve(reactor, hub, page)
-    services.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", services.stopService)
-    return defer.Deferred()
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+    presence = PresenceTable()
+    presence.startService()
+    # The end of this process is no fall of the peers.
+    reactor.addSystemEventTrigger("before", "shutdown", presence.stopService)
+    metrics = HeartbeatMetrics()
+    factory = HeartbeatServerFactory(hooks=[presence, metrics], name="hub")
+    await serverFromString(reactor, hub).listen(factory)
+    status = Site(StatusResource(presence, metrics=metrics, title="North plant"))
+    port = await serverFromString(reactor, page).listen(status)
+    address = port.getHost()
+    log.info("The status page is at http://{host}:{port}/", host=address.host, port=address.port)
+    await Deferred()
 
 
 if __name__ == "__main__":
-    task.react(main, sys.argv[1:])
+    react(main, sys.argv[1:])

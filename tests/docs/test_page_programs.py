@@ -117,21 +117,20 @@ def answerOf(url: str) -> bytes | None:
 @pytest_twisted.ensureDeferred
 async def test_statusPageShowsThePeer(start: Start) -> None:
     """
-    The hub of the page about the status page shows a device that has connected, and its metrics.
+    The hub of the page about the status page logs where its page is.  That shows a device that has
+    connected, and its metrics.
     """
     hub, page = freePort(), freePort()
-    start(EXAMPLES / "status_page.py", f"tcp:{hub}", f"tcp:{page}:interface=127.0.0.1")
+    program = start(EXAMPLES / "status_page.py", f"tcp:{hub}", f"tcp:{page}:interface=127.0.0.1")
     url = f"http://127.0.0.1:{page}"
-    peers: list[dict[str, str]] | None = None
+    await program.says(f"The status page is at {url}/$")
+    start("-c", DEVICE, hub, "pump-3")
+    peers: list[dict[str, str]] = []
     for _ in range(400):
         answer = await within(deferToThread(answerOf, f"{url}/presence.json"), 30.0)
-        if answer is not None:
-            if peers is None:
-                # Earlier the device would be refused, and would wait before it came back.
-                start("-c", DEVICE, hub, "pump-3")
-            peers = json.loads(answer)["peers"]
-            if peers:
-                break
+        peers = json.loads(answer or b"")["peers"]
+        if peers:
+            break
         await wait(0.05)
     assert peers
     [peer] = peers

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 import twisted_heartbeat
-from twisted_heartbeat import Cause, MemoryStore, PeerHung, StatusResource
+from twisted_heartbeat import (
+    Cause,
+    MemoryStore,
+    PeerClosed,
+    PeerHung,
+    PeerReset,
+    PeerSilent,
+    StatusResource,
+)
+from twisted_heartbeat.status.stream import ChangeStream
 
 from ..support.pages import mistakesIn
 from .browser import MISSING, NARROW, WIDE, Browser
@@ -84,13 +94,21 @@ class Served:
         for connection in list(self._connections.protocols):
             connection.transport.abortConnection()
 
+    async def vanish(self) -> None:
+        """
+        Abort all connections, and accept no other.
+        """
+        port, self.port = self.port, None
+        if port is not None:
+            await port.stopListening()
+        self.cut()
+
     async def stop(self) -> None:
         """
         Leave nothing behind.
         """
-        await self.port.stopListening()
         self.resource.close()
-        self.cut()
+        await self.vanish()
         await self.fleet.stop()
 
 
@@ -222,25 +240,36 @@ async def test_storm(browser: Browser, served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_streamIsCutAndComesBack(browser: Browser, served: Served) -> None:
     """
-    When the stream is cut, the page says so; it comes back by itself, and shows what happened
-    meanwhile, without a gap and without loading all again.
+    When the stream is cut, the page and its title say so, and no age is counted on; it comes back
+    by itself, and shows what happened meanwhile, without a gap and without loading all again.
     """
     served.fleet.up(*names(20))
     await browser.open(served.url)
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
     served.fleet.up("before")
     await browser.until(f"{SHOWN}.includes('before')")
-    number = served.number
-    await served.port.stopListening()
-    served.cut()
+    await served.vanish()
     await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
-    assert "Connection lost" in await browser.text("#connection")
+    words = r"Connection lost, trying again; shown as of \d\d:\d\d:\d\d"
+    assert re.fullmatch(words, await browser.text("#connection"))
+    assert await browser.run("document.title") == "offline – North plant"
+    later = "(Date.now = ((clock) => () => clock() + 7_200_000)(Date.now))"
+    await browser.run(later)
+    redraw = "document.querySelector('#list').dispatchEvent(new Event('scroll'))"
+    age = "document.querySelector('.row .about').innerText"
+    await browser.run(redraw)
+    assert re.fullmatch(r"up for \d+ s", await browser.run(age))
     served.fleet.down(*names(20)[:10])
     served.fleet.up("after")
-    served.listen(number)
+    served.listen(served.number)
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
     await browser.until(f"{SHOWN}.includes('after')")
     assert await browser.run(COUNTS) == ["12", "0", "10", "0"]
+    assert await browser.text("#connection") == "Live"
+    assert await browser.run("document.title") == "10 down – North plant"
+    await browser.run(later)
+    await browser.run(redraw)
+    assert (await browser.run(age)).startswith("down for 2 h")
     loads = (
         "performance.getEntriesByType('resource')"
         ".filter((entry) => entry.name.endsWith('presence.json')).length"
@@ -334,6 +363,24 @@ async def test_fallIsCountedOnce(browser: Browser, served: Served) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_noRoomForTheStream(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When as many streams are open as may be, one peer is still shown, as of the answer about it.
+    """
+    served.fleet.up("pump-1")
+    await browser.open(served.url)
+    await browser.until("document.querySelector('#connection').dataset.state === 'live'")
+    monkeypatch.setattr(ChangeStream, "isFull", True)
+    monkeypatch.setattr("twisted_heartbeat.status.resource.time", lambda: time.time() + 7200)
+    served.cut()
+    await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
+    await browser.run("(location.hash = 'peer=pump-1')")
+    await browser.until("document.querySelector('#peer-state').innerText.startsWith('Up for 2 h')")
+
+
+@pytest_twisted.ensureDeferred
 async def test_onePeer(browser: Browser, served: Served) -> None:
     """
     One peer: its state and cause in words, its timeline, its round-trip times as a line, its
@@ -362,6 +409,72 @@ async def test_onePeer(browser: Browser, served: Served) -> None:
     await browser.until("document.querySelector('#peer').dataset.state === 'down'")
     assert await browser.run("document.querySelectorAll('#history li').length") == 8
     assert await browser.complaints() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_causeIsToldOnce(browser: Browser, served: Served) -> None:
+    """
+    What a cause says of itself is shown beside the page's words for it if it says more than they
+    do: a number, an error, a sentence of the peer's.
+    """
+    summary = "The peer's host no longer knows the connection (ECONNRESET)"
+    told = {
+        "a": (PeerClosed(), "It closed the connection"),
+        "b": (
+            PeerClosed("the peer closed the connection (close_notify)"),
+            "It closed the connection",
+        ),
+        "c": (PeerClosed("the peer said goodbye: lunch"), "(the peer said goodbye: lunch)"),
+        "d": (PeerSilent("nothing received for 8 s"), "(nothing received for 8 s)"),
+        "e": (PeerReset(f"{summary} [errno 104]"), f"({summary} [errno 104])"),
+    }
+    served.fleet.up(*told)
+    for name, (cause, _) in told.items():
+        served.fleet.down(name, cause=cause)
+    await browser.open(served.url)
+    for name, (_, words) in told.items():
+        await browser.run("(location.hash = arguments[0])", f"peer={name}")
+        await browser.until(f"document.querySelector('#peer-name').innerText === '{name}'")
+        await browser.until("document.querySelectorAll('#history li').length === 2")
+        assert (await browser.text("#peer-cause")).endswith(words)
+        reasons = await browser.run("document.querySelectorAll('#history .reason').length")
+        assert reasons == words.endswith(")")
+
+
+@pytest_twisted.ensureDeferred
+async def test_peerThatFellBeforeAnybodyLooked(browser: Browser, served: Served) -> None:
+    """
+    Of a peer that was up before the first look and is down since, no round-trip time was sampled.
+    The page says so, and not that none has been measured yet.
+    """
+    served.fleet.up("pump-1")
+    served.fleet.down("pump-1")
+    await browser.open(f"{served.url}#peer=pump-1")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    words = r"Not measured since \d\d:\d\d:\d\d: sampled only while somebody looks"
+    assert re.fullmatch(words, await browser.text("#roundtrip-words"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_peerThatIsNotThere(browser: Browser, served: Served) -> None:
+    """
+    Of a name that no peer has, the page says so and nothing else, not even what it has shown of
+    another; when a peer with that name comes, it is shown.
+    """
+    served.fleet.up("pump-1")
+    served.fleet.down("pump-1")
+    await browser.open(f"{served.url}#peer=pump-1")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    await browser.run("(location.hash = 'peer=pump-2')")
+    state = "document.querySelector('#peer-state').innerText"
+    await browser.until(f"{state} === 'There is no peer of this name now.'")
+    shown = await browser.text("#peer")
+    assert shown.split() == ["pump-2", "✕", *"There is no peer of this name now.".split()]
+    served.fleet.up("pump-2")
+    await browser.until(f"{state}.startsWith('Up for')")
+    assert await browser.run("document.querySelector('#history').innerText.endsWith('up')")
+    assert "Bound" in await browser.text("#facts")
+    assert all("404" in each for each in await browser.complaints())
 
 
 @pytest_twisted.ensureDeferred
@@ -536,6 +649,35 @@ async def test_timelineKnowsWhatIsKept(browser: Browser) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_timelineFitsWhatIsKnown(browser: Browser) -> None:
+    """
+    The timeline begins with the shortest range that holds all that is known of the peer, and says
+    of how much its share is.  A range that the user has chosen stays.
+    """
+    ago = 7200.0
+    served = Served(wallClock=lambda: time.time() - ago)
+    served.fleet.up("old")
+    ago = 0.0
+    served.fleet.up("young")
+    pressed = "document.querySelector('#spans [aria-pressed=true]').innerText"
+    await browser.open(f"{served.url}#peer=young")
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    assert await browser.run(pressed) == "1 h"
+    served.fleet.down("young")
+    await browser.until("document.querySelectorAll('#history li').length === 2")
+    share = r"up \d+(\.\d)? % of the \d+ s known, 1× down"
+    assert re.fullmatch(share, await browser.text("#timeline-share"))
+    for peer, expected in (("old", "24 h"), ("young", "7 d")):
+        await browser.run("(location.hash = arguments[0])", f"peer={peer}")
+        await browser.until(f"document.querySelector('#peer-name').innerText === '{peer}'")
+        await browser.until("document.querySelectorAll('#history li').length > 0")
+        assert await browser.run(pressed) == expected
+        await browser.click("#spans [data-span='604800']")
+    assert await browser.complaints() == []
+    await served.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_filterAndOrder(browser: Browser, served: Served) -> None:
     """
     The list is filtered by state and carrier, and ordered as asked.
@@ -602,13 +744,22 @@ CONTRAST = """
 """.strip()
 
 
+COLOURED = """
+[...document.querySelectorAll(".tile *, #share span, .row *")].flatMap((element) => {
+  const { backgroundColor, color } = getComputedStyle(element);
+  return [backgroundColor, color].map((text) => text.match(/\\d+/g).slice(0, 3).map(Number));
+}).filter((channels) => Math.max(...channels) - Math.min(...channels) > 30)
+""".strip()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest_twisted.ensureDeferred
 async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[int, int]) -> None:
     """
     In both colour schemes, wide and narrow: nothing is wider than the window, all text and all
-    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.
+    marks have the contrast that WCAG asks for (AA), and one peer can be opened and left.  Without
+    the stream there is no colour for a state, and the rest still holds.
     """
     served.fleet.up(*names(30), rtt=0.01)
     served.fleet.suspect("sensor-1")
@@ -625,6 +776,12 @@ async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[i
     await browser.click("#close")
     assert await browser.run("document.querySelector('#peers').checkVisibility()")
     assert await browser.complaints() == []
+    assert await browser.run(COLOURED) != []
+    await served.vanish()
+    await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
+    assert await browser.run(COLOURED) == []
+    assert await browser.run(CONTRAST) == []
+    assert await browser.run("document.documentElement.scrollWidth") <= size[0]
 
 
 @pytest_twisted.ensureDeferred
@@ -647,18 +804,20 @@ async def test_controlsHaveNames(browser: Browser, served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_everyCauseHasWords(browser: Browser, served: Served) -> None:
     """
-    The page has words for each cause of the package, and for no other.
+    The page has words for each cause of the package, and for no other, and knows its summary.
     """
     await browser.open(served.url)
     known = await browser.run(
-        "(await import('./words.js')).knownCauses".join(["(async () => ", ")()"])
+        "(await import('./words.js')).summaries".join(["(async () => ", ")()"])
     )
     causes = {
-        name
+        name: thing.summary
         for name in twisted_heartbeat.__all__
         if isinstance(thing := getattr(twisted_heartbeat, name), type) and issubclass(thing, Cause)
     }
-    assert mistakesIn("status/static/words.js", known, causes - {"Cause"}) == []
+    del causes["Cause"]
+    assert mistakesIn("status/static/words.js", known, causes) == []
+    assert known == causes
 
 
 @pytest_twisted.ensureDeferred

@@ -249,9 +249,14 @@ def test_slashesNeedNoEscape(scene: Scene) -> None:
 @pytest.mark.parametrize("path", ["/presence/none.json", "/presence/.json", "/presence/%ff.json"])
 def test_unknownPeer(scene: Scene, path: str) -> None:
     """
-    There is no peer of another name.
+    There is no peer of another name, and the answer says what a name looks like, not what was sent.
     """
-    assert scene.ask(path).status == 404
+    answer = scene.ask(path)
+    assert answer.status == 404
+    assert answer.json() == {
+        "error": "there is no peer of this name: a name is asked for as in /presence.json, "
+        "such as tcp/sensor-17"
+    }
 
 
 def test_historyIsLimited(scene: Scene) -> None:

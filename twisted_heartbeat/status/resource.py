@@ -51,6 +51,10 @@ _FOREIGN = (
     "localhost. Behind a proxy use a token, or list the name in hosts."
 )
 
+_NO_PEER = (
+    "there is no peer of this name: a name is asked for as in /presence.json, such as tcp/sensor-17"
+)
+
 _NEWEST = 50
 """Changes that a new page shows at once."""
 
@@ -220,7 +224,7 @@ class StatusResource(Resource):
         except UnicodeDecodeError:
             peer = None
         if peer is None:
-            return _json(request, 404, {"error": "there is no peer of this name"})
+            return _json(request, 404, {"error": _NO_PEER})
         limit = min(_argument(request, b"limit", _HISTORY), _MAX_HISTORY)
         reading: Deferred[Any] = Deferred.fromCoroutine(self._readHistory(peer.name, limit))
         reading.addCallbacks(

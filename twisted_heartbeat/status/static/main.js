@@ -8,7 +8,7 @@ import { Hold } from "./hold.js";
 import { List } from "./list.js";
 import { changeEntry, changeWords, PeerPanel } from "./peer.js";
 import { Stream } from "./stream.js";
-import { count, peers, printable } from "./words.js";
+import { count, peers, printable, timeOfDay } from "./words.js";
 
 const REFRESH = 60000; // milliseconds: round-trip times are not in the stream
 const ARRANGE = 200; // between two arrangements of the list
@@ -17,7 +17,11 @@ const NEWEST = 60;
 const find = (id) => document.getElementById(id);
 const fleet = new Fleet();
 let clockOffset = 0;
-const now = () => Date.now() / 1000 + clockOffset;
+let isOffline = false;
+let newsAt = null; // the server's time of the last news
+const clock = () => Date.now() / 1000 + clockOffset;
+// Without news, ages stand still: nothing is known of the time after the last.
+const now = () => (isOffline && newsAt !== null ? newsAt : clock());
 
 const list = new List(fleet, now, (name) => {
   location.hash = `peer=${encodeURIComponent(name)}`;
@@ -68,8 +72,13 @@ function drawSummary() {
   const empty = find("empty");
   empty.hidden = shown > 0;
   empty.textContent = total ? "No peer matches." : "No peer has been heard yet.";
-  const down = counts.down;
-  document.title = down ? `${count(down)} down – ${title}` : title;
+  drawTitle();
+}
+
+function drawTitle() {
+  const { down } = expected ?? fleet.counts;
+  const news = isOffline ? "offline" : down ? `${count(down)} down` : "";
+  document.title = news ? `${news} – ${title}` : title;
 }
 
 function drawCarriers() {
@@ -162,6 +171,7 @@ const CONNECTION = {
 const stream = new Stream({
   at(seconds) {
     clockOffset = seconds - Date.now() / 1000;
+    noteNews();
   },
   // The first time, the page shows what has come; later it keeps what it shows until all has come.
   arrived(snapshot, slice) {
@@ -180,6 +190,7 @@ const stream = new Stream({
     if (!panel.name) showFromAddress();
   },
   changed(event, repeated) {
+    noteNews();
     fleet.apply(event);
     if (!repeated) addNewest(event.changes);
     panel.changed(panel.name, fleet.peers.get(panel.name), event.changes);
@@ -189,9 +200,26 @@ const stream = new Stream({
     const line = find("connection");
     if (line.dataset.state === state) return;
     line.dataset.state = state;
-    line.querySelector(".words").textContent = CONNECTION[state];
+    isOffline = state === "offline";
+    document.body.classList.toggle("offline", isOffline);
+    drawConnection();
+    drawTitle();
+    list.draw();
+    panel.tick();
   },
 });
+
+function drawConnection() {
+  const { state } = find("connection").dataset;
+  const shown = isOffline && newsAt !== null ? `; shown as of ${timeOfDay(newsAt, clock())}` : "";
+  find("connection").querySelector(".words").textContent = CONNECTION[state] + shown;
+}
+
+// All may be loaded while the stream is away, for example while as many are open as may be.
+function noteNews() {
+  newsAt = clock();
+  if (isOffline) drawConnection();
+}
 
 // One peer. The address of the page says which, so that it can be shared.
 

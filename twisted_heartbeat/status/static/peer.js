@@ -3,7 +3,7 @@
 
 // One peer: its state in words, its timeline, its round-trip times, its history.
 
-import { capital, cause, count, duration, fullTime, minuteOfDay, printable, roundTrip, timeOfDay } from "./words.js";
+import { capital, cause, count, detail, duration, fullTime, minuteOfDay, printable, roundTrip, timeOfDay } from "./words.js";
 
 const POLL = 3000; // milliseconds
 const SVG = "http://www.w3.org/2000/svg";
@@ -65,22 +65,44 @@ export function spans(history, state, from, until, knownFrom) {
 
 export class PeerPanel {
   constructor(now) {
-    this.now = now;
+    // Without the stream, now is the time of its last news; an answer about this peer may be newer.
+    this.answeredAt = 0;
+    this.now = () => Math.max(now(), this.answeredAt);
     this.name = null;
     this.span = 86400;
+    this.isChosen = false; // whether the user has chosen the span
     this.points = [];
     this.timer = 0;
     for (const button of find("spans").children) {
-      button.addEventListener("click", () => this.#choose(button));
+      button.addEventListener("click", () => {
+        this.isChosen = true;
+        this.#setSpan(button);
+        this.#drawTimeline();
+      });
     }
   }
 
-  #choose(chosen) {
+  #setSpan(chosen) {
     this.span = Number(chosen.dataset.span);
     for (const button of find("spans").children) {
       button.setAttribute("aria-pressed", button === chosen);
     }
-    this.#drawTimeline();
+  }
+
+  // The shortest span that holds all that is known, unless the user has chosen one.
+  #fitSpan() {
+    if (this.isChosen) return;
+    const now = this.now();
+    const buttons = [...find("spans").children];
+    const longest = buttons.at(-1);
+    const known = this.#spans(now - Number(longest.dataset.span), now).find((span) => span.state !== "unknown");
+    const age = known ? now - known.from : 0;
+    this.#setSpan(buttons.find((button) => Number(button.dataset.span) >= age) ?? longest);
+  }
+
+  #spans(from, now) {
+    const knownFrom = this.knownFrom ?? this.peer?.since ?? now;
+    return spans(this.history, this.peer?.state ?? "unknown", from, now, knownFrom);
   }
 
   // Show a peer; null for none.
@@ -92,11 +114,15 @@ export class PeerPanel {
     if (name === null) return;
     this.history = [];
     this.points = [];
-    this.known = false;
+    this.answeredAt = 0;
+    this.known = false; // whether the server has answered
+    this.isMissing = false; // whether it has answered that there is no such peer
+    this.sampledFrom = 0;
     this.knownFrom = null;
     this.peer = peer;
     find("history").replaceChildren();
     find("peer-name").querySelector("bdi").textContent = printable(name);
+    this.#fitSpan();
     this.#drawFacts();
     this.#drawTimeline();
     this.#drawRoundTrips();
@@ -112,6 +138,7 @@ export class PeerPanel {
   changed(name, peer, changes) {
     if (name === null || name !== this.name) return;
     this.peer = peer ?? this.peer;
+    if (peer) this.isMissing = false;
     const latest = this.history.at(-1)?.number ?? 0;
     for (const change of changes) {
       if (change.name === name && change.number > latest) this.history.push(change);
@@ -128,36 +155,40 @@ export class PeerPanel {
 
   async #poll() {
     const name = this.name;
-    let error = "";
     try {
       if (!document.hidden) {
         const answer = await fetch(`presence/${encodeURIComponent(name)}.json`, { cache: "no-store" });
         if (this.name !== name) return;
         if (answer.ok) this.#loaded(await answer.json());
-        else if (answer.status === 404) error = "There is no peer of this name now.";
+        else if (answer.status === 404) this.#missed();
       }
     } catch {
       // The state of the connection is shown by the stream.
     }
     if (this.name !== name) return;
-    if (error) {
-      this.peer = null;
-      find("peer-cause").textContent = "";
-      find("peer-state").textContent = error;
-    }
     this.timer = setTimeout(() => this.#poll(), POLL);
   }
 
+  #missed() {
+    this.peer = null;
+    this.isMissing = true;
+    this.#drawFacts();
+  }
+
   #loaded(answer) {
+    this.isMissing = false;
     if (answer.peer) this.peer = answer.peer;
     // What the stream has told since the answer was made stays.
     const newest = answer.history.at(-1)?.number ?? 0;
     const later = this.history.filter((change) => change.number > newest);
     this.history = [...answer.history, ...later];
+    this.answeredAt = answer.at;
     this.knownFrom = answer.knownFrom;
     if (!this.known) {
       const { values, until, every } = answer.roundTrips;
       this.points = values.map((value, index) => [until - (values.length - 1 - index) * every, value]);
+      this.sampledFrom = this.points[0]?.[0] ?? answer.at;
+      this.#fitSpan();
       this.known = true;
     }
     if (this.peer && this.peer.rtt !== null && this.peer.state !== "down") {
@@ -172,16 +203,24 @@ export class PeerPanel {
 
   #drawFacts() {
     const peer = this.peer;
-    if (!peer) return;
+    // What is known of a peer that has just been forgotten stays as long as somebody looks at it.
+    find("known").hidden = !peer && !this.history.length;
+    find("facts").hidden = !peer;
+    if (!peer) {
+      find("peer").dataset.state = "unknown";
+      find("peer-state").textContent = this.isMissing ? "There is no peer of this name now." : "";
+      find("peer-cause").textContent = "";
+      return;
+    }
     const now = this.now();
     find("peer").dataset.state = peer.state;
     const words = { up: "Up", suspect: "Suspected", down: "Down", unknown: "Not heard" }[peer.state];
     find("peer-state").textContent =
       `${words} for ${duration(now - peer.since)}, since ${timeOfDay(peer.since, now)}`;
     const why = cause(peer.cause);
-    const reason = peer.reason ? printable(peer.reason) : "";
+    const more = detail(peer.cause, peer.reason);
     const last = peer.state === "down" ? "" : "Last time down: ";
-    const sentence = reason && reason !== why ? `${why} (${reason})` : why;
+    const sentence = more ? `${why} (${more})` : why;
     find("peer-cause").textContent = sentence ? capital(`${last}${sentence}`) : "";
     const facts = [
       ["Last heard", peer.lastHeard === null ? "" : `${duration(now - peer.lastHeard)} ago`],
@@ -205,8 +244,7 @@ export class PeerPanel {
   #drawTimeline() {
     const now = this.now();
     const from = now - this.span;
-    const knownFrom = this.knownFrom ?? this.peer?.since ?? now;
-    const found = spans(this.history, this.peer?.state ?? "unknown", from, now, knownFrom);
+    const found = this.#spans(from, now);
     const drawn = [];
     const lasted = { up: 0, suspect: 0, down: 0, unknown: 0 };
     let falls = 0;
@@ -227,10 +265,11 @@ export class PeerPanel {
     const known = this.span - lasted.unknown;
     const share = known > 0 ? (100 * (lasted.up + lasted.suspect)) / known : 0;
     const percent = share > 99.9 && share < 100 ? "> 99.9" : share.toFixed(share === 100 || share === 0 ? 0 : 1);
-    const words = known > 0 ? `up ${percent} %` : "not heard";
+    const part = lasted.unknown > 0 ? ` of the ${duration(known)} known` : "";
+    const words = known > 0 ? `up ${percent} %${part}` : "not heard";
     find("timeline-from").textContent = minuteOfDay(from, now);
     find("timeline-share").textContent = falls ? `${words}, ${count(falls)}× down` : words;
-    picture.setAttribute("aria-label", `${words} of this time, down ${count(falls)} times, for ${duration(lasted.down)} in all`);
+    picture.setAttribute("aria-label", `${words}${part ? "" : " of this time"}, down ${count(falls)} times, for ${duration(lasted.down)} in all`);
   }
 
   #drawRoundTrips() {
@@ -239,7 +278,8 @@ export class PeerPanel {
     const values = this.points.map(([, value]) => value).filter((value) => value !== null);
     picture.toggleAttribute("hidden", values.length < 2);
     if (values.length < 2) {
-      label.textContent = values.length ? `${roundTrip(values[0])}, measured once` : "Not measured yet";
+      const since = `Not measured since ${timeOfDay(this.sampledFrom, this.now())}: sampled only while somebody looks`;
+      label.textContent = values.length ? `${roundTrip(values[0])}, measured once` : this.known ? since : "";
       return;
     }
     const highest = Math.max(...values);
@@ -277,7 +317,7 @@ export class PeerPanel {
     list.replaceChildren(
       ...latest.map((change) => {
         const words = entry("span", "what", changeWords(change));
-        const reason = change.state === "down" && change.reason ? printable(change.reason) : "";
+        const reason = change.state === "down" ? detail(change.cause, change.reason) : "";
         if (reason) words.append(entry("span", "reason", reason));
         return changeEntry(change, now, words);
       }),

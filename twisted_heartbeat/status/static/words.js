@@ -71,29 +71,70 @@ export function fullTime(at) {
   return weekday.format(at * 1000);
 }
 
+// What is shown of each cause, and its own summary.
 const CAUSES = {
-  PeerSilent: "silent for its whole bound",
-  PeerHung: "hung: its system answers, its process does not",
-  KeepAliveExpired: "no answer to the system’s keepalive",
-  PeerReset: "its system no longer knew the connection",
-  HostUnreachable: "its host cannot be reached",
-  NetworkUnreachable: "its network cannot be reached",
-  SendFailed: "sending to it failed",
-  SendStalled: "it took no more data",
-  LinkLost: "the connection was lost",
-  PeerClosed: "it closed the connection",
-  ClosedHere: "closed by this side",
-  ConnectFailed: "no connection was made",
-  HandshakeFailed: "the TLS handshake failed",
-  ProtocolViolation: "it broke the protocol or passed a limit",
-  PermanentFailure: "given up",
-  CheckInMissed: "its check-in did not come in time",
-  CheckInFailed: "it said that its job had failed",
+  PeerSilent: ["silent for its whole bound", "The peer said nothing for the whole bound."],
+  PeerHung: [
+    "hung: its system answers, its process does not",
+    "The peer's kernel answers, its process does not.",
+  ],
+  KeepAliveExpired: [
+    "no answer to the system’s keepalive",
+    "The system's keepalive or retransmission got no answer (ETIMEDOUT).",
+  ],
+  PeerReset: [
+    "its system no longer knew the connection",
+    "The peer's host no longer knows the connection (ECONNRESET).",
+  ],
+  HostUnreachable: ["its host cannot be reached", "No way to the peer's host (EHOSTUNREACH)."],
+  NetworkUnreachable: [
+    "its network cannot be reached",
+    "No way to the peer's network (ENETUNREACH).",
+  ],
+  SendFailed: [
+    "sending to it failed",
+    "A message could not be encoded, or the kernel refused it (EPIPE).",
+  ],
+  SendStalled: ["it took no more data", "The send buffer made no progress."],
+  LinkLost: [
+    "the connection was lost",
+    "The connection was lost, and the transport does not say why.",
+  ],
+  PeerClosed: ["it closed the connection", "The peer closed the connection (FIN)."],
+  ClosedHere: ["closed by this side", "This side closed the connection."],
+  ConnectFailed: [
+    "no connection was made",
+    "No connection was made, or it was rejected before it was used.",
+  ],
+  HandshakeFailed: ["the TLS handshake failed", "The TLS handshake failed."],
+  ProtocolViolation: [
+    "it broke the protocol or passed a limit",
+    "The peer broke the protocol, or passed a limit.",
+  ],
+  PermanentFailure: [
+    "given up",
+    "Raised by the user to stop retrying: no further attempt can succeed.",
+  ],
+  CheckInMissed: [
+    "its check-in did not come in time",
+    "No check-in came within the period and the grace time.",
+  ],
+  CheckInFailed: ["it said that its job had failed", "A check-in said that its job failed."],
 };
 
 export function cause(name) {
-  return name === null ? "" : CAUSES[name] ?? printable(name);
+  return name === null ? "" : CAUSES[name]?.[0] ?? printable(name);
 }
 
-// The classes that the page knows, for the test that compares them with the package.
-export const knownCauses = Object.keys(CAUSES);
+function plain(text) {
+  return text.toLowerCase().replace(/( \((fin|close_notify)\))?\.?$/, "");
+}
+
+// What the reason of a cause adds to the words above. Its mere summary adds nothing but an error number.
+export function detail(name, reason) {
+  const isSummary = plain(reason) === plain(CAUSES[name]?.[1] ?? "");
+  return reason && !(isSummary && !/\(E[A-Z]+\)/.test(reason)) ? printable(reason) : "";
+}
+
+// For the test that compares them with the package.
+export const summaries = Object.fromEntries(Object.entries(CAUSES).map(([name, [, summary]]) => [name, summary]));
