@@ -13,12 +13,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import inf
+from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
 import pytest_twisted
 
-from twisted_heartbeat import Heartbeat, PeerClosed, PeerHung, PeerReset, PeerSilent
+from twisted_heartbeat import Heartbeat, Limits, PeerClosed, PeerHung, PeerReset, PeerSilent
 from twisted_heartbeat.demo import datagram
 from twisted_heartbeat.demo.main import main
 from twisted_heartbeat.demo.results import FaultResult
@@ -127,11 +128,18 @@ def test_brokenPromise() -> None:
 
 
 @pytest.mark.parametrize(
-    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+    "number, status, fault",
+    [
+        (signal.SIGINT, 130, "silent cut"),
+        (signal.SIGINT, 130, "frozen peer"),
+        (signal.SIGTERM, 130, "frozen peer"),
+        (signal.SIGKILL, -9, "frozen peer"),
+    ],
 )
-def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
+def test_nothingRunsOn(number: signal.Signals, status: int, fault: str) -> None:
     """
-    However the demo is ended, its peer ends with it, even a frozen one.
+    However the demo is ended, its peer ends with it, even a frozen one; and no link waits for an
+    answer that the fault holds back.
     """
     # Where tests are run in the background they may ignore it, and so would their children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -142,12 +150,16 @@ def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
     with process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "FAULT" in line and "frozen peer" in line:
+            if "FAULT" in line and fault in line:
                 break
+        began = monotonic()
         process.send_signal(number)
         # Ends only when nobody holds the standard error open: see start.
         _, errors = process.communicate(timeout=WAIT_LIMIT)
+        took = monotonic() - began
     assert (process.returncode, errors) == (status, "")
+    assert Limits().closeTimeout is not None
+    assert took < Limits().closeTimeout
 
 
 def test_kept() -> None:

@@ -28,6 +28,7 @@ from twisted.internet.threads import deferToThread
 from .. import (
     Cause,
     CheckInMissed,
+    ClosedHere,
     HeartbeatClientService,
     HeartbeatProtocol,
     Link,
@@ -182,14 +183,22 @@ class Demo:
         self._proxy.inject(BlackHole())
         # The proxy's kernel still acknowledges what the proxy discards, unless its packets are
         # dropped as well.
-        yield PeerSilent if dropPackets(link.protocol.transport.getHandle()) else HUNG
-        await self._proxy.heal()
+        try:
+            yield PeerSilent if dropPackets(link.protocol.transport.getHandle()) else HUNG
+        finally:
+            # A link that is still up, because the demo is being ended, can not be closed politely:
+            # its packets are dropped for good.
+            link.abort(ClosedHere("the demo is being ended"))
+            await self._proxy.heal()
 
     @asynccontextmanager
     async def _frozen(self, link: Link) -> AsyncIterator[type[Cause]]:
         self._signalPeer(signal.SIGSTOP)
-        yield HUNG
-        self._signalPeer(signal.SIGCONT)
+        try:
+            yield HUNG
+        finally:
+            # Also if the demo is being ended: the link's polite close waits for the peer.
+            self._signalPeer(signal.SIGCONT)
 
     @asynccontextmanager
     async def _reset(self, link: Link) -> AsyncIterator[type[Cause]]:
