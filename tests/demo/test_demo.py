@@ -18,11 +18,13 @@ from typing import Any, NoReturn
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
 from twisted_heartbeat import Heartbeat, Limits, PeerClosed, PeerHung, PeerReset, PeerSilent
 from twisted_heartbeat.demo import datagram
 from twisted_heartbeat.demo.main import main
-from twisted_heartbeat.demo.results import FaultResult
+from twisted_heartbeat.demo.punctuality import Punctuality
+from twisted_heartbeat.demo.results import FaultResult, judge
 from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
@@ -115,14 +117,32 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+WRONG = """
+from time import sleep
+from twisted_heartbeat.demo import views
+sys.modules["rich"] = None
+scenario.HUNG = scenario.PeerReset
+class HeldUp(views.Plain):
+    naps = [0.6]
+    def say(self, event, words):
+        super().say(event, words)
+        if event == "suspected" and self.naps:
+            sleep(self.naps.pop())
+views.Plain = HeldUp
+"""
+
+
 def test_brokenPromise() -> None:
     """
     A row that comes out otherwise says what was expected, and the exit is 1; without rich, too.
+    The row in which this process was held up is not called broken.
     """
-    wrong = 'sys.modules["rich"] = None\nscenario.HUNG = scenario.PeerReset'
-    process = start("-c", QUICK.format(wrong))
+    process = start("-c", QUICK.format(WRONG))
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert f"frozen peer: expected PeerReset, and not {HUNG.__name__}." in output
+    assert "silent cut: expected" not in output
+    assert "This machine was too busy: a timer came 0." in output
+    assert promises(output)["silent cut"] == "unclear"
     assert "Each row" not in output
     assert (process.returncode, errors) == (1, "")
 
@@ -194,6 +214,87 @@ def test_broken(change: dict[str, Any], complaint: str) -> None:
     row = replace(KEPT, **change)
     assert row.broken() == [complaint]
     assert row.cells()[-1] == "broken"
+
+
+SENTENCE = (
+    "This machine was too busy: a timer came 0.19 s late. "
+    "Run the demo again with nothing else running."
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"detectedAfter": 2.235, "late": [0.19]},
+        {"detectedAfter": 2.235, "late": [0.19, *[0.03] * 40]},
+        {"detectedAfter": 2.42, "late": [0.04, 0.19]},
+        {"backAfter": 1.3, "late": [0.19]},
+    ],
+)
+def test_late(change: dict[str, Any]) -> None:
+    """
+    What came too late because this process was late is no broken promise, and not a kept one: the
+    words say how late, and the exit status to try it again.
+    """
+    row = replace(KEPT, **change)
+    assert row.cells()[-1] == "unclear"
+    assert judge([KEPT, row]) == ([SENTENCE], 75)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"detectedAfter": 2.235, "late": [0.05]},
+        {"detectedAfter": 2.5, "late": [0.03] * 100},
+        {"detectedAfter": 1.5, "late": [0.19]},
+        {"detectedAfter": inf, "late": [0.19]},
+        {"cause": PeerHung, "late": [0.19]},
+        {"cleanups": 2, "late": [0.19]},
+        {"refused": 0, "late": [0.19]},
+        {"backAfter": 1.5, "late": [0.19]},
+    ],
+)
+def test_lateExcusesNothingElse(change: dict[str, Any]) -> None:
+    """
+    What late timers do not explain is a broken promise, however late they were.
+    """
+    row = replace(KEPT, **change)
+    assert row.cells()[-1] == "broken"
+    assert judge([KEPT, row]) == ([f"silent cut: {row.broken()[0]}."], 1)
+
+
+def test_lateAndBroken() -> None:
+    """
+    A promise that was broken on a busy machine is told first, and gives the exit status.
+    """
+    busy, broken = replace(KEPT, detectedAfter=2.235, late=[0.19]), replace(KEPT, cleanups=2)
+    words = ["silent cut: expected 1 cleanup, and not 2.", SENTENCE]
+    assert judge([busy, broken]) == (words, 1)
+
+
+def test_lateButKept() -> None:
+    """
+    A late timer is not spoken of where all promises were kept.
+    """
+    row = replace(KEPT, late=[0.19])
+    assert row.cells()[-1] == "kept"
+    assert judge([row]) == (["Each row kept the promise."], 0)
+
+
+def test_latenessIsMeasured() -> None:
+    """
+    A process that does not run for a time finds by how much its timers were late, once.
+    """
+    clock = Clock()
+    punctuality = Punctuality(clock)
+    punctuality.start()
+    clock.pump([0.01] * 50)
+    assert punctuality.late == []
+    clock.advance(0.2)
+    clock.pump([0.01] * 50)
+    assert punctuality.late == [pytest.approx(0.19)]
+    punctuality.stop()
+    assert clock.getDelayedCalls() == []
 
 
 def test_jobHasNoCleanup() -> None:

@@ -29,7 +29,8 @@ Keep one link up to a peer in a second process, do five faults to it (silent cut
 reset, clean close, peer gone for some seconds), and show how soon each was found, which cause was
 named and when the link was back. Then the datagrams of a sender over UDP are lost, and a job that
 checks in over HTTP dies, if the extra "http" is installed. It takes about 20 seconds, stays on
-127.0.0.1, and exits with 0 only if every promise was kept."""
+127.0.0.1, and exits with 0 only if every promise was kept; with 75 if this machine was too busy to
+tell."""
 
 
 class Options(ArgumentParser):

@@ -37,7 +37,9 @@ from .. import (
     PeerSilent,
 )
 from ..testing import BlackHole, FaultProxy
+from ..timing.monotonic import clockFor
 from .datagram import loseDatagrams
+from .punctuality import Punctuality
 from .results import FaultResult, Recorder
 from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
 
@@ -102,6 +104,7 @@ class Demo:
         self._heartbeat = heartbeat
         self._view = view(self)
         self._recorder = Recorder(self._view.say)
+        self._punctuality = Punctuality(clockFor(reactor))
         self._peer: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -122,6 +125,8 @@ class Demo:
             self.service = self._makeService()
             left.push_async_callback(self.service.stopService)
             self.service.startService()
+            self._punctuality.start()
+            left.callback(self._punctuality.stop)
             await self._runFaults()
 
     def _makeService(self) -> HeartbeatClientService:
@@ -138,15 +143,18 @@ class Demo:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
         for result, fault in zip(self._onTheLink, faults, strict=True):
             await self._runFault(result, fault)
+        self._punctuality.late = self._datagrams.late
         await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
         if self._job is not None:
             from .checkin import missCheckIn
 
+            self._punctuality.late = self._job.late
             await missCheckIn(self._reactor, self._heartbeat, self._view.say, self._job)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None
         await deferLater(self._reactor, SETTLE)
+        self._punctuality.late = result.late
         link = await self._talk()
         heardAt, refusedBefore = monotonic() - link.silence, self._recorder.rejections
         self._view.say("FAULT", result.fault)

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import LoopingCall
 
-from .results import HEADINGS, LEGEND, WIDTHS
+from .results import HEADINGS, LEGEND, WIDTHS, judge
 from .scenario import Demo
-from .settings import INTERRUPTED, WAIT_LIMIT
+from .settings import BROKEN, INTERRUPTED, WAIT_LIMIT
 
 if TYPE_CHECKING:
     from .. import Heartbeat
+
+ROW_STYLES = {"kept": "green", "unclear": "yellow", "broken": "red"}
 
 
 class Plain:
@@ -93,7 +95,7 @@ class LiveView(Plain):
             table.add_column(heading, min_width=width, no_wrap=heading != "cause named")
         for result in self._demo.results:
             cells = result.cells()
-            table.add_row(*cells, style={"kept": "green", "broken": "red"}.get(cells[-1]))
+            table.add_row(*cells, style=ROW_STYLES.get(cells[-1]))
         return table
 
     def _gauge(self) -> str:
@@ -121,14 +123,15 @@ async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
         return running
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)
-    broken = []
+    givenUp = None
     try:
         await running
     except CancelledError:
         raise SystemExit(INTERRUPTED) from None
     except TimeoutError:
-        broken.append(f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s.")
-    for result in demo.results:
-        broken += [f"{result.fault}: {words}." for words in result.broken()]
-    print(LEGEND, *(broken or ["Each row kept the promise."]), sep="\n")
-    raise SystemExit(1 if broken else 0)
+        givenUp = f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s."
+    words, status = judge(demo.results)
+    if givenUp is not None:
+        words, status = [givenUp, *words], BROKEN
+    print(LEGEND, *words, sep="\n")
+    raise SystemExit(status)
