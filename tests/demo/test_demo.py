@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from twisted_heartbeat import Heartbeat, Limits, PeerClosed, PeerHung, PeerReset, PeerSilent
 from twisted_heartbeat.demo import datagram
-from twisted_heartbeat.demo.main import main
+from twisted_heartbeat.demo.main import STARTING, main
 from twisted_heartbeat.demo.punctuality import Punctuality
 from twisted_heartbeat.demo.results import FaultResult, judge
 from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
@@ -89,6 +89,7 @@ def test_keepsThePromise() -> None:
     causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, ", "CheckInMissed"]
     assert [cause for cause in causes if cause not in output] == []
     assert "Each row kept the promise." in output
+    assert output.startswith(f"{STARTING}\n")
     assert (process.returncode, errors) == (0, "")
 
 

@@ -22,7 +22,8 @@ from .. import Heartbeat
 from ..core.settings import MIN_BOUND
 from .peer import runPeer
 from .settings import LONGEST_BOUND, UNAVAILABLE, USAGE
-from .views import show
+
+STARTING = "Starting a client here, and its peer in a second process."
 
 DESCRIPTION = """\
 Keep one link up to a peer in a second process, do five faults to it (silent cut, frozen peer,
@@ -77,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not hasattr(signal, "SIGSTOP"):
         options.exit(UNAVAILABLE, "This system can not freeze a process, as the demo has to.\n")
     if chosen.peer is None:
+        # The import and the peer take a second, and on a machine that has not run this for long,
+        # some.
+        print(STARTING, flush=True)
+        from .views import show
+
         react(show, (chosen.within,))
     else:
         from twisted.internet import reactor
