@@ -86,16 +86,18 @@ def test_keepsThePromise() -> None:
     process = start("-m", "twisted_heartbeat")
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
-    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, ", "CheckInMissed"]
+    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed", "CheckInMissed"]
     assert [cause for cause in causes if cause not in output] == []
     assert "Each row kept the promise." in output
     assert output.startswith(f"{STARTING}\n")
+    assert " attempts, while the peer was gone\n" in output
+    assert 'the extra "http"' not in output
     assert (process.returncode, errors) == (0, "")
 
 
 def test_inATerminal() -> None:
     """
-    In a terminal it is drawn by rich, and comes to the same.
+    In a terminal it is drawn by rich, and comes to the same.  Each event is shown once, and stays.
     """
     ours, theirs = pty.openpty()
     process = start("-c", QUICK.format(""), stdout=theirs)
@@ -107,6 +109,7 @@ def test_inATerminal() -> None:
     _, errors = process.communicate(timeout=WAIT_LIMIT)
     assert (process.returncode, errors) == (0, "")
     assert "─" in drawn.decode()
+    assert [drawn.count(b"FAULT"), drawn.count(b"ClosedHere")] == [len(FAULTS), 1]
     assert b"Each row kept the promise." in drawn
 
 
@@ -121,7 +124,7 @@ def _read(terminal: int) -> bytes:
 WRONG = """
 from time import sleep
 from twisted_heartbeat.demo import views
-sys.modules["rich"] = None
+sys.modules["rich"] = sys.modules["treq"] = None
 scenario.HUNG = scenario.PeerReset
 class HeldUp(views.Plain):
     naps = [0.6]
@@ -136,7 +139,8 @@ views.Plain = HeldUp
 def test_brokenPromise() -> None:
     """
     A row that comes out otherwise says what was expected, and the exit is 1; without rich, too.
-    The row in which this process was held up is not called broken.
+    The row in which this process was held up is not called broken.  The row that needs an extra
+    is missing, and the words say so.
     """
     process = start("-c", QUICK.format(WRONG))
     output, errors = process.communicate(timeout=WAIT_LIMIT)
@@ -144,6 +148,8 @@ def test_brokenPromise() -> None:
     assert "silent cut: expected" not in output
     assert "This machine was too busy: a timer came 0." in output
     assert promises(output)["silent cut"] == "unclear"
+    assert "job dies" not in output
+    assert 'it needs the extra "http".' in output
     assert "Each row" not in output
     assert (process.returncode, errors) == (1, "")
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 HEADINGS = ("fault", "cause named", "detected after", "cleanups", "back after", "promise")
-WIDTHS = (13, 11, 16, 8, 11, 7)
+WIDTHS = (13, 13, 19, 8, 10, 7)
+"""Of the longest cells, with the longest bound, too: a row that is filled in moves no column."""
 
 LEGEND = """
 In seconds; in brackets, what is allowed.  Detected after: since the last byte
@@ -30,8 +31,9 @@ received.  Back after: from the link's end, or the peer's return if that was
 later, to the peer's first answer.  PeerSilent: nothing answered.  PeerHung: a
 kernel still did, but not the peer's process.  A "-" stands where there is no
 link, and so no cleanup: a sender of datagrams, and a job that checks in over
-HTTP.  The job's row needs the extra "http".
+HTTP.
 """
+NO_JOB = 'A row about a job that checks in is left out: it needs the extra "http".\n'
 
 KEPT = "Each row kept the promise."
 
@@ -134,10 +136,10 @@ class FaultResult:
         promise = "broken" if self.broken() else "unclear" if self.unclear() else "kept"
         return (
             self.fault,
-            _nameOf(self.cause) + (f", {self.refused} refused" if self.refused else ""),
+            _nameOf(self.cause),
             _seconds(self.detectedAfter, self._allowed()),
             f"{self.cleanups} (1)" if self.cause and self.hasLink else "-",
-            _seconds(self.backAfter, f"{BACK_WITHIN:.2f}"),
+            _seconds(self.backAfter, f"{BACK_WITHIN:.1f}"),
             promise if self.backAfter < inf else "-",
         )
 

@@ -76,10 +76,11 @@ class Demo:
     A client, a proxy and a peer, and the faults that are done to them.
 
     @ivar results: one for each fault, filled in during the run.
+    @ivar job: that of the job, if there is one.
     @ivar service: the client; L{None} until it starts.
     """
 
-    def __init__(self, reactor: Any, heartbeat: Heartbeat, view: type[Plain]) -> None:
+    def __init__(self, reactor: Any, heartbeat: Heartbeat, view: Callable[[Demo], Plain]) -> None:
         bound = heartbeat.bound
         self._onTheLink = [
             FaultResult("silent cut", bound, silent=True),
@@ -92,13 +93,13 @@ class Demo:
             "UDP cut", bound, silent=True, hasLink=False, expected=PeerSilent
         )
         self.results = [*self._onTheLink, self._datagrams]
-        self._job: FaultResult | None = None
+        self.job: FaultResult | None = None
         if find_spec("treq") is not None:
             # What the extra "http" installs.
-            self._job = FaultResult(
+            self.job = FaultResult(
                 "job dies", bound, silent=True, hasLink=False, expected=CheckInMissed
             )
-            self.results.append(self._job)
+            self.results.append(self.job)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
@@ -145,11 +146,11 @@ class Demo:
             await self._runFault(result, fault)
         self._punctuality.late = self._datagrams.late
         await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
-        if self._job is not None:
+        if self.job is not None:
             from .checkin import missCheckIn
 
-            self._punctuality.late = self._job.late
-            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self._job)
+            self._punctuality.late = self.job.late
+            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self.job)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None
@@ -164,6 +165,8 @@ class Demo:
             result.detectedAfter = endedAt - heardAt
             result.cleanups = self._recorder.cleanups[link.generation]
         result.refused = self._recorder.rejections - refusedBefore
+        if result.refused:
+            self._view.say("refused", f"{result.refused} attempts, while the peer was gone")
         backFrom = monotonic()
         await self._talk()
         result.cleanups = self._recorder.cleanups[link.generation]
