@@ -224,7 +224,7 @@ def test_broken(change: dict[str, Any], complaint: str) -> None:
 
 
 SENTENCE = (
-    "This machine was too busy: a timer came 0.19 s late. "
+    "This machine was too busy: a timer came 0.19 s late.\n"
     "Run the demo again with nothing else running."
 )
 

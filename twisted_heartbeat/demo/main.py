@@ -78,8 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not hasattr(signal, "SIGSTOP"):
         options.exit(UNAVAILABLE, "This system can not freeze a process, as the demo has to.\n")
     if chosen.peer is None:
-        # The import and the peer take a second, and on a machine that has not run this for long,
-        # some.
+        # Until the first event it takes a second more, and some when nothing is compiled yet.
         print(STARTING, flush=True)
         from .views import show
 

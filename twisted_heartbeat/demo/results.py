@@ -160,7 +160,7 @@ def judge(results: Sequence[FaultResult]) -> tuple[list[str], int]:
     late = [seconds for result in results if result.unclear() for seconds in result.late]
     if late:
         words.append(
-            f"This machine was too busy: a timer came {max(late):.2f} s late. "
+            f"This machine was too busy: a timer came {max(late):.2f} s late.\n"
             "Run the demo again with nothing else running."
         )
     return words or [KEPT], status or (BUSY if late else 0)
