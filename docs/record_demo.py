@@ -2,74 +2,88 @@
 # See LICENSE for details.
 
 """
-Runs the demo and draws what it printed: the picture at the top of the README.
+Runs the demo and draws what it shows in a terminal: the picture at the top of the README.
 
 The events of the first two faults are kept, and the table of all.  Run it with
-C{python docs/record_demo.py [FILE]}.
+C{python docs/record_demo.py [FILE]}; it needs the extras "demo" and "http".
 """
 
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+from twisted.internet.task import react
+
+from twisted_heartbeat import Heartbeat
+from twisted_heartbeat.demo.main import STARTING
+from twisted_heartbeat.demo.results import KEPT
+from twisted_heartbeat.demo.scenario import Demo
+from twisted_heartbeat.demo.views import RichView, show
 
 PICTURE = Path(__file__).resolve().parent / "_static" / "demo.svg"
 COMMAND = "python -m twisted_heartbeat"
-STYLES = {
-    r"\bFAULT .*": "bold yellow",
-    r"\bsuspected\b": "yellow",
-    r"\bdisconnected\b": "red",
-    r"\bconnected\b": "green",
-    r"\bPeer\w+|\bConnectFailed\b": "bold",
-    r"\bkept\b": "bold green",
-    r"\bbroken\b": "bold red",
-    r"^ *[\d.]+ s ": "dim",
-}
+WIDTH = 112
+"""Columns."""
+
 SHOWN = 2
 """Faults whose events are shown."""
 
 
-def excerpt(lines: Iterable[str]) -> list[str]:
+class Picture(RichView):
     """
-    Choose the lines of the picture: the events of some faults, the table, and the last line.
+    Draws what a terminal shows at the end, less the events of most faults.
     """
-    events: list[str] = []
-    rest: list[str] = []
-    for line in lines:
-        (rest if rest or line.startswith("fault ") else events).append(line)
-    faults = [place for place, line in enumerate(events) if "FAULT" in line]
-    table = rest[: rest.index("")]
-    return [*events[: faults[SHOWN]], "   ...", "", *table, "", rest[-1]]
 
+    def __init__(self, demo: Demo) -> None:
+        console = Console(
+            record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False
+        )
+        super().__init__(demo, console)
+        self._faults = 0
+        console.print(Text(f"$ {COMMAND}", style="bold"))
+        console.print(STARTING)
 
-def draw(lines: Iterable[str]) -> str:
-    """
-    Draw lines of a terminal as an SVG picture.
-    """
-    console = Console(record=True, width=112, file=io.StringIO(), force_terminal=True)
-    console.print(Text(f"$ {COMMAND}", style="bold"))
-    for line in lines:
-        text = Text(line)
-        for pattern, style in STYLES.items():
-            text.highlight_regex(pattern, style)
-        console.print(text, no_wrap=True, overflow="ellipsis")
-    return console.export_svg(title="")
+    def say(self, event: str, words: str) -> None:
+        self._faults += event == "FAULT"
+        if self._faults <= SHOWN:
+            super().say(event, words)
+
+    def end(self) -> None:
+        self.console.print("   ...")
+        super().end()
+        self.console.print("", KEPT, sep="\n")
+
+    def svg(self) -> str:
+        """
+        Return the picture.
+        """
+        return self.console.export_svg(title="")
 
 
 def main() -> None:
     """
     The command.
+
+    @raise SystemExit: with the status of the demo, if it did not end as the picture says.
     """
     into = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
-    command = [sys.executable, *COMMAND.split()[1:]]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    into.write_text(draw(excerpt(run.stdout.splitlines())), encoding="utf-8")
+    pictures: list[Picture] = []
+
+    def view(demo: Demo) -> Picture:
+        pictures.append(Picture(demo))
+        return pictures[0]
+
+    try:
+        react(partial(show, view=view), (Heartbeat.within(2),))
+    except SystemExit as exited:
+        if exited.code:
+            raise
+    into.write_text(pictures[0].svg(), encoding="utf-8")
 
 
 if __name__ == "__main__":

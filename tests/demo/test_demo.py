@@ -13,15 +13,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import inf
+from time import monotonic
 from typing import Any, NoReturn
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
-from twisted_heartbeat import Heartbeat, PeerClosed, PeerHung, PeerReset, PeerSilent
+from twisted_heartbeat import Heartbeat, Limits, PeerClosed, PeerHung, PeerReset, PeerSilent
 from twisted_heartbeat.demo import datagram
-from twisted_heartbeat.demo.main import main
-from twisted_heartbeat.demo.results import FaultResult
+from twisted_heartbeat.demo.main import STARTING, main
+from twisted_heartbeat.demo.punctuality import Punctuality
+from twisted_heartbeat.demo.results import FaultResult, judge
 from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
@@ -83,15 +86,18 @@ def test_keepsThePromise() -> None:
     process = start("-m", "twisted_heartbeat")
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
-    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed, ", "CheckInMissed"]
+    causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed", "CheckInMissed"]
     assert [cause for cause in causes if cause not in output] == []
     assert "Each row kept the promise." in output
+    assert output.startswith(f"{STARTING}\n")
+    assert " attempts, while the peer was gone\n" in output
+    assert 'the extra "http"' not in output
     assert (process.returncode, errors) == (0, "")
 
 
 def test_inATerminal() -> None:
     """
-    In a terminal it is drawn by rich, and comes to the same.
+    In a terminal it is drawn by rich, and comes to the same.  Each event is shown once, and stays.
     """
     ours, theirs = pty.openpty()
     process = start("-c", QUICK.format(""), stdout=theirs)
@@ -103,6 +109,7 @@ def test_inATerminal() -> None:
     _, errors = process.communicate(timeout=WAIT_LIMIT)
     assert (process.returncode, errors) == (0, "")
     assert "─" in drawn.decode()
+    assert [drawn.count(b"FAULT"), drawn.count(b"ClosedHere")] == [len(FAULTS), 1]
     assert b"Each row kept the promise." in drawn
 
 
@@ -114,24 +121,52 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+WRONG = """
+from time import sleep
+from twisted_heartbeat.demo import views
+sys.modules["rich"] = sys.modules["treq"] = None
+scenario.HUNG = scenario.PeerReset
+class HeldUp(views.Plain):
+    naps = [0.6]
+    def say(self, event, words):
+        super().say(event, words)
+        if event == "suspected" and self.naps:
+            sleep(self.naps.pop())
+views.Plain = HeldUp
+"""
+
+
 def test_brokenPromise() -> None:
     """
     A row that comes out otherwise says what was expected, and the exit is 1; without rich, too.
+    The row in which this process was held up is not called broken.  The row that needs an extra
+    is missing, and the words say so.
     """
-    wrong = 'sys.modules["rich"] = None\nscenario.HUNG = scenario.PeerReset'
-    process = start("-c", QUICK.format(wrong))
+    process = start("-c", QUICK.format(WRONG))
     output, errors = process.communicate(timeout=WAIT_LIMIT)
     assert f"frozen peer: expected PeerReset, and not {HUNG.__name__}." in output
+    assert "silent cut: expected" not in output
+    assert "This machine was too busy: a timer came 0." in output
+    assert promises(output)["silent cut"] == "unclear"
+    assert "job dies" not in output
+    assert 'it needs the extra "http".' in output
     assert "Each row" not in output
     assert (process.returncode, errors) == (1, "")
 
 
 @pytest.mark.parametrize(
-    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+    "number, status, fault",
+    [
+        (signal.SIGINT, 130, "silent cut"),
+        (signal.SIGINT, 130, "frozen peer"),
+        (signal.SIGTERM, 130, "frozen peer"),
+        (signal.SIGKILL, -9, "frozen peer"),
+    ],
 )
-def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
+def test_nothingRunsOn(number: signal.Signals, status: int, fault: str) -> None:
     """
-    However the demo is ended, its peer ends with it, even a frozen one.
+    However the demo is ended, its peer ends with it, even a frozen one; and no link waits for an
+    answer that the fault holds back.
     """
     # Where tests are run in the background they may ignore it, and so would their children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -142,12 +177,16 @@ def test_nothingRunsOn(number: signal.Signals, status: int) -> None:
     with process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "FAULT" in line and "frozen peer" in line:
+            if "FAULT" in line and fault in line:
                 break
+        began = monotonic()
         process.send_signal(number)
         # Ends only when nobody holds the standard error open: see start.
         _, errors = process.communicate(timeout=WAIT_LIMIT)
+        took = monotonic() - began
     assert (process.returncode, errors) == (status, "")
+    assert Limits().closeTimeout is not None
+    assert took < Limits().closeTimeout
 
 
 def test_kept() -> None:
@@ -182,6 +221,87 @@ def test_broken(change: dict[str, Any], complaint: str) -> None:
     row = replace(KEPT, **change)
     assert row.broken() == [complaint]
     assert row.cells()[-1] == "broken"
+
+
+SENTENCE = (
+    "This machine was too busy: a timer came 0.19 s late.\n"
+    "Run the demo again with nothing else running."
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"detectedAfter": 2.235, "late": [0.19]},
+        {"detectedAfter": 2.235, "late": [0.19, *[0.03] * 40]},
+        {"detectedAfter": 2.42, "late": [0.04, 0.19]},
+        {"backAfter": 1.3, "late": [0.19]},
+    ],
+)
+def test_late(change: dict[str, Any]) -> None:
+    """
+    What came too late because this process was late is no broken promise, and not a kept one: the
+    words say how late, and the exit status to try it again.
+    """
+    row = replace(KEPT, **change)
+    assert row.cells()[-1] == "unclear"
+    assert judge([KEPT, row]) == ([SENTENCE], 75)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"detectedAfter": 2.235, "late": [0.05]},
+        {"detectedAfter": 2.5, "late": [0.03] * 100},
+        {"detectedAfter": 1.5, "late": [0.19]},
+        {"detectedAfter": inf, "late": [0.19]},
+        {"cause": PeerHung, "late": [0.19]},
+        {"cleanups": 2, "late": [0.19]},
+        {"refused": 0, "late": [0.19]},
+        {"backAfter": 1.5, "late": [0.19]},
+    ],
+)
+def test_lateExcusesNothingElse(change: dict[str, Any]) -> None:
+    """
+    What late timers do not explain is a broken promise, however late they were.
+    """
+    row = replace(KEPT, **change)
+    assert row.cells()[-1] == "broken"
+    assert judge([KEPT, row]) == ([f"silent cut: {row.broken()[0]}."], 1)
+
+
+def test_lateAndBroken() -> None:
+    """
+    A promise that was broken on a busy machine is told first, and gives the exit status.
+    """
+    busy, broken = replace(KEPT, detectedAfter=2.235, late=[0.19]), replace(KEPT, cleanups=2)
+    words = ["silent cut: expected 1 cleanup, and not 2.", SENTENCE]
+    assert judge([busy, broken]) == (words, 1)
+
+
+def test_lateButKept() -> None:
+    """
+    A late timer is not spoken of where all promises were kept.
+    """
+    row = replace(KEPT, late=[0.19])
+    assert row.cells()[-1] == "kept"
+    assert judge([row]) == (["Each row kept the promise."], 0)
+
+
+def test_latenessIsMeasured() -> None:
+    """
+    A process that does not run for a time finds by how much its timers were late, once.
+    """
+    clock = Clock()
+    punctuality = Punctuality(clock)
+    punctuality.start()
+    clock.pump([0.01] * 50)
+    assert punctuality.late == []
+    clock.advance(0.2)
+    clock.pump([0.01] * 50)
+    assert punctuality.late == [pytest.approx(0.19)]
+    punctuality.stop()
+    assert clock.getDelayedCalls() == []
 
 
 def test_jobHasNoCleanup() -> None:

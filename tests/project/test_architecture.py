@@ -63,7 +63,7 @@ ROOMS = {
         "presence",
         "status",
     ],  # fmt: skip
-    "demo": ["", "core", "testing"],
+    "demo": ["", "core", "timing", "testing"],
     "": [
         "core",
         "link",

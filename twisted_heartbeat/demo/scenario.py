@@ -28,6 +28,7 @@ from twisted.internet.threads import deferToThread
 from .. import (
     Cause,
     CheckInMissed,
+    ClosedHere,
     HeartbeatClientService,
     HeartbeatProtocol,
     Link,
@@ -36,7 +37,9 @@ from .. import (
     PeerSilent,
 )
 from ..testing import BlackHole, FaultProxy
+from ..timing.monotonic import clockFor
 from .datagram import loseDatagrams
+from .punctuality import Punctuality
 from .results import FaultResult, Recorder
 from .settings import BACKOFF, HUNG, OUTAGE, SETTLE, WAIT_LIMIT
 
@@ -73,10 +76,11 @@ class Demo:
     A client, a proxy and a peer, and the faults that are done to them.
 
     @ivar results: one for each fault, filled in during the run.
+    @ivar job: that of the job, if there is one.
     @ivar service: the client; L{None} until it starts.
     """
 
-    def __init__(self, reactor: Any, heartbeat: Heartbeat, view: type[Plain]) -> None:
+    def __init__(self, reactor: Any, heartbeat: Heartbeat, view: Callable[[Demo], Plain]) -> None:
         bound = heartbeat.bound
         self._onTheLink = [
             FaultResult("silent cut", bound, silent=True),
@@ -89,18 +93,19 @@ class Demo:
             "UDP cut", bound, silent=True, hasLink=False, expected=PeerSilent
         )
         self.results = [*self._onTheLink, self._datagrams]
-        self._job: FaultResult | None = None
+        self.job: FaultResult | None = None
         if find_spec("treq") is not None:
             # What the extra "http" installs.
-            self._job = FaultResult(
+            self.job = FaultResult(
                 "job dies", bound, silent=True, hasLink=False, expected=CheckInMissed
             )
-            self.results.append(self._job)
+            self.results.append(self.job)
         self.service: HeartbeatClientService | None = None
         self._reactor = reactor
         self._heartbeat = heartbeat
         self._view = view(self)
         self._recorder = Recorder(self._view.say)
+        self._punctuality = Punctuality(clockFor(reactor))
         self._peer: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -121,6 +126,8 @@ class Demo:
             self.service = self._makeService()
             left.push_async_callback(self.service.stopService)
             self.service.startService()
+            self._punctuality.start()
+            left.callback(self._punctuality.stop)
             await self._runFaults()
 
     def _makeService(self) -> HeartbeatClientService:
@@ -137,15 +144,18 @@ class Demo:
         faults = [self._cut, self._frozen, self._reset, self._closed, self._gone]
         for result, fault in zip(self._onTheLink, faults, strict=True):
             await self._runFault(result, fault)
+        self._punctuality.late = self._datagrams.late
         await loseDatagrams(self._reactor, self._heartbeat, self._view.say, self._datagrams)
-        if self._job is not None:
+        if self.job is not None:
             from .checkin import missCheckIn
 
-            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self._job)
+            self._punctuality.late = self.job.late
+            await missCheckIn(self._reactor, self._heartbeat, self._view.say, self.job)
 
     async def _runFault(self, result: FaultResult, fault: Fault) -> None:
         assert self.service is not None
         await deferLater(self._reactor, SETTLE)
+        self._punctuality.late = result.late
         link = await self._talk()
         heardAt, refusedBefore = monotonic() - link.silence, self._recorder.rejections
         self._view.say("FAULT", result.fault)
@@ -155,6 +165,8 @@ class Demo:
             result.detectedAfter = endedAt - heardAt
             result.cleanups = self._recorder.cleanups[link.generation]
         result.refused = self._recorder.rejections - refusedBefore
+        if result.refused:
+            self._view.say("refused", f"{result.refused} attempts, while the peer was gone")
         backFrom = monotonic()
         await self._talk()
         result.cleanups = self._recorder.cleanups[link.generation]
@@ -182,14 +194,22 @@ class Demo:
         self._proxy.inject(BlackHole())
         # The proxy's kernel still acknowledges what the proxy discards, unless its packets are
         # dropped as well.
-        yield PeerSilent if dropPackets(link.protocol.transport.getHandle()) else HUNG
-        await self._proxy.heal()
+        try:
+            yield PeerSilent if dropPackets(link.protocol.transport.getHandle()) else HUNG
+        finally:
+            # A link that is still up, because the demo is being ended, can not be closed politely:
+            # its packets are dropped for good.
+            link.abort(ClosedHere("the demo is being ended"))
+            await self._proxy.heal()
 
     @asynccontextmanager
     async def _frozen(self, link: Link) -> AsyncIterator[type[Cause]]:
         self._signalPeer(signal.SIGSTOP)
-        yield HUNG
-        self._signalPeer(signal.SIGCONT)
+        try:
+            yield HUNG
+        finally:
+            # Also if the demo is being ended: the link's polite close waits for the peer.
+            self._signalPeer(signal.SIGCONT)
 
     @asynccontextmanager
     async def _reset(self, link: Link) -> AsyncIterator[type[Cause]]:

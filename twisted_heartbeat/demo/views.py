@@ -8,7 +8,7 @@ The views of the demonstration: a live table on a terminal, or plain lines.
 from __future__ import annotations
 
 import sys
-from collections import deque
+from collections.abc import Callable
 from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,12 +16,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import LoopingCall
 
-from .results import HEADINGS, LEGEND, WIDTHS
+from .results import HEADINGS, LEGEND, NO_JOB, WIDTHS, judge
 from .scenario import Demo
-from .settings import INTERRUPTED, WAIT_LIMIT
+from .settings import BROKEN, INTERRUPTED, WAIT_LIMIT
 
 if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.table import Table
+
     from .. import Heartbeat
+
+EVENT_STYLES = {
+    "FAULT": "bold yellow",
+    "connected": "green",
+    "disconnected": "red",
+    "suspected": "yellow",
+}
+ROW_STYLES = {"kept": "green", "unclear": "yellow", "broken": "red"}
 
 
 class Plain:
@@ -37,7 +48,7 @@ class Plain:
         """
         Show an event.
         """
-        print(self._line(event, words), flush=True)
+        print(f"{self._time()} {event:12}  {words}", flush=True)
 
     def end(self) -> None:
         """
@@ -50,51 +61,93 @@ class Plain:
         for line in lines:
             print("  ".join(map(str.ljust, line, widths)).rstrip())
 
-    def _line(self, event: str, words: str) -> str:
-        return f"{monotonic() - self._began:6.2f} s  {event:12}  {words}"
+    def _time(self) -> str:
+        return f"{monotonic() - self._began:5.2f} s"
 
 
-class LiveView(Plain):
+class RichView(Plain):
     """
-    Shows the demo as a live table, drawn by rich.
+    Shows the demo line by line, drawn by rich.
+    """
+
+    def __init__(self, demo: Demo, console: Console) -> None:
+        super().__init__(demo)
+        self.console = console
+
+    def say(self, event: str, words: str) -> None:
+        self.console.print(self.line(event, words))
+
+    def end(self) -> None:
+        self.console.print(self.table())
+
+    def line(self, event: str, words: str) -> Table:
+        """
+        Return an event as a line.
+        """
+        from rich.table import Table
+        from rich.text import Text
+
+        # The words have a column of their own, so that the lines of long words begin below it.
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(
+            Text.assemble((self._time(), "dim"), " ", (f"{event:12}", EVENT_STYLES.get(event, ""))),
+            Text(words, style="bold yellow" if event == "FAULT" else ""),
+        )
+        return line
+
+    def table(self, *below: str) -> Group:
+        """
+        Return the results as a table, with lines below it.
+        """
+        from rich.box import SIMPLE
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for heading, width in zip(HEADINGS, WIDTHS, strict=True):
+            table.add_column(heading, min_width=width, no_wrap=True)
+        for result in self._demo.results:
+            cells = result.cells()
+            table.add_row(*cells, style=ROW_STYLES.get(cells[-1]))
+        return Group("", table, *below)
+
+
+class LiveView(RichView):
+    """
+    Shows the events line by line, and below them the table, which is drawn anew all the time.
     """
 
     def __init__(self, demo: Demo) -> None:
+        from rich.console import Console
         from rich.live import Live
 
-        super().__init__(demo)
-        self._lines: deque[str] = deque(maxlen=6)
-        self._live = Live(auto_refresh=False)
+        super().__init__(demo, Console(highlight=False))
+        self._said: list[Table] = []
+        self._live = Live(console=self.console, auto_refresh=False)
         self._live.start()
         self._refreshing = LoopingCall(self._refresh)
         self._refreshing.start(0.1, now=False)
 
     def say(self, event: str, words: str) -> None:
-        self._lines.append(self._line(event, words))
+        # To draw takes ten milliseconds, by which timers that are due now would be late.
+        self._said.append(self.line(event, words))
 
     def end(self) -> None:
         self._refreshing.stop()
-        self._live.update(self._table())
+        self._draw(self.table())
         self._live.stop()
 
     def _refresh(self) -> None:
-        from rich.console import Group
-        from rich.text import Text
+        self._draw(self.table(self._gauge()))
 
-        lines = (Text(line, no_wrap=True, overflow="ellipsis") for line in self._lines)
-        self._live.update(Group(self._table(), self._gauge(), "", *lines), refresh=True)
-
-    def _table(self) -> Any:
-        from rich.box import SIMPLE
-        from rich.table import Table
-
-        table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for heading, width in zip(HEADINGS, WIDTHS, strict=True):
-            table.add_column(heading, min_width=width, no_wrap=heading != "cause named")
-        for result in self._demo.results:
-            cells = result.cells()
-            table.add_row(*cells, style={"kept": "green", "broken": "red"}.get(cells[-1]))
-        return table
+    def _draw(self, table: Group) -> None:
+        said, self._said = self._said, []
+        self._live.update(table)
+        if said:
+            # Above the table, which is drawn after it.
+            self.console.print(*said)
+        else:
+            self._live.refresh()
 
     def _gauge(self) -> str:
         service = self._demo.service
@@ -106,14 +159,19 @@ class LiveView(Plain):
         return f"link {link.generation}, {link.state:9}  {bar}  silent for {link.silence:.1f} s"
 
 
-async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
+async def show(
+    reactor: Any, heartbeat: Heartbeat, view: Callable[[Demo], Plain] | None = None
+) -> NoReturn:
     """
     Run the demo, and print the broken promises.
 
+    @param view: by default, what the standard output can show.
     @raise SystemExit: always; with 0 if every result kept the promise.
     """
-    lively = sys.stdout.isatty() and find_spec("rich") is not None
-    demo = Demo(reactor, heartbeat, LiveView if lively else Plain)
+    if view is None:
+        lively = sys.stdout.isatty() and find_spec("rich") is not None
+        view = LiveView if lively else Plain
+    demo = Demo(reactor, heartbeat, view)
     running = Deferred.fromCoroutine(demo.perform())
 
     def interrupt() -> Deferred[None]:
@@ -121,14 +179,15 @@ async def show(reactor: Any, heartbeat: Heartbeat) -> NoReturn:
         return running
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)
-    broken = []
+    givenUp = None
     try:
         await running
     except CancelledError:
         raise SystemExit(INTERRUPTED) from None
     except TimeoutError:
-        broken.append(f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s.")
-    for result in demo.results:
-        broken += [f"{result.fault}: {words}." for words in result.broken()]
-    print(LEGEND, *(broken or ["Each row kept the promise."]), sep="\n")
-    raise SystemExit(1 if broken else 0)
+        givenUp = f"Given up: what was to come next did not, in {WAIT_LIMIT:g} s."
+    words, status = judge(demo.results)
+    if givenUp is not None:
+        words, status = [givenUp, *words], BROKEN
+    print(LEGEND if demo.job is not None else LEGEND + NO_JOB, *words, sep="\n")
+    raise SystemExit(status)
