@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from time import monotonic
@@ -25,12 +26,15 @@ from twisted_heartbeat.demo import datagram
 from twisted_heartbeat.demo.main import STARTING, main
 from twisted_heartbeat.demo.punctuality import Punctuality
 from twisted_heartbeat.demo.results import FaultResult, judge
-from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
+from twisted_heartbeat.demo.settings import BACK_WITHIN, BUSY, HUNG, LONGEST_BOUND
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
 
 WAIT_LIMIT = 60
 """Seconds for a whole demo, on a busy machine."""
+
+TRIES = 4
+"""Demos in a row on a machine that is too busy."""
 
 FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
 FAULTS += ["UDP cut", "job dies"]
@@ -79,12 +83,50 @@ def promises(output: str) -> dict[str, str]:
     return {name: line.split()[-1] for name in FAULTS for line in last if line.startswith(name)}
 
 
+Run = tuple[int, str, str]
+"""The exit status of a demo, what it has printed or drawn, and its errors."""
+
+
+def untilPunctual(run: Callable[[], Run]) -> Run:
+    """
+    Run a demo as it says itself: again, while this machine is too busy to tell.
+    """
+    for _ in range(TRIES - 1):
+        done = run()
+        if done[0] != BUSY:
+            return done
+    return run()
+
+
+def shown() -> Run:
+    """
+    Run the demo as a new user does, with its output in a pipe.
+    """
+    process = start("-m", "twisted_heartbeat")
+    output, errors = process.communicate(timeout=WAIT_LIMIT)
+    return process.returncode, output, errors
+
+
+def drawn() -> Run:
+    """
+    Run a quick demo in a terminal.
+    """
+    ours, theirs = pty.openpty()
+    process = start("-c", QUICK.format(""), stdout=theirs)
+    os.close(theirs)
+    output = b""
+    while piece := _read(ours):
+        output += piece
+    os.close(ours)
+    _, errors = process.communicate(timeout=WAIT_LIMIT)
+    return process.returncode, output.decode(), errors
+
+
 def test_keepsThePromise() -> None:
     """
     As a new user starts it, each row keeps the promise, names the true cause, and the exit is 0.
     """
-    process = start("-m", "twisted_heartbeat")
-    output, errors = process.communicate(timeout=WAIT_LIMIT)
+    status, output, errors = untilPunctual(shown)
     assert promises(output) == dict.fromkeys(FAULTS, "kept"), output
     causes = [HUNG.__name__, "PeerSilent", "PeerReset", "PeerClosed", "CheckInMissed"]
     assert [cause for cause in causes if cause not in output] == []
@@ -92,25 +134,18 @@ def test_keepsThePromise() -> None:
     assert output.startswith(f"{STARTING}\n")
     assert " attempts, while the peer was gone\n" in output
     assert 'the extra "http"' not in output
-    assert (process.returncode, errors) == (0, "")
+    assert (status, errors) == (0, "")
 
 
 def test_inATerminal() -> None:
     """
     In a terminal it is drawn by rich, and comes to the same.  Each event is shown once, and stays.
     """
-    ours, theirs = pty.openpty()
-    process = start("-c", QUICK.format(""), stdout=theirs)
-    os.close(theirs)
-    drawn = b""
-    while piece := _read(ours):
-        drawn += piece
-    os.close(ours)
-    _, errors = process.communicate(timeout=WAIT_LIMIT)
-    assert (process.returncode, errors) == (0, "")
-    assert "─" in drawn.decode()
-    assert [drawn.count(b"FAULT"), drawn.count(b"ClosedHere")] == [len(FAULTS), 1]
-    assert b"Each row kept the promise." in drawn
+    status, output, errors = untilPunctual(drawn)
+    assert (status, errors) == (0, "")
+    assert "─" in output
+    assert [output.count("FAULT"), output.count("ClosedHere")] == [len(FAULTS), 1]
+    assert "Each row kept the promise." in output
 
 
 def _read(terminal: int) -> bytes:

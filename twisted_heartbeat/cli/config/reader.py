@@ -2,7 +2,7 @@
 # See LICENSE for details.
 
 """
-L{parse}: from the text of a file to a L{Config}, or to all of its faults.
+L{read}: from the text of a file to a L{Config}, or to all of its faults.
 
 It runs in two steps.  L{_Reader} compares the document with the model, and reports unknown keys and
 wrong values.  L{_Builder} makes the settings of each part from what is left: the part's own, then
