@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -163,6 +163,20 @@ def wholeDescription() -> str | bytes:
     return ""
 
 
+def namedArguments(description: str | bytes) -> Iterator[tuple[str, str]]:
+    """
+    The names and values of the C{name=value} arguments in the whole string of an endpoint, without
+    their backslashes.
+    """
+    for argument in re.findall(r"(?:\\.|[^\\:])+", _text(description), re.DOTALL):
+        named = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", argument, re.DOTALL)
+        if named is not None:
+            name, value = (
+                re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in named.groups()
+            )
+            yield name, value
+
+
 def refuseRepeated(word: str, description: str | bytes) -> None:
     """
     Raise, if an argument is given twice.
@@ -171,11 +185,7 @@ def refuseRepeated(word: str, description: str | bytes) -> None:
     @raise ValueError: names the argument, and both values.
     """
     found: dict[str, str] = {}
-    for argument in re.findall(r"(?:\\.|[^\\:])+", _text(description), re.DOTALL):
-        named = re.fullmatch(r"((?:\\.|[^\\=])*)=(.*)", argument, re.DOTALL)
-        if named is None:
-            continue
-        name, value = (re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in named.groups())
+    for name, value in namedArguments(description):
         if name in found:
             raise ValueError(
                 f"{word}: {name} is given twice, as {found[name]!r} and as {value!r}: "

@@ -11,7 +11,6 @@ Everything that can fail because of a text in the file fails here, before anythi
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from stat import S_ISREG
@@ -22,6 +21,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.python.reflect import namedAny
 
 from ...core.diagnosis import describeError
+from ...endpoints.prefix import namedArguments
 from ...files import readFile
 from ...link.hooks import LinkHooks
 from ...presence.hooks import PresenceHooks
@@ -47,12 +47,16 @@ _MAX_KEYS = 64 * 1024 * 1024
 _MAX_CERTIFICATES = 16 * 1024 * 1024
 """Bytes of a file of certificates or a key."""
 
-_CERTIFICATES = re.compile(
-    r":(?:privateKey|certKey|extraCertChain|dhParameters|certificate|trustRoots|caCertsDir)"
-    r"=((?:\\.|[^:\\])*)",
-    re.DOTALL,
-)
-"""What Twisted's endpoints for TLS read: files, or folders of them."""
+_CERTIFICATES = {
+    "privateKey",
+    "certKey",
+    "extraCertChain",
+    "dhParameters",
+    "certificate",
+    "trustRoots",
+    "caCertsDir",
+}
+"""The arguments of Twisted's endpoints for TLS that name files, or folders of them."""
 
 _SQLITE = b"SQLite format 3\0"
 """What a database of SQLite begins with; see "Database File Format" of its documentation."""
@@ -195,8 +199,9 @@ def _requireRegularFiles(description: str) -> None:
     @raise ValueError: if a file is of such a kind, or too large.  A file that cannot be read at all
         is left to the endpoint.
     """
-    for text in _CERTIFICATES.findall(description):
-        path = re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+    for name, path in namedArguments(description):
+        if name not in _CERTIFICATES:
+            continue
         paths = [path]
         with suppress(OSError):
             paths = [

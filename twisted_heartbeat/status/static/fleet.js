@@ -58,6 +58,8 @@ export class Fleet {
     const known = this.peers.get(change.name);
     const isDown = change.state === "down";
     const carriers = known ? known.carriers : [];
+    // A fall that the peer was loaded with comes once more if it was told at the same time.
+    const isFall = isDown && !(known && change.at <= known.told);
     this.#put({
       name: change.name,
       state: change.state,
@@ -70,8 +72,7 @@ export class Fleet {
       address: change.address,
       cause: isDown ? change.cause : known ? known.cause : null,
       reason: isDown ? change.reason : known ? known.reason : "",
-      // A fall that the peer was loaded with comes once more if it was told at the same time.
-      falls: known ? known.falls + (isDown && change.at > known.told ? 1 : 0) : isDown ? 1 : 0,
+      falls: (known ? known.falls : 0) + (isFall ? 1 : 0),
     });
   }
 
