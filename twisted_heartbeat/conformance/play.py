@@ -140,14 +140,20 @@ class Lateness:
 
     def since(self, when: float) -> float:
         """
-        Return the seconds by which the tester was late since then, in all.
+        Return the seconds by which the tester was late since then, in all.  A look that is due and
+        late counts: after a stall, whoever asks may be called before it.
         """
-        return sum(late for at, late in self._late if at >= when)
+        return sum(late for at, late in self._late if at >= when) + self._lateBy(time.monotonic())
+
+    def _lateBy(self, now: float) -> float:
+        late = now - self._due
+        return late if self._call is not None and late > self._EVERY / 5 else 0.0
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._due > self._EVERY / 5:
-            self._late.append((now, now - self._due))
+        late = self._lateBy(now)
+        if late:
+            self._late.append((now, late))
         self.start()
 
 
