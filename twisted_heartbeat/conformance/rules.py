@@ -246,6 +246,12 @@ NAME_GHOST = _rule(
 NAME_WAITS = _rule(
     "name-waits", "Names", "The PINGs of a newcomer are answered while its name is claimed."
 )
+NAME_SOON = _rule(
+    "name-soon",
+    "Names",
+    "A server lets the newcomer in within 3/7 of its bound when the holder is silent.",
+    "should",
+)
 NAME_LEFT = _rule(
     "name-left", "Names", "A newcomer gets its name if the holder is closing already."
 )

@@ -417,7 +417,9 @@ class PlainServer(_Role):
             if "asks no holder" not in self.faults:
                 holder.say(PING, token=0x7E57)
             asked = time.monotonic()
-            self.reactor.callLater(self.bound * 3 / 7, self.decide, holder, link, asked)
+            whole = "asks for a whole bound" in self.faults
+            timeout = self.bound * (1 if whole else 3 / 7)
+            self.reactor.callLater(timeout, self.decide, holder, link, asked)
 
     def decide(self, holder: PlainPeer, link: PlainPeer, asked: float) -> None:
         link.claims = False

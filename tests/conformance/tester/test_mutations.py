@@ -149,6 +149,7 @@ TABLE = [
     broken(SERVER, "forgets the holder", "name-taken", "name-taken"),
     broken(SERVER, "asks no holder", "name-taken", "name-taken", bound=2.0),
     broken(SERVER, "holder wins", "name-ghost", "name-ghost"),
+    broken(SERVER, "asks for a whole bound", "name-ghost", "name-soon", bound=4.0),
     broken(SERVER, "newcomers wait in silence", "name-ghost", "name-waits", bound=8.0),
     broken(SERVER, "remembers names", "name-left", "name-left"),
     broken(SERVER, "names in capitals", "name-bytes", "name-bytes"),

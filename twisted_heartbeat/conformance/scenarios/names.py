@@ -15,6 +15,7 @@ from ..rules import (
     NAME_BYTES,
     NAME_GHOST,
     NAME_LEFT,
+    NAME_SOON,
     NAME_TAKEN,
     NAME_WAITS,
     OWN_GOODBYE_ENDS,
@@ -92,8 +93,9 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
 
 @add(
     "name-ghost",
-    "The first of two connections with one name is silent.",
+    "A connection falls silent, and another one claims its name.",
     NAME_GHOST,
+    NAME_SOON,
     NAME_WAITS,
     role=SERVER,
 )
@@ -101,9 +103,12 @@ async def _nameOfGhost(play: Play) -> None:
     name = f"conformance {time.monotonic()}"
     holder = await play.open(name=name)
     if not holder.needs:
-        play.skip("the peer needs nothing, so it can not tell", NAME_GHOST)
+        play.skip("the peer needs nothing, so it can not tell", NAME_GHOST, NAME_SOON)
         return
     holder.fallSilent()
+    # Then the server has read all that the holder has sent, and nothing of it answers the probe.
+    await play.answered(holder)
+    claimed = time.monotonic()
     newcomer = await _newcomer(play, name)
     answers = await play.ponged(newcomer)
     if newcomer.stream.goodbye is None and not newcomer.isOver:
@@ -115,6 +120,17 @@ async def _nameOfGhost(play: Play) -> None:
         play.check(NAME_GHOST, False, "the newcomer stays", came, time.monotonic())
     elif play.check(NAME_GHOST, holder.isOver, "the end of the silent holder", came):
         await play.stillAnswers(NAME_GHOST, newcomer, "the end of the silent holder")
+        assert holder.overAt is not None
+        waited, longest = holder.overAt - claimed, holder.needs * 3 / 7
+        holds = waited <= longest + play.slack(claimed)
+        third = await _newcomer(play, name)
+        await _decided(play, newcomer, third)
+        if third.stream.goodbye is None:
+            # It has found out by itself that the holder was silent.
+            play.skip("the peer takes two connections of one name", NAME_SOON)
+            return
+        expected = f"the end of the silent holder within {longest:.2f} s"
+        play.check(NAME_SOON, holds, expected, f"{waited:.2f} s", holder.overAt)
 
 
 @add("name-left", "The holder of a name says goodbye, and stays.", NAME_LEFT, role=SERVER)
