@@ -26,7 +26,7 @@ from twisted_heartbeat.demo import datagram
 from twisted_heartbeat.demo.main import STARTING, main
 from twisted_heartbeat.demo.punctuality import Punctuality
 from twisted_heartbeat.demo.results import FaultResult, judge
-from twisted_heartbeat.demo.settings import BACK_WITHIN, BUSY, HUNG, LONGEST_BOUND
+from twisted_heartbeat.demo.settings import BACK_WITHIN, HUNG, LONGEST_BOUND
 
 pty = pytest.importorskip("pty", reason="the demo freezes a process, which is for POSIX only")
 
@@ -89,11 +89,12 @@ Run = tuple[int, str, str]
 
 def untilPunctual(run: Callable[[], Run]) -> Run:
     """
-    Run a demo as it says itself: again, while this machine is too busy to tell.
+    Run a demo as it says itself: again, while this machine is too busy.  Then the peer's process
+    may be late as well, which no timer here sees.
     """
     for _ in range(TRIES - 1):
         done = run()
-        if done[0] != BUSY:
+        if "too busy" not in done[1]:
             return done
     return run()
 
@@ -142,7 +143,7 @@ def test_inATerminal() -> None:
     In a terminal it is drawn by rich, and comes to the same.  Each event is shown once, and stays.
     """
     status, output, errors = untilPunctual(drawn)
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (0, ""), output
     assert "─" in output
     assert [output.count("FAULT"), output.count("ClosedHere")] == [len(FAULTS), 1]
     assert "Each row kept the promise." in output
