@@ -13,19 +13,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from twisted_heartbeat.conformance.play import CLIENT, Findings, Settings
 from twisted_heartbeat.conformance.runner import ClientRun
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
-from ..support.findings import faultsOf
+from ..support.findings import examineAll, faultsOf
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the devices are POSIX programs")
 
@@ -129,8 +128,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Find
     What was found of all devices, side by side.
     """
     folder = tmp_path_factory.mktemp("devices")
-    runs = [ensureDeferred(examined(kind, folder)) for kind in KINDS]
-    yield dict(zip(KINDS, pytest_twisted.blockon(gatherResults(runs)), strict=True))
+    yield examineAll(KINDS, partial(examined, folder=folder))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -90,11 +90,14 @@ class Findings:
     @ivar checks: all checks, in their order.
     @ivar skipped: rules that could not be checked, and why.
     @ivar unplayed: scenarios for which there was no time or no connection.
+    @ivar doubtful: scenarios that found a broken rule while the tester itself was late, each time
+        that they were played.
     """
 
     checks: list[Finding] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     unplayed: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
 
     def broken(self, *levels: str) -> list[str]:
         """
@@ -230,15 +233,16 @@ class Play:
             self._findings.skipped[rule.id] = reason
 
     @property
-    def isDoubtful(self) -> bool:
+    def doubt(self) -> float:
         """
-        Whether a rule seems broken, and the tester itself was so late that it may have been the
-        cause.
+        Seconds by which the tester itself was late, if a rule seems broken and that may have been
+        the cause; otherwise 0.
         """
         isBroken = any(not check.holds for check in self.checks)
         # A client has connected before that is noticed, and the scenario begins after its hello.
         began = min([self.began, *(each.began for each in self.connections)])
-        return isBroken and self._lateness.since(began - RECENT) > _LATE
+        late = self._lateness.since(began - RECENT) if isBroken else 0.0
+        return late if late > _LATE else 0.0
 
     def slack(self, since: float) -> float:
         """

@@ -101,6 +101,7 @@ def asText(findings: Findings) -> str:
             lines += [f"        {line}" for line in _faultLines(fault)]
         if len(each.faults) > _MOST_FAULTS:
             lines.append(f"        and {len(each.faults) - _MOST_FAULTS} times more")
+    lines += [f"doubtful: {each}" for each in findings.doubtful]
     lines += [f"not played: {each}" for each in findings.unplayed]
     unchecked = ", ".join(each.rule.id for each in verdicts if each.verdict == UNCHECKED)
     if unchecked:
@@ -123,6 +124,7 @@ def asTap(findings: Findings) -> str:
         lines.append(f"{result} {number} - {words}{directive.get(each.verdict, '')}")
         for fault in each.faults[:_MOST_FAULTS]:
             lines += ["# " + line for line in (_place(each.rule), *_faultLines(fault))]
+    lines += [f"# doubtful: {each}" for each in findings.doubtful]
     lines += [f"# not played: {each}" for each in findings.unplayed]
     return "\n".join([*lines, f"# {_summary(findings, verdicts)}"]) + "\n"
 
@@ -152,7 +154,8 @@ def asJson(findings: Findings) -> str:
         }
         for each in verdictsOf(findings)
     ]
-    return json.dumps({"rules": rules, "unplayed": findings.unplayed}, indent=1) + "\n"
+    report = {"rules": rules, "doubtful": findings.doubtful, "unplayed": findings.unplayed}
+    return json.dumps(report, indent=1) + "\n"
 
 
 FORMATS: dict[str, Callable[[Findings], str]] = {"text": asText, "tap": asTap, "json": asJson}

@@ -122,9 +122,12 @@ class _Run:
             _log.failure("The tester has failed in {scenario}", scenario=scenario.name)
             self.leave(scenario, f"the tester has failed: {error!r}")
         else:
-            if play.isDoubtful and self._doubts[scenario.name] < _MOST_DOUBTS:
+            if play.doubt:
                 self._doubts[scenario.name] += 1
-                return False
+                if self._doubts[scenario.name] <= _MOST_DOUBTS:
+                    return False
+                words = f"the tester itself was late by {play.doubt:.1f} s"
+                self.findings.doubtful.append(f"{scenario.name}: {words}")
         self._played(scenario)
         for connection in play.connections:
             for rule in _STREAM_RULES:

@@ -30,8 +30,8 @@ CHECKOUT = Path(__file__).parents[3]
 
 def findings() -> Findings:
     """
-    A rule that is kept, one that is broken, one that should be kept, one that was skipped, and a
-    scenario that was not played.
+    A rule that is kept, one that is broken, one that should be kept, one that was skipped, a
+    scenario that was doubtful, and one that was not played.
     """
     found = Findings()
     found.checks += [
@@ -40,6 +40,7 @@ def findings() -> Findings:
         Finding(PONG_SOON, False, "pings", "a PONG within 0.50 s", "0.75 s", None),
     ]
     found.skipped["hold-read"] = "the peer has a bound of its own"
+    found.doubtful.append("silence: the tester itself was late by 0.3 s")
     found.unplayed.append("end: the time was over")
     return found
 
@@ -60,6 +61,7 @@ def test_textSaysWhatIsNeededToFindTheFault() -> None:
     assert "pass    pong-token" in text
     assert "skip    hold-read" in text
     assert "(the peer has a bound of its own)" in text
+    assert "doubtful: silence: the tester itself was late by 0.3 s" in text
     assert "not played: end: the time was over" in text
     assert "not checked, because nothing was played for it: hello-first, " in text
     assert "1 rules kept, 1 broken, 1 not kept that should be, 1 skipped" in text
@@ -97,6 +99,7 @@ def test_jsonHasTheSame() -> None:
     assert broken["faults"] == [
         {"scenario": "silence", "expected": "the end within 2.5 s", "came": "nothing", "at": 2.5}
     ]
+    assert report["doubtful"] == ["silence: the tester itself was late by 0.3 s"]
     assert report["unplayed"] == ["end: the time was over"]
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 
 from twisted_heartbeat.conformance.play import CLIENT, SERVER, Findings, Settings
@@ -22,13 +23,11 @@ from twisted_heartbeat.conformance.rules import RULES
 from twisted_heartbeat.conformance.runner import ClientRun, examineServer
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
-from ...support.findings import faultsOf
+from ...support.findings import examineAll, faultsOf
 from .plainpeer import LIMIT, PlainClient, PlainServer
 
 BOUND, TOLERANCE, LONGEST = 0.8, 0.5, 30.0
 """Seconds."""
-
-TRIES = 3
 
 SCALE = 0.03
 """Seconds that a client takes for one in its waits."""
@@ -228,19 +227,13 @@ SOUND = [
 def results() -> Iterator[dict[Broken, Findings]]:
     """
     What was found of all peers, which are examined side by side.
-
-    On a machine with much other work the tester is late, knows it, and finds nothing for certain.
-    So a peer of which too little was found is examined again, with less at a time.
     """
     from twisted.internet import reactor
 
-    found: dict[Broken, Findings] = {}
-    peers = [*SOUND, *TABLE]
-    for _ in range(TRIES):
-        runs: list[Deferred[Findings]] = [ensureDeferred(examined(reactor, peer)) for peer in peers]
-        found |= zip(peers, pytest_twisted.blockon(gatherResults(runs)), strict=True)
-        peers = [peer for peer in TABLE if not set(peer.rules) <= brokenOf(found[peer])]
-    yield found
+    def isEnough(peer: Broken, found: Findings) -> bool:
+        return set(peer.rules) <= brokenOf(found)
+
+    yield examineAll([*SOUND, *TABLE], partial(examined, reactor), isEnough)
 
 
 def brokenOf(findings: Findings) -> set[str]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -36,7 +35,7 @@ from twisted_heartbeat.conformance.play import CLIENT, SERVER, Findings, Setting
 from twisted_heartbeat.conformance.runner import ClientRun, examineServer
 from twisted_heartbeat.conformance.scenarios import SCENARIOS
 
-from ...support.findings import faultsOf
+from ...support.findings import examineAll, faultsOf
 from ...support.loopback import clientOptions, serverOptions
 
 BOUND, TOLERANCE, CLOSING, SCALE = 1.0, 0.6, 0.6, 0.05
@@ -150,7 +149,8 @@ async def client(reactor: Any, start: Callable[..., Callable[[], object]]) -> Fi
     return found
 
 
-KINDS = ("TCP", "TLS", "UNIX", "service", "factory")
+CLIENTS_BY = {"service": startService, "factory": startFactory}
+KINDS = ("TCP", "TLS", "UNIX", *CLIENTS_BY)
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +163,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Find
     folder = tmp_path_factory.mktemp("sockets")
     # They are made once, which takes long, and nothing else would run meanwhile.
     serverOptions()
-    runs: list[Deferred[Findings]] = [
-        *(ensureDeferred(server(reactor, kind, folder)) for kind in KINDS[:3]),
-        ensureDeferred(client(reactor, startService)),
-        ensureDeferred(client(reactor, startFactory)),
-    ]
-    yield dict(zip(KINDS, pytest_twisted.blockon(gatherResults(runs)), strict=True))
+
+    async def examined(kind: str) -> Findings:
+        if kind in CLIENTS_BY:
+            return await client(reactor, CLIENTS_BY[kind])
+        return await server(reactor, kind, folder)
+
+    yield examineAll(KINDS, examined)
 
 
 @pytest.mark.parametrize("kind", KINDS)
