@@ -536,7 +536,8 @@ async def test_onARealReactor(loopback: Loopback) -> None:
         assert received == message
         assert same and system.startswith("Looking,")
         assert connection.batch is None
-    assert hooks.names == ["connected"]
+    # On a busy machine the peer may be suspected, and recovers.
+    assert [name for name in hooks.names if name not in ("suspected", "recovered")] == ["connected"]
     await within(server.close())
     poll = idlePollerFor(reactor)
     assert poll is not None and poll.fileno() == -1

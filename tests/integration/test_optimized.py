@@ -58,7 +58,11 @@ class Hooks(LinkHooks):
         reactor.callLater(0.6, self.end, link)
 
     def end(self, link):
-        print("alive", link.state, link.rtt is not None)
+        if link.rtt is None:
+            # A busy machine has not answered the first ping yet.
+            reactor.callLater(0.1, self.end, link)
+            return
+        print("alive", link.state)
         server.drain(grace=0.1)
 
     def disconnected(self, link, cause):
