@@ -33,7 +33,7 @@ pty = pytest.importorskip("pty", reason="the demo freezes a process, which is fo
 WAIT_LIMIT = 60
 """Seconds for a whole demo, on a busy machine."""
 
-TRIES = 4
+TRIES = 8
 """Demos in a row on a machine that is too busy."""
 
 FAULTS = ["silent cut", "frozen peer", "reset", "clean close", "peer gone 3 s"]
