@@ -980,3 +980,37 @@ async def test_tunnel(tcp: Place) -> None:
     assert far.received == b"x" * 500_000
     assert far.reason.check(PeerClosed)
     assert near.reason.check(ClosedHere)
+
+
+@pytest_twisted.ensureDeferred
+async def test_pausedTunnelReadsFirst(tcp: Place) -> None:
+    """
+    A reset takes nothing that was sent before it from a carried protocol that has paused reading:
+    the data is delivered, and the goodbye behind it is the cause.
+    """
+
+    class Paused(Kept):
+        def connectionMade(self) -> None:
+            transport: Any = self.transport
+            transport.pauseProducing()
+
+    servers = KeptFactory()
+    servers.protocol = Paused
+    port = await within(
+        serverFromString(_reactor(), "heartbeat:tcp:0:interface=127.0.0.1").listen(servers)
+    )
+    tcp.atEnd(port.stopListening)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
+        peer.sendall(wire.encode(wire.Hello()))
+        await until(lambda: servers.built and servers.built[0].transport)
+        goodbye = wire.Goodbye("no room", code=GoodbyeCode.REFUSED)
+        peer.sendall(wire.encode(wire.Data(b"last words")) + wire.encode(goodbye))
+        await wait(0.05)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    [far] = servers.built
+    far.transport.write(b"into the void")
+    await until(lambda: far.losses)
+    assert far.received == b"last words"
+    cause = far.transport.carrierLink.cause
+    assert type(cause) is PeerClosed
+    assert cause.goodbyeCode is GoodbyeCode.REFUSED
