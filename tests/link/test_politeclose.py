@@ -983,6 +983,34 @@ async def test_tunnel(tcp: Place) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_goodbyeEndsWriting(tcp: Place) -> None:
+    """
+    What waits in this process when a goodbye is read is not sent, and its C{Deferred} says so: the
+    peer would throw it away.  FIN follows at once.
+    """
+    peers = Peers()
+    hooks, factory = Recorder(), Speakers()
+    endpoint = tcp.endpoint(tcp.listen(peers))
+    tcp.service(endpoint, factory, hooks=hooks, limits=BOUNDED, retryPolicy=lambda _: 60.0)
+    peer = await within(peers.accepted.get())
+    peer.transport.write(wire.encode(wire.Hello("hub")))
+    peer.transport.pauseProducing()
+    await until(lambda: factory.built and factory.built[0].hello)
+    [protocol] = factory.built
+    sending = protocol.sendMessage(bytes(SIZE))
+    failed: list[Any] = []
+    sending.addErrback(failed.append)
+    told = hooks.next("disconnected")
+    peer.transport.write(wire.encode(wire.Goodbye("restart")))
+    await until(lambda: protocol.link.state == "closing")
+    assert protocol.link.bytesBuffered == 0
+    peer.transport.resumeProducing()
+    cause = await within(told)
+    assert type(cause) is PeerClosed
+    assert [failure.value for failure in failed] == [cause]
+
+
+@pytest_twisted.ensureDeferred
 async def test_pausedTunnelReadsFirst(tcp: Place) -> None:
     """
     A reset takes nothing that was sent before it from a carried protocol that has paused reading:
