@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import (
     ConnectionLost,
     ConnectionRefusedError,
@@ -328,19 +328,79 @@ def test_permanentFailureEndsARound() -> None:
 
 def test_strangerIsLeft() -> None:
     """
-    A list whose first endpoint leads to links that are never proven gets to the next one, with the
-    backoff of a failure.
+    A round goes on at once when the link to one endpoint has ended and was never proven.  It has
+    failed, as one, when no endpoint is left, and its cause is that of the first.
+    """
+    scene = Rounds()
+    scene.service.startService()
+    scene.connectTo(0).lose()
+    assert scene.tried == [1, 1, 0]
+    scene.fail(1)
+    assert scene.tried == [1, 1, 1]
+    assert scene.hooks.told("retrying") == []
+    scene.connectTo(2).lose(ConnectionLost())
+    [retry] = scene.hooks.told("retrying")
+    assert (retry.attempt, retry.delay, type(retry.cause)) == (1, 1, PeerClosed)
+    scene.wait(1)
+    assert scene.tried == [2, 1, 1]
+    scene.connectTo(0).lose()
+    scene.connectTo(1).deliver(b"hello")
+    assert scene.tried == [2, 2, 1]
+    scene.stop()
+
+
+def test_slowOneBesideAStranger() -> None:
+    """
+    An endpoint that was given up for another's link is tried again if that proves nothing.
     """
     scene = Rounds(2)
     scene.service.startService()
-    scene.connectTo(0).lose()
-    assert scene.hooks.told("retrying")[-1].delay == 1
     scene.wait(1)
     assert scene.tried == [1, 1]
     scene.connectTo(1).lose()
-    assert scene.hooks.told("retrying")[-1].delay == 2
-    scene.wait(2)
     assert scene.tried == [2, 1]
+    scene.connectTo(0).deliver(b"hello")
+    assert scene.hooks.told("retrying") == []
+    scene.stop()
+
+
+def test_permanentFailureOfALink(loggedErrors: Any) -> None:
+    """
+    C{PermanentFailure} from a C{connected} hook ends the round.
+    """
+    scene = Rounds(2)
+    scene.hooks.then["connected"] = lambda: fail(PermanentFailure("not this one"))
+    scene.service.startService()
+    scene.connectTo(0)
+    scene.turn()
+    assert scene.tried == [1, 0]
+    assert [type(cause) for cause in scene.hooks.told("gaveUp")] == [PermanentFailure]
+    loggedErrors.flush(PermanentFailure)
+    scene.stop()
+
+
+@pytest.mark.parametrize("stage", ["cleaning", "goingOn"])
+def test_stopWhileARoundGoesOn(stage: str) -> None:
+    """
+    A service that is stopped tries no further endpoint, and begins with the first when it is
+    started again.
+    """
+    scene = Rounds(2)
+    scene.service.startService()
+    transport = scene.connectTo(0)
+    cleaning: Deferred[None] = Deferred()
+    if stage == "cleaning":
+        link = scene.service.link
+        assert link is not None
+        link.addCleanup(lambda: cleaning)
+    transport.lose()
+    assert scene.tried == [1, 0 if stage == "cleaning" else 1]
+    stopped = scene.service.stopService()
+    cleaning.callback(None)
+    scene.turn()
+    assert stopped.called
+    scene.service.startService()
+    assert scene.tried == [2, 0 if stage == "cleaning" else 1]
     scene.stop()
 
 

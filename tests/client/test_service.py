@@ -388,8 +388,8 @@ def test_noEndpoints() -> None:
 @pytest.mark.parametrize(("proven", "next_"), [(True, 0), (False, 2)])
 def test_whereARoundBegins(proven: bool, next_: int) -> None:
     """
-    After a proven link the next round begins with the first endpoint; after one that was not, with
-    the endpoint behind the one that it led to.
+    After a proven link the next round begins with the first endpoint, after a wait; after one that
+    was not, the round goes on at once with the endpoint that has not failed.
     """
     scene = Scene(endpoints=3)
     scene.service.startService()
@@ -399,7 +399,9 @@ def test_whereARoundBegins(proven: bool, next_: int) -> None:
         transport.deliver(b"hello")
     before = [len(endpoint.attempts) for endpoint in scene.endpoints]
     transport.lose()
-    scene.clock.advance(scene.hooks.told("retrying")[-1].delay)
+    delays = [retry.delay for retry in scene.hooks.told("retrying")]
+    assert len(delays) == proven
+    scene.clock.advance(sum(delays))
     after = [len(endpoint.attempts) for endpoint in scene.endpoints]
     assert [index for index in range(3) if after[index] > before[index]] == [next_]
     scene.stop()

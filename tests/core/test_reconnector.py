@@ -222,6 +222,18 @@ def test_renewedTooLate() -> None:
     assert reconnector.cleaned(NOW) == [ChooseDelay(1, WHY)]
 
 
+def test_attemptThatGoesOn() -> None:
+    """
+    A link that one endpoint of several led to is lost, and another endpoint is tried: without a
+    wait, and nothing has failed yet.
+    """
+    reconnector = supervisionIn(State.CONNECTED)
+    assert reconnector.lost(WHY, NOW, proven=False, goesOn=True) == [CleanUp()]
+    assert reconnector.cleaned(NOW) == [Attempt(1)]
+    assert reconnector.failures == 0
+    assert reconnector.failed(WHY, NOW) == [ReportFailure(WHY), ChooseDelay(1, WHY)]
+
+
 def test_stopWhileRenewing() -> None:
     """
     Who stops meanwhile gets no attempt, nor does the next start have its failures forgotten.

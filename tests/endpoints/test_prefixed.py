@@ -489,6 +489,37 @@ async def test_serviceAbove(way: Way) -> None:
     assert service.state == "connected"
 
 
+class Raising(Kept):
+    """
+    Raises at its first bytes.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See C{IProtocol}.
+        """
+        raise ZeroDivisionError("too much")
+
+
+@pytest_twisted.ensureDeferred
+async def test_carriedProtocolRaises(way: Way, loggedErrors: Any) -> None:
+    """
+    The cause of a service's link says what the protocol raised, through the tunnel below.
+    """
+    hooks = Recorder()
+    greeting = Peers()
+    endpoint = await way.to(greeting)
+    connected, lost = hooks.next("connected"), hooks.next("disconnected")
+    factory = Factory.forProtocol(Raising)
+    way.loopback.service(endpoint, factory, hooks=hooks, retryPolicy=lambda _: 60.0)
+    await within(connected)
+    peer = await within(greeting.accepted.get())
+    peer.transport.write(b"ready?")
+    cause: Cause = await within(lost)
+    assert str(cause) == "the protocol raised ZeroDivisionError: too much"
+    loggedErrors.flush(ZeroDivisionError)
+
+
 @pytest_twisted.ensureDeferred
 async def test_strangers(plainWay: Way) -> None:
     """

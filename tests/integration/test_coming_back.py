@@ -208,6 +208,53 @@ def test_pagesHaveTheTable(page: Path, table: Callable[[], str]) -> None:
     assert expected in text, f"{page.name} lacks this table:\n{expected}"
 
 
+def programOfThePage() -> str:
+    """
+    The table as a program, as the page of the wire protocol has it, in Python.  It takes C{proven},
+    C{pace}, C{goodbye}, C{retryAfter}, C{spread} and C{draw}, counts C{n}, and leaves C{wait}.
+    """
+    text = WIRE.read_text(encoding="utf-8")
+    [program] = re.findall(r"```text\n(n = 0\nafter the end.*?)```", text, re.DOTALL)
+    _, _, body = program.partition(":\n")
+    # The second line of a pace belongs to the first.
+    body = re.sub(r"\n {9,}(?=wait = least)", "; ", body)
+    body = re.sub(r"(?m)^    (usual|spread|slow): +", r'    if pace == "\1": ', body)
+    body = body.replace("it ended with a GOODBYE", "goodbye").replace(" if slow ", " if isSlow ")
+    return "if True:\n" + body.replace("the connection was proven", "proven")
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("row", [row for row in TABLE if row.onTheWire], ids=lambda row: row.what)
+def test_programOfThePageWaitsAsTheTableSays(row: Row, draw: float) -> None:
+    """
+    The program on the page of the wire protocol draws the waits that the code does, and counts the
+    failures from 1 on, after a proven connection too.
+    """
+    program = compile(programOfThePage(), str(WIRE), "exec")
+    cause = row.causes[0]
+    code = getattr(cause, "goodbyeCode", None)
+    pace = "slow" if cause.pace is RetryPace.SLOW else "spread" if cause.fleetWide else "usual"
+    hints = [(0.0, 0.0), (AFTER, SPREAD), (5000.0, 5000.0), (0.5, 0.49), (0.5, 0.5)]
+    for retryAfter, spread in hints[: len(hints) if code is not None else 1]:
+        if code is not None:
+            cause = PeerClosed(goodbyeCode=code, retryAfter=retryAfter, spread=spread)
+        known: dict[str, Any] = {
+            "n": 7,
+            "proven": True,
+            "pace": pace,
+            "isSlow": pace == "slow",
+            "goodbye": code is not None,
+            "retryAfter": retryAfter,
+            "spread": spread,
+            "draw": lambda: draw,
+        }
+        for attempt in range(1, 10):
+            exec(program, known)
+            known["proven"] = False
+            assert known["n"] == attempt
+            assert known["wait"] == pytest.approx(BACKOFF.delay(attempt, cause, lambda: draw))
+
+
 WITHOUT_CONNECTION = {causes.CheckInMissed, causes.CheckInFailed}
 """What check-ins end with: there is nothing to connect again."""
 

@@ -398,7 +398,7 @@ class TunnelClient(ServiceClient):
     A service whose endpoint is behind C{heartbeat:}, and whose protocol knows nothing of that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: type[Protocol] = Fine) -> None:
         super().__init__(retryPolicy=STEADY)
         self.service.stopService()
         maker = _TunnelMaker(
@@ -406,7 +406,7 @@ class TunnelClient(ServiceClient):
         )
         self.service = HeartbeatClientService(
             PrefixedClient(self.endpoint, maker.wrap),
-            Factory.forProtocol(Fine),
+            Factory.forProtocol(protocol),
             STEADY,
             self.clock,
             hooks=self.hooks,
@@ -438,6 +438,22 @@ def test_tunnelsHelloProvesAndItsGoodbyeRevokes(code: GoodbyeCode | None, upFor:
     refused = code in (GoodbyeCode.REFUSED, GoodbyeCode.NAME_IN_USE)
     revoked = refused or (code is not None and upFor == SOON)
     assert delaysOf(client) == ([1, 2, 4] if revoked else [1, 1, 1])
+    client.stop()
+
+
+def test_carriedProtocolThatRaises() -> None:
+    """
+    A carried protocol that raises at the peer's first bytes each time backs off, too.
+    """
+    client = TunnelClient(Other)
+    for _ in range(3):
+        transport = client.connect()
+        deliver(transport, HELLO + wire.encode(wire.Data(b"hello from within")))
+        settle(client)
+        words = "the protocol raised ZeroDivisionError: in dataReceived"
+        assert str(client.hooks.told("disconnected")[-1]) == words
+        client.wait()
+    assert delaysOf(client) == [1, 2, 4]
     client.stop()
 
 

@@ -980,3 +980,65 @@ async def test_tunnel(tcp: Place) -> None:
     assert far.received == b"x" * 500_000
     assert far.reason.check(PeerClosed)
     assert near.reason.check(ClosedHere)
+
+
+@pytest_twisted.ensureDeferred
+async def test_goodbyeEndsWriting(tcp: Place) -> None:
+    """
+    What waits in this process when a goodbye is read is not sent, and its C{Deferred} says so: the
+    peer would throw it away.  FIN follows at once.
+    """
+    peers = Peers()
+    hooks, factory = Recorder(), Speakers()
+    endpoint = tcp.endpoint(tcp.listen(peers))
+    tcp.service(endpoint, factory, hooks=hooks, limits=BOUNDED, retryPolicy=lambda _: 60.0)
+    peer = await within(peers.accepted.get())
+    peer.transport.write(wire.encode(wire.Hello("hub")))
+    peer.transport.pauseProducing()
+    await until(lambda: factory.built and factory.built[0].hello)
+    [protocol] = factory.built
+    sending = protocol.sendMessage(bytes(SIZE))
+    failed: list[Any] = []
+    sending.addErrback(failed.append)
+    told = hooks.next("disconnected")
+    peer.transport.write(wire.encode(wire.Goodbye("restart")))
+    await until(lambda: protocol.link.state == "closing")
+    assert protocol.link.bytesBuffered == 0
+    peer.transport.resumeProducing()
+    cause = await within(told)
+    assert type(cause) is PeerClosed
+    assert [failure.value for failure in failed] == [cause]
+
+
+@pytest_twisted.ensureDeferred
+async def test_pausedTunnelReadsFirst(tcp: Place) -> None:
+    """
+    A reset takes nothing that was sent before it from a carried protocol that has paused reading:
+    the data is delivered, and the goodbye behind it is the cause.
+    """
+
+    class Paused(Kept):
+        def connectionMade(self) -> None:
+            transport: Any = self.transport
+            transport.pauseProducing()
+
+    servers = KeptFactory()
+    servers.protocol = Paused
+    port = await within(
+        serverFromString(_reactor(), "heartbeat:tcp:0:interface=127.0.0.1").listen(servers)
+    )
+    tcp.atEnd(port.stopListening)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)) as peer:
+        peer.sendall(wire.encode(wire.Hello()))
+        await until(lambda: servers.built and servers.built[0].transport)
+        goodbye = wire.Goodbye("no room", code=GoodbyeCode.REFUSED)
+        peer.sendall(wire.encode(wire.Data(b"last words")) + wire.encode(goodbye))
+        await wait(0.05)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    [far] = servers.built
+    far.transport.write(b"into the void")
+    await until(lambda: far.losses)
+    assert far.received == b"last words"
+    cause = far.transport.carrierLink.cause
+    assert type(cause) is PeerClosed
+    assert cause.goodbyeCode is GoodbyeCode.REFUSED

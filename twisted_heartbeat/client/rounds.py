@@ -38,9 +38,10 @@ class AttemptRound:
 
     The first endpoint is tried at once.  The next is tried when one has failed, or has not led to a
     prepared link within L{ANSWER_WITHIN}.  When one has won, the others are cancelled, and their
-    links closed.  The round fails when all endpoints have failed, or one of them for good
-    (L{PermanentFailure}).  Its cause is the one that is retried soonest; of several, that of the
-    endpoint that was tried first.
+    links closed.  If the winner's link then ends and has proven nothing, another round L{goes
+    on<winnerFailed>} with the endpoints that have not failed.  The round fails when all endpoints
+    have failed, or one of them for good (L{PermanentFailure}).  Its cause is the one that is
+    retried soonest; of several, that of the endpoint that was tried first.
     """
 
     def __init__(
@@ -58,16 +59,22 @@ class AttemptRound:
         self._callOver = over
         self._untried: deque[Candidate] = deque()
         self._running: list[Candidate] = []
+        self._left: list[Candidate] = []
         self._failures: list[tuple[int, Cause, Failure]] = []
         self._cancelled = self._ended = False
         self._timer: IDelayedCall | None = None
         self.winner: Candidate | None = None
 
-    def begin(self, endpoints: Iterable[IStreamClientEndpoint], factory: IProtocolFactory) -> None:
+    def add(self, endpoints: Iterable[IStreamClientEndpoint], factory: IProtocolFactory) -> None:
+        """
+        Add the endpoints to try, before the round begins.
+        """
         self._untried.extend(
             Candidate(self, position, endpoint, factory)
             for position, endpoint in enumerate(endpoints)
         )
+
+    def begin(self) -> None:
         self._tryNext()
 
     def cancel(self, cause: Cause) -> None:
@@ -84,6 +91,7 @@ class AttemptRound:
         """
         self.winner = candidate
         self._running.remove(candidate)
+        self._left = [*self._running, *self._untried]
         self._cancelOthers(ClosedHere("the link to another endpoint was prepared first"))
         self.owner.attemptConnected(link)
 
@@ -101,6 +109,30 @@ class AttemptRound:
         else:
             self._failures.append((candidate.position, cause, failure))
             self._tryNext()
+
+    def winnerFailed(self, cause: Cause) -> AttemptRound | None:
+        """
+        Handle that the winner's link has ended, and has proven nothing.
+
+        @return: a round of the endpoints that are left; L{None} if this round has failed.
+        """
+        winner, left = self.winner, self._left
+        assert winner is not None
+        self._failures.append((winner.position, cause, failureOf(cause)))
+        if not left or cause.pace is RetryPace.NEVER:
+            return None
+        rest = AttemptRound(self.owner, self.prepareConnection, self._callOver)
+        rest._untried.extend(candidate.forRound(rest) for candidate in left)
+        rest._failures.extend(self._failures)
+        return rest
+
+    @property
+    def failure(self) -> tuple[Cause, Failure]:
+        """
+        Why the round has failed.
+        """
+        _, cause, failure = min(self._failures, key=_soonestFirst)
+        return cause, failure
 
     @property
     def losersLeft(self) -> bool:
@@ -138,17 +170,17 @@ class AttemptRound:
         if self.winner is not None:
             self._callOver(self)
         else:
-            _, cause, failure = min(self._failures, key=_soonestFirst)
-            self.owner.attemptFailed(cause, failure)
+            self.owner.attemptFailed(*self.failure)
 
     def _cancelTimer(self) -> None:
         cancelCalls(self._timer)
         self._timer = None
 
 
-def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, int]:
+def _soonestFirst(failed: tuple[int, Cause, Failure]) -> tuple[bool, bool, int]:
     position, cause, _ = failed
-    return cause.pace is not RetryPace.NORMAL, position
+    forGood = cause.pace is RetryPace.NEVER
+    return not forGood, cause.pace is not RetryPace.NORMAL, position
 
 
 class Candidate(AttemptOwner):
@@ -173,6 +205,12 @@ class Candidate(AttemptOwner):
         self._attempt = EndpointAttempt(self)
         self._preparation: Preparation | None = None
         self._link: Link | None = None
+
+    def forRound(self, round: AttemptRound) -> Candidate:
+        """
+        Return a candidate for the same endpoint, in another round.
+        """
+        return Candidate(round, self.position, self._endpoint, self._factory)
 
     def begin(self) -> None:
         self._attempt.begin(self._endpoint, self._factory)

@@ -65,10 +65,10 @@ class ServiceDriver(Driver, AttemptOwner):
         self._policy = policy
         self._backoff = _backoffOf(policy)
         self.prepareConnection = prepareConnection
-        self._first = 0
         self._answeredAt = 0.0
         self._current: EndpointAttempt | AttemptRound | None = None
         self._round: AttemptRound | None = None
+        self._rest: AttemptRound | None = None
         self._roundsWithLosers: set[AttemptRound] = set()
         self._waiters: list[tuple[Deferred[Any], int | None]] = []
         self._stopWaiters: list[Deferred[None]] = []
@@ -87,7 +87,7 @@ class ServiceDriver(Driver, AttemptOwner):
 
     def start(self) -> None:
         self.started = self._wasWanted = True
-        self._first = 0
+        self._rest = None
         self.execute(self.reconnector.start())
 
     def stop(self) -> Deferred[None]:
@@ -151,14 +151,17 @@ class ServiceDriver(Driver, AttemptOwner):
         used = self.reconnector.state is State.CONNECTED
         proven = isProven(factsOf(link, prepared=used), self._backoff.stableAfter)
         round, self._round = self._round, None
-        if proven:
-            self._first = 0
-        elif used and round is not None and round.winner is not None:
-            # This endpoint answers and proves nothing, so the next round begins behind it.
-            self._first = (self._first + round.winner.position + 1) % len(self._endpoints)
+        if used and not proven and round is not None:
+            # The endpoint answers and proves nothing, as one does that is refused.
+            self._rest = round.winnerFailed(cause)
+            cause, _ = round.failure
         if not used:
             self.failure = failureOf(cause)
-        self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
+        self.execute(
+            self.reconnector.lost(
+                cause, self.config.seconds(), proven=proven, goesOn=self._rest is not None
+            )
+        )
 
     # The commands.
 
@@ -169,9 +172,12 @@ class ServiceDriver(Driver, AttemptOwner):
             attempt = self._current = EndpointAttempt(self)
             attempt.begin(endpoints[0], self._factory)
         else:
-            round = AttemptRound(self, self.prepareConnection, self._losersGone)
+            round, self._rest = self._rest, None
+            if round is None:
+                round = AttemptRound(self, self.prepareConnection, self._losersGone)
+                round.add(endpoints, self._factory)
             self._current = self._round = round
-            round.begin([*endpoints[self._first :], *endpoints[: self._first]], self._factory)
+            round.begin()
 
     def cancelAttempt(self) -> None:
         if self._current is not None:

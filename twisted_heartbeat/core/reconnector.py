@@ -363,15 +363,21 @@ class Reconnector:
         """
         return self._after(self._machine.rejected, cause)
 
-    def lost(self, cause: Cause, now: float, *, proven: bool) -> list[Command]:
+    def lost(
+        self, cause: Cause, now: float, *, proven: bool, goesOn: bool = False
+    ) -> list[Command]:
         """
         Handle that the link has ended.
 
         @param proven: whether the link had been proven by then.
+        @param goesOn: whether the attempt that led to the link goes on with another endpoint.  Then
+            it has not failed yet.
         """
         history = self._history
         isUp = self.state in (State.PREPARING, State.CONNECTED, State.REJECTING)
-        if isUp and not history.renewing:
+        if isUp and goesOn:
+            history.renewing = True
+        elif isUp and not history.renewing:
             if proven:
                 history.failures = history.attempts = 0
             self._recordFailure(cause, now, attempt=not proven)

@@ -52,7 +52,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 from ..core import wire
 from ..core.causes import ClosedHere, HandshakeFailed, PeerClosed, ProtocolViolation
 from ..link.state import LinkState
-from ..logs import SafeLogger
+from ..logs import SafeLogger, guarded
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.deadline import PeerDeadline, cancelCalls
 from ..transport.layers import abort
@@ -213,6 +213,10 @@ class Tunnel(HeartbeatProtocol):
     def _deliverFrame(self, frame: wire.Frame) -> None:
         if self._paused:
             self._held.append(frame)
+            session = self._requireLink().session
+            if isinstance(frame, wire.Goodbye) and session is not None:
+                # A word to a peer that has closed would be answered by a reset.
+                session.goodbyeSaid = True
         elif isinstance(frame, wire.Goodbye):
             # The peer waits for this side to close, which the super does.
             self._release()
@@ -270,7 +274,21 @@ class Tunnel(HeartbeatProtocol):
         self.tunnelTransport.unblock()
 
     def stopProducing(self) -> None:
+        # The connection is lost.
+        self._deliverHeld()
         self.tunnelTransport.lost()
+
+    def _deliverHeld(self) -> None:
+        """
+        Deliver what is held, although the carried protocol pauses.  It came before the loss, and
+        may end with a goodbye, which is then the cause.
+        """
+        held, self._held = self._held, deque()
+        for frame in held:
+            self._paused = False
+            if not self._requireLink().state.isEnding:
+                words = "The protocol of {link} failed at what it received before its end"
+                guarded(_log, words, self._deliverFrame, frame, link=self.link)
 
     def markSent(self) -> None:
         """

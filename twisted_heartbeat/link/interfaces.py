@@ -51,12 +51,14 @@ class Session(Protocol):
     @ivar peerName: what the peer calls itself.
     @ivar expectedPong: the bytes that answer the last ping; L{None} once they have come.
     @ivar lastSentAt: when this end last said something other than a ping, in seconds.
+    @ivar goodbyeSaid: whether either end has said goodbye, so that this end says nothing more.
     """
 
     negotiated: Negotiated | None
     peerName: str
     expectedPong: bytes | None
     lastSentAt: float
+    goodbyeSaid: bool
 
     @property
     def localHello(self) -> Promise:

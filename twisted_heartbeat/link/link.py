@@ -316,8 +316,8 @@ class Link(WatchedLink):
         Make the peer speak now, and find out whether it lives.
 
         @return: fires with L{True} when the peer sends anything, and at once if its silence proves
-            nothing.  Fires with L{False} when the link ends, which it does if the peer sends
-            nothing for the C{timeout} of the heartbeat from now.
+            nothing.  Fires with L{False} when the link ends.  It does so if the peer sends nothing
+            for the C{timeout} of the heartbeat from now, or has closed its half.
         """
         if not self.isUp:
             return succeed(False)

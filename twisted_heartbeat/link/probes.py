@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
+from ..core.causes import PeerClosed
 from ..core.detector import NEVER, Decision
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def probe(watch: PeerWatch, heartbeat: Heartbeat | None, now: float) -> Deferred
     watch.withdraw()
     connection, detector = watch.connection, watch.detector
     probes = watch.probes = watch.probes or PendingProbes()
-    # After a FIN no bound runs either, but the peer can no longer answer.
-    finished = connection is not None and connection.finReceived
-    if not finished and (detector.deadline == inf or probes.isAnswerFresh(now)):
+    if connection is not None and connection.finReceived:
+        probed = probes.wait()
+        closeFinished(watch)
+        return probed
+    if detector.deadline == inf or probes.isAnswerFresh(now):
         return succeed(True)
     if connection is not None:
         connection.notifyOnRead = True
@@ -87,3 +90,12 @@ def probe(watch: PeerWatch, heartbeat: Heartbeat | None, now: float) -> Deferred
             watch.sendPing(now)
         watch.reschedule()
     return probed
+
+
+def closeFinished(watch: PeerWatch) -> None:
+    """
+    Close a link whose peer is probed and has closed its half: it cannot answer any more.
+    """
+    cause = PeerClosed("the peer has closed its half, so that it cannot answer a probe")
+    watch.link.recordCause(cause)
+    watch.link.close(cause)

@@ -67,14 +67,15 @@ def factsOf(link: Link, *, prepared: bool) -> LinkFacts:
 
     @param prepared: whether C{prepareConnection} has succeeded.
     """
-    ending = link.teardown
+    ending, speaker = link.teardown, speakerOf(link)
     assert ending.cause is not None and ending.decidedAt is not None
     return LinkFacts(
         cause=ending.cause,
         upFor=ending.decidedAt - link.establishedAt,
         prepared=prepared,
-        builtIn=speakerOf(link) is not None,
+        builtIn=speaker is not None,
         heard=isProofHeard(link),
         hookFailed=ending.hookFailed,
-        raised=ending.raised,
+        # A tunnel passes the exception of the protocol that it carries on as its own cause.
+        raised=ending.raised or (speaker is not None and speaker.teardown.raised),
     )

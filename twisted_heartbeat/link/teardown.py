@@ -363,7 +363,7 @@ class Teardown:
         failed = connection is not None and (connection.lastErrno or connection.protocolError)
         # That a connection was aborted, and nothing else, tells nothing new of a link with a cause.
         if self.cause is None or failed or type(error) is not ConnectionAborted:
-            if connection is not None:
+            if connection is not None and not isinstance(error, Cause):
                 error = connection.protocolError or error
             self.raised = isOwnException(error)
             self.recordCause(causeOfLostLink(link, error), link.config.seconds())

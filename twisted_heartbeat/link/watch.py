@@ -35,6 +35,7 @@ from ..core.wire.pings import SharedPing
 from ..logs import SafeLogger
 from ..transport.layers import isReadingPaused, isServerSide
 from .mode import Mode
+from .probes import closeFinished
 from .silence import diagnosisOf
 from .teardown import noticeClose
 from .usercode import startPing
@@ -395,7 +396,9 @@ class PeerWatch:
         self.withdraw()
         suspected = self.detector.suspected
         self.detector.peerHalfClosed()
-        if suspected:
+        if self.probes is not None and self.probes.waiting:
+            closeFinished(self)
+        elif suspected:
             self.link.peerRecovered()
 
     # Reading is paused.

@@ -47,6 +47,7 @@ from ..link.mode import Mode
 from ..link.state import LinkState
 from ..link.writes import sendFailed, whenSent
 from ..logs import SafeLogger
+from ..transport.compat import discardBuffer
 
 if TYPE_CHECKING:
     from ..link.link import Link
@@ -345,7 +346,12 @@ class HeartbeatSession:
         )
         # The peer reads no more, so it would not read a goodbye of this side.
         self.goodbyeSaid = True
-        self._link.close(cause)
+        link = self._link
+        connection = link.peerWatch.connection
+        if connection is not None and connection is link.transport and not connection.TLS:
+            # It would only keep the peer waiting for the FIN, and count as sent.
+            discardBuffer(connection)
+        link.close(cause)
 
     def writeDirect(self, data: bytes) -> None:
         """

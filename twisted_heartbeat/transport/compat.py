@@ -50,6 +50,14 @@ def bytesBufferedIn(connection: Any) -> int:
     return waiting + getattr(connection, "_tempDataLen", 0)
 
 
+def discardBuffer(connection: Any) -> None:
+    """
+    Throw away the bytes that wait in a TCP or UNIX connection for the kernel.
+    """
+    connection.dataBuffer, connection.offset = b"", 0
+    connection._tempDataBuffer, connection._tempDataLen = [], 0
+
+
 def isAborting(connection: Any) -> bool:
     """
     Find out whether C{abortConnection} was called: the connection reads and writes nothing more.
