@@ -31,6 +31,7 @@ from twisted_heartbeat import (
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.endpoints.tunnel import TunnelFactory
 from twisted_heartbeat.transport.proxyheader import isHealthCheck
 
 from ..support.loopback import Certificates, Loopback, wait, within
@@ -268,6 +269,27 @@ def test_countedByItsAddress(protocol: Any) -> None:
     transports[5].lose()
     harness.connects(header("192.0.2.5") + hello)
     assert len(harness.server.peers) == 100
+
+
+def test_countedByItsAddressInATunnel() -> None:
+    """
+    So it does where C{heartbeat:} stands before C{haproxy:}.  The server is asked for a protocol
+    with the peer's own address; a peer of which the header says no address has the balancer's.
+    """
+    harness = ServerHarness(serverLimits=ServerLimits(peersPerAddress=1), heartbeat=None)
+    tunnels = TunnelFactory(harness.server, harness.clock)
+    harness.outside = HAProxyWrappingFactory(
+        HeartbeatFactory(tunnels, clock=harness.clock, heartbeat=None, keepAlive=None)
+    )
+    hello = wire.encode(wire.Hello())
+    for said in (header("192.0.2.1"), second("192.0.2.2"), UNKNOWN, MAPPED):
+        harness.connects(said + hello)
+    admitted = [link.peer.host for link in harness.server.peers.values()]
+    assert admitted == ["192.0.2.1", "192.0.2.2", BALANCER.host, "192.0.2.7"]
+    for said in (header("192.0.2.7"), UNSPECIFIED):
+        harness.connects(said + hello).lose()
+    first, last = map(str, harness.hooks.told("refused"))
+    assert "from 192.0.2.7" in first and f"from {BALANCER.host}" in last
 
 
 def test_countedOnceTheHeaderIsThere() -> None:
