@@ -13,7 +13,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import TimeoutError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, jsonFileLogObserver
@@ -173,6 +173,16 @@ def test_whatAnObserverSees() -> None:
         "192.0.2.7:4711",
     )
     assert name.wheel is scene.monitor.wheel
+    scene.stop()
+
+
+def test_mappedAddress() -> None:
+    """
+    An IPv4 client of a socket for IPv6 has its IPv4 address, as the peer of a link.
+    """
+    scene = Scene()
+    scene.checkIn(address=IPv6Address("TCP", "::ffff:192.0.2.7", 4711))
+    assert scene.monitor.names["job"].peer == ADDRESS
     scene.stop()
 
 

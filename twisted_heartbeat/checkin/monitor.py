@@ -42,7 +42,7 @@ from ..core.checkins import (
 )
 from ..core.evidence import Evidence, VerdictCounter
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
-from ..link.addresses import peerName
+from ..link.addresses import peerName, plainAddress
 from ..link.events import LinkEvents
 from ..timing.monotonic import clockFor
 from ..timing.wheel import timerWheelFor
@@ -269,7 +269,7 @@ class CheckInMonitor(Service):
         signal = request.signal
         if signal is Signal.SUCCESS and name.state is CheckState.GONE:
             name = self._watch(name.name, name.detector.successor(now), created=name.created)
-        name.peer = address
+        name.peer = plainAddress(address)
         name.last = ReceivedCheckIn(
             signal=signal,
             status=request.status,
