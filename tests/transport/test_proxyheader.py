@@ -25,6 +25,7 @@ from twisted_heartbeat import (
     HandshakeFailed,
     HeartbeatFactory,
     HeartbeatMixin,
+    HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
     PeerClosed,
@@ -420,6 +421,12 @@ async def visits(number: int, *chunks: bytes) -> None:
 STRANGERS = {
     "wrapped": ("haproxy:tcp:0", HeartbeatFactory(Factory.forProtocol(Line))),
     "mixed in": ("haproxy:tcp:0", Factory.forProtocol(MixedLine)),
+    "built in": ("tcp:0", Factory.forProtocol(HeartbeatProtocol)),
+    "built in, wrapped": ("tcp:0", HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol))),
+    "built in behind a balancer": (
+        "haproxy:tcp:0",
+        HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol)),
+    ),
     "tunnel": ("heartbeat:tcp:0", Factory.forProtocol(Line)),
     "tunnel behind a balancer": ("heartbeat:haproxy:tcp:0", Factory.forProtocol(Line)),
 }
@@ -441,6 +448,23 @@ async def test_strangersFloodNoLog(
     [event] = events
     assert (event["event"], event["cause"]) == ("disconnected", "PeerClosed")
     assert (event["log_level"].name, event["others"]) == ("info", 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_connectedAtTheHello(plain: Loopback) -> None:
+    """
+    An accepted link of the built-in protocol is connected when its peer has said hello, also
+    without a server's factory.
+    """
+    hooks = Recorder()
+    factory = HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol), hooks=hooks)
+    number = await listening(plain, "tcp:0", factory)
+    await visits(number, wire.encode(wire.Ping(1)))
+    assert hooks.names == ["disconnected"]
+    await visits(number, wire.encode(wire.Hello(name="pump")))
+    assert hooks.names == ["disconnected", "connected", "disconnected"]
+    [link] = hooks.told("connected")
+    assert link.protocol.hello.name == "pump"
 
 
 @pytest_twisted.ensureDeferred
