@@ -45,6 +45,7 @@ from ..core.pingapi import BadCheckIn, CheckInRequest, isName
 from ..link.addresses import peerName, plainAddress
 from ..link.events import LinkEvents
 from ..timing.monotonic import clockFor
+from ..timing.wallclock import WallClock
 from ..timing.wheel import timerWheelFor
 from .checkedname import CheckedName, ReceivedCheckIn
 from .deadlines import DeadlineKeeper, checkOf, restored, toSave
@@ -108,7 +109,7 @@ class CheckInMonitor(Service):
         self._default = default
         self._limits = limits
         self._clock = clock
-        self._wallClock = wallClock
+        self._wallClock = WallClock(wallClock)
         self._store = store
         self._isProven = isProven
         self._events = LinkEvents(source, None, hooks)
