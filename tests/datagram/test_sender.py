@@ -314,6 +314,22 @@ def test_readingIsSent(net: Net, loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ValueError)) == 2
 
 
+def test_readingThatAlwaysFails(net: Net, loggedErrors: Any) -> None:
+    """
+    The log tells of a broken sensor once in a minute, and not with each heartbeat.
+    """
+
+    def reading() -> bytes:
+        raise OSError("broken")
+
+    net.send(reading=reading)
+    net.internet.advance(58.0)
+    assert len(net.sent()) >= 50
+    assert len(loggedErrors.flush(OSError)) == 1
+    net.internet.advance(60.0)
+    assert len(loggedErrors.flush(OSError)) == 1
+
+
 def test_monitorFallsSilent(net: Net) -> None:
     """
     A monitor that acknowledges nothing is suspected, then found dead at the bound; the sender goes
