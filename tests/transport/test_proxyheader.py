@@ -28,6 +28,8 @@ from twisted_heartbeat import (
     HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
+    Link,
+    LinkHooks,
     PeerClosed,
     ServerLimits,
 )
@@ -35,6 +37,7 @@ from twisted_heartbeat.core import wire
 from twisted_heartbeat.endpoints.tunnel import TunnelFactory
 from twisted_heartbeat.transport.proxyheader import isHealthCheck
 
+from ..conftest import LoggedErrors
 from ..support.loopback import Certificates, Loopback, wait, within
 from ..support.virtualnetwork import FakeTransport, Kept, Recorder
 
@@ -465,6 +468,48 @@ async def test_connectedAtTheHello(plain: Loopback) -> None:
     assert hooks.names == ["disconnected", "connected", "disconnected"]
     [link] = hooks.told("connected")
     assert link.protocol.hello.name == "pump"
+
+
+class Greeted(HeartbeatProtocol):
+    """
+    Counts the hellos that it is told of.
+    """
+
+    hellos = 0
+
+    def helloReceived(self, hello: wire.Hello) -> None:
+        """
+        Count it.
+        """
+        Greeted.hellos += 1
+
+
+class Broken(LinkHooks):
+    """
+    Cannot set up what a link needs.
+    """
+
+    def connected(self, link: Link) -> None:
+        """
+        Fail.
+        """
+        raise RuntimeError("no room")
+
+
+@pytest_twisted.ensureDeferred
+async def test_connectedFailsAtTheHello(plain: Loopback, loggedErrors: LoggedErrors) -> None:
+    """
+    If the C{connected} hook fails, the protocol is not told of the hello, because what it needs is
+    not there.
+    """
+    hooks = Recorder()
+    factory = HeartbeatFactory(Factory.forProtocol(Greeted), hooks=[Broken(), hooks])
+    number = await listening(plain, "tcp:0", factory)
+    await visits(number, wire.encode(wire.Hello()))
+    [cause] = hooks.told("disconnected")
+    assert "the connected hook raised RuntimeError: no room" in str(cause)
+    assert Greeted.hellos == 0
+    assert len(loggedErrors.flush(RuntimeError)) == 1
 
 
 @pytest_twisted.ensureDeferred
