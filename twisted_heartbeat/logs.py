@@ -14,8 +14,8 @@ What a peer says reaches the log in names, addresses and exceptions.  L{SafeLogg
 and bidirectional characters in all of them, so that a peer cannot forge events.
 
 A peer, or a machine that is short of something, can cause one event thousands of times a second.
-L{LogRateLimit} and L{Shortage} let the first one into the log, count the others, and tell their
-number later.
+L{LogRateLimit}, L{Shortage} and L{RepeatedFailures} let the first one into the log, count the
+others, and tell their number later.
 """
 
 from __future__ import annotations
@@ -129,6 +129,40 @@ class Shortage:
         unsaid, self._unsaid, self._warnedAt = self._unsaid, 0, now
         words = self._words + (" ({unsaid} times since the last warning)" if unsaid else "")
         self._log.warn(words, error=error, unsaid=unsaid)
+
+
+class RepeatedFailures:
+    """
+    The failures of a call that is made again and again, such as a function of the user's for each
+    heartbeat.  Logged are the first one, each that is another than the last, and one in
+    L{WARNING_INTERVAL}.
+    """
+
+    def __init__(self, log: Logger, words: str, seconds: Callable[[], float]) -> None:
+        """
+        @param words: the format of the log's event.
+        @param seconds: tells the time.
+        """
+        self._log = log
+        self._words = words
+        self._seconds = seconds
+        self._last = ""
+        self._loggedAt = 0.0
+        self._unsaid = 0
+
+    def failed(self, error: BaseException, **fields: Any) -> None:
+        """
+        Log an exception that is being handled, or count it.
+
+        @param fields: the event's fields.
+        """
+        now, said = self._seconds(), f"{type(error).__name__}: {textOf(error)}"
+        if said == self._last and now < self._loggedAt + WARNING_INTERVAL:
+            self._unsaid += 1
+            return
+        unsaid, self._unsaid, self._loggedAt, self._last = self._unsaid, 0, now, said
+        words = self._words + (" ({unsaid} times since the last event)" if unsaid else "")
+        self._log.failure(words, unsaid=unsaid, **fields)
 
 
 class _Wheel(Protocol):

@@ -308,6 +308,11 @@ async def test_tokenFunctionThatFails(loggedErrors: LoggedErrors) -> None:
         assert (answer.code, answer.header("retry-after")) == (503, "5")
         # Once for the request, and once when the name's watch began.
         assert len(loggedErrors.flush(SystemExit)) == 2
+        for _ in range(5):
+            await served.ask("x/job")
+        # Any client can ask.
+        assert loggedErrors.flush(SystemExit) == []
+    assert len(loggedErrors.flush(SystemExit)) == 1
 
 
 # Rates.

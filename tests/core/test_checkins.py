@@ -266,6 +266,19 @@ def test_stallMovesTheDeadline() -> None:
     assert events(detector) == [(150.0, MISSED)]
 
 
+@pytest.mark.parametrize("stall", [150.0, 3600.0])
+def test_stallLongerThanTheBound(stall: float) -> None:
+    """
+    A stall is excused as a whole, however long it was: the name has the time that it had left.
+    """
+    detector = alive()
+    events(detector, 50.0)
+    assert detector.decide(50.0 + stall, lateness=stall) is NOTHING
+    detector.excuse(stall)
+    assert detector.state is CheckState.ALIVE
+    assert events(detector) == [(100.0 + stall, SUSPECTED), (120.0 + stall, MISSED)]
+
+
 def test_excusesEnd() -> None:
     """
     A process that is always late still finds the dead: one bound is all that a silence is excused.

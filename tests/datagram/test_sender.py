@@ -26,6 +26,7 @@ from twisted_heartbeat import (
 from twisted_heartbeat.core.causes import GoodbyeCode
 from twisted_heartbeat.core.datagram.packet import ACKNOWLEDGE, Key, Type, decode, encode
 from twisted_heartbeat.core.datagram.sendersession import ANSWERS_PER_SECOND
+from twisted_heartbeat.datagram.uplink import RESOLVE_TIMEOUT
 
 from ..support.datagrams import SECRET
 from ..support.virtualudp import Host, Internet
@@ -313,6 +314,22 @@ def test_readingIsSent(net: Net, loggedErrors: Any) -> None:
     assert len(loggedErrors.flush(ValueError)) == 2
 
 
+def test_readingThatAlwaysFails(net: Net, loggedErrors: Any) -> None:
+    """
+    The log tells of a broken sensor once in a minute, and not with each heartbeat.
+    """
+
+    def reading() -> bytes:
+        raise OSError("broken")
+
+    net.send(reading=reading)
+    net.internet.advance(58.0)
+    assert len(net.sent()) >= 50
+    assert len(loggedErrors.flush(OSError)) == 1
+    net.internet.advance(60.0)
+    assert len(loggedErrors.flush(OSError)) == 1
+
+
 def test_monitorFallsSilent(net: Net) -> None:
     """
     A monitor that acknowledges nothing is suspected, then found dead at the bound; the sender goes
@@ -547,6 +564,38 @@ def test_nameThatLeadsNowhere(net: Net, events: list[Any]) -> None:
     net.internet.advance(5.0)
     assert sender.current.sent >= 1
     assert sender.current.loss == 0.0
+
+
+def test_lookUpThatNeverEnds(net: Net) -> None:
+    """
+    A look-up that has not ended for a while is given up, because some of Twisted's never do: the
+    name is looked up again, and found.
+    """
+    net.internet.names["hub.example"] = [PLACES[0]]
+    net.home.unanswered = True
+    net.send([("hub.example", PORT)])
+    net.internet.advance(3.0)
+    assert net.internet.lookedUp == ["hub.example"]
+    net.home.unanswered = False
+    net.internet.advance(RESOLVE_TIMEOUT)
+    assert net.told[0].names == ["connected"]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_lookUpThatRaises(net: Net, kind: type[BaseException], events: list[Any]) -> None:
+    """
+    A resolver that raises, for want of a thread for example, ends no sender.  The log tells it
+    once in a minute, and the name is looked up before each heartbeat.
+    """
+    net.internet.names["hub.example"] = [PLACES[0]]
+    net.home.lookUpError = kind("no thread")
+    net.send([("hub.example", PORT)])
+    net.internet.advance(30.0)
+    [warning] = [event for event in events if "look-up" in event["log_format"]]
+    assert warning["error"] == f"hub.example:{PORT}: {kind.__name__}: no thread"
+    net.home.lookUpError = None
+    net.internet.advance(1.2)
+    assert net.told[0].names == ["connected"]
 
 
 def test_nameMoves(three: Net) -> None:

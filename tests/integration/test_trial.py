@@ -18,9 +18,9 @@ IMPORTS = """
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, clientFromString, serverFromString
 from twisted.internet.protocol import Factory, FileWrapper, Protocol
-from twisted.internet.testing import StringIOWithoutClosing
+from twisted.internet.testing import MemoryReactor, StringIOWithoutClosing
 from twisted.internet.testing import StringTransport, StringTransportWithDisconnection
 from twisted.protocols.policies import WrappingFactory
 from twisted.test.iosim import FakeTransport
@@ -86,6 +86,18 @@ for number, makeTransport in enumerate(TRANSPORTS):
             protocol.makeConnection(makeTransport(protocol))
             protocol.dataReceived(b"")
         setattr(Tests, f"test_{name}_{number}", test)
+
+for prefix in ["heartbeat", "keepalive", "keepalive:heartbeat"]:
+    def test(self, prefix=prefix):
+        reactor = MemoryReactor()
+        serverFromString(reactor, f"{prefix}:tcp:80").listen(plain)
+        clientFromString(reactor, f"{prefix}:tcp:127.0.0.1:80").connect(plain)
+        for factory in (reactor.tcpServers[0][1], reactor.tcpClients[0][2]):
+            protocol = factory.buildProtocol(PEER)
+            protocol.makeConnection(disconnecting(protocol))
+            protocol.dataReceived(b"")
+            protocol.transport.loseConnection()
+    setattr(Tests, f"test_{prefix}", test)
 """
 
 CASCADE = """
@@ -142,7 +154,7 @@ def test_unitTestsAreNotDirty(tmp_path: Path) -> None:
     global reactor, whatever it is built on and whatever it has not finished.
     """
     outcomes = trial(tmp_path, UNITS)
-    assert len(outcomes) == 32
+    assert len(outcomes) == 35
     assert set(outcomes.values()) == {"[OK]"}
 
 

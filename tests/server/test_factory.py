@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import socket
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
@@ -21,6 +23,8 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
+from twisted.logger import globalLogPublisher, textFileLogObserver
+from twisted.protocols.basic import LineReceiver
 
 from twisted_heartbeat import (
     ClosedHere,
@@ -34,6 +38,7 @@ from twisted_heartbeat import (
 )
 from twisted_heartbeat.core import wire
 
+from ..conftest import LoggedErrors
 from ..support.loopback import NAME, QUICK, Loopback, Peers, authority, wait, within
 from ..support.virtualnetwork import Kept, KeptFactory, Recorder
 
@@ -106,6 +111,59 @@ async def test_garbageEndsOneLinkAlone(loopback: Loopback) -> None:
     assert list(server.peers.values()) == [good]
     assert good.state == "alive"
     assert len(hooks.told("disconnected")) == 1
+
+
+class Quoting(HeartbeatProtocol):
+    """
+    Quotes each message in an exception.
+    """
+
+    def messageReceived(self, message: bytes) -> None:
+        """
+        Fail.
+        """
+        raise LookupError(f"no command {message.decode()}")
+
+
+class QuotingLine(LineReceiver):
+    """
+    The same for lines.
+    """
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        Fail.
+        """
+        raise LookupError(f"no command {line.decode()}")
+
+
+@pytest.mark.parametrize("kind", [Quoting, QuotingLine])
+@pytest_twisted.ensureDeferred
+async def test_exceptionThatQuotesThePeer(
+    kind: type[Any], loopback: Loopback, loggedErrors: LoggedErrors
+) -> None:
+    """
+    What a protocol raises ends its link and is logged, with the peer's words in it escaped.
+    """
+    written = StringIO(newline="")
+    observer = textFileLogObserver(written)
+    globalLogPublisher.addObserver(observer)
+    loopback.atEnd(lambda: globalLogPublisher.removeObserver(observer))
+    hooks = Recorder()
+    server = HeartbeatServerFactory(Factory.forProtocol(kind), hooks=hooks)
+    loopback.atEnd(server.close)
+    ended = hooks.next("disconnected")
+    endpoint = loopback.endpoint(loopback.listen(server))
+    client: Any = await within(endpoint.connect(Factory.forProtocol(Kept)))
+    loopback.atEnd(client.transport.abortConnection)
+    said = b"\x1b[2J\xe2\x80\xae"
+    frames = wire.encode(wire.Hello()) + wire.encode(wire.Data(said))
+    client.transport.write(frames if kind is Quoting else said + b"\r\n")
+    cause = await within(ended)
+    assert "LookupError: no command \\x1b[2J\\u202e" in str(cause)
+    assert loggedErrors.flush(LookupError)
+    assert "LookupError: no command \\x1b[2J\\u202e" in written.getvalue()
+    assert "\x1b" not in written.getvalue()
 
 
 @pytest_twisted.ensureDeferred

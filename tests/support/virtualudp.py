@@ -111,10 +111,14 @@ class Host:
 
     @ivar refusal: what sending raises: the network is unreachable, say.
     @ivar taken: whether its ports are taken.
+    @ivar unanswered: whether look-ups never end, as Twisted's do that fail in an unusual way.
+    @ivar lookUpError: what a look-up raises.
     """
 
     refusal: Exception | None = None
     taken = False
+    unanswered = False
+    lookUpError: BaseException | None = None
 
     def __init__(self, internet: Internet, address: str = "192.0.2.1") -> None:
         self.internet = internet
@@ -153,6 +157,8 @@ class Host:
         """
         self.internet.lookedUp.append(name)
         assert transport == "UDP"
+        if self.lookUpError is not None:
+            raise self.lookUpError
 
         def answer() -> None:
             receiver.resolutionBegan(None)
@@ -160,4 +166,5 @@ class Host:
                 receiver.addressResolved(IPv4Address("UDP", found, port))
             receiver.resolutionComplete()
 
-        self.callLater(0.05, answer)
+        if not self.unanswered:
+            self.callLater(0.05, answer)

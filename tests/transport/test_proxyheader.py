@@ -25,14 +25,19 @@ from twisted_heartbeat import (
     HandshakeFailed,
     HeartbeatFactory,
     HeartbeatMixin,
+    HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
+    Link,
+    LinkHooks,
     PeerClosed,
     ServerLimits,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.endpoints.tunnel import TunnelFactory
 from twisted_heartbeat.transport.proxyheader import isHealthCheck
 
+from ..conftest import LoggedErrors
 from ..support.loopback import Certificates, Loopback, wait, within
 from ..support.virtualnetwork import FakeTransport, Kept, Recorder
 
@@ -270,6 +275,27 @@ def test_countedByItsAddress(protocol: Any) -> None:
     assert len(harness.server.peers) == 100
 
 
+def test_countedByItsAddressInATunnel() -> None:
+    """
+    So it does where C{heartbeat:} stands before C{haproxy:}.  The server is asked for a protocol
+    with the peer's own address; a peer of which the header says no address has the balancer's.
+    """
+    harness = ServerHarness(serverLimits=ServerLimits(peersPerAddress=1), heartbeat=None)
+    tunnels = TunnelFactory(harness.server, harness.clock)
+    harness.outside = HAProxyWrappingFactory(
+        HeartbeatFactory(tunnels, clock=harness.clock, heartbeat=None, keepAlive=None)
+    )
+    hello = wire.encode(wire.Hello())
+    for said in (header("192.0.2.1"), second("192.0.2.2"), UNKNOWN, MAPPED):
+        harness.connects(said + hello)
+    admitted = [link.peer.host for link in harness.server.peers.values()]
+    assert admitted == ["192.0.2.1", "192.0.2.2", BALANCER.host, "192.0.2.7"]
+    for said in (header("192.0.2.7"), UNSPECIFIED):
+        harness.connects(said + hello).lose()
+    first, last = map(str, harness.hooks.told("refused"))
+    assert "from 192.0.2.7" in first and f"from {BALANCER.host}" in last
+
+
 def test_countedOnceTheHeaderIsThere() -> None:
     """
     C{peersPerAddress} that is switched on while connections wait for their headers counts each of
@@ -398,6 +424,12 @@ async def visits(number: int, *chunks: bytes) -> None:
 STRANGERS = {
     "wrapped": ("haproxy:tcp:0", HeartbeatFactory(Factory.forProtocol(Line))),
     "mixed in": ("haproxy:tcp:0", Factory.forProtocol(MixedLine)),
+    "built in": ("tcp:0", Factory.forProtocol(HeartbeatProtocol)),
+    "built in, wrapped": ("tcp:0", HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol))),
+    "built in behind a balancer": (
+        "haproxy:tcp:0",
+        HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol)),
+    ),
     "tunnel": ("heartbeat:tcp:0", Factory.forProtocol(Line)),
     "tunnel behind a balancer": ("heartbeat:haproxy:tcp:0", Factory.forProtocol(Line)),
 }
@@ -419,6 +451,65 @@ async def test_strangersFloodNoLog(
     [event] = events
     assert (event["event"], event["cause"]) == ("disconnected", "PeerClosed")
     assert (event["log_level"].name, event["others"]) == ("info", 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_connectedAtTheHello(plain: Loopback) -> None:
+    """
+    An accepted link of the built-in protocol is connected when its peer has said hello, also
+    without a server's factory.
+    """
+    hooks = Recorder()
+    factory = HeartbeatFactory(Factory.forProtocol(HeartbeatProtocol), hooks=hooks)
+    number = await listening(plain, "tcp:0", factory)
+    await visits(number, wire.encode(wire.Ping(1)))
+    assert hooks.names == ["disconnected"]
+    await visits(number, wire.encode(wire.Hello(name="pump")))
+    assert hooks.names == ["disconnected", "connected", "disconnected"]
+    [link] = hooks.told("connected")
+    assert link.protocol.hello.name == "pump"
+
+
+class Greeted(HeartbeatProtocol):
+    """
+    Counts the hellos that it is told of.
+    """
+
+    hellos = 0
+
+    def helloReceived(self, hello: wire.Hello) -> None:
+        """
+        Count it.
+        """
+        Greeted.hellos += 1
+
+
+class Broken(LinkHooks):
+    """
+    Cannot set up what a link needs.
+    """
+
+    def connected(self, link: Link) -> None:
+        """
+        Fail.
+        """
+        raise RuntimeError("no room")
+
+
+@pytest_twisted.ensureDeferred
+async def test_connectedFailsAtTheHello(plain: Loopback, loggedErrors: LoggedErrors) -> None:
+    """
+    If the C{connected} hook fails, the protocol is not told of the hello, because what it needs is
+    not there.
+    """
+    hooks = Recorder()
+    factory = HeartbeatFactory(Factory.forProtocol(Greeted), hooks=[Broken(), hooks])
+    number = await listening(plain, "tcp:0", factory)
+    await visits(number, wire.encode(wire.Hello()))
+    [cause] = hooks.told("disconnected")
+    assert "the connected hook raised RuntimeError: no room" in str(cause)
+    assert Greeted.hellos == 0
+    assert len(loggedErrors.flush(RuntimeError)) == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -16,6 +16,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from math import floor
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -30,7 +31,7 @@ from ..core.backoff import Backoff
 from ..core.text import textOf
 from ..core.validation import require, requirePositive
 from ..link.hooks import LinkHooks
-from ..logs import SafeLogger
+from ..logs import RepeatedFailures, SafeLogger
 from ..timing.deadline import cancelCalls
 from .sender import Body, CheckInSender
 
@@ -100,6 +101,8 @@ class CheckIn(Service):
             reactor=reactor,
         )
         self._body: Any = self._defaultBody if body is None else body
+        words = "{place}: the function that returns the body failed"
+        self._noBody = RepeatedFailures(_log, words, monotonic)
         self._origin = 0.0
         self._number = 0
         self._call: IDelayedCall | None = None
@@ -221,8 +224,8 @@ class CheckIn(Service):
     def _bodyNow(self) -> Body:
         try:
             body: Body = self._body() if callable(self._body) else self._body
-        except BaseException:
-            _log.failure("{place}: the function that returns the body failed", place=self.place)
+        except BaseException as error:
+            self._noBody.failed(error, place=self.place)
             return b""
         return body
 

@@ -42,9 +42,10 @@ from ..core.checkins import (
 )
 from ..core.evidence import Evidence, VerdictCounter
 from ..core.pingapi import BadCheckIn, CheckInRequest, isName
-from ..link.addresses import peerName
+from ..link.addresses import peerName, plainAddress
 from ..link.events import LinkEvents
 from ..timing.monotonic import clockFor
+from ..timing.wallclock import WallClock
 from ..timing.wheel import timerWheelFor
 from .checkedname import CheckedName, ReceivedCheckIn
 from .deadlines import DeadlineKeeper, checkOf, restored, toSave
@@ -108,7 +109,7 @@ class CheckInMonitor(Service):
         self._default = default
         self._limits = limits
         self._clock = clock
-        self._wallClock = wallClock
+        self._wallClock = WallClock(wallClock)
         self._store = store
         self._isProven = isProven
         self._events = LinkEvents(source, None, hooks)
@@ -269,7 +270,7 @@ class CheckInMonitor(Service):
         signal = request.signal
         if signal is Signal.SUCCESS and name.state is CheckState.GONE:
             name = self._watch(name.name, name.detector.successor(now), created=name.created)
-        name.peer = address
+        name.peer = plainAddress(address)
         name.last = ReceivedCheckIn(
             signal=signal,
             status=request.status,

@@ -19,6 +19,7 @@ import time
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from urllib.parse import quote
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -223,7 +225,7 @@ class CheckInResource(Service, Resource):
         try:
             isAdmitted = self._tokens.admit(asked.name, token)
         except BaseException:
-            _log.failure("The function that returns the tokens of a name failed")
+            self._limitLog("tokens", partial(_logTokens, Failure()))
             self._refuse(request, "notReady")
             return self._tryLater(request, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_READY_FOR)
         if not isAdmitted:
@@ -286,8 +288,16 @@ class CheckInResource(Service, Resource):
                 others=others,
             )
 
+        self._limitLog(reason, write)
+
+    def _limitLog(self, kind: str, write: Callable[[int], object]) -> None:
         wheel = self._monitor.wheel
-        self._refusals.log(reason, wheel.seconds(), wheel, write)
+        self._refusals.log(kind, wheel.seconds(), wheel, write)
+
+
+def _logTokens(failure: Failure, others: int) -> None:
+    words = "The function that returns the tokens of a name failed, and {others} times more"
+    _log.failure(words, failure, others=others)
 
 
 def _rate(perMinute: int | None, keys: int) -> RequestRate | None:

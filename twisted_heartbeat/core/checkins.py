@@ -340,8 +340,11 @@ class CheckInDetector:
     def excuse(self, seconds: float) -> None:
         """
         Move the deadline, because this process did not run for so long.
+
+        In one silence the first stall is excused as a whole, and more of them until one bound is
+        excused.  Otherwise a process that is always late would never find a dead name.
         """
-        self._excused = min(self._excused + seconds, self.check.bound)
+        self._excused = min(self._excused + seconds, max(self.check.bound, seconds))
         if self.state is not CheckState.GONE:
             # A name that is suspected already stays so.
             self._setDue()

@@ -38,7 +38,7 @@ from ..core.evidence import Evidence, VerdictCounter
 from ..core.settings import Heartbeat
 from ..link.addresses import peerName
 from ..link.events import LinkEvents, observersOf, runHook
-from ..logs import SafeLogger, Shortage
+from ..logs import RepeatedFailures, SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
 from .groups import Zone, joinGroups
@@ -153,6 +153,10 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         words = "{error}: a reply to a datagram was not sent"
         return Shortage(_log, words, self.wheel.seconds)
 
+    @cached_property
+    def _notReopened(self) -> RepeatedFailures:
+        return RepeatedFailures(_log, "{link}: could not listen again", self.wheel.seconds)
+
     @property
     def peers(self) -> Mapping[str, DatagramPeer]:
         """
@@ -255,8 +259,8 @@ class UDPHeartbeatMonitor(Service, DatagramProtocol):
         self._reopening = None
         try:
             self._listen()
-        except (OSError, CannotListenError):
-            _log.failure("{link}: could not listen again", link=self.source)
+        except (OSError, CannotListenError) as error:
+            self._notReopened.failed(error, link=self.source)
             self._reopenLater()
 
     # The protocol.

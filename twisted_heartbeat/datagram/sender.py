@@ -36,7 +36,7 @@ from ..core.datagram.uplink import Answer
 from ..core.evidence import Evidence
 from ..core.settings import Heartbeat
 from ..link.events import LinkEvents
-from ..logs import SafeLogger, Shortage
+from ..logs import RepeatedFailures, SafeLogger, Shortage
 from ..timing.monotonic import clockFor
 from ..timing.wheel import TimerWheel, timerWheelFor
 from .peer import addressOf
@@ -165,6 +165,10 @@ class UDPHeartbeatSender(Service):
         return Shortage(_log, "{error}: a heartbeat was not sent", self.wheel.seconds)
 
     @cached_property
+    def _unread(self) -> RepeatedFailures:
+        return RepeatedFailures(_log, "{link}: no reading", self.wheel.seconds)
+
+    @cached_property
     def _unanswered(self) -> Shortage:
         return Shortage(_log, "A monitor does not answer: {error}", self.wheel.seconds)
 
@@ -275,9 +279,9 @@ class UDPHeartbeatSender(Service):
             reading = self._reading() or b""
             if len(reading) > MAX_PAYLOAD:
                 raise ValueError(f"the reading has {len(reading)} bytes: at most {MAX_PAYLOAD}")
-        except BaseException:
+        except BaseException as error:
             # The heartbeat is more important than what it carries.
-            _log.failure("{link}: no reading", link=self.source)
+            self._unread.failed(error, link=self.source)
             return b""
         return bytes(reading)
 

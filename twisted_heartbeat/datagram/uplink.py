@@ -8,6 +8,7 @@ L{Monitor}: one monitor of a sender, as the hooks see it, and the look-up of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -16,8 +17,10 @@ from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
 from ..core.datagram.uplink import Uplink
+from ..core.diagnosis import describeError
 from ..link.addresses import peerName
 from ..link.state import LinkState
+from ..logs import SafeLogger, Shortage
 from .peer import addressOf
 
 if TYPE_CHECKING:
@@ -25,8 +28,16 @@ if TYPE_CHECKING:
     from ..timing.wheel import Slot, TimerWheel
     from .sender import UDPHeartbeatSender
 
+_log = SafeLogger()
+
 RESOLVE_EVERY = 60.0
 """Seconds after which a name is looked up again although the monitor answers, or is not watched."""
+
+RESOLVE_TIMEOUT = 10.0
+"""
+Seconds after which a look-up is given up.  A look-up of Twisted's never ends if it fails in an
+unusual way, such as a process that has no descriptor or thread to spare.
+"""
 
 
 class Monitor(Uplink):
@@ -53,8 +64,10 @@ class Monitor(Uplink):
     ) -> None:
         super().__init__(sender.heartbeat.bound, period)
         self._sender = sender
-        self._resolvedAt: float | None = None
+        self._resolvedAt = -inf
         self._resolving = False
+        words = "The look-up of a monitor failed: {error}"
+        self._lookUpFailed = Shortage(_log, words, self.seconds)
         self.index = index
         self.host = host
         self.port = port
@@ -168,16 +181,21 @@ class Monitor(Uplink):
         Look the name up, unless that was done lately, or is being done.  While the monitor does not
         answer, it is done before each heartbeat.
         """
-        if self.isLiteral or self._resolving:
+        if self.isLiteral or (self._resolving and now < self._resolvedAt + RESOLVE_TIMEOUT):
             return
-        lately = self._resolvedAt is not None and now < self._resolvedAt + RESOLVE_EVERY
+        lately = now < self._resolvedAt + RESOLVE_EVERY
         if lately and self.addresses and not (self._sender.watches and self.unanswered):
             return
         self._resolving = True
         self._resolvedAt = now
-        reactor.nameResolver.resolveHostName(
-            _Resolution(self), self.host, self.port, [IPv4Address, IPv6Address], "UDP"
-        )
+        try:
+            reactor.nameResolver.resolveHostName(
+                _Resolution(self), self.host, self.port, [IPv4Address, IPv6Address], "UDP"
+            )
+        except BaseException as error:
+            # The resolver may be the application's.
+            self._lookUpFailed.met(f"{self.name}: {describeError(error)}")
+            self.resolved(())
 
     def resolved(self, found: Sequence[str]) -> None:
         """

@@ -56,6 +56,7 @@ from ..logs import SafeLogger, guarded
 from ..protocol.heartbeat import HeartbeatProtocol
 from ..timing.deadline import PeerDeadline, cancelCalls
 from ..transport.layers import abort
+from ..transport.proxyheader import clientAddress
 from .tunneltransport import TunnelTransport
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Tunnel(HeartbeatProtocol):
     ) -> None:
         """
         @param factory: makes the carried protocol.
-        @param address: passed to its C{buildProtocol}.
+        @param address: passed to its C{buildProtocol}, unless a load balancer names the client's.
         @param clock: tells the time.
         @param history: the endpoint's.
         """
@@ -143,7 +144,9 @@ class Tunnel(HeartbeatProtocol):
         self._history.helloReceived = True
         cancelCalls(self._helloCall)
         try:
-            protocol = self._factory.buildProtocol(self._address)
+            # The endpoint knows a load balancer's address only, and a server may count by it.
+            address = clientAddress(self.transport) or self._address
+            protocol = self._factory.buildProtocol(address)
             if protocol is None:
                 raise NoProtocol
         except BaseException:

@@ -58,12 +58,28 @@ class UnmanagedOwner(LinkOwner):
     __slots__ = ()
 
     def linkReady(self, link: Link) -> None:
-        if not isHealthCheck(link.transport):
-            link.owner = _CONNECTED
-            link.announceConnected()
+        if isHealthCheck(link.transport):
+            return
+        session = link.session
+        if session is not None and session.negotiated is None and link.isServerSide:
+            # Otherwise a port scan would have two events in the log for each connection.
+            link.owner = _GREETING
+        else:
+            _connect(link)
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         link.teardown.cleanUp(link.config.strangers if link.isServerSide else None)
+
+
+class _GreetingOwner(UnmanagedOwner):
+    """
+    The owner of an accepted link of the built-in protocol, until its peer says hello.
+    """
+
+    __slots__ = ()
+
+    def linkProven(self, link: Link) -> None:
+        _connect(link)
 
 
 class _ConnectedOwner(UnmanagedOwner):
@@ -77,4 +93,10 @@ class _ConnectedOwner(UnmanagedOwner):
         link.teardown.cleanUp()
 
 
+_GREETING = _GreetingOwner()
 _CONNECTED = _ConnectedOwner()
+
+
+def _connect(link: Link) -> None:
+    link.owner = _CONNECTED
+    link.announceConnected()

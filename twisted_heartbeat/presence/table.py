@@ -55,6 +55,7 @@ from ..link.events import observersOf
 from ..link.hooks import LinkHooks
 from ..logs import SafeLogger, guarded
 from ..timing.monotonic import clockFor
+from ..timing.wallclock import WallClock
 from ..timing.wheel import timerWheelFor
 from .changelog import ChangeLog
 from .memory import MemoryStore
@@ -111,7 +112,7 @@ class PresenceTable(LinkHooks, Service):
         limits = limits or PresenceLimits()
         self._merge = bool(merge)
         self._givenClock = clock
-        self._wallClock = wallClock
+        self._wallClock = WallClock(wallClock)
         self._tracker = PresenceTracker(grace, limits)
         self._watched: dict[int, Any] = {}
         self._anonymous: Iterator[int] = count(1)

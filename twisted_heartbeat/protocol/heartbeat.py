@@ -212,7 +212,9 @@ class HeartbeatProtocol(HeartbeatMixin, _Greeting):
             session = self.__session()
             session.keepPromiseTo(frame)
             session.negotiate(frame)
-            self.helloReceived(frame)
+            # A connected hook that fails has ended the link by now.
+            if not self.__link().state.isEnding:
+                self.helloReceived(frame)
         elif isinstance(frame, wire.Goodbye):
             self.__session().goodbyeReceived(frame)
 

@@ -228,8 +228,10 @@ class _CallAlarm:
         self._call = self._reactor.callLater(delay, self._ring)
 
     def keep(self) -> None:
-        # If the application has cancelled the call, it did not want it.
-        pass
+        # Trial cancels all calls of the reactor after a test that has left one behind.
+        call = self._call
+        if call is not None and not call.active():
+            self.set(max(0.0, call.getTime() - self._reactor.seconds()))
 
     def close(self) -> None:
         cancelCalls(self._call)

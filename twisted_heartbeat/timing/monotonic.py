@@ -227,12 +227,13 @@ def clockFor(reactor: Any = None) -> IReactorTime:
     Return the clock for a reactor: its one monotonic clock, or the clock itself if time is virtual.
 
     @param reactor: a reactor, or an C{IReactorTime} such as L{twisted.internet.task.Clock}; the
-        global reactor if L{None}.
+        global reactor if L{None}.  A reactor in memory without time, such as Twisted's
+        C{MemoryReactor} for unit tests, has the L{InertClock}.
     """
     if reactor is None:
         from twisted.internet import reactor
     if not isinstance(reactor, ReactorBase):
-        return reactor  # type: ignore[no-any-return]
+        return reactor if hasattr(reactor, "callLater") else _INERT
     found: MonotonicClock | None = getattr(reactor, "_twistedHeartbeatClock", None)
     if found is None:
         found = MonotonicClock(reactor)

@@ -126,7 +126,7 @@ class ObservedConnection(PlainConnection):
     paused = False
     resumedAt = -inf
 
-    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
+    def doRead(self) -> BaseException | None:  # type: ignore[override]
         # doRead and _dataReceived of tcp.Connection in one, plus the time stamp: the call that this
         # saves pays for half of the stamp.
         try:
@@ -136,10 +136,15 @@ class ObservedConnection(PlainConnection):
         if not data:
             return self._peerSentFin()
         self.detector.heardAt = self.seconds()
-        if self.notifyOnRead:
-            self._deliverNotifying(data)
-        else:
-            self.protocol.dataReceived(data)
+        try:
+            if self.notifyOnRead:
+                self._deliverNotifying(data)
+            else:
+                self.protocol.dataReceived(data)
+        except BaseException as error:
+            # As the reactor does, which would not escape the peer's words in the exception's text.
+            _log.failure("{connection} failed at what it read", connection=self)
+            return error
         return None
 
     def readFailed(self, error: OSError) -> ConnectionLost | None:
@@ -412,7 +417,7 @@ class ObservedUnixConnection(tcp.Connection):
     observer: ConnectionObserver | None = None
     wasReset = False
 
-    def doRead(self) -> ConnectionLost | ConnectionDone | None:  # type: ignore[override]
+    def doRead(self) -> BaseException | None:  # type: ignore[override]
         end = super().doRead()
         if end is CONNECTION_LOST:
             self.wasReset = True

@@ -52,6 +52,13 @@ def awaitsHeader(transport: object) -> bool:
     return layer is not None and proxyHeaderOf(layer) is None
 
 
+def clientAddress(transport: object) -> Any:
+    """
+    Return the address that the load balancer's header tells; L{None} without one.
+    """
+    return getattr(proxyHeaderOf(_proxyLayer(transport)), "source", None)
+
+
 _LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20"
 """The first bytes of a header of version 2 with the command LOCAL (PROXY protocol, 2.2)."""
 
