@@ -33,7 +33,8 @@ from ..transport.layers import MAX_WRAPPERS
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
-from .proxy import ProtocolProxy
+from .overrides import setOwn
+from .proxy import ProtocolProxy, proxyOf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,17 +63,17 @@ class WrappedProtocol(ProtocolProxy):
 
     def __init__(self, protocol: Any, config: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
-        self._setOwn("link", Link(config, owner, protocol, self))
-        self._setOwn("dataReceived", self._deliverData)
+        setOwn(self, "link", Link(config, owner, protocol, self))
+        setOwn(self, "dataReceived", self._heartbeatData)
 
     @property
     def __providedBy__(self) -> Any:
         # Not stored, because the protocol may be given further interfaces at any time.
-        return _listening(providedBy(self._protocol))
+        return _listening(providedBy(self._heartbeatProtocol))
 
     def makeConnection(self, transport: Any) -> None:
         self.link.connectionMade(transport)
-        self._protocol.makeConnection(transport)
+        self._heartbeatProtocol.makeConnection(transport)
         self.link.protocolConnected()
 
     def connectionMade(self) -> None:
@@ -81,31 +82,31 @@ class WrappedProtocol(ProtocolProxy):
         """
         isNew = self.link.state is LinkState.NEW
         if isNew:
-            self.link.connectionMade(self._protocol.transport)
-        self._protocol.connectionMade()
+            self.link.connectionMade(self._heartbeatProtocol.transport)
+        self._heartbeatProtocol.connectionMade()
         if isNew:
             self.link.protocolConnected()
 
     def handshakeCompleted(self) -> None:
-        deliverHandshake(self.link, self._completed)
+        deliverHandshake(self.link, self._heartbeatHandshake)
 
-    def _completed(self) -> None:
-        if IHandshakeListener.providedBy(self._protocol):
-            self._protocol.handshakeCompleted()
+    def _heartbeatHandshake(self) -> None:
+        if IHandshakeListener.providedBy(self._heartbeatProtocol):
+            self._heartbeatProtocol.handshakeCompleted()
 
     def dataReceived(self, data: bytes) -> object:
-        return self._protocol.dataReceived(data)
+        return self._heartbeatProtocol.dataReceived(data)
 
-    def _deliverData(self, data: bytes) -> object:
-        if self.link.observesReads and self.dataReceived == self._deliverData:
+    def _heartbeatData(self, data: bytes) -> object:
+        if self.link.observesReads and self.dataReceived == self._heartbeatData:
             del self.dataReceived
-        return deliverData(self.link, self._protocol.dataReceived, data)
+        return deliverData(self.link, self._heartbeatProtocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.dataReceived == self._deliverData:
+        if self.dataReceived == self._heartbeatData:
             # The bound method refers to the wrapper. The cycle would need the garbage collector.
             del self.dataReceived
-        deliverEnd(self.link, self._protocol.connectionLost, reason)
+        deliverEnd(self.link, self._heartbeatProtocol.connectionLost, reason)
 
     def __setattr__(self, name: str, value: object) -> None:
         hear = DELIVERIES.get(name)
@@ -113,7 +114,7 @@ class WrappedProtocol(ProtocolProxy):
             super().__setattr__(name, value)
         else:
             # The new method need not call the old one, so the link must be told before it.
-            self._setOwn(name, partial(hear, self.link, value))
+            setOwn(self, name, partial(hear, self.link, value))
 
 
 class _InnerLink(MixedInLink):
@@ -190,7 +191,7 @@ def attachLink(protocol: Any, config: LinkConfig, owner: LinkOwner) -> tuple[Any
         link = _InnerLink(config, owner, inner, protocol)
         giveLink(inner, link)
         return protocol, link
-    wrapped = WrappedProtocol.of(protocol, config, owner)
+    wrapped = proxyOf(WrappedProtocol, protocol, config, owner)
     return wrapped, wrapped.link
 
 
