@@ -7,9 +7,10 @@ L{HeartbeatFactory}: watches the connections of any factory, which is not change
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -61,6 +62,9 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
+    # The protocol's connectionMade, if another one was set over it.
+    _heartbeatMade: Callable[[], object] | None = None
+
     def __init__(self, protocol: Any, config: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
         setOwn(self, "link", Link(config, owner, protocol, self))
@@ -80,10 +84,13 @@ class WrappedProtocol(ProtocolProxy):
         """
         Connect the protocol.  Some transports call this, and not L{makeConnection}.
         """
+        self._heartbeatConnect(self._heartbeatMade or self._heartbeatProtocol.connectionMade)
+
+    def _heartbeatConnect(self, made: Callable[[], object]) -> None:
         isNew = self.link.state is LinkState.NEW
         if isNew:
             self.link.connectionMade(self._heartbeatProtocol.transport)
-        self._heartbeatProtocol.connectionMade()
+        made()
         if isNew:
             self.link.protocolConnected()
 
@@ -110,11 +117,29 @@ class WrappedProtocol(ProtocolProxy):
 
     def __setattr__(self, name: str, value: object) -> None:
         hear = DELIVERIES.get(name)
-        if hear is None:
+        if name == "connectionMade":
+            self._heartbeatCoverMade(cast(Callable[[], object], value))
+        elif hear is None:
             super().__setattr__(name, value)
         else:
             # The new method need not call the old one, so the link must be told before it.
             setOwn(self, name, partial(hear, self.link, value))
+
+    def _heartbeatCoverMade(self, made: Callable[[], object]) -> None:
+        """
+        Put a method in the place of C{connectionMade}.  The protocol gets it as well, because the
+        protocol's C{makeConnection} calls it there.
+        """
+        if self._heartbeatMade is None:
+            # The new method may call this one by way of the proxy.
+            setOwn(self, "_heartbeatMade", self._heartbeatProtocol.connectionMade)
+        self._heartbeatProtocol.connectionMade = made
+        setOwn(self, "connectionMade", partial(self._heartbeatConnect, made))
+
+    def __delattr__(self, name: str) -> None:
+        if name == "connectionMade" and self._heartbeatMade is not None:
+            del self._heartbeatProtocol.connectionMade
+        super().__delattr__(name)
 
 
 class _InnerLink(MixedInLink):
