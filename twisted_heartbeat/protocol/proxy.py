@@ -38,7 +38,10 @@ class ProtocolProxy:
     def __init__(self, protocol: Any) -> None:
         setOwn(self, "_heartbeatProtocol", protocol)
 
-    __class__: Any = property(lambda self: self._heartbeatProtocol.__class__)
+    __class__: Any = property(
+        lambda self: self._heartbeatProtocol.__class__,
+        lambda self, kind: setattr(self._heartbeatProtocol, "__class__", kind),
+    )
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ProtocolProxy):

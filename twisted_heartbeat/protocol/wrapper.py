@@ -67,8 +67,16 @@ class WrappedProtocol(ProtocolProxy):
 
     def __init__(self, protocol: Any, config: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
-        setOwn(self, "link", Link(config, owner, protocol, self))
-        setOwn(self, "dataReceived", self._heartbeatData)
+        self.heartbeatRenew(config, owner)
+
+    def heartbeatRenew(self, config: LinkConfig, owner: LinkOwner) -> None:
+        """
+        Watch the next connection by a new link.
+        """
+        setOwn(self, "link", Link(config, owner, self._heartbeatProtocol, self))
+        if not isinstance(self.dataReceived, partial):
+            # Otherwise the application has set its own.
+            setOwn(self, "dataReceived", self._heartbeatData)
 
     @property
     def __providedBy__(self) -> Any:
@@ -123,7 +131,10 @@ class WrappedProtocol(ProtocolProxy):
             super().__setattr__(name, value)
         else:
             # The new method need not call the old one, so the link must be told before it.
-            setOwn(self, name, partial(hear, self.link, value))
+            setOwn(self, name, partial(self._heartbeatHear, hear, value))
+
+    def _heartbeatHear(self, hear: Callable[..., object], method: object, *given: object) -> object:
+        return hear(self.link, method, *given)
 
     def _heartbeatCoverMade(self, made: Callable[[], object]) -> None:
         """
@@ -218,6 +229,22 @@ def attachLink(protocol: Any, config: LinkConfig, owner: LinkOwner) -> tuple[Any
         return protocol, link
     wrapped = proxyOf(WrappedProtocol, protocol, config, owner)
     return wrapped, wrapped.link
+
+
+def holds(wrapper: object, protocol: object, depth: int = 3) -> bool:
+    """
+    Find out whether a wrapper of any kind has a protocol among its attributes, or inside of other
+    protocols there; true for a wrapper with C{__slots__}, which does not tell.
+
+    @param depth: how many protocols inside of one another are looked through.
+    """
+    if not hasattr(wrapper, "__dict__"):
+        return True
+    for held in [*vars(wrapper).values()]:
+        isWrapper = depth > 0 and hasattr(type(held), "dataReceived")
+        if held is protocol or isWrapper and holds(held, protocol, depth - 1):
+            return True
+    return False
 
 
 def defaultLinkName(factory: object) -> str:
