@@ -1496,20 +1496,21 @@ async def test_buildProtocolThatRaises(loopback: Loopback, loggedErrors: Any) ->
     assert len(loggedErrors.flush(RuntimeError)) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest_twisted.ensureDeferred
-async def test_buildProtocolThatDeclines(loopback: Loopback) -> None:
+async def test_buildProtocolThatDeclines(loopback: Loopback, when: str) -> None:
     """
-    A C{buildProtocol} that returns L{None} is a failed attempt, over TLS too.
+    A C{buildProtocol} that returns L{None} is a failed attempt, over TLS too, also after the base's
+    has built a protocol.
     """
 
     class Declining(Real):
         declines = True
 
         def buildProtocol(self, addr: Any) -> Any:
-            if self.declines:
-                self.declines = False
-                return None
-            return super().buildProtocol(addr)
+            built = None if self.declines and when == "before" else super().buildProtocol(addr)
+            declines, self.declines = self.declines, False
+            return None if declines else built
 
     hooks, peers = Recorder(), Peers()
     factory = Declining(hooks=hooks)

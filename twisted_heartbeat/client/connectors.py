@@ -142,8 +142,9 @@ class Connectors:
             built, self._built = self._built, outer
         if outer is not None:
             outer += built
-        if any(one is protocol or holds(protocol, one) for one, _, _ in built):
-            return protocol
+        for one, _, _ in built:
+            if one is protocol or protocol is not None and holds(protocol, one):
+                return protocol
         # What a base has built is not used.
         for _, link, _ in built:
             if link is not None:
