@@ -26,6 +26,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import ClientFactory, Protocol, ReconnectingClientFactory
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from twisted_heartbeat import (
@@ -777,6 +778,73 @@ def ownProtocols(kind: Any) -> Any:
     return [Builds, Inherits, Adds, Static, Partial, OnInstance, OnInstanceByBase, Reuses]
 
 
+def protocolsOfABase(kind: Any) -> list[Any]:
+    """
+    Subclasses that use, or do not use, what the base's C{buildProtocol} has built.
+    """
+
+    class ByBase(Steady):
+        protocol = kind
+
+    class Discards(ByBase):
+        def buildProtocol(self, addr: Any) -> Any:
+            super().buildProtocol(addr)
+            return kind()
+
+    class DiscardsOne(ByBase):
+        def buildProtocol(self, addr: Any) -> Any:
+            used, _ = super().buildProtocol(addr), super().buildProtocol(addr)
+            return used
+
+    class InheritsDiscards(Discards):
+        def buildProtocol(self, addr: Any) -> Any:
+            return super().buildProtocol(addr)
+
+    class Keeps(ByBase):
+        kept: Any = None
+
+        def buildProtocol(self, addr: Any) -> Any:
+            self.kept = super().buildProtocol(addr) if self.kept is None else self.kept
+            return self.kept
+
+    class KeepsAndSets(ByBase):
+        kept: Any = None
+
+        def buildProtocol(self, addr: Any) -> Any:
+            if self.kept is None:
+                self.kept = super().buildProtocol(addr)
+                self.kept.dataReceived = lambda data: None
+            return self.kept
+
+    class BuildsAhead(ByBase):
+        ahead: Any = None
+
+        def buildProtocol(self, addr: Any) -> Any:
+            ahead, self.ahead = self.ahead, None
+            return super().buildProtocol(addr) if ahead is None else ahead
+
+        def clientConnectionLost(self, connector: Any, reason: Any) -> None:
+            self.ahead = super().buildProtocol(None)
+            super().clientConnectionLost(connector, reason)
+
+    class Wraps(ByBase):
+        def buildProtocol(self, addr: Any) -> Any:
+            return ProtocolWrapper(WrappingFactory(self), super().buildProtocol(addr))
+
+    class WrapsTwice(Wraps):
+        def buildProtocol(self, addr: Any) -> Any:
+            return ProtocolWrapper(WrappingFactory(self), super().buildProtocol(addr))
+
+    class ChangesClass(ByBase):
+        def buildProtocol(self, addr: Any) -> Any:
+            protocol: Any = super().buildProtocol(addr)
+            protocol.__class__ = type("Changed", (kind,), {})
+            return protocol
+
+    kinds = [Discards, DiscardsOne, InheritsDiscards, Keeps, KeepsAndSets, BuildsAhead]
+    return [*kinds, Wraps, WrapsTwice, ChangesClass]
+
+
 @pytest.mark.parametrize(
     "kind",
     [*ownProtocols(Kept), *ownProtocols(MixedIn)],
@@ -797,6 +865,32 @@ def test_ownProtocolsAreWatched(kind: Any) -> None:
         scene.wait(generation * 1.25)
     assert len(scene.hooks.told("connected")) == 2
     assert len(scene.hooks.told("disconnected")) == 2
+    end(scene)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*protocolsOfABase(Kept), *protocolsOfABase(MixedIn)],
+    ids=lambda kind: kind.__name__,
+)
+def test_protocolsOfABaseAreWatched(kind: Any) -> None:
+    """
+    Each connection has one link, whatever becomes of what the base's C{buildProtocol} has built: it
+    is returned, kept for the next connection, built before that, wrapped, or not used at all.
+    """
+    scene = Scene(kind, heartbeat=Heartbeat(interval=None, timeout=4))
+    scene.start()
+    for connection in (1, 2, 3):
+        transport = scene.connected()
+        transport.deliver(b"x")
+        assert len(scene.hooks.told("connected")) == connection
+        scene.wait(4.25)
+        assert not transport.open
+        assert len(scene.hooks.told("disconnected")) == connection
+        scene.wait(1.25)
+    assert scene.delays == [1.0] * 3
+    links = scene.hooks.told("connected")
+    assert len({link.generation for link in links}) == 3
     end(scene)
 
 
@@ -1402,20 +1496,21 @@ async def test_buildProtocolThatRaises(loopback: Loopback, loggedErrors: Any) ->
     assert len(loggedErrors.flush(RuntimeError)) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest_twisted.ensureDeferred
-async def test_buildProtocolThatDeclines(loopback: Loopback) -> None:
+async def test_buildProtocolThatDeclines(loopback: Loopback, when: str) -> None:
     """
-    A C{buildProtocol} that returns L{None} is a failed attempt, over TLS too.
+    A C{buildProtocol} that returns L{None} is a failed attempt, over TLS too, also after the base's
+    has built a protocol.
     """
 
     class Declining(Real):
         declines = True
 
         def buildProtocol(self, addr: Any) -> Any:
-            if self.declines:
-                self.declines = False
-                return None
-            return super().buildProtocol(addr)
+            built = None if self.declines and when == "before" else super().buildProtocol(addr)
+            declines, self.declines = self.declines, False
+            return None if declines else built
 
     hooks, peers = Recorder(), Peers()
     factory = Declining(hooks=hooks)

@@ -167,9 +167,9 @@ def loseBytes() -> None:
     """
 
     def dataReceived(self: Any, data: bytes) -> None:
-        self._protocol.dataReceived(data[1:])
+        self._heartbeatProtocol.dataReceived(data[1:])
 
-    WrappedProtocol._deliverData = dataReceived  # type: ignore[method-assign]
+    WrappedProtocol._heartbeatData = dataReceived  # type: ignore[method-assign]
 
 
 def outcome(name: str, folder: str) -> dict[str, Any]:

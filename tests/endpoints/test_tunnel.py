@@ -876,6 +876,25 @@ def test_verdict() -> None:
     wires.end()
 
 
+@pytest.mark.parametrize("opened", [False, True], ids=["unopened", "open"])
+def test_verdictOverTransportWithoutReasons(opened: bool) -> None:
+    """
+    A transport that gives no reason for the end, as WebSocket's of autobahn does, hides no verdict:
+    the program, or the caller that waits for the tunnel, gets the cause.
+    """
+    tunnel, end, clock, factory = tunnelAlone()
+    failures: list[Any] = []
+    tunnel.whenOpen().addErrback(failures.append)
+    if opened:
+        end.deliver(HELLO)
+    end.abortConnection = lambda: tunnel.connectionLost(None)  # type: ignore[method-assign]
+    for _ in range(round(BOUND * 8) + 2):
+        clock.advance(0.125)
+    [reason] = [one.reason for one in factory.built] if opened else failures
+    assert reason.check(PeerSilent, ConnectionLost)
+    assert clock.getDelayedCalls() == []
+
+
 def test_protocolRaises() -> None:
     """
     What the carried protocol raises goes where it would go without the tunnel.

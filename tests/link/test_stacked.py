@@ -46,7 +46,7 @@ async def stacked(
     endpoint = loopback.endpoint(loopback.listen(server))
     protocol: Any = await within(endpoint.connect(outer))
     loopback.atEnd(protocol.link.close)
-    return protocol.link, protocol._protocol.link, hooks
+    return protocol.link, protocol._heartbeatProtocol.link, hooks
 
 
 class Echo(Peer):

@@ -206,6 +206,34 @@ def test_settingIsForwarded() -> None:
     transport.lose()
 
 
+@pytest.mark.parametrize("name", ["_protocol", "of", "_completed", "_link", "wrappedProtocol"])
+def test_namesLeftToTheProtocol(name: str) -> None:
+    """
+    Any attribute but C{link} is the protocol's, private ones too: set, read and deleted through the
+    wrapper.
+    """
+    factory = KeptFactory()
+    protocol, transport, _, _ = wrapped(factory)
+    setattr(protocol, name, "the program's")
+    assert getattr(factory.built[0], name) == getattr(protocol, name) == "the program's"
+    delattr(protocol, name)
+    with pytest.raises(AttributeError):
+        delattr(protocol, name)
+    transport.deliver(b"x")
+    assert factory.built[0].received == b"x"
+    transport.lose()
+
+
+def test_nameThatTwistedsProxiesHave() -> None:
+    """
+    C{_protocol} of the wrapper is the protocol, as of the proxies of C{ClientService}.
+    """
+    factory = KeptFactory()
+    protocol, transport, _, _ = wrapped(factory)
+    assert protocol._protocol is factory.built[0]
+    transport.lose()
+
+
 def test_canBeInterceptedInFront() -> None:
     """
     Whoever gets a method that the transport calls, and sets one that calls it, as factories do that
@@ -500,6 +528,64 @@ def test_methodsSetOnTheWrapper() -> None:
     assert data == [b"x"] * 8
     assert len(lost) == 1
     assert protocol.link.state == "gone"
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["makeConnection", "connectionMade"])
+@pytest.mark.parametrize("nested", [False, True], ids=["wrapped", "wrapped twice"])
+def test_connectionMadeSetOnTheWrapper(direct: bool, nested: bool) -> None:
+    """
+    A C{connectionMade} that a factory sets on what its base has built is called when the protocol
+    is connected, also a second one, and each may call the one before; the link is told.  When it is
+    deleted, the protocol's own is back.
+    """
+
+    class Telling(Kept):
+        def connectionMade(self) -> None:
+            calls.append("own")
+
+    def set(name: str) -> None:
+        before = protocol.connectionMade
+        protocol.connectionMade = lambda: (calls.append(name), before())
+
+    calls: list[str] = []
+    clock, hooks = Clock(), Recorder()
+    factory: Any = Factory.forProtocol(Telling)
+    if nested:
+        factory = HeartbeatFactory(factory, clock=clock)
+    watching: Any = HeartbeatFactory(factory, clock=clock, hooks=hooks)
+    for deleted in (False, True):
+        protocol: Any = watching.buildProtocol(PEER)
+        set("first")
+        set("second")
+        if deleted:
+            del protocol.connectionMade
+        transport = FakeTransport(clock, protocol)
+        if direct:
+            protocol.transport = transport
+            protocol.connectionMade()
+        else:
+            protocol.makeConnection(transport)
+        assert calls == (["own"] if deleted else ["second", "first", "own"])
+        assert protocol.link.isUp
+        transport.lose()
+        calls.clear()
+    assert hooks.names == ["connected", "disconnected"] * 2
+
+
+def test_connectionMadeThatCallsNothing() -> None:
+    """
+    A C{connectionMade} that is set on the wrapper, and does not call the protocol's, replaces it.
+    """
+    clock, hooks, factory = Clock(), Recorder(), KeptFactory()
+    protocol: Any = HeartbeatFactory(factory, clock=clock, hooks=hooks).buildProtocol(PEER)
+    calls: list[str] = []
+    protocol.connectionMade = lambda: calls.append("set")
+    transport = FakeTransport(clock, protocol)
+    protocol.transport = transport
+    protocol.connectionMade()
+    assert calls == ["set"]
+    assert hooks.names == ["connected"]
+    transport.lose()
 
 
 def test_transportThatCallsNoMakeConnection() -> None:

@@ -40,12 +40,14 @@ class ConnectorDriver(Driver, LinkOwner):
     A subclass of the factory may call C{connector.connect()} itself, or call C{retry} later, or
     never.  So the link is cleaned up when it ends, but the reconnector is told of that only after
     L{retry} was called.  An attempt that this driver has not begun gets a new reconnector.
+
+    @ivar connectors: the connectors of the factory.
     """
 
     def __init__(self, factory: HeartbeatClientFactory, connectors: Connectors) -> None:
         super().__init__(connectors.config, self._exhausted)
         self._factory = factory
-        self._connectors = connectors
+        self.connectors = connectors
         # What the factory has said.  C{config} differs from it after the interval was doubled.
         self._factoryConfig = self.config
         # None while the connector is idle: the application alone decides how long it is kept.
@@ -61,7 +63,7 @@ class ConnectorDriver(Driver, LinkOwner):
         """
         Take over the settings that the factory has now.
         """
-        config = self._connectors.config
+        config = self.connectors.config
         if config is not self._factoryConfig:
             self._factoryConfig = self.config = config
             self._timesDoubled = 0
@@ -74,7 +76,7 @@ class ConnectorDriver(Driver, LinkOwner):
         """
         self._connector = connector
         self._underWay = True
-        self._connectors.awaitingProtocol[self] = None
+        self.connectors.awaitingProtocol[self] = None
         self._reason = self._retryCause = None
         if self._connectsItself:
             return
@@ -172,7 +174,7 @@ class ConnectorDriver(Driver, LinkOwner):
 
     def linkLost(self, link: Link, cause: Cause) -> None:
         self._ended, self._reason = link, cause
-        self._connectors.detectReset()
+        self.connectors.detectReset()
         if link is self.link:
             proven = self._wasProven(link, cause)
             self.execute(self.reconnector.lost(cause, self.config.seconds(), proven=proven))
@@ -188,7 +190,7 @@ class ConnectorDriver(Driver, LinkOwner):
         prepared = self.reconnector.state is State.CONNECTED
         proven = isProven(factsOf(link, prepared=prepared), self._stableAfter)
         if proven and not self._resetEarly:
-            self._connectors.linkProven(self)
+            self.connectors.linkProven(self)
         elif self._resetEarly and not proven:
             # The failures were reset when the peer's proof came, and the end has revoked that.
             self.reconnector.restoreFailures()
@@ -207,7 +209,7 @@ class ConnectorDriver(Driver, LinkOwner):
         Reset the delay when the peer begins to speak, because applications read C{retries}.
         """
         self._resetEarly = True
-        self._connectors.linkProven(self)
+        self.connectors.linkProven(self)
 
     # The commands.
 
@@ -248,7 +250,7 @@ class ConnectorDriver(Driver, LinkOwner):
         return self._factory.nextDelay(attempt, cause)
 
     def gaveUp(self, cause: Cause) -> None:
-        self._connectors.setRetries(self.reconnector.failures)
+        self.connectors.setRetries(self.reconnector.failures)
         self._connector = None
 
     def _begin(self) -> None:
@@ -266,7 +268,7 @@ class ConnectorDriver(Driver, LinkOwner):
         Note that the connector is disconnected.
         """
         self._underWay = False
-        self._connectors.awaitingProtocol.pop(self, None)
+        self.connectors.awaitingProtocol.pop(self, None)
 
     def _exhausted(self, failures: int, attempts: int, elapsed: float) -> bool:
         maximum = self._factory.maxRetries
@@ -284,7 +286,7 @@ class ConnectorDriver(Driver, LinkOwner):
         cause, self._retryCause = self._retryCause, None
         if cause is None:
             return
-        self._connectors.detectReset()
+        self.connectors.detectReset()
         reconnector = self.reconnector
         if reconnector.state is State.CLEANING:
             self.execute(reconnector.cleaned(self.config.seconds()))

@@ -20,12 +20,15 @@ from ..core.validation import require
 from ..link.config import LinkConfig
 from ..link.events import observersOf
 from ..link.hooks import LinkHooks
+from ..link.state import LinkState
 from ..logs import SafeLogger
-from ..protocol.wrapper import attachLink
+from ..protocol.mixin import UNMANAGED
+from ..protocol.wrapper import WrappedProtocol, attachLink, holds
 from ..timing.monotonic import clockFor
 from .connectordriver import ConnectorDriver
 
 if TYPE_CHECKING:
+    from ..link.link import Link
     from .factory import HeartbeatClientFactory
 
 _log = SafeLogger()
@@ -50,7 +53,8 @@ class Connectors:
         self._factory = factory
         # The driver whose link is being proven.
         self._proving: ConnectorDriver | None = None
-        self._links = 0
+        # What addLink has returned while a method of the factory builds a protocol.
+        self._built: list[tuple[Any, Link | None, ConnectorDriver]] | None = None
         self._drivers: WeakKeyDictionary[IConnector, ConnectorDriver] = WeakKeyDictionary()
         # For what can be no key of a weak mapping: an object() or None, in a unit test.  It is held
         # with its driver, because otherwise another object could get its id.
@@ -97,26 +101,55 @@ class Connectors:
         self._withoutConnector.add(loose)
         return loose
 
-    def addLink(self, protocol: Any) -> Any:
+    def addLink(self, protocol: Any, driver: ConnectorDriver | None = None) -> Any:
         """
         Give a new protocol a link of the connector that asks for it.
 
         @param protocol: L{None} if the factory has built none.
+        @param driver: the driver of that connector; found if L{None}.
         @return: what C{buildProtocol} returns.
         """
-        driver = self._driverOfConnected()
-        self._links += 1
+        driver = driver or self._driverOfConnected()
         if protocol is None:
-            return driver.declineConnection()
-        return attachLink(protocol, driver.config, driver)[0]
+            built, link = driver.declineConnection(), None
+        elif self._hasWrapped(protocol):
+            protocol.heartbeatRenew(driver.config, driver)
+            built, link = protocol, protocol.link
+        else:
+            built, link = attachLink(protocol, driver.config, driver)
+        if self._built is not None:
+            self._built.append((built, link, driver))
+        return built
+
+    def _hasWrapped(self, protocol: object) -> bool:
+        """
+        Whether a protocol is a wrapper that L{addLink} has returned for another connection.
+        """
+        if not isinstance(protocol, WrappedProtocol):
+            return False
+        owner, state = protocol.link.owner, protocol.link.state
+        mine = isinstance(owner, ConnectorDriver) and owner.connectors is self
+        return mine and state in (LinkState.NEW, LinkState.GONE)
 
     def build(self, build: Callable[[], Any]) -> Any:
         """
-        Build a protocol, and give it a link unless L{addLink} was called meanwhile.
+        Build a protocol, and give it a link unless it, or one inside of it, has got one meanwhile.
         """
-        before = self._links
-        protocol = build()
-        return protocol if self._links != before else self.addLink(protocol)
+        outer, self._built = self._built, []
+        try:
+            protocol = build()
+        finally:
+            built, self._built = self._built, outer
+        if outer is not None:
+            outer += built
+        for one, _, _ in built:
+            if one is protocol or protocol is not None and holds(protocol, one):
+                return protocol
+        # What a base has built is not used.
+        for _, link, _ in built:
+            if link is not None:
+                link.owner = UNMANAGED
+        return self.addLink(protocol, built[0][2] if built else None)
 
     def linkProven(self, driver: ConnectorDriver) -> None:
         """

@@ -14,8 +14,8 @@ from zope.interface import directlyProvides, providedBy
 
 from ..core.settings import KeepAlive
 from ..logs import SafeLogger
-from ..protocol.overrides import MethodCover
-from ..protocol.proxy import ProtocolProxy
+from ..protocol.overrides import MethodCover, setOwn
+from ..protocol.proxy import ProtocolProxy, proxyOf
 from ..transport.keepalive import applyKeepAlive
 from .prefix import Prefix, numbersOf
 
@@ -47,7 +47,7 @@ class KeepAliveFactory:
         protocol = self._factory.buildProtocol(addr)
         if protocol is None or _UntilConnected(protocol, self._apply).cover():
             return protocol
-        return _ConnectedProxy.of(protocol, self._apply)
+        return proxyOf(_ConnectedProxy, protocol, self._apply)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory, name)
@@ -112,17 +112,19 @@ class _ConnectedProxy(ProtocolProxy):
     Stands before a protocol whose methods can not be covered.
     """
 
+    _heartbeatConnected: Callable[[Any], object]
+
     def __init__(self, protocol: Any, connected: Callable[[Any], object]) -> None:
         super().__init__(protocol)
-        self._setOwn("_connected", connected)
+        setOwn(self, "_heartbeatConnected", connected)
 
     def makeConnection(self, transport: Any) -> None:
-        self._protocol.makeConnection(transport)
-        self._connected(transport)
+        self._heartbeatProtocol.makeConnection(transport)
+        self._heartbeatConnected(transport)
 
     def connectionMade(self) -> None:
-        self._protocol.connectionMade()
-        self._connected(self._protocol.transport)
+        self._heartbeatProtocol.connectionMade()
+        self._heartbeatConnected(self._heartbeatProtocol.transport)
 
 
 class _KeepAliveSetter:

@@ -346,7 +346,8 @@ class Tunnel(HeartbeatProtocol):
             self.transport.unregisterProducer()
 
     def connectionLost(self, reason: Failure | None = connectionDone) -> None:
-        self._lost = reason = reason or connectionDone
+        # autobahn's protocols that carry others pass None, for a verdict and for a close.
+        self._lost = reason = reason or Failure(self._requireLink().cause)
         self._flowing = False
         self._held.clear()
         cancelCalls(self._helloCall, self._endedCall)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from typing import Any, cast
 
+from .overrides import setOwn
+
 _SPECIAL = (
     *("__bool__", "__len__", "__length_hint__", "__contains__", "__iter__", "__reversed__"),
     *("__next__", "__getitem__", "__setitem__", "__delitem__", "__call__", "__enter__"),
@@ -30,60 +32,61 @@ class ProtocolProxy:
     on the proxy is set on the protocol, unless the proxy's class has it.
     """
 
-    _protocol: Any
+    # The name is long, because a proxy's attribute hides the protocol's of the same name.
+    _heartbeatProtocol: Any
 
     def __init__(self, protocol: Any) -> None:
-        self._setOwn("_protocol", protocol)
+        setOwn(self, "_heartbeatProtocol", protocol)
 
-    @classmethod
-    def of(cls, protocol: Any, *arguments: Any) -> Any:
-        """
-        Return a proxy of this class, with the special methods of the protocol.
-        """
-        kinds = cast(tuple[Hashable, Hashable], (cls, type(protocol)))
-        return _proxyKind(*kinds)(protocol, *arguments)
-
-    __class__: Any = property(lambda self: self._protocol.__class__)
+    __class__: Any = property(
+        lambda self: self._heartbeatProtocol.__class__,
+        lambda self, kind: setattr(self._heartbeatProtocol, "__class__", kind),
+    )
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ProtocolProxy):
-            other = other._protocol
-        return bool(self._protocol == other)
+            other = other._heartbeatProtocol
+        return bool(self._heartbeatProtocol == other)
 
     def __hash__(self) -> int:
-        return hash(self._protocol)
+        return hash(self._heartbeatProtocol)
 
     def __reduce_ex__(self, version: Any) -> Any:
-        return self._protocol.__reduce_ex__(version)
+        return self._heartbeatProtocol.__reduce_ex__(version)
 
     def __dir__(self) -> Iterable[str]:
-        return dir(self._protocol)
+        return dir(self._heartbeatProtocol)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._protocol, name)
+        if name == "_protocol":
+            # The proxies of Twisted's ClientService have this one, unless the protocol has its own.
+            return getattr(self._heartbeatProtocol, name, self._heartbeatProtocol)
+        return getattr(self._heartbeatProtocol, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         # The transport calls the proxy's methods, so they must be replaced on the proxy.
         if hasattr(type(self), name):
-            self._setOwn(name, value)
+            setOwn(self, name, value)
         else:
-            setattr(self._protocol, name, value)
+            setattr(self._heartbeatProtocol, name, value)
 
     def __delattr__(self, name: str) -> None:
         # Not by way of __dict__, which would have Python make one.
         try:
             object.__delattr__(self, name)
         except AttributeError:
-            delattr(self._protocol, name)
-
-    def _setOwn(self, name: str, value: object) -> None:
-        """
-        Set an attribute of the proxy itself.
-        """
-        object.__setattr__(self, name, value)
+            delattr(self._heartbeatProtocol, name)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._protocol!r}>"
+        return f"<{type(self).__name__} of {self._heartbeatProtocol!r}>"
+
+
+def proxyOf(kind: type[ProtocolProxy], protocol: Any, *arguments: Any) -> Any:
+    """
+    Return a proxy of a class, with the special methods of the protocol.
+    """
+    kinds = cast(tuple[Hashable, Hashable], (kind, type(protocol)))
+    return _proxyKind(*kinds)(protocol, *arguments)
 
 
 @lru_cache(maxsize=256)
@@ -99,6 +102,6 @@ def _proxyKind(base: Any, kind: Any) -> Any:
 
 def _forwarded(name: str) -> Callable[..., Any]:
     def forwarded(self: ProtocolProxy, *arguments: Any) -> Any:
-        return getattr(type(self._protocol), name)(self._protocol, *arguments)
+        return getattr(type(self._heartbeatProtocol), name)(self._heartbeatProtocol, *arguments)
 
     return forwarded

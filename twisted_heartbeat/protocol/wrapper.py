@@ -7,9 +7,10 @@ L{HeartbeatFactory}: watches the connections of any factory, which is not change
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -33,7 +34,8 @@ from ..transport.layers import MAX_WRAPPERS
 from .delivery import DELIVERIES, deliverData, deliverEnd, deliverHandshake
 from .mixedlink import MixedInLink, giveLink
 from .mixin import HeartbeatMixin, pingOf
-from .proxy import ProtocolProxy
+from .overrides import setOwn
+from .proxy import ProtocolProxy, proxyOf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,60 +62,95 @@ class WrappedProtocol(ProtocolProxy):
 
     link: Link
 
+    # The protocol's connectionMade, if another one was set over it.
+    _heartbeatMade: Callable[[], object] | None = None
+
     def __init__(self, protocol: Any, config: LinkConfig, owner: LinkOwner) -> None:
         super().__init__(protocol)
-        self._setOwn("link", Link(config, owner, protocol, self))
-        self._setOwn("dataReceived", self._deliverData)
+        self.heartbeatRenew(config, owner)
+
+    def heartbeatRenew(self, config: LinkConfig, owner: LinkOwner) -> None:
+        """
+        Watch the next connection by a new link.
+        """
+        setOwn(self, "link", Link(config, owner, self._heartbeatProtocol, self))
+        if not isinstance(self.dataReceived, partial):
+            # Otherwise the application has set its own.
+            setOwn(self, "dataReceived", self._heartbeatData)
 
     @property
     def __providedBy__(self) -> Any:
         # Not stored, because the protocol may be given further interfaces at any time.
-        return _listening(providedBy(self._protocol))
+        return _listening(providedBy(self._heartbeatProtocol))
 
     def makeConnection(self, transport: Any) -> None:
         self.link.connectionMade(transport)
-        self._protocol.makeConnection(transport)
+        self._heartbeatProtocol.makeConnection(transport)
         self.link.protocolConnected()
 
     def connectionMade(self) -> None:
         """
         Connect the protocol.  Some transports call this, and not L{makeConnection}.
         """
+        self._heartbeatConnect(self._heartbeatMade or self._heartbeatProtocol.connectionMade)
+
+    def _heartbeatConnect(self, made: Callable[[], object]) -> None:
         isNew = self.link.state is LinkState.NEW
         if isNew:
-            self.link.connectionMade(self._protocol.transport)
-        self._protocol.connectionMade()
+            self.link.connectionMade(self._heartbeatProtocol.transport)
+        made()
         if isNew:
             self.link.protocolConnected()
 
     def handshakeCompleted(self) -> None:
-        deliverHandshake(self.link, self._completed)
+        deliverHandshake(self.link, self._heartbeatHandshake)
 
-    def _completed(self) -> None:
-        if IHandshakeListener.providedBy(self._protocol):
-            self._protocol.handshakeCompleted()
+    def _heartbeatHandshake(self) -> None:
+        if IHandshakeListener.providedBy(self._heartbeatProtocol):
+            self._heartbeatProtocol.handshakeCompleted()
 
     def dataReceived(self, data: bytes) -> object:
-        return self._protocol.dataReceived(data)
+        return self._heartbeatProtocol.dataReceived(data)
 
-    def _deliverData(self, data: bytes) -> object:
-        if self.link.observesReads and self.dataReceived == self._deliverData:
+    def _heartbeatData(self, data: bytes) -> object:
+        if self.link.observesReads and self.dataReceived == self._heartbeatData:
             del self.dataReceived
-        return deliverData(self.link, self._protocol.dataReceived, data)
+        return deliverData(self.link, self._heartbeatProtocol.dataReceived, data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.dataReceived == self._deliverData:
+        if self.dataReceived == self._heartbeatData:
             # The bound method refers to the wrapper. The cycle would need the garbage collector.
             del self.dataReceived
-        deliverEnd(self.link, self._protocol.connectionLost, reason)
+        deliverEnd(self.link, self._heartbeatProtocol.connectionLost, reason)
 
     def __setattr__(self, name: str, value: object) -> None:
         hear = DELIVERIES.get(name)
-        if hear is None:
+        if name == "connectionMade":
+            self._heartbeatCoverMade(cast(Callable[[], object], value))
+        elif hear is None:
             super().__setattr__(name, value)
         else:
             # The new method need not call the old one, so the link must be told before it.
-            self._setOwn(name, partial(hear, self.link, value))
+            setOwn(self, name, partial(self._heartbeatHear, hear, value))
+
+    def _heartbeatHear(self, hear: Callable[..., object], method: object, *given: object) -> object:
+        return hear(self.link, method, *given)
+
+    def _heartbeatCoverMade(self, made: Callable[[], object]) -> None:
+        """
+        Put a method in the place of C{connectionMade}.  The protocol gets it as well, because the
+        protocol's C{makeConnection} calls it there.
+        """
+        if self._heartbeatMade is None:
+            # The new method may call this one by way of the proxy.
+            setOwn(self, "_heartbeatMade", self._heartbeatProtocol.connectionMade)
+        self._heartbeatProtocol.connectionMade = made
+        setOwn(self, "connectionMade", partial(self._heartbeatConnect, made))
+
+    def __delattr__(self, name: str) -> None:
+        if name == "connectionMade" and self._heartbeatMade is not None:
+            del self._heartbeatProtocol.connectionMade
+        super().__delattr__(name)
 
 
 class _InnerLink(MixedInLink):
@@ -190,8 +227,24 @@ def attachLink(protocol: Any, config: LinkConfig, owner: LinkOwner) -> tuple[Any
         link = _InnerLink(config, owner, inner, protocol)
         giveLink(inner, link)
         return protocol, link
-    wrapped = WrappedProtocol.of(protocol, config, owner)
+    wrapped = proxyOf(WrappedProtocol, protocol, config, owner)
     return wrapped, wrapped.link
+
+
+def holds(wrapper: object, protocol: object, depth: int = 3) -> bool:
+    """
+    Find out whether a wrapper of any kind has a protocol among its attributes, or inside of other
+    protocols there; true for a wrapper with C{__slots__}, which does not tell.
+
+    @param depth: how many protocols inside of one another are looked through.
+    """
+    if not hasattr(wrapper, "__dict__"):
+        return True
+    for held in [*vars(wrapper).values()]:
+        isWrapper = depth > 0 and hasattr(type(held), "dataReceived")
+        if held is protocol or isWrapper and holds(held, protocol, depth - 1):
+            return True
+    return False
 
 
 def defaultLinkName(factory: object) -> str:
