@@ -34,6 +34,7 @@ from twisted_heartbeat.core import wire
 from twisted_heartbeat.core.causes import ClosedHere
 from twisted_heartbeat.core.diagnosis import describeError
 from twisted_heartbeat.link.config import LinkConfig
+from twisted_heartbeat.link.state import LinkState
 
 from ..client.test_factory import FakeConnector
 from ..project.test_architecture import packageSources
@@ -163,6 +164,37 @@ def test_otherLinksAreWatched(place: str, kind: type[BaseException], loggedError
     assert hooks.names[-1] == "disconnected"
     assert clock.getDelayedCalls() == []
     loggedErrors.flush(kind)
+
+
+@pytest.mark.parametrize("place", ["suspected", "recovered", "ping", "settings"])
+def test_linkEndsInsideOfUserCode(place: str) -> None:
+    """
+    A hook or a ping may end its link before it returns, on a transport that reports its end from
+    inside of the call.  Then the link is watched no longer, and nothing fails.
+    """
+    clock, hooks = Clock(), Recorder()
+
+    def ping(protocol: Any) -> None:
+        if place == "ping":
+            transport.lose()
+
+    factory = HeartbeatFactory(
+        Factory.forProtocol(Kept), heartbeat=HEARTBEAT, hooks=hooks, ping=ping, clock=clock
+    )
+    made: Any = factory.buildProtocol(PEER)
+    transport = FakeTransport(clock, made)
+    hooks.then["recovered" if place == "settings" else place] = transport.lose
+    made.makeConnection(transport)
+    link = made.link
+    wait(clock, HEARTBEAT.bound * 0.9)
+    if place == "recovered":
+        transport.deliver(b"!")
+    elif place == "settings":
+        link.peerWatch.reconfigure(Heartbeat.within(9.0), trusted=False)
+    assert link.state is LinkState.GONE
+    wait(clock, HEARTBEAT.bound)
+    assert hooks.names[-1] == "disconnected"
+    assert clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("kind", RAISED)

@@ -144,6 +144,9 @@ class PeerWatch:
         if self.detector.suspected:
             # The settings came from the peer, and the detector forgets that it was suspected.
             self.link.peerRecovered()
+            if self.mode == _OFF:
+                # A hook has ended the link.
+                return
         self._watchFrom(self.detector.heardAt)
         connection = self.connection
         if wasDirect and self.mode == _OBSERVED and connection and not connection.writeTracked:
@@ -222,10 +225,12 @@ class PeerWatch:
                 return None
         if not decided and now >= detector.due:
             self.decide(now, lateness)
+        if self.mode == _OFF:
+            # A hook or a ping may have ended the link.
+            return None
         session = self.link.session
         if session is not None and now >= session.promiseDue(detector.pingedAt):
-            if self.mode != _OFF:
-                session.keepPromise(now)
+            session.keepPromise(now)
         return self._next()
 
     def decide(self, now: float, lateness: float) -> None:
