@@ -96,6 +96,7 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
     "A connection falls silent, and another one claims its name.",
     NAME_GHOST,
     NAME_SOON,
+    NAME_TAKEN,
     NAME_WAITS,
     role=SERVER,
 )
@@ -125,6 +126,10 @@ async def _nameOfGhost(play: Play) -> None:
         holds = waited <= longest + play.slack(claimed)
         third = await _newcomer(play, name)
         await _decided(play, newcomer, third)
+        if newcomer.isOver:
+            came = f"third: {play.stateOf(third)}; newcomer: {play.stateOf(newcomer)}"
+            play.check(NAME_TAKEN, False, "the newcomer, which answers, stays", came)
+            return
         if third.stream.goodbye is None:
             # It has found out by itself that the holder was silent.
             play.skip("the peer takes two connections of one name", NAME_SOON)
