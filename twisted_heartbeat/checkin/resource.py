@@ -296,8 +296,8 @@ class CheckInResource(Service, Resource):
 
 
 def _logTokens(failure: Failure, others: int) -> None:
-    words = "The function that returns the tokens of a name failed, and {others} times more"
-    _log.failure(words, failure, others=others)
+    words = "The function that returns the tokens of a name failed"
+    _log.failure(words + (", and {others} times more" if others else ""), failure, others=others)
 
 
 def _rate(perMinute: int | None, keys: int) -> RequestRate | None:
