@@ -26,7 +26,7 @@ CLIENT, SERVER = "client", "server"
 _FLOODING = 0.4
 """Seconds for which the tester sends on after a GOODBYE, at most."""
 
-_LATE = 0.1
+LATE = 0.1
 """Seconds by which the tester itself may be late without doubt about a broken rule."""
 
 RECENT = 0.5
@@ -242,7 +242,7 @@ class Play:
         # A client has connected before that is noticed, and the scenario begins after its hello.
         began = min([self.began, *(each.began for each in self.connections)])
         late = self._lateness.since(began - RECENT) if isBroken else 0.0
-        return late if late > _LATE else 0.0
+        return late if late > LATE else 0.0
 
     def slack(self, since: float) -> float:
         """

@@ -33,7 +33,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from .connection import Connection
-from .play import RECENT, Findings, Lateness, Over, Play, Settings
+from .play import LATE, RECENT, Findings, Lateness, Over, Play, Settings
 from .rules import (
     COMES_BACK,
     DATA_ORDER,
@@ -126,8 +126,7 @@ class _Run:
                 self._doubts[scenario.name] += 1
                 if self._doubts[scenario.name] <= _MOST_DOUBTS:
                     return False
-                words = f"the tester itself was late by {play.doubt:.1f} s"
-                self.findings.doubtful.append(f"{scenario.name}: {words}")
+                self.doubt(scenario.name, play.doubt)
         self._played(scenario)
         for connection in play.connections:
             for rule in _STREAM_RULES:
@@ -141,6 +140,14 @@ class _Run:
         Note why a scenario was not played.
         """
         self.findings.unplayed.append(f"{scenario.name}: {reason}")
+
+    def doubt(self, what: str, late: float) -> None:
+        """
+        Note that a fault may be the tester's own.
+
+        @param late: seconds by which the tester was late.
+        """
+        self.findings.doubtful.append(f"{what}: the tester itself was late by {late:.1f} s")
 
     async def end(self, connections: Iterable[Connection]) -> None:
         """
@@ -448,8 +455,12 @@ class ClientRun(_Run, Factory):
         shortest, longest = connection.began - ending.latest, connection.began - ending.earliest
         late = play.slack(ending.earliest)
         # A tester that was late may have seen the end only after the new connection.
-        early = _EARLY + self.lateness.since(ending.earliest - RECENT)
+        ownDelay = self.lateness.since(ending.earliest - RECENT)
+        early = _EARLY + ownDelay
         holds = longest >= least - early and shortest <= most + late
+        if not holds and ownDelay > LATE:
+            # A client on the same machine may have been late as well, and has waited twice then.
+            self.doubt(play.scenario, ownDelay)
         byHint = ending.hasHint and ending.pace != SLOW
         count = "some failures" if failures is None else f"{failures} in a row"
         play.check(COMES_BACK, True, "another connection", "it came")
