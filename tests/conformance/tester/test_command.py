@@ -8,6 +8,7 @@ The command of the conformance tester: its options, its reports and its exit sta
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -219,6 +220,10 @@ async def test_commandTestsAServer() -> None:
     assert done.returncode == 1, done.stderr
     faults = [r["rule"] for r in json.loads(done.stdout)["rules"] if r["verdict"] == "FAIL"]
     assert faults == ["pong-once"]
-    done = await deferToThread(command, where, "--only", "pings")
+    with socket.socket() as unused:
+        # It keeps the port from other tests, which could listen there.
+        unused.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{unused.getsockname()[1]}"
+        done = await deferToThread(command, where, "--only", "pings")
     assert (done.returncode, done.stdout) == (2, "")
     assert "refused" in done.stderr
