@@ -98,45 +98,13 @@ def guarded(
     return None
 
 
-class Shortage:
+class _Recurring:
     """
-    A warning that the machine is short of something, such as file descriptors: at once, then once
-    in L{WARNING_INTERVAL}.
-
-    Thousands of links meet the same shortage in each interval.  A warning for each would flood the
-    log for as long as the shortage lasts.
+    Something that occurs again and again.  It is logged at once, then once in
+    L{WARNING_INTERVAL}, and at once where it is another than the last.
     """
 
-    def __init__(self, log: Logger, words: str, seconds: Callable[[], float]) -> None:
-        """
-        @param words: the format of the log's event, with a place for C{error}.
-        @param seconds: tells the time.
-        """
-        self._log = log
-        self._words = words
-        self._seconds = seconds
-        self._warnedAt: float | None = None
-        self._unsaid = 0
-
-    def met(self, error: object) -> None:
-        """
-        Warn, or count a warning that is left out.
-        """
-        now = self._seconds()
-        if self._warnedAt is not None and now < self._warnedAt + WARNING_INTERVAL:
-            self._unsaid += 1
-            return
-        unsaid, self._unsaid, self._warnedAt = self._unsaid, 0, now
-        words = self._words + (" ({unsaid} times since the last warning)" if unsaid else "")
-        self._log.warn(words, error=error, unsaid=unsaid)
-
-
-class RepeatedFailures:
-    """
-    The failures of a call that is made again and again, such as a function of the user's for each
-    heartbeat.  Logged are the first one, each that is another than the last, and one in
-    L{WARNING_INTERVAL}.
-    """
+    _event = "event"
 
     def __init__(self, log: Logger, words: str, seconds: Callable[[], float]) -> None:
         """
@@ -146,9 +114,50 @@ class RepeatedFailures:
         self._log = log
         self._words = words
         self._seconds = seconds
-        self._last = ""
+        self._last: str | None = None
         self._loggedAt = 0.0
         self._unsaid = 0
+
+    def _occurred(self, what: str) -> tuple[str, int] | None:
+        """
+        @return: the format of the event to log, and the number of those that were left out since
+            the last one; L{None} if this one is left out.
+        """
+        now = self._seconds()
+        if what == self._last and now < self._loggedAt + WARNING_INTERVAL:
+            self._unsaid += 1
+            return None
+        unsaid, self._unsaid, self._loggedAt, self._last = self._unsaid, 0, now, what
+        note = f" ({{unsaid}} times since the last {self._event})" if unsaid else ""
+        return self._words + note, unsaid
+
+
+class Shortage(_Recurring):
+    """
+    A warning that the machine is short of something, such as file descriptors.  Its format has a
+    place for C{error}, and all errors count as the same shortage.
+
+    Thousands of links meet the same shortage in each interval.  A warning for each would flood the
+    log for as long as the shortage lasts.
+    """
+
+    _event = "warning"
+
+    def met(self, error: object) -> None:
+        """
+        Warn, or count a warning that is left out.
+        """
+        event = self._occurred("")
+        if event is not None:
+            words, unsaid = event
+            self._log.warn(words, error=error, unsaid=unsaid)
+
+
+class RepeatedFailures(_Recurring):
+    """
+    The failures of a call that is made again and again, such as a function of the user's for each
+    heartbeat.
+    """
 
     def failed(self, error: BaseException, **fields: Any) -> None:
         """
@@ -156,13 +165,10 @@ class RepeatedFailures:
 
         @param fields: the event's fields.
         """
-        now, said = self._seconds(), f"{type(error).__name__}: {textOf(error)}"
-        if said == self._last and now < self._loggedAt + WARNING_INTERVAL:
-            self._unsaid += 1
-            return
-        unsaid, self._unsaid, self._loggedAt, self._last = self._unsaid, 0, now, said
-        words = self._words + (" ({unsaid} times since the last event)" if unsaid else "")
-        self._log.failure(words, unsaid=unsaid, **fields)
+        event = self._occurred(f"{type(error).__name__}: {textOf(error)}")
+        if event is not None:
+            words, unsaid = event
+            self._log.failure(words, unsaid=unsaid, **fields)
 
 
 class _Wheel(Protocol):
