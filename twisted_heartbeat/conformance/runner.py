@@ -122,11 +122,12 @@ class _Run:
             _log.failure("The tester has failed in {scenario}", scenario=scenario.name)
             self.leave(scenario, f"the tester has failed: {error!r}")
         else:
-            if play.doubt:
+            late = play.doubt
+            if late:
                 self._doubts[scenario.name] += 1
                 if self._doubts[scenario.name] <= _MOST_DOUBTS:
                     return False
-                self.doubt(scenario.name, play.doubt)
+                self.doubt(scenario.name, late)
         self._played(scenario)
         for connection in play.connections:
             for rule in _STREAM_RULES:
