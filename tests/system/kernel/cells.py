@@ -31,6 +31,9 @@ FIRST_PORT = 4000
 
 USUAL_BOUND = 2.0
 QUICK_BOUND = 0.7
+HEARTBEAT_EVERY = 0.25
+"""Between two heartbeats over UDP."""
+
 SEND_STALL = 1.0
 """Of the load C{stall}; of all others it is out of reach."""
 

@@ -18,6 +18,8 @@ import sys
 import time
 from typing import Any
 
+from cells import HEARTBEAT_EVERY, USUAL_BOUND
+from rundelay import RunDelay
 from twisted.internet import reactor, stdio
 from twisted.protocols.basic import LineOnlyReceiver
 
@@ -29,7 +31,7 @@ from twisted_heartbeat import (
 )
 
 NAME, KEY = "pump", bytes(range(32))
-BOUND, EVERY = 2.0, 0.25
+DELAY = RunDelay()
 
 
 def say(event: str, **fields: Any) -> None:
@@ -54,7 +56,13 @@ class Hooks(DatagramHooks):
         say("recovered")
 
     def disconnected(self, peer: Any, cause: Exception) -> None:
-        say("disconnected", cause=type(cause).__name__)
+        now = time.monotonic()
+        say(
+            "disconnected",
+            cause=type(cause).__name__,
+            silence=peer.silence,
+            runDelay=DELAY.worst(now - peer.silence, now),
+        )
 
     def readingReceived(self, peer: Any, reading: bytes) -> None:
         say("heard", peer=f"{peer.peer.host}:{peer.peer.port}", lost=peer.lost)
@@ -94,8 +102,8 @@ def main() -> None:
             (host, int(port)),
             name=NAME,
             key=KEY,
-            heartbeat=Heartbeat.within(BOUND),
-            every=EVERY,
+            heartbeat=Heartbeat.within(USUAL_BOUND),
+            every=HEARTBEAT_EVERY,
             watch=watch == "yes",
             reading=lambda: b"1",
             hooks=Hooks(),

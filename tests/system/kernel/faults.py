@@ -75,7 +75,7 @@ def dropped(*ends: str, rule: str = "") -> Fault:
 
     def strike(lane: Lane, peer: Peer) -> None:
         for end in ends:
-            lane.filter(end, "prerouting", f"iifname {lane.device} {rule} drop")
+            lane.filter(end, "prerouting", f"{rule} drop")
 
     def mend(lane: Lane, peer: Peer) -> None:
         for end in ends:
@@ -92,10 +92,10 @@ def rejected(kind: str) -> Fault:
     """
 
     def strike(lane: Lane, peer: Peer) -> None:
-        rule = f"iifname {lane.device} meta l4proto tcp reject with icmp type {kind}"
+        rule = f"meta l4proto tcp reject with icmp type {kind}"
         lane.filter(THERE, "input", rule)
         # What the peer sends does not arrive either.
-        lane.filter(HERE, "prerouting", f"iifname {lane.device} meta l4proto tcp drop")
+        lane.filter(HERE, "prerouting", "meta l4proto tcp drop")
 
     def mend(lane: Lane, peer: Peer) -> None:
         lane.unfilter(THERE)
@@ -216,11 +216,7 @@ REBOOTED = Fault(_loseHost, _nothing, _findHost)
 
 
 def _dropSyn(lane: Lane, peer: Peer) -> None:
-    lane.filter(
-        THERE,
-        "prerouting",
-        f"iifname {lane.device} tcp flags & (syn | ack) == syn drop",
-    )
+    lane.filter(THERE, "prerouting", "tcp flags & (syn | ack) == syn drop")
     peer.tell("reset")
 
 
@@ -229,11 +225,7 @@ SYN_DROPPED = Fault(_dropSyn, lambda lane, peer: lane.unfilter(THERE))
 
 
 def _dropAck(lane: Lane, peer: Peer) -> None:
-    lane.filter(
-        THERE,
-        "prerouting",
-        f"iifname {lane.device} tcp flags & (syn | ack) == ack drop",
-    )
+    lane.filter(THERE, "prerouting", "tcp flags & (syn | ack) == ack drop")
     peer.tell("reset")
 
 

@@ -128,13 +128,14 @@ class Lane:
 
     def filter(self, end: str, hook: str, *rules: str) -> None:
         """
-        Have packets that come in at an end pass these rules.
+        Have packets that come in at an end of this lane pass these rules.
 
         @param hook: C{prerouting} or C{input}.
         """
         table = f"table inet lane{self.number}"
         chain = f"{{ type filter hook {hook} priority -300; policy accept; }}"
-        rules = tuple(f"add rule inet lane{self.number} faults {rule}" for rule in rules)
+        chosen = f"add rule inet lane{self.number} faults iifname {self.device}"
+        rules = tuple(f"{chosen} {rule}" for rule in rules)
         self.nft(end, f"add {table}", f"add chain inet lane{self.number} faults {chain}", *rules)
 
     def unfilter(self, end: str) -> None:

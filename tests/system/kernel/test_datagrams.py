@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from .datagrams import BOUND, EVERY
+from .cells import HEARTBEAT_EVERY, USUAL_BOUND
 from .kernel import Kernel
 from .network import HERE, THERE, Lane, Network
 
@@ -70,6 +70,21 @@ class Process:
         What became of its peer.
         """
         return [name for name in self.names if name not in ("started", "heard")]
+
+    @property
+    def peer(self) -> str:
+        """
+        The address that the last heartbeat came from, and its port; nothing before the first one.
+        """
+        heard = [event["peer"] for event in list(self.events) if event["event"] == "heard"]
+        return heard[-1] if heard else ""
+
+    @property
+    def port(self) -> int:
+        """
+        That port alone, or 0.
+        """
+        return int(self.peer.rpartition(":")[2] or 0)
 
     def until(self, holds: Callable[[], object]) -> None:
         """
@@ -159,19 +174,19 @@ def test_samePeerInABadNetwork(lane: Lane, start: Start) -> None:
     _masquerade(lane, "20000-20999")
     sender = start(THERE, "send", lane.here, PORT, "yes")
     watcher.hears()
-    assert 20000 <= _port(watcher) < 21000
+    assert 20000 <= watcher.port < 21000
     _masquerade(lane, "30000-30999")
     _forgetFlows(lane)
-    watcher.until(lambda: _port(watcher) >= 30000)
+    watcher.until(lambda: watcher.port >= 30000)
     watcher.hears()
 
-    watcher.block(1.2 * BOUND)
+    watcher.block(1.2 * USUAL_BOUND)
     watcher.hears(2)
 
     lane.nft(THERE, f"delete table ip nat{lane.number}")
     lane.ip(THERE, "addr", "del", f"{lane.there}/24", "dev", lane.device)
     lane.ip(THERE, "addr", "add", f"{lane.elsewhere}/24", "dev", lane.device)
-    watcher.until(lambda: watcher.events[-1].get("peer", "").startswith(lane.elsewhere))
+    watcher.until(lambda: watcher.peer.startswith(lane.elsewhere))
     assert watcher.turns.count("connected") == 1
     assert "disconnected" not in watcher.turns
     # The sender has found that the blocked monitor did not acknowledge, and that it does again.
@@ -180,18 +195,11 @@ def test_samePeerInABadNetwork(lane: Lane, start: Start) -> None:
     watcher.hears(2)
     lane.filter(HERE, "prerouting", f"udp dport {PORT} drop")
     watcher.until(lambda: "disconnected" in watcher.turns)
-    assert watcher.events[-1]["cause"] == "PeerSilent"
-    last = [event["at"] for event in watcher.events if event["event"] == "heard"][-1]
-    assert BOUND <= watcher.events[-1]["at"] - last <= BOUND + 0.5
+    verdict = next(event for event in watcher.events if event["event"] == "disconnected")
+    assert verdict["cause"] == "PeerSilent"
+    assert USUAL_BOUND <= verdict["silence"] <= USUAL_BOUND + 0.5 + verdict["runDelay"]
     lane.unfilter(HERE)
     watcher.until(lambda: watcher.turns[-1] == "connected")
-
-
-def _port(watcher: Process) -> int:
-    """
-    The port that the last event came from.
-    """
-    return int(watcher.events[-1].get("peer", ":0").rpartition(":")[2])
 
 
 def _masquerade(lane: Lane, ports: str) -> None:
@@ -206,7 +214,8 @@ def _masquerade(lane: Lane, ports: str) -> None:
         f"add {table}",
         f"add chain ip nat{lane.number} out "
         "{ type nat hook postrouting priority srcnat; policy accept; }",
-        f"add rule ip nat{lane.number} out udp dport {PORT} masquerade to :{ports}",
+        f"add rule ip nat{lane.number} out "
+        f"oifname {lane.device} udp dport {PORT} masquerade to :{ports}",
     )
 
 
@@ -227,15 +236,16 @@ def test_monitorComesAndGoes(lane: Lane, start: Start) -> None:
     watcher = start(HERE, "watch", lane.here, PORT, "-")
     lane.ip(THERE, "link", "set", lane.device, "down")
     sender = start(THERE, "send", lane.here, PORT, "yes")
-    time.sleep(3 * EVERY)
+    time.sleep(3 * HEARTBEAT_EVERY)
     lane.ip(THERE, "link", "set", lane.device, "up")
     watcher.hears(2)
-    sender.until(lambda: sender.turns == ["connected"])
+    sender.until(lambda: sender.turns[:1] == ["connected"])
     watcher.kill()
-    time.sleep(2 * EVERY)
+    time.sleep(2 * HEARTBEAT_EVERY)
     after = start(HERE, "watch", lane.here, PORT, "-")
     after.hears(2)
-    assert after.turns == ["connected"]
+    assert after.turns[0] == "connected"
+    assert "disconnected" not in after.turns
     sender.until(lambda: sender.turns[-1] in ("connected", "recovered"))
 
 
@@ -247,5 +257,6 @@ def test_multicastIPv6(lane: Lane, start: Start) -> None:
     watcher = start(HERE, "watch", "::", PORT, group)
     start(THERE, "send", group, PORT, "no")
     watcher.hears()
-    assert watcher.turns == ["connected"]
-    assert watcher.events[-1]["peer"].startswith("fe80::")
+    assert watcher.turns[0] == "connected"
+    assert "disconnected" not in watcher.turns
+    assert watcher.peer.startswith("fe80::")

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +31,7 @@ from cells import (
 )
 from chatter import Certificates, Chatter
 from reports import obey, report
+from rundelay import RunDelay
 from twisted.application.reactors import installReactor
 from twisted.internet.defer import DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.protocol import Factory
@@ -59,9 +59,6 @@ BACKOFF = Backoff(
     initial=SHORTEST_DELAY, maximum=LONGEST_DELAY, jitter=None, spread=LONGEST_DELAY, stableAfter=5
 )
 
-MOMENT = 0.2
-"""Seconds: the machine's delays that are closer together than this add up."""
-
 EVIDENCE = (
     "sinceAck", "sinceData", "unacknowledged", "unanswered", "retransmits", "probes", "rtt",
     "simultaneousVerdicts",
@@ -76,49 +73,6 @@ def limitsFor(cell: Cell) -> Limits:
     return Limits(
         connectTimeout=CONNECT_TIMEOUT, closeTimeout=1.0, cleanupTimeout=2.0, sendStall=stall
     )
-
-
-class RunDelay:
-    """
-    How long this process was ready to run and no processor was free for it: what the machine, and
-    not the code, has to answer for.  Source: C{/proc/[pid]/schedstat},
-    C{Documentation/scheduler/sched-stats.rst}.
-    """
-
-    EVERY = 0.02
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque(maxlen=500)
-        self._path = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/schedstat"
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _read(self) -> float:
-        try:
-            with open(self._path, encoding="ascii") as file:
-                return int(file.read().split()[1]) / 1e9
-        except (OSError, IndexError):
-            return 0.0
-
-    def _watch(self) -> None:
-        while True:
-            self._samples.append((time.monotonic(), self._read()))
-            time.sleep(self.EVERY)
-
-    def worst(self, since: float, until: float) -> float:
-        """
-        Seconds of such delay in the worst moment of a time that is no more than ten seconds ago.
-        """
-        # A copy, for the thread goes on.
-        samples = [sample for sample in list(self._samples) if since - MOMENT <= sample[0] <= until]
-        samples.append((time.monotonic(), self._read()))
-        return max(
-            (
-                later - earlier
-                for number, (_, earlier) in enumerate(samples)
-                for _, later in samples[number : number + round(MOMENT / self.EVERY) + 1]
-            ),
-            default=0.0,
-        )
 
 
 class Recorder(LinkHooks):
