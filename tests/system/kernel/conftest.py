@@ -21,7 +21,7 @@ from .bare_trials import BareTrial
 from .kernel import Kernel
 from .network import whyNot
 from .rows import ROWS, Row
-from .trials import Trial
+from .trials import Trial, runUntilSure
 
 STAGGER = 1.6
 """Seconds between the beginnings of two rows, so that their connecting does not disturb others."""
@@ -116,9 +116,14 @@ def _later(seconds: float, call: Callable[[], Any]) -> Any:
 def _beginRows(run: Kernel, rows: list[Row]) -> None:
     watcher, peer = run.watcher(), run.peer()
     run.rowsWatcher = watcher
-    for number, (row, lane) in enumerate(zip(rows, run.lanes(len(rows)), strict=True)):
-        trial = Trial(row, lane, run.journal, watcher, peer, run.peer)
-        run.begin(row.name, partial(_later, BEGIN + number * STAGGER, trial.run))
+    for number, row in enumerate(rows):
+
+        def makeTrial(prefix: str, row: Row = row) -> Trial:
+            [lane] = run.lanes(1)
+            return Trial(row, lane, run.journal, watcher, peer, run.peer, prefix=prefix)
+
+        begin = BEGIN + number * STAGGER
+        run.begin(row.name, partial(_later, begin, partial(runUntilSure, makeTrial)))
 
 
 def pytest_terminal_summary(

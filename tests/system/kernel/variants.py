@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from .kernel import Kernel
-from .rows import ROWS
-from .trials import Outcome, Trial
+from .rows import ROWS, Row
+from .trials import Outcome, Trial, runUntilSure
 
 IPV6 = "ipv6"
 
@@ -37,20 +38,20 @@ def run(kernel: Kernel, variant: str) -> list[Outcome]:
     reactor = "epoll" if variant == IPV6 else variant
     watcher, peer = kernel.watcher(reactor=reactor), kernel.peer()
     rows = [row for row in ROWS if row.name in ROWS_OF[variant]]
-    trials = [
-        Trial(
+
+    def trial(row: Row, prefix: str) -> Trial:
+        [lane] = kernel.lanes(1)
+        return Trial(
             row, lane, kernel.journal, watcher, peer, kernel.peer,
-            loads=LOADS, prefix=f"{variant}-", ipv6=variant == IPV6,
-        )
-        for row, lane in zip(rows, kernel.lanes(len(rows)), strict=True)
-    ]  # fmt: skip
+            loads=LOADS, prefix=f"{prefix}{variant}-", ipv6=variant == IPV6,
+        )  # fmt: skip
 
     def later(number: int) -> list[Outcome]:
         time.sleep(number * STAGGER)
-        return trials[number].run()
+        return runUntilSure(partial(trial, rows[number]))
 
-    with ThreadPoolExecutor(len(trials)) as threads:
-        outcomes = list(threads.map(later, range(len(trials))))
+    with ThreadPoolExecutor(len(rows)) as threads:
+        outcomes = list(threads.map(later, range(len(rows))))
     watcher.end()
     peer.end()
     return [outcome for each in outcomes for outcome in each]
