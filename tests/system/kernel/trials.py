@@ -136,7 +136,8 @@ def cellsOf(
     ]
 
 
-TRIES = 3
+TRIES, PAUSE = 3, 5.0
+"""Trials of a row, and seconds between two, in which the other work may come to its end."""
 
 
 def runUntilSure(makeTrial: Callable[[str], Trial]) -> list[Outcome]:
@@ -148,6 +149,7 @@ def runUntilSure(makeTrial: Callable[[str], Trial]) -> list[Outcome]:
     outcomes = makeTrial("").run()
     for number in range(1, TRIES):
         if any(outcome.isDoubtful for outcome in outcomes):
+            time.sleep(PAUSE)
             outcomes = makeTrial(f"again{number}-").run()
     return outcomes
 
