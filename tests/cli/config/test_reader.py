@@ -339,6 +339,18 @@ WRONG = {
     ),
     "capitals": ("Listen = 'tcp:1'", ":1: Listen: did you mean listen?"),
     "section, near": ("[hartbeat]\nwithin = 8", ":1: hartbeat: did you mean heartbeat?"),
+    "needed key, near": (
+        "[status]\nend-point = '8080'",
+        ":2: status.end-point: did you mean endpoint?",
+    ),
+    "needed section, near": (
+        "[htp]\nendpoint = 'tcp:1'\n[[check]]\nname = 'a'",
+        ":1: htp: did you mean http?",
+    ),
+    "needed name, near": (
+        "udp.names = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'",
+        ":1: udp.names: did you mean name?",
+    ),
     "section, unknown": (
         "[mqtt]\nx = 8",
         ":1: mqtt: there is no such key; the file has ...",
@@ -493,6 +505,22 @@ WRONG = {
     "udp, long name of a host": (
         f"udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '{'h' * 64}:1'",
         ":3: udp.monitors is 'h...:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, URL": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'http://hub:1'",
+        ":3: udp.monitors is 'http://hub:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, no brackets": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '2001:db8::5:1'",
+        ":3: udp.monitors is '2001:db8::5:1': it must be a HOST:PORT such as ...",
+    ),
+    "udp, half of the brackets": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '[::1:1'",
+        ":3: udp.monitors is '[::1:1': it must be a HOST:PORT such as ...",
+    ),
+    "udp, no address": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '192.0.2.256:1'",
+        ":3: udp.monitors is '192.0.2.256:1': it must be a HOST:PORT such as ...",
     ),
     "udp, loss": (
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'\nudp.allow-loss = 1",
