@@ -821,6 +821,30 @@ async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[i
 
 
 @pytest_twisted.ensureDeferred
+async def test_forcedColours(browser: Browser, served: Served) -> None:
+    """
+    Where the system takes the colours of the page away, the chosen filter, the chosen span and the
+    open peer still differ from the others.  All buttons have the size that WCAG asks for (AA).
+    """
+    served.fleet.up(*names(3))
+    await browser.open(f"{served.url}#peer=sensor-1", forced=True)
+    await browser.click(".tile[data-state='up']")
+    lined = (
+        "[...document.querySelectorAll('.tile, #spans button, .row:not([hidden]) .name')]"
+        ".filter((each) => getComputedStyle(each).textDecorationLine === 'underline')"
+        ".map((each) => each.innerText.split('\\n')[0])"
+    )
+    await browser.until(f"{lined}.length === 3")
+    assert await browser.run(lined) == ["3", "sensor-1", "1 h"]
+    small = (
+        "[...document.querySelectorAll('button')].map((each) => each.getBoundingClientRect())"
+        ".filter(({ width, height }) => height && Math.min(width, height) < 24).length"
+    )
+    assert await browser.run(small) == 0
+    assert await browser.complaints() == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_controlsHaveNames(browser: Browser, served: Served) -> None:
     """
     Each control, and each picture that says something, has a name for a screen reader.
