@@ -339,6 +339,10 @@ WRONG = {
     ),
     "capitals": ("Listen = 'tcp:1'", ":1: Listen: did you mean listen?"),
     "section, near": ("[hartbeat]\nwithin = 8", ":1: hartbeat: did you mean heartbeat?"),
+    "section, near, without a header": (
+        "[lisen.heartbeat]\nwithin = 8",
+        ":1: lisen: did you mean listen?",
+    ),
     "needed key, near": (
         "[status]\nend-point = '8080'",
         ":2: status.end-point: did you mean endpoint?",
