@@ -671,6 +671,24 @@ def test_optionThatContradictsTheFile() -> None:
     assert fault == "hb.toml: backoff.maximum is 2.0: it must be at least initial, 5.0"
 
 
+@pytest.mark.parametrize(
+    ("text", "option", "fault"),
+    [
+        ("status = 3", ("status", "endpoint"), ":1: status is 3: it must be a table, [status]"),
+        ("[[backoff]]", ("backoff", "maximum"), ":1: backoff is a list: it must be a table, [b"),
+        ("backoff = false", ("backoff", "maximum"), ":1: backoff is false: it must be a table, ["),
+        ("heartbeat.witin = 3", ("heartbeat", "within"), ":1: heartbeat.witin: did you mean wi"),
+    ],
+)
+def test_optionHidesNoFaultOfTheFile(text: str, option: tuple[str, ...], fault: str) -> None:
+    """
+    An option replaces one value of the file, and not what is wrong beside that.
+    """
+    value = "8080" if option[-1] == "endpoint" else 8
+    [found] = faults(f"{text}\n", (option, value))
+    assert found.startswith(f"hb.toml{fault}")
+
+
 # The model.
 
 

@@ -150,16 +150,21 @@ def _put(document: Document, path: Path, value: object) -> None:
     *above, name = path
     table: Any = document
     for part in above:
-        found = table.get(part)
-        if not isinstance(found, dict):
-            found = table[part] = {}
-        table = found
+        section = model.FILE.section(str(part))
+        if table.get(part) is False and section is not None and section.off:
+            table[part] = {}
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            # The file is wrong there, which is told when it is read.
+            return
     if path in _ADDED:
         found = table.get(name, [])
         table[name] = [*(found if isinstance(found, list) else [found]), value]
         return
     if path == ("heartbeat", "within"):
-        table.clear()
+        # It sets these two, and hides no other fault of the table.
+        table.pop("interval", None)
+        table.pop("timeout", None)
     table[name] = value
 
 
