@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import trustme
 from twisted.internet import defer
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.logger import LogEvent, formatEvent
 
@@ -683,6 +684,22 @@ def test_reloadDuringAReload(scene: Scene) -> None:
     closing.callback(None)
     assert first.called
     assert scene.reactor.ports == [4]
+
+
+def test_signalWhilePortsOpen(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A signal that comes while a port takes its time to open waits for it, because systemd would be
+    told READY at the end of the reload.
+    """
+    opening: defer.Deferred[Any] = defer.Deferred()
+    with monkeypatch.context() as patch:
+        patch.setattr(TCP4ServerEndpoint, "listen", lambda endpoint, factory: opening)
+        scene.begin("listen = 'tcp:1'")
+    told = scene.notified()
+    scene.reload("listen = ['tcp:1', 'tcp:2']")
+    assert (told, scene.reactor.ports) == ([], [])
+    opening.callback(scene.reactor.listenTCP(1, scene.listener(1).factory))
+    assert (told, scene.reactor.ports) == (["reloading", ""], [1, 2])
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])

@@ -202,6 +202,22 @@ def test_reactorThatIsAlwaysLate(supervisor: Supervisor, address: str) -> None:
     systemd.stopped()
 
 
+def test_watchdogOfNoTime(supervisor: Supervisor, address: str) -> None:
+    """
+    A time that no reactor can keep does not take a whole processor.
+    """
+    clock = Clock()
+    systemd = watched(clock, address, WATCHDOG_USEC="1")
+    systemd.ready()
+    for _ in range(3):
+        [call] = clock.getDelayedCalls()
+        wait = call.getTime() - clock.seconds()
+        assert wait >= 0.001
+        # The turn is late.
+        clock.advance(wait + 0.01)
+    systemd.stopped()
+
+
 NO_WATCHDOG = {
     "unset": {"WATCHDOG_USEC": ""},
     "of another process": {"WATCHDOG_PID": "1"},

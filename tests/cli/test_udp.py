@@ -139,6 +139,27 @@ def test_wrongKeys(text: str, tmp_path: Path) -> None:
         parse(Host(Internet()), "--udp-keys", str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            f"pump 1 {'11' * 32}\npump 01 {'22' * 32}",
+            "line 2 has the name and the key id of a line",
+        ),
+        (f"{'n' * 129} 1 {'11' * 32}", "must have 1 to 128 bytes in UTF-8"),
+    ],
+    ids=["key twice", "long name"],
+)
+def test_keysThatNoSenderCouldUse(text: str, words: str, tmp_path: Path) -> None:
+    """
+    So is a file of which a key would not count.
+    """
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        parse(Host(Internet()), "--udp-keys", str(path))
+
+
 def reload(services: HeartbeatServices) -> None:
     """
     Read the file again.

@@ -64,19 +64,30 @@ class Browser:
         self._driver.quit()
 
     async def open(
-        self, url: str, *, dark: bool = False, size: tuple[int, int] = WIDE, scale: float = 1.0
+        self,
+        url: str,
+        *,
+        dark: bool = False,
+        forced: bool = False,
+        size: tuple[int, int] = WIDE,
+        scale: float = 1.0,
     ) -> None:
         """
         Load the page anew, and wait until it shows the peers.
 
+        @param forced: whether the system replaces the colours of the page by a few of its own.
         @param scale: pixels of the screen for one of the page's.
         """
 
         def load() -> None:
             width, height = size
             command = self._driver.execute_cdp_cmd
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            command("Emulation.setEmulatedMedia", {"features": [scheme]})
+            features = {
+                "prefers-color-scheme": "dark" if dark else "light",
+                "forced-colors": "active" if forced else "none",
+            }
+            given = [{"name": name, "value": value} for name, value in features.items()]
+            command("Emulation.setEmulatedMedia", {"features": given})
             metrics = {
                 "width": width,
                 "height": height,

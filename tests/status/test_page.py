@@ -17,7 +17,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import deferLater
 from twisted.protocols.policies import WrappingFactory
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 import twisted_heartbeat
 from twisted_heartbeat import (
@@ -300,12 +300,14 @@ async def test_gapLoadsAllAgain(browser: Browser, served: Served) -> None:
     assert all("net::ERR" in each for each in await browser.complaints())
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["error", "no answer"])
 @pytest_twisted.ensureDeferred
 async def test_gapIsLoadedHoweverOftenThatFails(
-    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     """
-    When what the page missed can not be loaded, it says so, and tries until it can.
+    When what the page missed can not be loaded, or the answer does not come, it says so, and tries
+    until it can.
     """
     from twisted.internet import reactor
 
@@ -316,8 +318,11 @@ async def test_gapIsLoadedHoweverOftenThatFails(
     await browser.run("void (window.setTimeout = (call, time) => real(call, time / 20))")
     refused: list[Request] = []
 
-    def refuse(request: Request) -> bytes:
+    def refuse(request: Request) -> Any:
         refused.append(request)
+        if not answers:
+            request.notifyFinish().addErrback(lambda _: None)
+            return NOT_DONE_YET
         request.setResponseCode(503)
         return b""
 
@@ -330,7 +335,7 @@ async def test_gapIsLoadedHoweverOftenThatFails(
         for client in stream._clients:
             client.send(stream._gap(2, 2))
         await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
-        while len(refused) < 3:
+        while len(refused) < 2:
             await deferLater(reactor, 0.05)  # type: ignore[arg-type]
     await browser.until(f"{SHOWN}.includes('b')")
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
@@ -453,6 +458,37 @@ async def test_peerThatFellBeforeAnybodyLooked(browser: Browser, served: Served)
     await browser.until("document.querySelectorAll('#history li').length === 2")
     words = r"Not measured since \d\d:\d\d:\d\d: sampled only while somebody looks"
     assert re.fullmatch(words, await browser.text("#roundtrip-words"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_answerAboutAPeerThatDoesNotCome(
+    browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When the answer about a peer does not come, the page asks again.
+    """
+    from twisted.internet import reactor
+
+    served.fleet.up("pump-1")
+    await browser.open(served.url)
+    await browser.run("void (window.real = setTimeout)")
+    await browser.run("void (window.setTimeout = (call, time) => real(call, time / 50))")
+    asked: list[bytes] = []
+
+    def wait(request: Request, name: bytes) -> int:
+        asked.append(name)
+        request.notifyFinish().addErrback(lambda _: None)
+        return NOT_DONE_YET
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.resource, "_renderPeer", wait)
+        await browser.run("(location.hash = 'peer=pump-1')")
+        await browser.until("document.querySelector('#peer-state').innerText.startsWith('Up for')")
+        assert await browser.run("document.querySelectorAll('#history li').length") == 0
+        while not asked:
+            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+    await browser.until("document.querySelectorAll('#history li').length === 1")
+    assert asked[0] == b"pump-1"
 
 
 @pytest_twisted.ensureDeferred
@@ -782,6 +818,30 @@ async def test_looks(browser: Browser, served: Served, dark: bool, size: tuple[i
     assert await browser.run(COLOURED) == []
     assert await browser.run(CONTRAST) == []
     assert await browser.run("document.documentElement.scrollWidth") <= size[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_forcedColours(browser: Browser, served: Served) -> None:
+    """
+    Where the system takes the colours of the page away, the chosen filter, the chosen span and the
+    open peer still differ from the others.  All buttons have the size that WCAG asks for (AA).
+    """
+    served.fleet.up(*names(3))
+    await browser.open(f"{served.url}#peer=sensor-1", forced=True)
+    await browser.click(".tile[data-state='up']")
+    lined = (
+        "[...document.querySelectorAll('.tile, #spans button, .row:not([hidden]) .name')]"
+        ".filter((each) => getComputedStyle(each).textDecorationLine === 'underline')"
+        ".map((each) => each.innerText.split('\\n')[0])"
+    )
+    await browser.until(f"{lined}.length === 3")
+    assert await browser.run(lined) == ["3", "sensor-1", "1 h"]
+    small = (
+        "[...document.querySelectorAll('button')].map((each) => each.getBoundingClientRect())"
+        ".filter(({ width, height }) => height && Math.min(width, height) < 24).length"
+    )
+    assert await browser.run(small) == 0
+    assert await browser.complaints() == []
 
 
 @pytest_twisted.ensureDeferred

@@ -556,6 +556,21 @@ def test_tokenInTheAddress(locked: Scene) -> None:
     other.end()
 
 
+def test_cookiesOfTwoPages(locked: Scene) -> None:
+    """
+    A browser keeps one cookie of a name for all ports of a host.  Two pages with two tokens do not
+    take it from each other.
+    """
+    other = Scene(token=f"{TOKEN}-2")
+    jar: dict[str, str] = {}
+    for scene, token in ((locked, TOKEN), (other, f"{TOKEN}-2")):
+        [cookie] = SimpleCookie(scene.ask(f"/?token={token}").header("Set-Cookie")).values()
+        jar[cookie.key] = cookie.value
+    sent = "; ".join(f"{name}={value}" for name, value in jar.items())
+    assert [scene.ask("/", Cookie=sent).status for scene in (locked, other)] == [200, 200]
+    other.end()
+
+
 def test_tokenIsTakenByThePageAlone(locked: Scene) -> None:
     """
     The token in any other address, or a wrong one, opens nothing.

@@ -47,6 +47,7 @@ class Reloader(Service):
         self._loader = loader
         self._previous: Any = None
         self._installed = False
+        self._hasBegun = False
         self._isEnding = False
         self._pending: Deferred[Any] | None = None
         self._again = False
@@ -59,6 +60,16 @@ class Reloader(Service):
 
     def _shutDown(self) -> None:
         self._isEnding = True
+
+    def begin(self) -> None:
+        """
+        Read the file from now on, and at once if a signal came already.  To be called when all
+        ports have opened: at the end of a reload systemd is told that this process is ready.
+        """
+        self._hasBegun = True
+        if self._again:
+            self._again = False
+            self.reload()
 
     def restore(self) -> None:
         """
@@ -90,13 +101,13 @@ class Reloader(Service):
     def reload(self) -> Deferred[Any]:
         """
         Read the file again, and do what it says.  While that is under way, a second call is made
-        when it is done.
+        when it is done.  Before L{begin}, it is made then.
 
-        @return: fires when it is done.
+        @return: fires when it is done, or at once if it is put off.
         """
         if not self.running:
             return succeed(None)
-        if self._pending is not None:
+        if self._pending is not None or not self._hasBegun:
             self._again = True
             return succeed(None)
         self._pending = pending = self._reload()

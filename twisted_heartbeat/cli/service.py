@@ -342,14 +342,19 @@ class HeartbeatServices(MultiService):
             self._isReady = True
             if self.notifier is not None:
                 self.notifier.ready()
+            for reloader in self._reloaders:
+                reloader.begin()
 
     def _stopped(self) -> None:
-        for each in self:
-            if isinstance(each, Reloader):
-                each.restore()
+        for reloader in self._reloaders:
+            reloader.restore()
         if self.notifier is not None:
             self.notifier.stopped()
             self.notifier = None
+
+    @property
+    def _reloaders(self) -> list[Reloader]:
+        return [each for each in self if isinstance(each, Reloader)]
 
     def _gaveUp(self, key: tuple[str, ...]) -> None:
         """

@@ -54,6 +54,9 @@ _LATE_FRACTION = 0.5
 _AGAIN_FRACTION = 0.125
 """Of the watchdog's period: when a visit that did not count is repeated."""
 
+_SHORTEST_WAIT = 0.001
+"""Seconds from one visit to the next: a shorter C{WATCHDOG_USEC} would take a whole processor."""
+
 
 class NotifySocket:
     """
@@ -96,7 +99,7 @@ class Watchdog:
         self.slot: Slot | None = None
         self._socket = notifySocket
         self._wheel = wheel
-        self._period = limit / 2
+        self._period = max(limit / 2, _SHORTEST_WAIT)
 
     def start(self) -> None:
         """
@@ -113,7 +116,7 @@ class Watchdog:
 
     def onTimer(self, now: float, lateness: float) -> float:
         if lateness > self._period * _LATE_FRACTION:
-            return now + self._period * _AGAIN_FRACTION
+            return now + max(self._period * _AGAIN_FRACTION, _SHORTEST_WAIT)
         self._socket.send("WATCHDOG=1")
         return now + self._period
 

@@ -40,7 +40,6 @@ SECURITY_HEADERS = {
     b"Cross-Origin-Opener-Policy": b"same-origin",
 }
 
-_COOKIE = b"heartbeat_status"
 _MIN_TOKEN = 16
 _MAX_AGE = 30 * 24 * 3600
 """Seconds that a browser keeps the cookie."""
@@ -86,7 +85,7 @@ class Access:
         scheme, _, given = (request.getHeader(b"authorization") or b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return True
-        cookie = request.getCookie(_COOKIE)
+        cookie = request.getCookie(self._cookieName)
         return cookie is not None and hmac.compare_digest(cookie, self._cookie)
 
     def login(self, request: Request) -> bool:
@@ -99,7 +98,7 @@ class Access:
         if self._token is None or not hmac.compare_digest(given, self._token):
             return False
         request.addCookie(
-            _COOKIE,
+            self._cookieName,
             self._cookie,
             max_age=str(_MAX_AGE),
             secure=request.isSecure(),
@@ -110,10 +109,18 @@ class Access:
         return True
 
     @property
+    def _cookieName(self) -> bytes:
+        # A browser keeps one cookie of a name for all ports of a host: two pages with two tokens
+        # would take it from each other.
+        return b"heartbeat_status_" + self._derived(b"name of the cookie")[:8]
+
+    @property
     def _cookie(self) -> bytes:
+        return self._derived(b"twisted_heartbeat status page")
+
+    def _derived(self, purpose: bytes) -> bytes:
         assert self._token is not None
-        derived = hmac.new(self._token, b"twisted_heartbeat status page", sha256)
-        return derived.hexdigest().encode("ascii")
+        return hmac.new(self._token, purpose, sha256).hexdigest().encode("ascii")
 
 
 def hideQuery(request: Request) -> None:

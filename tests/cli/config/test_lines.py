@@ -54,6 +54,25 @@ i = {l = 7, m = [8]}
     }
 
 
+def test_tablesWithoutAHeader() -> None:
+    """
+    A table without a header of its own is where the first header inside of it is; its own header
+    goes before that, wherever it stands.
+    """
+    text = "[a.b.c]\nd = 1\n[a.e]\n[a]\nf = 2\n[[g.h]]\n"
+    assert linesOf(text) == {
+        ("a",): 4,
+        ("a", "b"): 1,
+        ("a", "b", "c"): 1,
+        ("a", "b", "c", "d"): 2,
+        ("a", "e"): 3,
+        ("a", "f"): 5,
+        ("g",): 6,
+        ("g", "h"): 6,
+        ("g", "h", 0): 6,
+    }
+
+
 def test_uncertainLinesAreLeftOut() -> None:
     """
     In a value of several lines only the key's own line is certain; what looks like a key inside of

@@ -339,6 +339,22 @@ WRONG = {
     ),
     "capitals": ("Listen = 'tcp:1'", ":1: Listen: did you mean listen?"),
     "section, near": ("[hartbeat]\nwithin = 8", ":1: hartbeat: did you mean heartbeat?"),
+    "section, near, without a header": (
+        "[lisen.heartbeat]\nwithin = 8",
+        ":1: lisen: did you mean listen?",
+    ),
+    "needed key, near": (
+        "[status]\nend-point = '8080'",
+        ":2: status.end-point: did you mean endpoint?",
+    ),
+    "needed section, near": (
+        "[htp]\nendpoint = 'tcp:1'\n[[check]]\nname = 'a'",
+        ":1: htp: did you mean http?",
+    ),
+    "needed name, near": (
+        "udp.names = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'",
+        ":1: udp.names: did you mean name?",
+    ),
     "section, unknown": (
         "[mqtt]\nx = 8",
         ":1: mqtt: there is no such key; the file has ...",
@@ -494,6 +510,22 @@ WRONG = {
         f"udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '{'h' * 64}:1'",
         ":3: udp.monitors is 'h...:1': it must be a HOST:PORT such as hub.example:8471, ...",
     ),
+    "udp, URL": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'http://hub:1'",
+        ":3: udp.monitors is 'http://hub:1': it must be a HOST:PORT such as hub.example:8471, ...",
+    ),
+    "udp, no brackets": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '2001:db8::5:1'",
+        ":3: udp.monitors is '2001:db8::5:1': it must be a HOST:PORT such as ...",
+    ),
+    "udp, half of the brackets": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '[::1:1'",
+        ":3: udp.monitors is '[::1:1': it must be a HOST:PORT such as ...",
+    ),
+    "udp, no address": (
+        "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = '192.0.2.256:1'",
+        ":3: udp.monitors is '192.0.2.256:1': it must be a HOST:PORT such as ...",
+    ),
     "udp, loss": (
         "udp.name = 'x'\nudp.key-file = 'x'\nudp.monitors = 'hub:1'\nudp.allow-loss = 1",
         ":4: udp.allow-loss is 1: it must be a fraction from 0 to below 1",
@@ -637,6 +669,24 @@ def test_optionThatContradictsTheFile() -> None:
     """
     [fault] = faults("[backoff]\ninitial = 5\n", (("backoff", "maximum"), 2))
     assert fault == "hb.toml: backoff.maximum is 2.0: it must be at least initial, 5.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "fault"),
+    [
+        ("status = 3", ("status", "endpoint"), ":1: status is 3: it must be a table, [status]"),
+        ("[[backoff]]", ("backoff", "maximum"), ":1: backoff is a list: it must be a table, [b"),
+        ("backoff = false", ("backoff", "maximum"), ":1: backoff is false: it must be a table, ["),
+        ("heartbeat.witin = 3", ("heartbeat", "within"), ":1: heartbeat.witin: did you mean wi"),
+    ],
+)
+def test_optionHidesNoFaultOfTheFile(text: str, option: tuple[str, ...], fault: str) -> None:
+    """
+    An option replaces one value of the file, and not what is wrong beside that.
+    """
+    value = "8080" if option[-1] == "endpoint" else 8
+    [found] = faults(f"{text}\n", (option, value))
+    assert found.startswith(f"hb.toml{fault}")
 
 
 # The model.

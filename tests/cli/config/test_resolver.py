@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import sys
 from contextlib import closing
@@ -23,6 +24,7 @@ from twisted.internet.endpoints import SSL4ClientEndpoint
 from twisted.internet.testing import MemoryReactorClock
 
 from twisted_heartbeat import LinkHooks
+from twisted_heartbeat.cli.config import places
 from twisted_heartbeat.cli.config.faults import ConfigError
 from twisted_heartbeat.cli.config.loader import Loaded, Loader
 from twisted_heartbeat.cli.config.values import Reference
@@ -111,10 +113,64 @@ def test_portsThatDiffer(file: Path) -> None:
     listened on.
     """
     listen = ["tcp:0", "tcp:00", "tcp:1:interface=127.0.0.1", "tcp:1:interface=127.0.0.2"]
-    listen += [r"tcp6:1:interface=\:\:1", "tcp:2", "tcp6:2", "unix:/1", "unix:/2"]
+    listen += [r"tcp6:1:interface=\:\:1", "tcp:2", r"tcp:2:interface=\:\:1", "unix:/1", "unix:/2"]
     monitor = "[monitor]\nkey-file = 'keys'\naddress = ['2', '0', '00']"
     text = f"listen = {json.dumps(listen)}\n{monitor}"
     assert len(load(file, text).config.parts) == len(listen) + 3
+
+
+@pytest.mark.parametrize("other", ["tcp:2", "tcp:2:interface=127.0.0.1", r"tcp6:2:interface=\:\:1"])
+def test_portOfBothFamilies(file: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """
+    What listens at all addresses of IPv6 takes those of IPv4 as well, where the system lets it.
+    """
+    text = f"listen = {json.dumps(['tcp6:2', other])}"
+    for takesBoth in (True, False):
+        monkeypatch.setattr(places, "_takesBothFamilies", lambda takesBoth=takesBoth: takesBoth)
+        if takesBoth or "::" in other.replace("\\", ""):
+            assert faults(file, text) == [
+                f":1: listen#2 listens where listen#1 does: listen {other}"
+            ]
+        else:
+            assert len(load(file, text).config.parts) == 2
+
+
+def test_whatTheSystemLets() -> None:
+    """
+    Whether IPv6 takes IPv4 as well is asked of the system, and is what it does.
+    """
+    with socket.socket(socket.AF_INET6) as one, socket.socket(socket.AF_INET) as other:
+        try:
+            one.bind(("::", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        one.listen()
+        try:
+            other.bind(("0.0.0.0", one.getsockname()[1]))
+        except OSError:
+            isTaken = True
+        else:
+            isTaken = False
+    assert places._takesBothFamilies() is isTaken
+
+
+def test_hostsOfAllForms(file: Path) -> None:
+    """
+    All names that a resolver knows may be written, and all forms of an address.
+    """
+    hosts = [
+        "hub",
+        "hub.example.",
+        "my_hub",
+        "hub-7.example",
+        "bücher.example",
+        "192.0.2.7",
+        "127.1",
+    ]
+    hosts += [r"\:\:1", r"fe80\:\:1%eth0", "xn--bcher-kva.example", "4you.example"]
+    text = f"connect = {json.dumps([f'tcp:{host}:1' for host in hosts])}\n"
+    text += r"listen = ['tcp:1:interface=localhost', 'tcp:2:interface=127.1', 'tcp:3:interface=']"
+    assert len(load(file, text).config.parts) == len(hosts) + 3
 
 
 def test_hooksStayTheSame(file: Path) -> None:
@@ -127,6 +183,9 @@ def test_hooksStayTheSame(file: Path) -> None:
     again = load(file, text, first)
     assert again.objects[reference] is first.objects[reference]
 
+
+LONGEST_PATH = 107 if sys.platform.startswith("linux") else 103
+"""Bytes that the path of a UNIX socket may have."""
 
 WRONG = {
     "endpoint type": (
@@ -148,6 +207,16 @@ WRONG = {
         "connect = 'tcp::1'",
         ":1: connect is 'tcp::1': it must be an endpoint with a host, such as "
         "tcp:server.example:8470",
+    ),
+    "host, a URL": (
+        "connect = 'tcp:http\\://hub:1'",
+        ":1: connect is 'tcp:http\\\\://hub:1': it must be an endpoint with a host, such as "
+        "tcp:server.example:8470",
+    ),
+    "interface": (
+        "[[listen]]\nendpoint = 'tcp:1:interface=192.0.2.256'",
+        ":2: listen#1.endpoint is 'tcp:1:interface=192.0.2.256': it must be an endpoint whose "
+        "interface is an IP address, such as tcp:8470",
     ),
     "key file": (
         "listen = 'ssl:1:privateKey=/no/such'",
@@ -224,6 +293,24 @@ WRONG = {
     "path": (
         "listen = ['unix:/a', 'unix:/b', 'unix:/a:mode=600']",
         ":1: listen#3 listens where listen#1 does: listen unix:/a:mode=600",
+    ),
+    "path, another text": (
+        "listen = ['unix:/a/b', 'unix:/a/../a/b']",
+        ":1: listen#2 listens where listen#1 does: listen unix:/a/../a/b",
+    ),
+    "address, another text": (
+        r"listen = ['tcp:1:interface=\:\:1', 'tcp:1:interface=0\:\:0\:1']",
+        r":1: listen#2 listens where listen#1 does: listen tcp:1:interface=0\:\:0\:1",
+    ),
+    "path, long": (
+        f"listen = 'unix:/{'a' * 200}'",
+        f":1: listen is 'unix:/{'a' * 194}...': it must be an endpoint with a path of at most "
+        f"{LONGEST_PATH} bytes, such as unix:/run/heartbeat.sock",
+    ),
+    "path of a peer, long": (
+        f"connect = 'unix:/{'a' * LONGEST_PATH}'",
+        f":1: connect is 'unix:/{'a' * LONGEST_PATH}': it must be an endpoint with a path of at "
+        f"most {LONGEST_PATH} bytes, such as unix:/run/heartbeat.sock",
     ),
     "path, none": (
         "listen = 'unix:'",

@@ -25,11 +25,13 @@ class Fault:
     @ivar path: the key; empty if the fault is the file's as a whole.
     @ivar words: what is wrong, as the rest of a sentence that the key begins.
     @ivar line: where, if that is known already; otherwise the key's line is looked up.
+    @ivar meant: the key that was probably meant, if this one does not exist.
     """
 
     path: Path
     words: str
     line: int | None = None
+    meant: Path | None = None
 
     def sentence(self, file: str, lines: Mapping[Path, int]) -> str:
         """
@@ -88,20 +90,20 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def unknownKey(name: str, section: Section, whole: Section) -> str:
+def unknownKey(path: Path, section: Section, whole: Section) -> Fault:
     """
-    Return what to say of a key that its section does not have: the name that was probably meant,
-    or all names.
+    Return the fault of a key that its section does not have: it tells the name that was probably
+    meant, or all names.
 
     @param whole: the whole file, in which the name may stand elsewhere.
     """
-    names = section.names
+    names, name = section.names, str(path[-1])
     alike = [known for known in names if _plain(known) == _plain(name)]
     near = alike or get_close_matches(name.lower(), names, n=1, cutoff=0.7)
     if near:
-        return f": did you mean {near[0]}?"
-    for path, other in whole.walk():
-        if path and other.key(name) is not None:
-            return f": did you mean {'.'.join([*path, name])}?"
+        return Fault(path, f": did you mean {near[0]}?", meant=(*path[:-1], near[0]))
+    for above, other in whole.walk():
+        if above and other.key(name) is not None:
+            return Fault(path, f": did you mean {'.'.join([*above, name])}?")
     place = f"[{section.name}]" if section.name else "the file"
-    return f": there is no such key; {place} has {', '.join(names)}"
+    return Fault(path, f": there is no such key; {place} has {', '.join(names)}")

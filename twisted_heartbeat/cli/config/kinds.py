@@ -9,6 +9,8 @@ Each kind says in words what it allows.  The words complete the sentence "it mus
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,9 +158,12 @@ def placeOf(text: str) -> tuple[str, int]:
     may be missing.  The port is -1, and the host missing, if it is none.
     """
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+    isPort = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    isInBrackets = host.startswith("[") and host.endswith("]")
+    # Without brackets the end of an IPv6 address would be taken for a port.
+    if not isPort or (":" in host and not isInBrackets):
         return "", -1
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host[1:-1] if isInBrackets else host, int(port)
 
 
 def isAddress(text: str) -> bool:
@@ -176,12 +181,31 @@ def isMonitor(text: str) -> bool:
     Whether a text is a place to send to: a host and a port.
     """
     host, port = placeOf(text)
+    return port > 0 and isHost(host)
+
+
+_LABEL = re.compile(r"[\w-]+", re.ASCII)
+"""A part of a host's name.  Some names in use have an underscore."""
+
+
+def isHost(text: str) -> bool:
+    """
+    Whether a text is an IP address, or a name that could be looked up.
+    """
+    with suppress(ValueError):
+        return bool(ip_address(text))
     try:
-        # No such name could be looked up.
-        host.encode("idna")
+        labels = text.encode("idna").decode("ascii").removesuffix(".").split(".")
     except UnicodeError:
         return False
-    return bool(host and port) and host.isprintable() and " " not in host
+    if not all(map(_LABEL.fullmatch, labels)):
+        return False
+    if not labels[-1].isdecimal():
+        return True
+    # The last part of no name is a number, but inet_aton(3) knows shorter forms of an address.
+    with suppress(OSError):
+        return bool(socket.inet_aton(text))
+    return False
 
 
 def _onLoopback(value: object) -> object:

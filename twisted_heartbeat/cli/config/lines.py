@@ -38,6 +38,8 @@ def linesOf(text: str) -> dict[Path, int]:
     @param text: valid TOML.
     """
     lines: dict[Path, int] = {}
+    # Of tables without a header of their own: a header inside of them.
+    implied: dict[Path, int] = {}
     tables: dict[Path, int] = {}
     here: Path = ()
     for number, statement, found in _statements(text):
@@ -46,13 +48,15 @@ def linesOf(text: str) -> dict[Path, int]:
             lines.setdefault(here, number)
             if isinstance(here[-1], int):
                 lines.setdefault(here[:-1], number)
+            for end in range(1, len(here)):
+                implied.setdefault(here[:end], number)
         elif "\n" in statement:
             for name in found:
                 lines.setdefault((*here, name), number)
         else:
             for path in _pathsIn(found, here):
                 lines.setdefault(path, number)
-    return lines
+    return implied | lines
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -9,7 +9,10 @@ The second of them could not listen, which a start would find only after the fir
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 from ...transport.compat import interfaceOfEndpoint, pathOfEndpoint, portOfEndpoint
@@ -17,7 +20,7 @@ from .faults import Fault, keyText
 from .resolver import Objects, innermost
 from .values import HTTP, Config, Listen, Part, Reference, Status, UDPMonitor
 
-_ALL = ("", "0.0.0.0", "::")
+_ALL = ("0.0.0.0", "::")
 """The addresses that stand for all of their family."""
 
 
@@ -33,7 +36,7 @@ def sharedPlaces(config: Config, objects: Objects) -> Iterator[Fault]:
         where, host = found
         others = taken.setdefault(where, [])
         for address, other in others:
-            if host == address or host in _ALL or address in _ALL:
+            if _overlap(host, address):
                 words = f"listens where {keyText(other.path)} does: {part.label}"
                 yield Fault(part.path, words)
                 break
@@ -47,12 +50,43 @@ def _placeOf(part: Part, objects: Objects) -> tuple[Any, str] | None:
     """
     if isinstance(part, UDPMonitor):
         host, port = part.place
-        return (("udp", ":" in host, port), host) if port else None
+        return (("udp", port), _plain(host)) if port else None
     if not isinstance(part, Listen | HTTP | Status):
         return None
     endpoint = innermost(objects[Reference("listen", part.endpoint)])
     path, port = pathOfEndpoint(endpoint), portOfEndpoint(endpoint)
     if path is not None:
-        return ("unix", path), ""
+        return ("unix", os.path.abspath(path)), ""
     host = interfaceOfEndpoint(endpoint) or ""
-    return (("tcp", ":" in host, port), host) if port else None
+    return (("tcp", port), _plain(host)) if port else None
+
+
+def _plain(host: str) -> str:
+    """
+    Return an address in the one form that all its spellings have; a name as it is.
+    """
+    try:
+        return str(ip_address(host or "0.0.0.0"))
+    except ValueError:
+        return host
+
+
+def _overlap(one: str, other: str) -> bool:
+    """
+    Whether the same port cannot be listened on at two addresses.
+    """
+    if "::" in (one, other) and _takesBothFamilies():
+        return True
+    isOneFamily = (":" in one) == (":" in other)
+    return one == other or (isOneFamily and (one in _ALL or other in _ALL))
+
+
+def _takesBothFamilies() -> bool:
+    """
+    Whether a socket that listens at C{::} takes IPv4 as well, as on Linux; see ipv6(7).
+    """
+    try:
+        with socket.socket(socket.AF_INET6) as fresh:
+            return not fresh.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return False

@@ -150,16 +150,21 @@ def _put(document: Document, path: Path, value: object) -> None:
     *above, name = path
     table: Any = document
     for part in above:
-        found = table.get(part)
-        if not isinstance(found, dict):
-            found = table[part] = {}
-        table = found
+        section = model.FILE.section(str(part))
+        if table.get(part) is False and section is not None and section.off:
+            table[part] = {}
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            # The file is wrong there, which is told when it is read.
+            return
     if path in _ADDED:
         found = table.get(name, [])
         table[name] = [*(found if isinstance(found, list) else [found]), value]
         return
     if path == ("heartbeat", "within"):
-        table.clear()
+        # It sets these two, and hides no other fault of the table.
+        table.pop("interval", None)
+        table.pop("timeout", None)
     table[name] = value
 
 
@@ -193,9 +198,10 @@ class _Reader:
             elif inner is not None:
                 values[name] = self._table(value, inner, where)
             else:
-                self._faults.append(Fault(where, unknownKey(name, section, model.FILE)))
+                self._faults.append(unknownKey(where, section, model.FILE))
+        meant = {fault.meant for fault in self._faults}
         for key in section.keys:
-            if key.needed and key.name not in table:
+            if key.needed and key.name not in table and (*path, key.name) not in meant:
                 self._faults.append(Fault(path, f"has no {key.name}: it must be {key.allowed}"))
         return values
 
@@ -311,7 +317,7 @@ class _Builder:
         http = values.get("http", {})
         checks: dict[str, Check] = {}
         for entry in values.get("check", ()):
-            if not http:
+            if not http and not self._isWrong(("http",)):
                 self._faults.append(Fault(entry[""], "needs [http], which receives check-ins"))
             name = entry.pop("name", "")
             if name and name in checks:
@@ -389,7 +395,7 @@ class _Builder:
         """
         Whether a fault of one of these keys is known, so that its value is missing here.
         """
-        return any(fault.path in paths for fault in self._faults)
+        return any(fault.path in paths or fault.meant in paths for fault in self._faults)
 
     def _refuseTwins(self, parts: list[Part]) -> None:
         first: dict[tuple[str, ...], Part] = {}

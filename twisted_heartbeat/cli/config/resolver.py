@@ -11,6 +11,7 @@ Everything that can fail because of a text in the file fails here, before anythi
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from stat import S_ISREG
@@ -28,13 +29,14 @@ from ...presence.hooks import PresenceHooks
 from ...transport.compat import (
     contextFactoryOfEndpoint,
     hostOfEndpoint,
+    interfaceOfEndpoint,
     pathOfEndpoint,
     portOfEndpoint,
     wrappedEndpoint,
 )
 from ..status import onLoopback, readToken
 from .faults import Fault
-from .kinds import shown
+from .kinds import isHost, shown
 from .values import Reference
 
 Objects = Mapping[Reference, Any]
@@ -57,6 +59,9 @@ _CERTIFICATES = {
     "caCertsDir",
 }
 """The arguments of Twisted's endpoints for TLS that name files, or folders of them."""
+
+_MAX_PATH = 107 if sys.platform.startswith("linux") else 103
+"""Bytes of the path of a UNIX socket: C{sun_path} has one more, of unix(7) or of the BSDs."""
 
 _SQLITE = b"SQLite format 3\0"
 """What a database of SQLite begins with; see "Database File Format" of its documentation."""
@@ -183,12 +188,25 @@ def _endpoint(
     if isinstance(port, int) and not lowestPort <= port <= 65535:
         allowed = f"an endpoint with a port from {lowestPort} to 65535, such as {example}"
         raise ValueError(allowed)
-    if pathOfEndpoint(inner) == "":
+    _requirePath(pathOfEndpoint(inner))
+    for host in (hostOfEndpoint(inner), interfaceOfEndpoint(inner) or None):
+        if isinstance(host, str) and not isHost(host):
+            text = "with a host" if lowestPort else "whose interface is an IP address"
+            raise ValueError(f"an endpoint {text}, such as {example}")
+    return endpoint
+
+
+def _requirePath(path: object) -> None:
+    """
+    @param path: of the UNIX socket of an endpoint; anything else for an endpoint without one.
+    @raise ValueError: if no socket can have it; says what is allowed.
+    """
+    if path == "":
         # The system would choose one, which nobody knows.
         raise ValueError("an endpoint with a path, such as unix:/run/heartbeat.sock")
-    if hostOfEndpoint(inner) == "":
-        raise ValueError(f"an endpoint with a host, such as {example}")
-    return endpoint
+    if isinstance(path, str) and len(os.fsencode(path)) > _MAX_PATH:
+        allowed = f"an endpoint with a path of at most {_MAX_PATH} bytes"
+        raise ValueError(f"{allowed}, such as unix:/run/heartbeat.sock")
 
 
 def _requireRegularFiles(description: str) -> None:
@@ -295,9 +313,12 @@ def _keysIn(text: str) -> dict[str, dict[int, bytes]]:
             continue
         try:
             name, keyId, key = line.rsplit(maxsplit=2)
-            keys.setdefault(name, {})[int(keyId)] = bytes.fromhex(key)
+            own, keyNumber, secret = keys.setdefault(name, {}), int(keyId), bytes.fromhex(key)
         except ValueError:
             raise ValueError(f"line {number} must be NAME ID KEY") from None
+        if keyNumber in own:
+            raise ValueError(f"line {number} has the name and the key id of a line above")
+        own[keyNumber] = secret
     if not keys:
         raise ValueError("there is no key in it")
     return keys

@@ -36,6 +36,7 @@ from .packet import (
     HEADER,
     MAC_SIZE,
     MAX_MILLISECONDS,
+    MAX_NAME,
     MAX_SIZE,
     MIN_SIZE,
     Key,
@@ -113,6 +114,8 @@ def keyring(keys: Keys, unauthenticated: Collection[str] = ()) -> dict[bytes, di
     # Peers that share a secret share its hashed pads.
     shared: dict[bytes, Key] = {}
     for name, given in keys.items():
+        if not 1 <= len(name.encode()) <= MAX_NAME:
+            raise ValueError(f"the name {name!r} must have 1 to {MAX_NAME} bytes in UTF-8")
         numbered = given if isinstance(given, Mapping) else {1: given}
         for keyId, secret in numbered.items():
             if not (isinstance(keyId, int) and 1 <= keyId <= 255):

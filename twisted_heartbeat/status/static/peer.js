@@ -3,6 +3,7 @@
 
 // One peer: its state in words, its timeline, its round-trip times, its history.
 
+import { ask } from "./ask.js";
 import { capital, cause, count, detail, duration, fullTime, minuteOfDay, printable, roundTrip, timeOfDay } from "./words.js";
 
 const POLL = 3000; // milliseconds
@@ -157,10 +158,13 @@ export class PeerPanel {
     const name = this.name;
     try {
       if (!document.hidden) {
-        const answer = await fetch(`presence/${encodeURIComponent(name)}.json`, { cache: "no-store" });
+        const address = `presence/${encodeURIComponent(name)}.json`;
+        const told = await ask(address, { cache: "no-store" }, (answer) =>
+          answer.ok ? answer.json() : answer.status,
+        );
         if (this.name !== name) return;
-        if (answer.ok) this.#loaded(await answer.json());
-        else if (answer.status === 404) this.#missed();
+        if (told === 404) this.#missed();
+        else if (typeof told === "object") this.#loaded(told);
       }
     } catch {
       // The state of the connection is shown by the stream.

@@ -3,8 +3,9 @@
 
 // The snapshot of the fleet, and the stream of changes that follows it.
 
-const SILENT_AFTER = 25000; // milliseconds: the server sends something every ten seconds
-const RETRY = 3000;
+import { ask, SILENT_AFTER } from "./ask.js";
+
+const RETRY = 3000; // milliseconds
 const LOCKED = "locked";
 
 function numberOf(id) {
@@ -20,6 +21,7 @@ export class Stream {
     this.silence = 0;
     this.retry = 0;
     this.loading = null;
+    this.hasAsked = false;
     this.begun = -Infinity;
   }
 
@@ -59,10 +61,14 @@ export class Stream {
   async #load() {
     this.meanwhile = [];
     try {
-      // Without options: the first time, the browser has asked for it already.
-      const answer = await fetch("presence.json");
-      if (!answer.ok) throw new Error(answer.status === 401 ? LOCKED : "unavailable");
-      const snapshot = await this.#read(answer);
+      // Without options the first time, because the browser has asked for it already. Later not by
+      // its cache, which would wait for an answer that does not come.
+      const options = this.hasAsked ? { cache: "no-store" } : {};
+      this.hasAsked = true;
+      const snapshot = await ask("presence.json", options, (answer, heard) => {
+        if (!answer.ok) throw new Error(answer.status === 401 ? LOCKED : "unavailable");
+        return this.#read(answer, heard);
+      });
       this.handlers.loaded(snapshot);
       this.lastId ??= snapshot.id;
       for (const [id, event] of this.meanwhile) {
@@ -74,13 +80,14 @@ export class Stream {
   }
 
   // The first line is all but the peers; each other line is a slice of them, the worst first.
-  async #read(answer) {
+  async #read(answer, heard) {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let snapshot = null;
     let rest = "";
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
+      heard();
       const lines = (rest + value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
