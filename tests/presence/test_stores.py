@@ -107,6 +107,31 @@ async def test_changesComeBack(makeStore: Callable[..., Any]) -> None:
 @pytest_twisted.ensureDeferred
 async def test_sameChangesTwice(makeStore: Callable[..., Any]) -> None:
     """
+    Changes that come again, because the answer to the first call was lost, are kept once, also if
+    others come with them, and if the oldest of them were deleted meanwhile.
+    """
+    store = makeStore(keep=10)
+    await store.load()
+    early, late = [changeOf(1), Gap(2, 3)], [changeOf(4), changeOf(5, "b", DOWN)]
+    await store.append(early, [recordOf(changeOf(1))])
+    await store.append([*early, *late], map(recordOf, late))
+    await store.append(late, map(recordOf, late))
+    assert await store.changes(0, 10) == [*early, *late]
+    assert await store.history("a", 10) == [*early, late[0]]
+    stored = await store.load()
+    assert (stored.latest, stored.falls) == (5, {"b": [1005.0]})
+    many = [changeOf(number) for number in range(6, 40)]
+    for _ in range(2):
+        await store.append(many, [recordOf(many[-1])])
+    found = await store.changes(0, 100)
+    assert found[1:] == many[-len(found[1:]) :]
+    assert found[0] == Gap(1, found[1].number - 1)
+    await store.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_recordsAreReplaced(makeStore: Callable[..., Any]) -> None:
+    """
     The records of peers are replaced, and come in the order of their last changes.
     """
     store = makeStore()

@@ -105,7 +105,7 @@ def asText(findings: Findings) -> str:
     lines += [f"not played: {each}" for each in findings.unplayed]
     unchecked = ", ".join(each.rule.id for each in verdicts if each.verdict == UNCHECKED)
     if unchecked:
-        lines.append(f"not checked, because nothing was played for it: {unchecked}")
+        lines.append(f"not checked, because nothing that was played shows it: {unchecked}")
     return "\n".join([*lines, _summary(findings, verdicts)]) + "\n"
 
 

@@ -43,9 +43,12 @@ class MemoryStore:
         for change in self._changes:
             if isinstance(change, Change) and change.state is PeerState.DOWN:
                 falls.setdefault(change.name, []).append(change.at)
-        latest = numberOf(self._changes[-1]) if self._changes else self._deleted
         peers = sorted(self._peers.values(), key=lambda record: record.change.number)
-        return succeed(StoredPresence(peers=peers, latest=latest, falls=falls))
+        return succeed(StoredPresence(peers=peers, latest=self._latest, falls=falls))
+
+    @property
+    def _latest(self) -> int:
+        return numberOf(self._changes[-1]) if self._changes else self._deleted
 
     def reserve(self, count: int) -> Deferred[int]:
         first = self._reserved + 1
@@ -58,7 +61,9 @@ class MemoryStore:
         peers: Collection[PeerRecord] = (),
         forgotten: Collection[str] = (),
     ) -> Deferred[None]:
-        self._changes.extend(changes)
+        # The same ones may come twice.
+        latest = self._latest
+        self._changes.extend(change for change in changes if numberOf(change) > latest)
         while len(self._changes) > self._keep:
             self._deleted = numberOf(self._changes.popleft())
         for record in peers:

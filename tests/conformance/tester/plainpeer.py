@@ -303,6 +303,8 @@ class PlainPeer(Protocol):
             self.writeOn()
         elif not self.faults & STAYS_OPEN:
             self.transport.loseWriteConnection()
+            if not self.has("waits for the other fin for ever"):
+                self.partedAt = time.monotonic()
 
     def writeOn(self) -> None:
         if not self.isLost:

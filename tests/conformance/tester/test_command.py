@@ -64,7 +64,7 @@ def test_textSaysWhatIsNeededToFindTheFault() -> None:
     assert "(the peer has a bound of its own)" in text
     assert "doubtful: silence: the tester itself was late by 0.3 s" in text
     assert "not played: end: the time was over" in text
-    assert "not checked, because nothing was played for it: hello-first, " in text
+    assert "not checked, because nothing that was played shows it: hello-first, " in text
     assert "1 rules kept, 1 broken, 1 not kept that should be, 1 skipped" in text
 
 

@@ -113,6 +113,8 @@ TABLE = [
     broken(SERVER, "closes at once after a goodbye", "goodbye", "goodbye-reads-on goodbye-fin"),
     broken(SERVER, "no fin after a goodbye", "goodbye", "goodbye-fin"),
     broken(SERVER, "never closes", "goodbye", "goodbye-fin goodbye-closes"),
+    broken(SERVER, "waits for the other fin for ever", "goodbye-held", "goodbye-closes"),
+    broken(CLIENT, "waits for the other fin for ever", "goodbye-held", "goodbye-closes"),
     broken(CLIENT, "forgets what came", "goodbye-reset", "goodbye-heard wait-hint"),
     broken(SERVER, "resets after its goodbye", "name-taken", "own-goodbye-reads-on"),
     broken(SERVER, "no fin after its goodbye", "name-taken", "own-goodbye-fin"),

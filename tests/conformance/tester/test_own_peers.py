@@ -55,7 +55,8 @@ def settings(role: str) -> Settings:
         closing=CLOSING,
         scale=SCALE,
         limit=60.0,
-        parallel=64,
+        # Twisted's listening queue has room for 50, and a UNIX socket refuses what does not fit.
+        parallel=48,
     )
 
 

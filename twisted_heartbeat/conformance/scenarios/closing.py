@@ -30,6 +30,7 @@ from ..rules import (
     WAIT_HINT,
     WAIT_SLOW,
     WAIT_SPREAD,
+    Rule,
 )
 from ..waits import FIRST, SLOW, SPREAD, SPREAD_FACTOR, Ending
 from .scenario import add
@@ -127,6 +128,37 @@ async def _goodbye(play: Play) -> None:
         play.check(GOODBYE_CLOSES, closed, f"the end within {closing:g} s", came)
     if play.isClient:
         recordGoodbye(play, connection, since)
+
+
+@add("goodbye-held", "The tester says goodbye, and sends no FIN.", GOODBYE_CLOSES)
+async def _goodbyeHeld(play: Play) -> None:
+    connection = await play.open()
+    since = time.monotonic()
+    connection.sayGoodbye()
+    if connection.hasTLS:
+        # TLS of the tester's answers a close_notify by itself, and that ends both directions.
+        await play.ends(connection, play.closing)
+    else:
+        await closesByItself(play, connection, since, GOODBYE_CLOSES)
+    if connection.finAt is not None:
+        # Otherwise a verdict of the peer's may have come first, as above.
+        recordGoodbye(play, connection, since)
+
+
+async def closesByItself(play: Play, connection: Connection, since: float, rule: Rule) -> None:
+    """
+    Check that the peer closes although the tester sends on, and no FIN.
+
+    @param since: when the GOODBYE of either end was sent.
+    """
+    closing = play.closing
+    # A closed socket answers what still comes with a reset.
+    while connection.endedAt is None and time.monotonic() < since + closing + play.slack(since):
+        connection.write(b"?")
+        await connection.sleep(closing / 50)
+    over = connection.endedAt
+    state = "the end" if over is not None else "it still reads"
+    play.check(rule, over is not None, f"the end within {closing:g} s", state, over)
 
 
 @add("fin", "The tester sends FIN without a GOODBYE.", FIN_CLOSES, WAIT_SPREAD)

@@ -22,6 +22,7 @@ from ..rules import (
     OWN_GOODBYE_FIN,
     OWN_GOODBYE_READS_ON,
 )
+from .closing import closesByItself
 from .scenario import add
 
 _NAME_IN_USE = 2
@@ -81,14 +82,7 @@ async def _endsAfterGoodbye(play: Play, connection: Connection) -> None:
         finished = await play.awaits(connection, lambda: connection.finAt is not None)
         came = play.stateOf(connection)
         play.check(OWN_GOODBYE_FIN, finished, "FIN after its GOODBYE", came, time.monotonic())
-    closing = play.closing
-    # A closed socket answers what still comes with a reset.
-    while connection.endedAt is None and time.monotonic() < since + closing + play.slack(since):
-        connection.write(b"?")
-        await connection.sleep(closing / 50)
-    over = connection.endedAt
-    state = "the end" if over is not None else "it still reads"
-    play.check(OWN_GOODBYE_ENDS, over is not None, f"the end within {closing:g} s", state, over)
+    await closesByItself(play, connection, since, OWN_GOODBYE_ENDS)
 
 
 @add(
