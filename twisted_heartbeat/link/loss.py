@@ -42,11 +42,12 @@ def causeOfLostLink(link: Link, error: BaseException | None) -> Cause:
     )
 
 
-def failureToTell(cause: Cause, reason: Failure) -> Failure:
+def failureToTell(cause: Cause, reason: Failure, *, decided: bool) -> Failure:
     """
     Return the failure that the protocol's C{connectionLost} gets.
 
     @param reason: the transport's.
+    @param decided: whether this side had found the cause before the transport lost the connection.
     """
     told = reason.value
     if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
@@ -54,5 +55,9 @@ def failureToTell(cause: Cause, reason: Failure) -> Failure:
         return reason
     if not isinstance(told, ConnectionClosed):
         # TLS's own error, or the protocol's exception: no cause subclasses these.
+        return reason
+    if not (decided or isinstance(cause, type(told))):
+        # The protocol has closed or aborted, and would not know its own end by a reset that the
+        # kernel had received before.
         return reason
     return Failure(cause)
