@@ -504,3 +504,45 @@ def stoppingScene(kind: Any) -> Scene:
 
     scene = Scene(kind, protocol=Stopping)
     return scene
+
+
+# connectionMade raises.
+
+
+class Failing(Kept):
+    """
+    Raises as soon as it is connected, until it is told otherwise.
+    """
+
+    fails = True
+
+    def connectionMade(self) -> None:
+        if self.fails:
+            raise ValueError("not now")
+
+
+@onTwisted2610
+def test_twistedConnectionMadeRaises() -> None:
+    """
+    Twisted's C{ClientService} never tries again, and can not be stopped.
+    """
+    scene = Scene(ClientService, protocol=Failing)
+    scene.service.startService()
+    with pytest.raises(NoTransition):
+        scene.attempts[0].succeed()
+    scene.wait()
+    assert len(scene.attempts) == 1
+    with pytest.raises(NotConnectingError):
+        scene.service.stopService()
+
+
+def test_connectionMadeRaises() -> None:
+    """
+    A protocol whose C{connectionMade} raises loses its connection, and there is a retry
+    (promise 16).
+    """
+    scene = Scene(HeartbeatClientService, protocol=type("FailingOnce", (Failing,), {}))
+    scene.service.startService()
+    scene.attempts[0].succeed()
+    scene.factory.protocol.fails = False
+    scene.assertUp()

@@ -429,6 +429,20 @@ async def test_certificateShows(securedWay: Way) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_abortAfterWrite(way: Way) -> None:
+    """
+    A program that aborts in the turn in which it has written gets C{ConnectionLost} as its reason,
+    over TLS as well.
+    """
+    endpoint = await way.to(Peers())
+    client = await within(endpoint.connect(Peers()))
+    client.transport.write(b"x")
+    client.transport.abortConnection()
+    await within(client.lost)
+    assert client.reason.check(ConnectionLost)
+
+
+@pytest_twisted.ensureDeferred
 async def test_startTLSInside(way: Way) -> None:
     """
     Two protocols that begin TLS between themselves do so inside of the tunnel, with a producer at

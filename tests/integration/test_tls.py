@@ -24,7 +24,7 @@ import trustme
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, clientFromString, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.internet.ssl import (
     Certificate,
@@ -45,6 +45,7 @@ from twisted_heartbeat import (
     HeartbeatProtocol,
     HeartbeatServerFactory,
     Limits,
+    PeerSilent,
     Retry,
 )
 from twisted_heartbeat.transport.layers import findConnection
@@ -632,6 +633,46 @@ async def test_closeNotifyUnanswered(place: Loopback, hooks: Recorder) -> None:
     assert [type(cause) for cause in hooks.told("disconnected")] == [ClosedHere]
     peer.transport.abortConnection()
     await within(peer.lost)
+
+
+@implementer(IPushProducer)
+class Idle:
+    """
+    Produces nothing.
+    """
+
+    def resumeProducing(self) -> None:
+        """
+        Nothing waits.
+        """
+
+    def pauseProducing(self) -> None:
+        """
+        Nothing comes.
+        """
+
+    def stopProducing(self) -> None:
+        """
+        Nothing is left.
+        """
+
+
+@pytest_twisted.ensureDeferred
+async def test_abortedAfterWrite(place: Loopback, hooks: Recorder) -> None:
+    """
+    A protocol with a producer that has written right before the verdict is told of the verdict, and
+    not of TLS's error about the late write.
+    """
+    factory = KeptFactory()
+    service, _ = await connectedPair(place, hooks, factory)
+    ended = hooks.next("disconnected")
+    [protocol] = factory.built
+    protocol.transport.registerProducer(Idle(), True)
+    protocol.transport.write(b"x")
+    assert service.link is not None
+    service.link.abort(PeerSilent("nothing came"))
+    assert type(await within(ended)) is PeerSilent
+    assert protocol.reason.type is PeerSilent
 
 
 @pytest_twisted.ensureDeferred

@@ -20,7 +20,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -128,6 +128,22 @@ async def test_closedHere(loopback: Loopback, hooks: Recorder, how: str) -> None
         getattr(factory.built[0].transport, how)()
     assert type(await within(ended)) is ClosedHere
     assert factory.built[0].losses == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_bothAbort(plain: Loopback, hooks: Recorder) -> None:
+    """
+    Where the protocol aborts after the peer's reset has come, its reason is Twisted's own
+    C{ConnectionAborted}, and the hook is told of the reset.
+    """
+    factory = KeptFactory()
+    _, peer = await connectedPair(plain, hooks, factory)
+    ended = hooks.next("disconnected")
+    # Both are carried out in the next turn, in this order.
+    peer.transport.abortConnection()
+    factory.built[0].transport.abortConnection()
+    assert type(await within(ended)) is PeerReset
+    assert factory.built[0].reason.type is ConnectionAborted
 
 
 @pytest_twisted.ensureDeferred

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.protocol import Factory
+from twisted.application.internet import ClientService
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.policies import (
     ProtocolWrapper,
     ThrottlingFactory,
@@ -20,6 +24,7 @@ from twisted.protocols.policies import (
     WrappingFactory,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from twisted_heartbeat import (
     ClosedHere,
@@ -196,6 +201,41 @@ async def test_handshakeReachesAnyProtocol(loopback: Loopback) -> None:
     link = await within(connected)
     await wait(0.02)
     assert link.state == "alive"
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Protocol):
+    def readConnectionLost(self) -> None:
+        """
+        The peer will say no more.
+        """
+
+    def writeConnectionLost(self) -> None:
+        """
+        Not used.
+        """
+
+
+class MixedHalfCloseable(HeartbeatMixin, HalfCloseable):
+    pass
+
+
+@pytest.mark.parametrize("isMixedIn", [False, True], ids=["wrapped", "mixed in"])
+def test_halfCloseableInAClientService(isMixedIn: bool) -> None:
+    """
+    A protocol inside of the proxy of Twisted's C{ClientService} stays half-closeable.
+    """
+    reactor: Any = MemoryReactorClock()
+    plain = Factory.forProtocol(HalfCloseable)
+    mixed = Factory.forProtocol(type("Mixed", (MixedHalfCloseable,), {"clock": reactor}))
+    factory = mixed if isMixedIn else HeartbeatFactory(plain, clock=reactor)
+    endpoint = TCP4ClientEndpoint(reactor, "192.0.2.1", 80)
+    ClientService(endpoint, factory, clock=reactor).startService()
+    outermost = reactor.tcpClients[0][2].buildProtocol(None)
+    transport = StringTransport()
+    transport.protocol = outermost  # type: ignore[attr-defined]
+    outermost.makeConnection(transport)
+    assert IHalfCloseableProtocol.providedBy(outermost)
 
 
 @pytest_twisted.ensureDeferred

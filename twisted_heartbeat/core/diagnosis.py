@@ -149,7 +149,7 @@ def causeOfLoss(
     """
     if isinstance(error, Cause):
         return error
-    if error is not None and _isTls(error):
+    if error is not None and isTlsError(error):
         return _chained(_causeOfTls(error, refused, handshaking), error)
     if number is None:
         number = getattr(error, "osError", None)
@@ -177,7 +177,7 @@ def isOwnException(error: BaseException | None) -> bool:
     @param error: the reason that Twisted passed to C{connectionLost}.
     """
     known = isinstance(error, Cause | ConnectionClosed)
-    return not (error is None or known or _isTls(error))
+    return not (error is None or known or isTlsError(error))
 
 
 def causeOfFailure(error: BaseException | None) -> Cause:
@@ -215,7 +215,7 @@ def _handshakeFailed(error: BaseException | None, refused: str) -> HandshakeFail
     return HandshakeFailed(f"the TLS handshake failed: {why}{because}")
 
 
-def _isTls(error: BaseException) -> bool:
+def isTlsError(error: BaseException) -> bool:
     """
     Whether pyOpenSSL raised an error.  Its argument is OpenSSL's list of errors, the outermost
     first.
@@ -227,7 +227,7 @@ def describeError(error: BaseException) -> str:
     """
     Describe an error for a reader of the log: the name of its class, and its text.
     """
-    if _isTls(error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+    if isTlsError(error) and error.args and isinstance(error.args[0], list) and error.args[0]:
         return printable(f"TLS: {', '.join(str(entry[-1]) for entry in error.args[0])}")
     said = printable(" ".join(textOf(error).split()))
     name = type(error).__name__

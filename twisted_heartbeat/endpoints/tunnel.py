@@ -330,6 +330,9 @@ class Tunnel(HeartbeatProtocol):
         """
         End the link at once.
         """
+        # With a producer, TLS would write what waits after its end, and the carried protocol would
+        # get TLS's error as its reason.
+        self._release()
         self._requireLink().abort(ClosedHere())
 
     def _close(self) -> None:

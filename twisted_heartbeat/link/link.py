@@ -215,7 +215,7 @@ class Link(WatchedLink):
         config, watch = self.config, self.peerWatch
         now = self.establishedAt = watch.detector.heardAt = config.seconds()
         self.transport = transport
-        forwardInterfaces(transport, self.outerProtocol)
+        forwardInterfaces(transport)
         connection = instrument(transport, watch.detector, config.seconds, self)
         watch.link, watch.connection = self, connection
         if connection is None and isInMemory(transport):

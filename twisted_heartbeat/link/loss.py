@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.python.failure import Failure
 
-from ..core.diagnosis import causeOfLoss
+from ..core.diagnosis import causeOfLoss, isTlsError
 from ..timing.wheel import reactorStopped
 from ..transport.layers import isClosingLocally
 from ..transport.tls import certificateRefused, usesTLS
@@ -42,17 +42,25 @@ def causeOfLostLink(link: Link, error: BaseException | None) -> Cause:
     )
 
 
-def failureToTell(cause: Cause, reason: Failure) -> Failure:
+def failureToTell(cause: Cause, reason: Failure, *, decided: bool) -> Failure:
     """
     Return the failure that the protocol's C{connectionLost} gets.
 
     @param reason: the transport's.
+    @param decided: whether this side had found the cause before the transport lost the connection.
     """
     told = reason.value
     if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
         # A stream that may have been cut off must not look complete to the protocol.
         return reason
+    if decided and told is not None and isTlsError(told):
+        # What waited to be sent at a verdict is written after TLS was shut down.
+        return Failure(cause)
     if not isinstance(told, ConnectionClosed):
         # TLS's own error, or the protocol's exception: no cause subclasses these.
+        return reason
+    if not (decided or isinstance(cause, type(told))):
+        # The protocol has closed or aborted, and would not know its own end by a reset that the
+        # kernel had received before.
         return reason
     return Failure(cause)

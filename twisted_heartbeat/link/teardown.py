@@ -360,9 +360,10 @@ class Teardown:
             self.speaker = speaker
             # It knows more than its transport said, a goodbye's code for example.
             error = speaker.cause or error
+        decided = self.cause is not None
         failed = connection is not None and (connection.lastErrno or connection.protocolError)
         # That a connection was aborted, and nothing else, tells nothing new of a link with a cause.
-        if self.cause is None or failed or type(error) is not ConnectionAborted:
+        if not decided or failed or type(error) is not ConnectionAborted:
             if connection is not None and not isinstance(error, Cause):
                 error = connection.protocolError or error
             self.raised = isOwnException(error)
@@ -375,7 +376,7 @@ class Teardown:
         link.config.wheel.cancel(self)
         self._stopWatching(link)
         link.state = LinkState.GONE
-        return failureToTell(self.cause, reason)
+        return failureToTell(self.cause, reason, decided=decided)
 
     @property
     def isNotifyingProtocol(self) -> bool:

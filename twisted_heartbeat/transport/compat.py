@@ -274,7 +274,9 @@ def protocolBehindEndpoint(wrapper: object) -> Any:
     """
     Return the protocol that the wrapper of Twisted's client endpoints carries; L{None} for others.
     """
-    return getattr(wrapper, "_wrappedProtocol", None)
+    # Another wrapper may have an attribute of this name, or forward it to Twisted's.
+    isEndpoints = type(wrapper).__module__ == "twisted.internet.endpoints"
+    return getattr(wrapper, "_wrappedProtocol", None) if isEndpoints else None
 
 
 def replaceProtocol(connection: Any, protocol: object, other: object) -> bool:

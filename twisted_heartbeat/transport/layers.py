@@ -76,19 +76,20 @@ def isInMemory(transport: object) -> bool:
 _FORWARDED = (IHalfCloseableProtocol, IFileDescriptorReceiver, IHandshakeListener)
 
 
-def forwardInterfaces(transport: object, protocol: object) -> None:
+def forwardInterfaces(transport: object) -> None:
     """
-    Make the wrapper between a transport and a protocol declare the interfaces of the protocol.
+    Make the wrapper of Twisted's client endpoints declare the interfaces of what it carries.
 
-    The wrapper of Twisted's client endpoints forwards three optional interfaces, but declares only
-    the last of them (C{directlyProvides} in a loop, L{twisted.internet.endpoints}).  A protocol
-    that listens to its handshake would no longer be half-closeable.
+    The wrapper forwards three optional interfaces, but declares only the last of them
+    (C{directlyProvides} in a loop, L{twisted.internet.endpoints}).  A protocol that listens to its
+    handshake would no longer be half-closeable.  What the wrapper carries may be a proxy around the
+    protocol, as that of Twisted's C{ClientService}.
     """
     between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
-    if protocolBehindEndpoint(between) is protocol:
-        for interface in _FORWARDED:
-            if interface.providedBy(protocol) and not interface.providedBy(between):
-                alsoProvides(between, interface)
+    carried = protocolBehindEndpoint(between)
+    for interface in _FORWARDED if carried is not None else ():
+        if interface.providedBy(carried) and not interface.providedBy(between):
+            alsoProvides(between, interface)
 
 
 def isServerSide(connection: object) -> bool:

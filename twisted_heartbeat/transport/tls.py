@@ -37,7 +37,7 @@ def forwardHandshake(transport: object, protocol: object) -> None:
         if not IHandshakeListener.providedBy(layer):
             _forwardFrom(layer, above)
         above, layer = layer, getattr(layer, "transport", None)
-    forwardInterfaces(_tlsLayer(layer), above)
+    forwardInterfaces(_tlsLayer(layer))
 
 
 def _forwardFrom(layer: Any, above: Any) -> None:
