@@ -53,10 +53,10 @@ def failureToTell(cause: Cause, reason: Failure, *, decided: bool) -> Failure:
     if isinstance(cause, ConnectionDone) and not isinstance(told, ConnectionDone):
         # A stream that may have been cut off must not look complete to the protocol.
         return reason
-    if decided and told is not None and isTlsError(told):
-        # What waited to be sent at a verdict is written after TLS was shut down.
-        return Failure(cause)
     if not isinstance(told, ConnectionClosed):
+        if decided and told is not None and isTlsError(told):
+            # What waited to be sent at a verdict is written after TLS was shut down.
+            return Failure(cause)
         # TLS's own error, or the protocol's exception: no cause subclasses these.
         return reason
     if not (decided or isinstance(cause, type(told))):
