@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,8 +139,10 @@ def test_whatTheSystemLets() -> None:
     """
     Whether IPv6 takes IPv4 as well is asked of the system, and is what it does.
     """
-    with socket.socket(socket.AF_INET6) as one, socket.socket(socket.AF_INET) as other:
+    with ExitStack() as stack:
+        other = stack.enter_context(socket.socket(socket.AF_INET))
         try:
+            one = stack.enter_context(socket.socket(socket.AF_INET6))
             one.bind(("::", 0))
         except OSError:
             pytest.skip("this machine has no IPv6")
