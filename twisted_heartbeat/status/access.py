@@ -62,6 +62,10 @@ class Access:
             allowed = f"at least {_MIN_TOKEN} visible ASCII characters without spaces, or None"
             raise ValueError(f"StatusResource.token must be {allowed}")
         self._token = None if token is None else token.encode("ascii")
+        # A browser keeps one cookie of a name for all ports of a host: two pages with two tokens
+        # would take it from each other.
+        self._cookieName = b"heartbeat_status_" + self._derived(b"name of the cookie")[:8]
+        self._cookie = self._derived(b"twisted_heartbeat status page")
         self._hosts = {host.lower() for host in hosts}
 
     def isForeignHost(self, request: Request) -> bool:
@@ -108,19 +112,8 @@ class Access:
         )
         return True
 
-    @property
-    def _cookieName(self) -> bytes:
-        # A browser keeps one cookie of a name for all ports of a host: two pages with two tokens
-        # would take it from each other.
-        return b"heartbeat_status_" + self._derived(b"name of the cookie")[:8]
-
-    @property
-    def _cookie(self) -> bytes:
-        return self._derived(b"twisted_heartbeat status page")
-
     def _derived(self, purpose: bytes) -> bytes:
-        assert self._token is not None
-        return hmac.new(self._token, purpose, sha256).hexdigest().encode("ascii")
+        return hmac.new(self._token or b"", purpose, sha256).hexdigest().encode("ascii")
 
 
 def hideQuery(request: Request) -> None:
