@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..core.causes import ClosedHere, GoodbyeCode, PeerSilent
 from ..core.datagram.failover import Failover
-from ..core.datagram.packet import MAX_NAME, MAX_PAYLOAD, Key, Packet, Type
+from ..core.datagram.packet import MAX_NAME, MAX_PAYLOAD, Key, Packet, Type, isName
 from ..core.datagram.registry import NO_KEY, UNKEYED
 from ..core.datagram.runningtime import RunningTime
 from ..core.datagram.schedule import Schedule, periodFor
@@ -111,7 +111,7 @@ class UDPHeartbeatSender(Service):
         places = _placesOf(monitors)
         if not places:
             raise ValueError("monitors is empty: there must be at least one")
-        if not 1 <= len(name.encode()) <= MAX_NAME:
+        if not isName(name):
             raise ValueError(f"name is {name!r}: it must have 1 to {MAX_NAME} bytes of UTF-8")
         if (key is None) != unauthenticated:
             raise ValueError("key is needed, unless unauthenticated=True: then it must be None")

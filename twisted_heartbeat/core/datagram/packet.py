@@ -149,6 +149,13 @@ class Key:
         return compare_digest(self.mac(datagram[:-MAC_SIZE]), datagram[-MAC_SIZE:])
 
 
+def isName(name: str) -> bool:
+    """
+    Whether a packet has room for a name.
+    """
+    return 1 <= len(name.encode()) <= MAX_NAME
+
+
 def encode(packet: Packet, key: Key) -> bytes:
     """
     Return the bytes of a packet.

@@ -45,6 +45,7 @@ from .packet import (
     Type,
     decode,
     encode,
+    isName,
 )
 from .persecond import PerSecond
 from .session import LEFT_LIFE, News, PeerSession
@@ -114,7 +115,7 @@ def keyring(keys: Keys, unauthenticated: Collection[str] = ()) -> dict[bytes, di
     # Peers that share a secret share its hashed pads.
     shared: dict[bytes, Key] = {}
     for name, given in keys.items():
-        if not 1 <= len(name.encode()) <= MAX_NAME:
+        if not isName(name):
             raise ValueError(f"the name {name!r} must have 1 to {MAX_NAME} bytes in UTF-8")
         numbered = given if isinstance(given, Mapping) else {1: given}
         for keyId, secret in numbered.items():
