@@ -87,7 +87,9 @@ def forwardInterfaces(transport: object) -> None:
     """
     between = getattr(transport, "wrappedProtocol", None) or getattr(transport, "protocol", None)
     carried = protocolBehindEndpoint(between)
-    for interface in _FORWARDED if carried is not None else ():
+    if carried is None:
+        return
+    for interface in _FORWARDED:
         if interface.providedBy(carried) and not interface.providedBy(between):
             alsoProvides(between, interface)
 
