@@ -335,7 +335,7 @@ async def test_gapIsLoadedHoweverOftenThatFails(
         for client in stream._clients:
             client.send(stream._gap(2, 2))
         await browser.until("document.querySelector('#connection').dataset.state === 'offline'")
-        while len(refused) < 2:
+        while len(refused) < 3:
             await deferLater(reactor, 0.05)  # type: ignore[arg-type]
     await browser.until(f"{SHOWN}.includes('b')")
     await browser.until("document.querySelector('#connection').dataset.state === 'live'")
