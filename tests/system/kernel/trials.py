@@ -70,6 +70,7 @@ class Outcome:
     @ivar back: seconds from the end of the fault to the new link's first word.
     @ivar complaints: what is wrong, one sentence each.
     @ivar runDelay: the worst delay of the watcher's for want of a processor, in seconds.
+    @ivar isCertain: whether something is wrong that no delay explains.
     """
 
     cell: Cell
@@ -79,20 +80,24 @@ class Outcome:
     back: float | None = None
     complaints: list[str] = field(default_factory=list)
     runDelay: float = 0.0
+    isCertain: bool = False
 
     @property
     def isDoubtful(self) -> bool:
         """
-        Whether something is wrong that the machine may have to answer for.
+        Whether something is wrong, and the machine may have to answer for it.
         """
         return bool(self.complaints) and self.runDelay > BUSY
 
-    def require(self, holds: bool, complaint: str) -> None:
+    def require(self, holds: bool, complaint: str, *, always: bool = False) -> None:
         """
         Complain unless it holds.
+
+        @param always: whether it has to hold on the busiest machine, too.
         """
         if not holds:
             self.complaints.append(f"{self.cell.name}: {complaint}")
+            self.isCertain = self.isCertain or always
 
 
 def cellsOf(
@@ -148,9 +153,11 @@ def runUntilSure(makeTrial: Callable[[str], Trial]) -> list[Outcome]:
     """
     outcomes = makeTrial("").run()
     for number in range(1, TRIES):
-        if any(outcome.isDoubtful for outcome in outcomes):
-            time.sleep(PAUSE)
-            outcomes = makeTrial(f"again{number}-").run()
+        isCertain = any(outcome.isCertain for outcome in outcomes)
+        if isCertain or not any(outcome.isDoubtful for outcome in outcomes):
+            break
+        time.sleep(PAUSE)
+        outcomes = makeTrial(f"again{number}-").run()
     return outcomes
 
 
@@ -251,12 +258,12 @@ class Trial:
         ended = self._journal.of(cell, "disconnected")
         outcome.runDelay = max((event["runDelay"] for event in ended), default=0.0)
         early = [event for event in ended if event["at"] < self._struckFrom]
-        outcome.require(not early, f"a false verdict before the fault: {early}")
+        outcome.require(not early, f"a false verdict before the fault: {early}", always=True)
         after = [event for event in ended if event["at"] >= self._struckFrom]
         if self.row.strikesAttempts:
             self._judgeAttempts(outcome)
         elif outcome.expected.when == NEVER:
-            outcome.require(not after, f"a verdict on a peer that lives: {after}")
+            outcome.require(not after, f"a verdict on a peer that lives: {after}", always=True)
         elif not after:
             outcome.require(False, "no verdict")
         else:
@@ -405,7 +412,8 @@ class Trial:
         """
         cell = outcome.cell
         generations = [event["generation"] for event in ended]
-        outcome.require(len(generations) == len(set(generations)), f"ended twice: {generations}")
+        isOnce = len(generations) == len(set(generations))
+        outcome.require(isOnce, f"ended twice: {generations}", always=True)
         logged = [
             (event["generation"], event["cause"])
             for event in self._journal.of(cell, "logged")
@@ -415,11 +423,13 @@ class Trial:
         connected = [event["generation"] for event in self._journal.of(cell, "connected")]
         expected = [one for one in told if cell.side == "client" or one[0] in connected]
         complete = set(expected) <= set(logged) <= set(told) and len(logged) == len(set(logged))
-        outcome.require(complete, f"the log says {logged}, the hooks {told}")
+        outcome.require(complete, f"the log says {logged}, the hooks {told}", always=True)
         cleaned = [event["generation"] for event in self._journal.of(cell, "cleanup")]
         due = sorted(set(connected) & set(generations))
-        outcome.require(sorted(cleaned) == due, f"cleaned up {sorted(cleaned)}, and not {due}")
-        outcome.require(self._cleanedInTime(cell), "an attempt began before the cleanups were done")
+        isClean = sorted(cleaned) == due
+        outcome.require(isClean, f"cleaned up {sorted(cleaned)}, and not {due}", always=True)
+        before = "an attempt began before the cleanups were done"
+        outcome.require(self._cleanedInTime(cell), before, always=True)
 
     def _cleanedInTime(self, cell: Cell) -> bool:
         pending = False
