@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -41,6 +42,7 @@ from twisted_heartbeat import (
     SendStalled,
 )
 from twisted_heartbeat.core import wire
+from twisted_heartbeat.transport.compat import disconnectSelectable
 from twisted_heartbeat.transport.connection import ObservedConnection
 from twisted_heartbeat.transport.tcpinfo import readEvidence
 
@@ -463,6 +465,30 @@ class HalfCloseable(Kept):
         """
         Not used.
         """
+
+
+@pytest.mark.parametrize("kind", [Kept, HalfCloseable])
+@pytest_twisted.ensureDeferred
+async def test_resetTakenForAFin(plain: Loopback, hooks: Recorder, kind: type[Kept]) -> None:
+    """
+    A reset that the reactor takes for a FIN, because Linux shows the error before the end, is
+    C{PeerReset} for the hook and for the protocol.
+    """
+    from twisted.internet import reactor
+
+    factory = KeptFactory()
+    factory.protocol = kind
+    service, peer = await connectedPair(plain, hooks, factory)
+    ended = hooks.next("disconnected")
+    assert service.link is not None
+    peer.transport.abortConnection()
+    # Right after that is carried out, and before the reactor polls.
+    lost = (reactor, service.link.transport, CONNECTION_DONE)
+    reactor.callLater(0, disconnectSelectable, *lost)  # type: ignore[attr-defined]
+    cause = await within(ended)
+    assert type(cause) is PeerReset
+    assert factory.built[0].reason.value is cause
+    assert kind is Kept or not factory.built[0].halfClosed.called
 
 
 @pytest_twisted.ensureDeferred

@@ -326,6 +326,14 @@ class ObservedConnection(PlainConnection):
         super().resumeProducing()  # type: ignore[no-untyped-call]
 
     def readConnectionLost(self, reason: Failure) -> None:
+        if not self.finReceived:
+            # The reactor takes an event without input for a FIN.  Of a reset, too, Linux can show
+            # the error before the end (tcp_done_with_error and tcp_poll, net/ipv4/tcp.c).
+            self.lastErrno = self.lastErrno or pendingErrno(self.socket)
+            end = self._peerSentFin()
+            if end is CONNECTION_LOST:
+                self.connectionLost(Failure(end))
+                return
         # Unless the protocol is half-closeable, the FIN ends the connection at once, and a
         # suspected peer has not recovered.
         halfCloseable = IHalfCloseableProtocol(self.protocol, None) is not None
