@@ -15,6 +15,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from errno import ECONNRESET
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -111,8 +113,13 @@ class Connection(Protocol):
 
     def readConnectionLost(self) -> None:
         """
-        The peer's FIN has come.
+        The peer's FIN has come, or a reset that the reactor takes for one.
         """
+        if self.isTCP and self.transport.socket.getsockopt(SOL_SOCKET, SO_ERROR) == ECONNRESET:
+            # The reactor takes an event without input for a FIN, but Linux can show the error of a
+            # reset before its end (tcp_done_with_error and tcp_poll, net/ipv4/tcp.c).
+            self.transport.abortConnection()
+            return
         self.finAt = time.monotonic()
         self._tell()
 
